@@ -1,0 +1,111 @@
+"""Every table of the pipeline, in one place: name, key and columns.
+
+`?` in design notes = nullable here. Column documentation is stored in the Parquet field metadata, so
+that `pq.read_schema(part).field("score").metadata` explains the column to whoever opens the file.
+"""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Table:
+    """name: as in messages; key: columns that identify a row; volatile: columns that say how long a
+    row took, not what it says (left out of fingerprints)."""
+
+    name: str
+    key: tuple[str, ...]
+    schema: pa.Schema
+    volatile: tuple[str, ...] = ()
+
+
+def _column(name: str, type_: pa.DataType, doc: str, nullable: bool = False) -> pa.Field:
+    return pa.field(name, type_, nullable=nullable, metadata={"doc": doc})
+
+
+ERROR = _column("error", pa.string(), "why this row has no result; null when it has one", True)
+
+MANIFEST = Table("manifest", ("image_id",), pa.schema([
+    _column("image_id", pa.string(), "`dataset/relative path`; unique"),
+    _column("path", pa.string(), "relative to the root kept in the provenance; --root overrides"),
+    _column("dataset", pa.string(), "data set name"),
+    _column("category", pa.string(), "object or scenario"),
+    _column("condition", pa.string(), "capture condition", True),
+    _column("split", pa.string(), "train, val or test"),
+    _column("label", pa.int8(), "0 normal, 1 anomalous, null unknown", True),
+    _column("defect", pa.string(), "kind of defect; null for normal or unknown", True),
+    _column("mask_paths", pa.list_(pa.string()), "like path; empty when normal or without masks"),
+    _column("width", pa.int32(), "pixels; null when the image cannot be read", True),
+    _column("height", pa.int32(), "pixels; null when the image cannot be read", True),
+    ERROR,
+]))
+
+CAPTIONS = Table("captions", ("image_id", "prompt_id", "sample"), pa.schema([
+    _column("image_id", pa.string(), "the manifest's"),
+    _column("prompt_id", pa.string(), "file under prompts/ without its ending, or a path"),
+    _column("sample", pa.int32(), "0 .. n-1 when several texts are drawn per image"),
+    _column("text", pa.string(), "the description after clean-up; null on error", True),
+    _column("finish_reason", pa.string(), "stop or length", True),
+    _column("prompt_tokens", pa.int32(), "tokens read, images included", True),
+    _column("completion_tokens", pa.int32(), "tokens written", True),
+    ERROR,
+]))
+
+EDIT = pa.struct([("attribute", pa.string()), ("before", pa.string()), ("after", pa.string())])
+
+NEGATIVES = Table("negatives", ("image_id", "sample"), pa.schema([
+    _column("image_id", pa.string(), "the manifest's"),
+    _column("sample", pa.int32(), "the caption's"),
+    _column("text", pa.string(), "the normal description that was rewritten", True),
+    _column("negative", pa.string(), "its contradiction; null on error", True),
+    _column("edits", pa.list_(EDIT), "every replacement, in order of appearance"),
+    _column("attempts", pa.int32(), "rewrites drawn until one passed, or all that failed"),
+    ERROR,
+]))
+
+ENCODERS = Table("encoders", ("dataset", "category", "condition"), pa.schema([
+    _column("dataset", pa.string(), "the task's"),
+    _column("category", pa.string(), "the task's"),
+    _column("condition", pa.string(), "the task's", True),
+    _column("path", pa.string(), "checkpoint directory, relative to the artifact", True),
+    _column("n", pa.int32(), "training captions"),
+    _column("steps", pa.int32(), "optimiser steps", True),
+    _column("first_loss", pa.float64(), "mean loss of the first epoch (Eq. 4), nats", True),
+    _column("last_loss", pa.float64(), "mean loss of the last epoch (Eq. 4), nats", True),
+    _column("seconds", pa.float64(), "training time", True),
+    ERROR,
+]), volatile=("seconds",))
+
+NEIGHBOUR = pa.struct([
+    ("image_id", pa.string()), ("distance", pa.float64()), ("text", pa.string()),
+    ("missing", pa.list_(pa.string())),   # its words that the scored caption lacks
+    ("extra", pa.list_(pa.string())),     # the scored caption's words that it lacks
+])
+
+SCORES = Table("scores", ("image_id", "method"), pa.schema([
+    _column("image_id", pa.string(), "the manifest's"),
+    _column("method", pa.string(), "what scored it"),
+    _column("score", pa.float64(), "higher = more anomalous; raw, never rescaled", True),
+    _column("prediction", pa.int8(), "the method's own yes/no: 1 anomalous", True),
+    _column("response", pa.string(), "the text that was scored or answered", True),
+    _column("parsed", pa.string(), "strict, fallback, refused or unparsable", True),
+    _column("neighbours", pa.list_(NEIGHBOUR), "nearest normal captions, nearest first", True),
+    _column("seconds", pa.float64(), "time for this row", True),
+    ERROR,
+]), volatile=("seconds",))
+
+METRICS = Table("metrics", ("dataset", "category", "condition", "method", "metric"), pa.schema([
+    _column("dataset", pa.string(), "data set name"),
+    _column("category", pa.string(), "object or scenario; `mean` = mean over them"),
+    _column("condition", pa.string(), "capture condition; null where there is none", True),
+    _column("method", pa.string(), "what scored the images"),
+    _column("metric", pa.string(), "auroc, ap, f1_max, ...; `auroc/<defect>` = that defect vs normal"),
+    _column("level", pa.string(), "image, pixel or qa"),
+    _column("value", pa.float64(), "null where it is undefined; `error` says why", True),
+    _column("ci_low", pa.float64(), "lower end of the 95% interval", True),
+    _column("ci_high", pa.float64(), "upper end of the 95% interval", True),
+    _column("n", pa.int32(), "images that entered"),
+    _column("n_positive", pa.int32(), "anomalous ones among them"),
+    ERROR,
+]))

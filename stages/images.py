@@ -1,0 +1,42 @@
+"""Decoding images, the same way everywhere."""
+
+from pathlib import Path
+
+import numpy as np
+
+
+def load_rgb(path: Path) -> np.ndarray:
+    """Decode one image file to (H, W, 3) uint8 sRGB, upright as its EXIF orientation says.
+
+    Greyscale, palette, CMYK and transparent images are converted (transparency over white); 16-bit
+    values are divided by 257, so that 0..65535 maps to 0..255 whatever the image's own maximum.
+
+    Raises:
+        ImageError: missing, empty, truncated or not an image; the message names the path.
+    """
+    from PIL import Image, ImageOps
+
+    from stages.errors import ImageError
+
+    try:
+        if path.is_dir():
+            raise ImageError(f"{path}: a directory, not an image")
+        if path.stat().st_size == 0:
+            raise ImageError(f"{path}: the file is empty")
+        with Image.open(path) as image:
+            image.load()
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I") or image.mode == "F":
+                grey = np.clip(np.asarray(image, np.float64) / 257, 0, 255).round().astype(np.uint8)
+                return np.repeat(grey[:, :, None], 3, axis=2)
+            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+                image = image.convert("RGBA")
+                white = Image.new("RGBA", image.size, "white")
+                image = Image.alpha_composite(white, image)
+            return np.asarray(image.convert("RGB"))
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such image") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+        raise ImageError(f"{path}: cannot be decoded ({e})") from e

@@ -1,0 +1,35 @@
+"""How a stage declares its settings: a frozen dataclass whose fields are the command's flags.
+
+`adcli` turns the fields into arguments and options, so that a default and its help text exist once:
+
+    @dataclass(frozen=True, kw_only=True)
+    class CaptionConfig:
+        manifest: Path = argument("the images to describe: manifest artifact or Parquet file")
+        out: Path = option("where the captions go")                    # required option
+        temperature: float = option("sampling temperature; 0 is greedy", 0.001)
+"""
+
+from dataclasses import MISSING, dataclass, field
+from typing import Any
+
+
+def argument(help: str) -> Any:
+    """A required positional argument."""
+    return field(metadata={"help": help, "positional": True})
+
+
+def option(help: str, default: Any = MISSING) -> Any:
+    """`--name`; required when it has no default. State units and special values in `help`."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """The options that every row-wise stage takes. None of them changes a row's content."""
+
+    shard: str = option("do share I of N (I counts from 0); run all shares, in any order", "0/1")
+    overwrite: bool = option("replace an artifact that was made with other settings", False)
+    max_errors: int = option("stop after this many failed rows in succession; 0 = never", 20)
+    quiet: bool = option("no progress, no summary; errors only", False)
+    json: bool = option("print one JSON line with the summary on stdout", False)
+    debug: bool = option("show the traceback of an error", False)

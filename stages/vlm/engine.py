@@ -1,0 +1,50 @@
+"""What every engine (images + text -> text) takes and gives. One file per engine beside this one."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """temperature: 0 is greedy; top_p: nucleus mass in (0, 1]; max_tokens: of the answer."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 512
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question. `images` come before `text` in a single user message, in this order; the engine
+    decodes them. `seed` is the row's own, so that neither batch nor shard changes the answer."""
+
+    key: tuple
+    text: str
+    images: tuple[Path, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer to the request with the same key; `error` instead of `text` when there is none."""
+
+    key: tuple
+    text: str | None = None
+    finish_reason: str | None = None      # stop or length
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    error: str | None = None
+
+
+class Engine(Protocol):
+    """name: for people and provenance; fingerprint: of weights or code, part of the cache key."""
+
+    name: str
+    fingerprint: str
+
+    def run(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
+        """One reply per request, in any order, as they are ready. Reads ahead by a bounded amount.
+        A request that fails (unreadable image, over-long prompt) gives a reply with `error`."""
+        ...
