@@ -102,10 +102,10 @@ METRICS = Table("metrics", ("dataset", "category", "condition", "method", "metri
     _column("method", pa.string(), "what scored the images"),
     _column("metric", pa.string(), "auroc, ap, f1_max, ...; `auroc/<defect>` = that defect vs normal"),
     _column("level", pa.string(), "image, pixel or qa"),
-    _column("value", pa.float64(), "null where it is undefined; `error` says why", True),
+    _column("value", pa.float64(), "null where it is undefined; `reason` says why", True),
     _column("ci_low", pa.float64(), "lower end of the 95% interval", True),
     _column("ci_high", pa.float64(), "upper end of the 95% interval", True),
     _column("n", pa.int32(), "images that entered"),
     _column("n_positive", pa.int32(), "anomalous ones among them"),
-    ERROR,
+    _column("reason", pa.string(), "why there is no value (one class only, no labels, ...)", True),
 ]))

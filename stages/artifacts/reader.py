@@ -1,0 +1,120 @@
+"""Reading tables: our artifacts, a directory of them, or any Parquet file that fits the schema."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.artifacts.tables import Table
+from stages.errors import InputError
+
+COMPLETE = "_adcli.json"             # there exactly when the artifact is complete
+PARTIAL = "_adcli.partial.json"      # there while it is being made
+
+
+def read_table(path: Path, table: Table) -> pa.Table:
+    """Read and validate one table; columns as in `table.schema`, rows sorted by key.
+
+    path: an artifact, a directory of artifacts (read as one table), or a Parquet file or directory
+    made by other tools. Their nullable columns may be missing, further columns are left out, and
+    types are cast where no value changes.
+
+    Raises:
+        InputError: nothing there, not Parquet, an artifact that is not complete, a missing column, a
+            column of the wrong type, a null where none may be, or two rows with one key.
+    """
+    path = Path(path)
+    parts = [_fit(_read_part(part), table, part) for part in part_files(path, table)]
+    rows = pa.concat_tables(parts) if parts else table.schema.empty_table()
+    rows = rows.sort_by([(name, "ascending") for name in table.key]).combine_chunks()
+    _require_unique(rows, table, path)
+    return rows
+
+
+def part_files(path: Path, table: Table) -> list[Path]:
+    """The Parquet files that hold a table, in name order. Raises InputError as `read_table` does."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"{path}: no such file or directory (expected a {table.name} table)")
+    for partial in sorted(path.rglob(PARTIAL)):
+        record = json.loads(partial.read_text())
+        raise InputError(
+            f"{partial.parent}: not complete (`{record['stage']}` was interrupted, or another shard is"
+            " still to be run); run that command again first")
+    parts = [p for p in sorted(path.rglob("*.parquet")) if p.is_file() and not _hidden(p, path)]
+    if not parts and not list(path.rglob(COMPLETE)):
+        raise InputError(f"{path}: holds no Parquet files (expected a {table.name} table)")
+    return parts
+
+
+def read_provenance(path: Path) -> list[dict]:
+    """`_adcli.json` of an artifact, or of every artifact below a directory, each with its own place
+    under `artifact`. Empty for tables made by other tools."""
+    if not path.is_dir():
+        return []
+    return [json.loads(f.read_text()) | {"artifact": str(f.parent)} for f in sorted(path.rglob(COMPLETE))]
+
+
+def fingerprint(rows: pa.Table, table: Table) -> str:
+    """Hash of what a table says: not of file names, row order, part sizes or `volatile` columns."""
+    rows = rows.drop_columns([c for c in table.volatile if c in rows.column_names])
+    rows = rows.sort_by([(name, "ascending") for name in table.key]).combine_chunks()
+    digest = hashlib.sha256()
+    for batch in rows.to_batches(max_chunksize=10_000):
+        digest.update(json.dumps(batch.to_pylist(), default=_as_text, ensure_ascii=False).encode())
+    return digest.hexdigest()[:32]
+
+
+def _as_text(value: object) -> str:
+    return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else str(value)
+
+
+def _hidden(part: Path, base: Path) -> bool:
+    return any(name[0] in "._" for name in part.relative_to(base).parts)
+
+
+def _read_part(part: Path) -> pa.Table:
+    try:
+        return pq.ParquetFile(part).read()
+    except (pa.ArrowInvalid, OSError) as e:
+        raise InputError(f"{part}: cannot be read as Parquet ({str(e).splitlines()[0]})") from e
+
+
+def _fit(rows: pa.Table, table: Table, part: Path) -> pa.Table:
+    columns = []
+    for field in table.schema:
+        if field.name not in rows.column_names:
+            columns.append(_absent(field, len(rows), table, part))
+            continue
+        column = rows[field.name]
+        try:
+            column = column.cast(field.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
+            raise InputError(f"{part}: column `{field.name}` is {column.type}, a {table.name} table has"
+                             f" {field.type} there ({str(e).splitlines()[0]})") from None
+        if not field.nullable and column.null_count:
+            raise InputError(f"{part}: column `{field.name}` has {column.null_count} nulls; a"
+                             f" {table.name} table allows none there")
+        columns.append(column)
+    return pa.table(columns, schema=table.schema)
+
+
+def _absent(field: pa.Field, n: int, table: Table, part: Path) -> pa.Array:
+    if field.nullable:
+        return pa.nulls(n, field.type)
+    if pa.types.is_list(field.type):
+        return pa.array([[]] * n, field.type)
+    raise InputError(f"{part}: no column `{field.name}`; a {table.name} table needs"
+                     f" {', '.join(f.name for f in table.schema if not f.nullable)}")
+
+
+def _require_unique(rows: pa.Table, table: Table, path: Path) -> None:
+    keys = rows.select(list(table.key))
+    counts = keys.group_by(list(table.key)).aggregate([([], "count_all")])
+    if len(counts) < len(keys):
+        twice = next(r for r in counts.to_pylist() if r["count_all"] > 1)
+        name = ", ".join(f"{k}={twice[k]}" for k in table.key)
+        raise InputError(f"{path}: {twice['count_all']} rows with one key ({name})")

@@ -1,0 +1,104 @@
+"""Reading a manifest: one row per image, with paths that can be opened."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.artifacts.reader import fingerprint, read_provenance, read_table
+from stages.artifacts.tables import MANIFEST
+
+Task = tuple[str, str, str | None]       # (dataset, category, condition): one-class methods work within it
+
+
+@dataclass(frozen=True)
+class Image:
+    """A manifest row; `file` and `masks` are paths to open. `error` when it could not be read."""
+
+    image_id: str
+    file: Path
+    dataset: str
+    category: str
+    condition: str | None
+    split: str
+    label: int | None
+    defect: str | None
+    masks: tuple[Path, ...]
+    width: int | None
+    height: int | None
+    error: str | None
+
+    @property
+    def task(self) -> Task:
+        return (self.dataset, self.category, self.condition)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """images: in order of image_id; fingerprint: of what the table says, for cache keys."""
+
+    images: tuple[Image, ...]
+    fingerprint: str
+
+
+def read_manifest(path: Path, root: Path | None = None) -> Manifest:
+    """Read a manifest artifact, a directory of them, or a foreign Parquet file.
+
+    root: overrides the root that `data index` recorded; a foreign manifest's relative paths are
+    taken from here, or from the working directory.
+
+    Raises:
+        InputError: see `read_table`.
+    """
+    rows = read_table(path, MANIFEST)
+    roots = {} if root else _recorded_roots(path)
+    images = []
+    for r in rows.to_pylist():
+        base = root or roots.get(r["image_id"], Path())
+        images.append(Image(
+            r["image_id"], base / r["path"], r["dataset"], r["category"], r["condition"], r["split"],
+            r["label"], r["defect"], tuple(base / m for m in r["mask_paths"]), r["width"],
+            r["height"], r["error"]))
+    return Manifest(tuple(images), fingerprint(rows, MANIFEST))
+
+
+def _recorded_roots(path: Path) -> dict[str, Path]:
+    """image_id -> the root that `data index` recorded for it; several artifacts may have several."""
+    roots = {}
+    for record in read_provenance(path):
+        part = read_table(Path(record["artifact"]), MANIFEST)
+        roots |= dict.fromkeys(part["image_id"].to_pylist(), Path(record["notes"]["root"]))
+    return roots
+
+
+def by_task(images: Iterable[Image]) -> dict[Task, list[Image]]:
+    """Images of each task, tasks in order of their names."""
+    tasks: dict[Task, list[Image]] = {}
+    for image in images:
+        tasks.setdefault(image.task, []).append(image)
+    return dict(sorted(tasks.items(), key=lambda item: tuple(map(str, item[0]))))
+
+
+def reference_images(task_images: Iterable[Image]) -> list[Image]:
+    """The images that stand for `normal` in one task: the training images that are not labelled
+    anomalous. A task without any training image and without any label (a plain folder) is its own
+    reference, as outlier ranking assumes: most of its images are normal."""
+    task_images = list(task_images)
+    train = [i for i in task_images if i.split == "train" and i.label != 1]
+    if train or any(i.label is not None for i in task_images):
+        return train
+    return task_images
+
+
+def files_fingerprint(images: Iterable[Image]) -> str:
+    """Hash of image ids and file sizes: notices a replaced file without reading every byte, which
+    would cost as much as the stage itself. Missing files count as such."""
+    digest = hashlib.sha256()
+    for image in images:
+        try:
+            size = os.stat(image.file).st_size
+        except OSError:
+            size = -1
+        digest.update(f"{image.image_id}\0{size}\n".encode())
+    return digest.hexdigest()[:32]
