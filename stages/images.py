@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.errors import ImageError
+
 
 def load_rgb(path: Path) -> np.ndarray:
     """Decode one image file to (H, W, 3) uint8 sRGB, upright as its EXIF orientation says.
@@ -15,8 +17,6 @@ def load_rgb(path: Path) -> np.ndarray:
         ImageError: missing, empty, truncated or not an image; the message names the path.
     """
     from PIL import Image, ImageOps
-
-    from stages.errors import ImageError
 
     try:
         if path.is_dir():
@@ -40,3 +40,12 @@ def load_rgb(path: Path) -> np.ndarray:
         raise ImageError(f"{path}: no such image") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         raise ImageError(f"{path}: cannot be decoded ({e})") from e
+
+
+def load_mask(path: Path) -> np.ndarray:
+    """Decode one mask to (H, W) bool, True = anomalous: values from half of 0..255 on.
+
+    Masks saved as JPEG or drawn with soft edges are not clean 0/255 (magnetic-tile has such), and
+    `> 0` would grow every region by their noise. Raises ImageError as `load_rgb` does.
+    """
+    return load_rgb(path)[:, :, 0] >= 128

@@ -94,8 +94,12 @@ class Artifact:
         self.written = self.tokens = self.failures_in_a_row = 0
         make_folder(self.out)
         self._shard_lock = self._lock(f".lock-{self._prefix}", wait=False)
-        with self._folder_locked():
-            up_to_date = self._prepare()
+        try:
+            with self._folder_locked():
+                up_to_date = self._prepare()
+        except BaseException:
+            os.close(self._shard_lock)
+            raise
         if up_to_date:
             os.utime(self.out / COMPLETE)        # tells make that it has been looked at
         else:

@@ -1,0 +1,3 @@
+from adcli.main import main
+
+main()

@@ -1,0 +1,21 @@
+"""`adcli caption`."""
+
+import typer
+
+from adcli.options import command
+
+DOC = """Describe every image of a manifest in words (one row per image, prompt and sample).
+
+--vlm scene segments and describes without any weights. Anything else is a vision-language model run
+by transformers: a short name (qwen2-vl, llama-3.2-vision, llava-1.5-13b, ...), a hub id or a local
+directory. The prompt is the same for training and test images.
+
+Example: adcli caption runs/vidad/manifest.parquet --out runs/vidad/captions.parquet
+"""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the subcommand."""
+    from stages.caption import CaptionConfig, run
+
+    command(app, "caption", CaptionConfig, run, DOC)

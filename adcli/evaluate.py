@@ -1,0 +1,18 @@
+"""`adcli evaluate`."""
+
+import typer
+
+from adcli.options import command
+
+DOC = """Metrics with 95% intervals, the paper's tables, and a report to look at. Needs no torch.
+
+Example: adcli evaluate runs/vidad/scores.parquet --manifest runs/vidad/manifest.parquet
+--out runs/vidad/metrics.parquet --report runs/vidad/report.html
+"""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the subcommand."""
+    from stages.evaluate import EvaluateConfig, run
+
+    command(app, "evaluate", EvaluateConfig, run, DOC, row_wise=False)

@@ -1,0 +1,110 @@
+"""From a stage's frozen dataclass to a Typer command, and from its outcome to an exit code."""
+
+import inspect
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import MISSING, Field, asdict, fields
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from stages.errors import InputError
+from stages.settings import RunOptions
+
+DONE, OUR_DEFECT, USAGE, FAILED_ROWS, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def command(app: typer.Typer, name: str, config_class: type, run: Callable,
+            doc: str, row_wise: bool = True) -> None:
+    """Add a subcommand whose flags are the fields of `config_class` (and of RunOptions).
+
+    run: the stage; takes (config, options) and returns a Summary. doc: the help text, with one
+    example that works as it stands.
+    row_wise=False leaves out the options that only stages with rows take.
+    """
+    shared = fields(RunOptions)
+    if not row_wise:
+        shared = [f for f in shared if f.name not in ("shard", "max_errors")]
+
+    def body(**values: Any) -> None:
+        common = {f.name: values.pop(f.name) for f in shared}
+        options = RunOptions(**common)
+        with one_line_errors(options.debug):
+            summary = run(config_class(**values), options)
+            report(summary, options)
+            if summary.errors or not_all_written(summary, options):
+                raise typer.Exit(FAILED_ROWS)
+
+    parameters = [_parameter(f, get_type_hints(config_class)) for f in fields(config_class)]
+    parameters += [_parameter(f, get_type_hints(RunOptions)) for f in shared]
+    body.__signature__ = inspect.Signature(parameters)
+    body.__annotations__ = {p.name: p.annotation for p in parameters}
+    body.__doc__ = doc
+    app.command(name, help=doc)(body)
+
+
+def _parameter(field: Field, hints: dict[str, Any]) -> inspect.Parameter:
+    text = field.metadata["help"]
+    make = typer.Argument if field.metadata.get("positional") else typer.Option
+    default = inspect.Parameter.empty if field.default is MISSING else field.default
+    if hints[field.name] is bool:            # a plain flag: --quiet, not --quiet/--no-quiet
+        info = typer.Option("--" + field.name.replace("_", "-"), help=text, show_default=False)
+    else:
+        info = make(help=text, show_default=default not in (inspect.Parameter.empty, None, ""))
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default,
+                             annotation=Annotated[hints[field.name], info])
+
+
+class one_line_errors:
+    """Turns InputError into one line and exit 2, Ctrl-C into exit 130; --debug keeps the traceback."""
+
+    def __init__(self, debug: bool) -> None:
+        self.debug = debug
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind, error, trace) -> None:
+        if self.debug or error is None or isinstance(error, typer.Exit):
+            return
+        if isinstance(error, InputError):
+            print(f"adcli: {error}", file=sys.stderr)
+            raise typer.Exit(USAGE)
+        if isinstance(error, KeyboardInterrupt):
+            print("adcli: interrupted; the same command goes on from here", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED)
+        if isinstance(error, Exception):
+            print(f"adcli: a defect of adcli: {kind.__name__}: {error} (--debug shows where)",
+                  file=sys.stderr)
+            raise typer.Exit(OUR_DEFECT)
+
+
+def not_all_written(summary: Any, options: RunOptions) -> bool:
+    """True when rows of the only shard are missing: an engine that gave no reply for them."""
+    return options.shard == "0/1" and not summary.complete
+
+
+def report(summary: Any, options: RunOptions) -> None:
+    """The end of a stage: one JSON line on stdout with --json, otherwise a line for people."""
+    if options.json:
+        print(json.dumps(asdict(summary), default=str))
+    if options.quiet:
+        return
+    for line in lines_for_people(summary):
+        print(line, file=sys.stderr)
+
+
+def lines_for_people(s: Any) -> list[str]:
+    """s: Summary."""
+    if s.up_to_date:
+        return [f"{s.out}: up to date ({s.rows} rows)"]
+    rate = f", {s.written / s.seconds:.1f} rows/s" if s.written else ""
+    lines = [f"{s.out}: {s.rows} of {s.expected} rows, {s.written} new in {s.seconds:.1f} s{rate},"
+             f" peak memory {s.peak_rss_mb} MB"]
+    if s.errors:
+        lines.append(f"{s.errors} rows failed (column `error`; the same command tries them again):")
+        lines += [f"  {e}" for e in s.first_errors]
+    if not s.complete:
+        lines.append("not complete yet: other shards are still to be run")
+    return lines

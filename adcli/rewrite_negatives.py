@@ -1,0 +1,22 @@
+"""`adcli rewrite-negatives`."""
+
+import typer
+
+from adcli.options import command
+
+DOC = """Rewrite the captions of normal training images into contradictions (VID-AD, section 4.2).
+
+Every rewrite is checked: same structure and length, replacements only, at least one attribute
+contradicted, not the caption of another normal image. --rewriter rules needs no model; a model name
+asks that model, up to five times a row.
+
+Example: adcli rewrite-negatives runs/vidad/captions.parquet --manifest runs/vidad/manifest.parquet
+--out runs/vidad/negatives.parquet
+"""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the subcommand."""
+    from stages.negatives import NegativesConfig, run
+
+    command(app, "rewrite-negatives", NegativesConfig, run, DOC)

@@ -1,0 +1,20 @@
+"""`adcli train-encoder`."""
+
+import typer
+
+from adcli.options import command
+
+DOC = """Fine-tune a text encoder per task: captions against their contradictions (VID-AD, Eq. 1-5).
+
+Each checkpoint opens with sentence_transformers.SentenceTransformer(directory).
+
+Example: adcli train-encoder runs/vidad/negatives.parquet --manifest runs/vidad/manifest.parquet
+--out runs/vidad/encoders.parquet
+"""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the subcommand."""
+    from stages.text_encoder.train import TrainEncoderConfig, run
+
+    command(app, "train-encoder", TrainEncoderConfig, run, DOC)
