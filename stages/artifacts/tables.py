@@ -109,3 +109,13 @@ METRICS = Table("metrics", ("dataset", "category", "condition", "method", "metri
     _column("n_positive", pa.int32(), "anomalous ones among them"),
     _column("reason", pa.string(), "why there is no value (one class only, no labels, ...)", True),
 ]))
+
+TRUTH = Table("truth", ("image_id",), pa.schema([
+    _column("image_id", pa.string(), "as the manifest of the rendered images will name it"),
+    _column("scenario", pa.string(), "VID-AD scenario"),
+    _column("condition", pa.string(), "capture condition"),
+    _column("split", pa.string(), "train or test"),
+    _column("label", pa.int8(), "0 normal, 1 anomalous"),
+    _column("violates", pa.list_(pa.string()), "aspects of Table 2 that the state breaks"),
+    _column("state", pa.string(), "the logical state as JSON; for tests and caption accuracy only"),
+]))
