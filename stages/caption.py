@@ -1,0 +1,89 @@
+"""Images -> captions: one row per image, prompt and sample (VID-AD, sections 4.2 and 5.1)."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.artifacts.tables import CAPTIONS
+from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.datasets.manifest import Image, files_fingerprint, read_manifest
+from stages.errors import InputError
+from stages.prompts import Prompt, load_prompt
+from stages.seeds import row_seed
+from stages.settings import RunOptions, argument, option
+from stages.vlm.engine import Request, Sampling
+from stages.vlm.factory import EngineOptions, make_engine
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionConfig(EngineOptions):
+    manifest: Path = argument("the images: manifest artifact, a folder of them, or a Parquet file")
+    out: Path = option("where the captions go")
+    vlm: str = option("scene, a short name (qwen2-vl, llava-1.5-13b, ...), a hub id or a directory", "scene")
+    prompt: str = option("prompt id or text file; auto = vidad/<category> for VID-AD, magnetic-tile for"
+                         " that data set, else general", "auto")
+    samples: int = option("texts per image", 1)
+    temperature: float = option("0 is greedy; the paper draws at 0.001", 0.001)
+    top_p: float = option("nucleus mass", 0.95)
+    max_tokens: int = option("longest answer, tokens", 512)
+    root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
+    seed: int = option("of sampled texts", 0)
+
+
+def run(config: CaptionConfig, options: RunOptions) -> Summary:
+    """Caption every image. Rows that fail (unreadable image, empty answer) carry `error`."""
+    if config.samples < 1:
+        raise InputError(f"--samples {config.samples}: at least 1")
+    manifest = read_manifest(config.manifest, config.root)
+    prompts = {image.image_id: prompt_for(image, config.prompt) for image in manifest.images}
+    images = {image.image_id: image for image in manifest.images}
+    engine = make_engine(config.vlm, config)
+    texts = {p.id: p.fingerprint for p in prompts.values()}
+    spec = Spec("caption", {
+        "vlm": config.vlm, "weights": engine.fingerprint, "prompts": texts, "samples": config.samples,
+        "temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens,
+        "dtype": config.dtype,
+    }, {"manifest": manifest.fingerprint, "image files": files_fingerprint(manifest.images)}, config.seed,
+        {"device": config.device, "batch_size": config.batch_size})
+    keys = [(i, prompts[i].id, s) for i in images for s in range(config.samples)]
+    sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
+    with Artifact(config.out, CAPTIONS, spec, keys, options) as artifact:
+        unread = [k for k in artifact.pending if images[k[0]].error]
+        for key in unread:
+            artifact.write(_row(key, error=images[key[0]].error))
+        todo = [k for k in artifact.pending if not images[k[0]].error]
+        requests = _requests(todo, images, prompts, config.seed)
+        for reply in engine.run(requests, sampling) if todo else ():
+            text = clean_text(reply.text or "")
+            error = reply.error or (None if text else "the model gave an empty answer")
+            artifact.write(_row(reply.key, text=None if error else text, error=error,
+                                finish_reason=reply.finish_reason, prompt_tokens=reply.prompt_tokens,
+                                completion_tokens=reply.completion_tokens))
+    return artifact.summary
+
+
+def prompt_for(image: Image, prompt: str) -> Prompt:
+    """The prompt of one image: the same for training and test images of a task."""
+    if prompt != "auto":
+        return load_prompt(prompt)
+    if image.dataset in ("vidad", "vidad-synthetic"):
+        return load_prompt(f"vidad/{image.category}")
+    return load_prompt("magnetic-tile" if image.dataset == "magnetic-tile" else "general")
+
+
+def _requests(keys: list[tuple], images: dict[str, Image], prompts: dict[str, Prompt],
+              seed: int) -> Iterator[Request]:
+    for key in keys:
+        yield Request(key, prompts[key[0]].text, (images[key[0]].file,), row_seed(seed, *key))
+
+
+def _row(key: tuple, **columns: object) -> dict:
+    return dict(zip(CAPTIONS.key, key, strict=True)) | columns
+
+
+def clean_text(text: str) -> str:
+    """The paper's light clean-up (section 4.2): special tokens and code fences off, white space single."""
+    text = re.sub(r"<\|[^|>]*\|>|</?s>|```\w*", " ", text)
+    text = re.sub(r"^\s*Form:", " ", text)
+    return re.sub(r"\s+", " ", text).strip()

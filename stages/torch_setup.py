@@ -1,0 +1,76 @@
+"""Everything to settle before torch and transformers are used: called first by every stage that does."""
+
+import logging
+import os
+import sys
+
+from stages.errors import InputError
+
+
+def prepare_torch() -> None:
+    """Make torch, torchvision and transformers importable and quiet.
+
+    PyPI's torchvision is built for CUDA; beside a CPU build of torch its import stops at a missing
+    operator, and transformers then cannot import any model. Only its Python part is needed here (image
+    transforms), so the two operators are declared without an implementation and the import is repeated.
+
+    Raises:
+        InputError: a package is missing; says what to install.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        import torch  # noqa: F401
+        _import_torchvision()
+        import transformers
+    except ModuleNotFoundError as e:
+        raise InputError(f"this stage needs the package {e.name}: pip install 'adcli[models]'") from None
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+
+
+def _import_torchvision() -> None:
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as e:
+        if "torchvision::nms" not in str(e):
+            raise
+        import torch
+
+        for name in [m for m in sys.modules if m.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "DEF")
+        library.define("nms(Tensor dets, Tensor scores, float t) -> Tensor")
+        library.define("qnms(Tensor dets, Tensor scores, float t) -> Tensor")
+        _import_torchvision.library = library        # the declarations live as long as this object
+        import torchvision  # noqa: F401
+
+
+def pick_device(name: str) -> str:
+    """'auto' -> 'cuda' where there is one, else 'cpu'; other names as they are.
+
+    Raises:
+        InputError: a CUDA device is asked for that is not there.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"--device {name}: torch sees no CUDA device; use --device cpu")
+    return name
+
+
+def has_bf16(device: str) -> bool:
+    """Whether the processor multiplies bf16 matrices in hardware; emulated it is slower than fp32."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        with open("/proc/cpuinfo") as f:
+            flags = next((line for line in f if line.startswith("flags")), "")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -1,0 +1,61 @@
+"""The embedded default engine: classical computer vision, no weights, no network."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+
+from stages.errors import InputError
+from stages.vlm.engine import Reply, Request, Sampling
+
+READ_AHEAD = 64      # requests in flight: the workers never wait, memory stays flat
+
+
+@dataclass(frozen=True)
+class SceneEngine:
+    """workers: processes that decode and describe; 1 = in this process, 0 = one per core."""
+
+    workers: int = 0
+    name: str = "scene"
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the captioner's own source: its code is what weights are to a model."""
+        digest = hashlib.sha256()
+        for file in sorted(Path(__file__).parent.glob("*.py")):
+            digest.update(file.read_bytes())
+        return digest.hexdigest()[:32]
+
+    def run(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
+        """See Engine.run. Deterministic, so that sampling parameters and seeds change nothing."""
+        if self.workers == 1:
+            yield from map(answer, requests)
+            return
+        requests = iter(requests)
+        with get_context("spawn").Pool(self.workers or None, _one_thread) as pool:
+            while batch := list(islice(requests, READ_AHEAD)):
+                yield from pool.imap_unordered(answer, batch, chunksize=4)
+
+
+def _one_thread() -> None:
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+def answer(request: Request) -> Reply:
+    """Describe the request's image; a reply with `error` when it cannot be decoded."""
+    from stages.images import load_rgb
+    from stages.vlm.scene.describe import describe
+
+    if len(request.images) != 1:
+        return Reply(request.key, error=f"scene describes one image, not {len(request.images)}")
+    try:
+        text = describe(load_rgb(request.images[0]), request.text)
+    except InputError as e:
+        return Reply(request.key, error=str(e))
+    except Exception as e:      # one strange picture must not cost the other ten thousand
+        return Reply(request.key, error=f"scene failed: {type(e).__name__}: {e}")
+    return Reply(request.key, text, "stop", 0, len(text.split()))
