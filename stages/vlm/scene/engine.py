@@ -1,6 +1,5 @@
 """The embedded default engine: classical computer vision, no weights, no network."""
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -8,6 +7,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from stages.errors import InputError
+from stages.seeds import source_fingerprint
 from stages.vlm.engine import Reply, Request, Sampling
 
 READ_AHEAD = 64      # requests in flight: the workers never wait, memory stays flat
@@ -22,11 +22,8 @@ class SceneEngine:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the captioner's own source: its code is what weights are to a model."""
-        digest = hashlib.sha256()
-        for file in sorted(Path(__file__).parent.glob("*.py")):
-            digest.update(file.read_bytes())
-        return digest.hexdigest()[:32]
+        """Hash of the captioner's own source."""
+        return source_fingerprint(Path(__file__).parent)
 
     def run(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
         """See Engine.run. Deterministic, so that sampling parameters and seeds change nothing."""

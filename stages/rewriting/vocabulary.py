@@ -1,0 +1,64 @@
+"""Which words name an attribute, and which words contradict them."""
+
+NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+# attribute -> groups of words that exclude each other. A word contradicts every other of its group.
+GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "count": (NUMBERS, ("no", "several"), ("empty", "full")),
+    "colour": (("red", "blue", "green", "yellow", "black", "white", "orange", "brown", "grey", "purple"),),
+    "type": (
+        ("orange", "kiwi", "apple", "lemon", "banana"), ("bolt", "washer", "nut", "screw"),
+        ("circle", "triangle", "square", "star", "cross", "hexagon"), ("fork", "knife", "spoon"),
+        ("plate", "cup", "bowl"), ("pencil", "eraser", "pen", "ruler"), ("cookie", "cracker"),
+        ("ball", "cube"), ("stick", "tube"), ("tape", "ribbon"), ("rope", "wire"),
+        ("cylinder", "rectangle", "cone"), ("mark", "hole"), ("spot", "line", "chip", "scratch")),
+    "length": (("long", "short"), ("longer", "shorter", "similar")),
+    "size": (("small", "medium", "large"), ("smaller", "larger")),
+    "region": (("left", "middle", "right"), ("top", "middle", "bottom"), ("inside", "outside"),
+               ("border", "centre"), ("square", "round")),
+    "order": (("before", "after"), ("above", "below"), ("first", "last")),
+    "relation": (("matches", "contradicts"), ("same", "different")),
+    "tone": (("dark", "bright"), ("darker", "brighter")),
+}
+FILLERS = {"of", "and", "or", "in", "on", "is", "are", "to", "than", "the", "a", "an", "with", "at", "left",
+           "right", "matches", "contradicts", "longer", "shorter", "similar", "bin", "dish"}
+
+
+def singular(word: str) -> str:
+    """'dishes' -> 'dish', 'bolts' -> 'bolt'; other words as they are."""
+    if word.endswith(("ches", "shes", "xes", "sses")):
+        return word[:-2]
+    return word[:-1] if word.endswith("s") and not word.endswith(("ss", "us")) and len(word) > 4 else word
+
+
+def plural(word: str) -> str:
+    """'cross' -> 'crosses', 'bolt' -> 'bolts'."""
+    return word + ("es" if word.endswith(("s", "x", "ch", "sh")) else "s")
+
+
+def like(word: str, model: str) -> str:
+    """`word` (singular) in the number and case of `model`."""
+    word = plural(word) if model.lower() != singular(model.lower()) else word
+    return word.capitalize() if model[:1].isupper() else word
+
+
+def meanings(words: list[str], at: int) -> list[tuple[str, tuple[str, ...]]]:
+    """(attribute, group) for every group that holds the word at position `at`, best reading first.
+
+    A word with two readings is told by what follows: a colour or a kind of dish stands before a noun
+    ('two orange balls', 'square dish'), a type does not ('two oranges.', 'one square.').
+    """
+    word = words[at].lower()
+    if word != "matches":
+        word = singular(word)
+    found = [(a, g) for a, groups in GROUPS.items() for g in groups if word in g]
+    following = words[at + 1].lower() if at + 1 < len(words) else "."
+    noun_follows = following.isalpha() and (following not in FILLERS or following in ("bin", "dish"))
+    if len(found) > 1:
+        found = [f for f in found if (f[0] != "type") == noun_follows] or found
+    if len(found) > 1:                # `middle` of left and right, or of top and bottom?
+        others = {w.lower() for w in words} - {word}
+        found = [f for f in found if others & set(f[1])] or found
+    if following == "of" and word in ("left", "right"):
+        found = [("order", ("left", "right"))]
+    return found
