@@ -14,6 +14,7 @@ from pathlib import Path
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import CAPTIONS, TRUTH
 from stages.prompts import load_prompt
+from stages.vlm.scene.describe import vocabulary_order
 from stages.vlm.scene.form import NUMBERS, Form, counted, parse_form
 
 KINDS = {
@@ -28,10 +29,8 @@ def truth_caption(state: dict, form: Form) -> str:
     """The caption that a perfect captioner gives for a logical state, in the prompt's form."""
     things = state["things"]
     names = [tuple(t["kind" if a == "type" else a] for a in form.attributes) for t in things]
-    order: list[tuple[str, ...]] = [()]
-    values = {"length": ("long", "short"), "colour": form.colours, "type": form.types}
-    for a in form.attributes:
-        order = [n + (v,) for n in order for v in values[a]]
+    order = vocabulary_order(form)
+    noun_last = form.attributes[-1] == "type"
     if form.label:
         rope, word = things[0], state["label"]
         relation = "matches" if rope["colour"] == word else "contradicts"
@@ -48,10 +47,10 @@ def truth_caption(state: dict, form: Form) -> str:
         for region in form.regions:
             inside = [n for n, t in zip(names, things, strict=True) if t["place"] and region in (
                 t["place"], f"{t['place']} bin", f"{t['place']} dish")]
-            text = (" left of ".join(map(" ".join, inside)) if form.ordered else counted(inside, order))
+            text = (", ".join(map(" ".join, inside)) if form.ordered else counted(inside, order, noun_last))
             said.append(f"{region}: {text or 'empty'}")
         return ". ".join(said) + "."
-    return (" left of ".join(map(" ".join, names)) if form.ordered else counted(names, order)) + "."
+    return (", ".join(map(" ".join, names)) if form.ordered else counted(names, order, noun_last)) + "."
 
 
 def compare(said: str, true: str) -> dict[str, tuple[int, int]]:

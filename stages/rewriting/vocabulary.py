@@ -45,8 +45,8 @@ def like(word: str, model: str) -> str:
 def meanings(words: list[str], at: int) -> list[tuple[str, tuple[str, ...]]]:
     """(attribute, group) for every group that holds the word at position `at`, best reading first.
 
-    A word with two readings is told by what follows: a colour or a kind of dish stands before a noun
-    ('two orange balls', 'square dish'), a type does not ('two oranges.', 'one square.').
+    Of two readings the one counts whose group has other members in the caption; then what follows tells:
+    a colour or a kind of dish stands before a noun ('two orange balls', 'square dish'), a type does not.
     """
     word = words[at].lower()
     if word != "matches":
@@ -54,11 +54,11 @@ def meanings(words: list[str], at: int) -> list[tuple[str, tuple[str, ...]]]:
     found = [(a, g) for a, groups in GROUPS.items() for g in groups if word in g]
     following = words[at + 1].lower() if at + 1 < len(words) else "."
     noun_follows = following.isalpha() and (following not in FILLERS or following in ("bin", "dish"))
+    if len(found) > 1:      # `middle` of left and right or of top and bottom? orange beside kiwi or white?
+        others = {singular(w.lower()) for w in words} - {word}
+        found = [f for f in found if others & set(f[1])] or found
     if len(found) > 1:
         found = [f for f in found if (f[0] != "type") == noun_follows] or found
-    if len(found) > 1:                # `middle` of left and right, or of top and bottom?
-        others = {w.lower() for w in words} - {word}
-        found = [f for f in found if others & set(f[1])] or found
     if following == "of" and word in ("left", "right"):
         found = [("order", ("left", "right"))]
     return found

@@ -31,7 +31,7 @@ def describe(rgb: np.ndarray, prompt: str) -> str:
         return _comparison(even, things, form)
     if form.ordered:
         return _in_order(even, things, form) + "."
-    return counted([_name(even, p, form) for p in things], _order(form)) + "."
+    return _counted([_name(even, p, form) for p in things], form) + "."
 
 
 def _name(even: np.ndarray, piece: Piece, form: Form) -> tuple[str, ...]:
@@ -42,7 +42,11 @@ def _name(even: np.ndarray, piece: Piece, form: Form) -> tuple[str, ...]:
     return tuple(said[a]() for a in form.attributes)
 
 
-def _order(form: Form) -> list[tuple[str, ...]]:
+def _counted(names: list[tuple[str, ...]], form: Form) -> str:
+    return counted(names, vocabulary_order(form), form.attributes[-1] == "type")
+
+
+def vocabulary_order(form: Form) -> list[tuple[str, ...]]:
     """Every possible name in the order of the prompt's vocabulary."""
     names: list[tuple[str, ...]] = [()]
     values = {"length": ("long", "short"), "colour": form.colours, "type": form.types}
@@ -61,17 +65,17 @@ def _at_edge_only(piece: Piece) -> bool:
 
 def _in_order(even: np.ndarray, things: list[Piece], form: Form) -> str:
     ordered = sorted(things, key=lambda p: p.centre[0])
-    return " left of ".join(" ".join(_name(even, p, form)) for p in ordered)
+    return ", ".join(" ".join(_name(even, p, form)) for p in ordered)
 
 
 def _comparison(even: np.ndarray, things: list[Piece], form: Form) -> str:
     named = sorted(((look.length_of(p), _name(even, p, form)) for p in things), reverse=True)
     if len(named) != 2:
-        return counted([name for _, name in named], _order(form)) + "."
+        return _counted([name for _, name in named], form) + "."
     (a, first), (b, second) = named
     relation = look.compared(a, b)
     if relation == "similar to":
-        first, second = sorted((first, second), key=_order(form).index)
+        first, second = sorted((first, second), key=vocabulary_order(form).index)
     return f"{' '.join(first)} {relation} {' '.join(second)}."
 
 
@@ -112,7 +116,7 @@ def _content(even: np.ndarray, things: list[Piece], form: Form) -> str:
         return "empty"
     if form.ordered:
         return _in_order(even, things, form)
-    return counted([_name(even, p, form) for p in things], _order(form))
+    return _counted([_name(even, p, form) for p in things], form)
 
 
 def _things_on(even: np.ndarray, holder: Piece) -> list[Piece]:

@@ -2,8 +2,9 @@
 
 Like a model that follows instructions, `scene` takes from the prompt what to describe and in which form:
 the lines `Types:` and `Colours:` give the vocabulary, the line `Form:` the sentence. In it, `name:` opens
-a region, `<count>` asks for numbers, `<length>`, `<colour>` and `<type>` for attributes, `left of` for
-spatial order, `longer than` for a comparison, `<label>` for a printed word, `<tone>` for surface marks.
+a region, `<count>` asks for numbers, `<length>`, `<colour>` and `<type>` for attributes, `longer than` for
+a comparison, `<label>` for a printed word, `<tone>` for surface marks; the words `from left to right` in
+the prompt ask for the things one by one, in that order.
 """
 
 import re
@@ -33,7 +34,7 @@ def parse_form(prompt: str) -> Form:
     regions = tuple(re.findall(r"(?:^|\. )([a-z ]+):", line))
     attributes = tuple(a for a in ("length", "colour", "type") if f"<{a}>" in line)
     return Form(regions, attributes, _words(prompt, "Types"), _words(prompt, "Colours"),
-                ordered="left of" in line, compared="longer than" in line, label="<label>" in line,
+                ordered="from left to right" in prompt, compared="longer than" in line, label="<label>" in line,
                 surface="<tone>" in line or not line)
 
 
@@ -58,10 +59,11 @@ def plural(noun: str, n: int) -> str:
     return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
 
 
-def counted(names: list[tuple[str, ...]], order: list[tuple[str, ...]] | None = None) -> str:
-    """[('long', 'blue', 'stick')] * 2 -> 'two long blue sticks'; groups in `order`, then by name."""
+def counted(names: list[tuple[str, ...]], order: list[tuple[str, ...]], noun_last: bool = True) -> str:
+    """[('long', 'blue', 'stick')] * 2 -> 'two long blue sticks'; groups in `order`, then by name. The last
+    word takes the plural unless it is a colour ('two orange')."""
     groups = Counter(names)
-    rank = {name: i for i, name in enumerate(order or [])}
-    said = [" ".join([number(n), *name[:-1], plural(name[-1], n)])
+    rank = {name: i for i, name in enumerate(order)}
+    said = [" ".join([number(n), *name[:-1], plural(name[-1], n) if noun_last else name[-1]])
             for name, n in sorted(groups.items(), key=lambda g: (rank.get(g[0], len(rank)), g[0]))]
     return ", ".join(said)

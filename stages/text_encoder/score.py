@@ -1,0 +1,148 @@
+"""Distance of a caption to its nearest normal captions (VID-AD, section 4.4, Eq. 6-9)."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stages.artifacts.reader import fingerprint, read_provenance, read_table
+from stages.artifacts.tables import CAPTIONS, ENCODERS, SCORES
+from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.datasets.manifest import Image, Task, by_task, read_manifest, reference_images
+from stages.errors import InputError
+from stages.settings import RunOptions, argument, option
+from stages.text_encoder.model import encode, load_encoder
+from stages.wording import differing_words
+
+METHOD = "text-knn"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreTextKnnConfig:
+    captions: Path = argument("the captions of the images to score and of the normal ones")
+    manifest: Path = option("which images are normal training images of which task")
+    encoders: Path = option("the fine-tuned encoders, from train-encoder")
+    out: Path = option("where the scores go")
+    method: str = option("text-knn", METHOD)
+    k: int = option("nearest normal captions that count", 5)
+    device: str = option("auto, cpu or cuda", "auto")
+
+
+def run(config: ScoreTextKnnConfig, options: RunOptions) -> Summary:
+    """Score every image of the manifest, training images against the other ones (leave one out), which
+    is what thresholds are taken from. An image without caption, or a task without encoder or reference,
+    gives rows with `error`.
+
+    Raises:
+        InputError: an unknown method, k < 1, or captions of other images than the manifest's.
+    """
+    if config.method != METHOD:
+        raise InputError(f"--method {config.method}: the only method so far is {METHOD}")
+    if config.k < 1:
+        raise InputError(f"--k {config.k}: at least one neighbour")
+    manifest = read_manifest(config.manifest)
+    captions = read_table(config.captions, CAPTIONS)
+    encoders = read_table(config.encoders, ENCODERS)
+    texts = first_captions(captions.to_pylist())
+    if not any(i.image_id in texts for i in manifest.images):
+        raise InputError(f"{config.captions}: no caption of any image of {config.manifest}; these belong to"
+                         " other images")
+    checkpoints = _checkpoints(encoders.to_pylist(), config.encoders)
+    inputs = {"manifest": manifest.fingerprint, "captions": fingerprint(captions, CAPTIONS),
+              "encoders": fingerprint(encoders, ENCODERS), "training": _training_key(config.encoders)}
+    spec = Spec("score", {"method": METHOD, "k": config.k}, inputs, 0, {"device": config.device})
+    keys = [(image.image_id, METHOD) for image in manifest.images]
+    with Artifact(config.out, SCORES, spec, keys, options) as artifact:
+        pending = {image_id for image_id, _ in artifact.pending}
+        for task, images in by_task(manifest.images).items():
+            wanted = [i for i in images if i.image_id in pending]
+            if wanted:
+                for row in score_task(task, images, wanted, texts, checkpoints, config):
+                    artifact.write(row)
+    return artifact.summary
+
+
+def first_captions(rows: list[dict]) -> dict[str, dict]:
+    """image_id -> its first caption row (by prompt and sample)."""
+    found: dict[str, dict] = {}
+    for row in rows:
+        found.setdefault(row["image_id"], row)
+    return found
+
+
+def _checkpoints(rows: list[dict], path: Path) -> dict[Task, Path | str]:
+    """Task -> checkpoint directory, or why there is none."""
+    homes = {}
+    for record in read_provenance(path):
+        for row in read_table(Path(record["artifact"]), ENCODERS).to_pylist():
+            homes[tuple(row[k] for k in ENCODERS.key)] = Path(record["artifact"])
+    found: dict[Task, Path | str] = {}
+    for row in rows:
+        task = tuple(row[k] for k in ENCODERS.key)
+        home = homes.get(task, path if path.is_dir() else path.parent)
+        found[task] = home / row["path"] if row["path"] else f"no encoder: {row['error']}"
+    return found
+
+
+def _training_key(path: Path) -> str:
+    """Cache keys of the training runs: two encoders with equal losses may still differ."""
+    return ",".join(record["key"] for record in read_provenance(path))
+
+
+def score_task(task: Task, images: list[Image], wanted: list[Image], texts: dict[str, dict],
+               checkpoints: dict[Task, Path | str], config: ScoreTextKnnConfig) -> Iterator[dict]:
+    """Rows of one task, in order."""
+    reference = [i.image_id for i in reference_images(images) if _text(texts, i)]
+    place = checkpoints.get(task, "no encoder for this task: run train-encoder on this manifest")
+    reason = place if isinstance(place, str) else None if reference else "no normal caption to compare with"
+    scored = [i for i in wanted if _text(texts, i)] if not reason else []
+    started = time.monotonic()
+    result = {}
+    if scored:
+        from stages.torch_setup import pick_device
+
+        model, tokenizer = load_encoder(str(place))
+        ids = sorted({*reference, *(i.image_id for i in scored)})
+        embedded = encode(model.to(pick_device(config.device)), tokenizer, [texts[i]["text"] for i in ids])
+        z = dict(zip(ids, embedded, strict=True))
+        result = knn(z, [i.image_id for i in scored], reference, config.k)
+    seconds = (time.monotonic() - started) / max(len(scored), 1)
+    for image in wanted:
+        row = {"image_id": image.image_id, "method": METHOD, "seconds": seconds}
+        caption = texts.get(image.image_id)
+        failed = reason or (caption or {}).get("error") or (None if caption else "no caption")
+        near = result.get(image.image_id)
+        if failed or not near:
+            yield row | {"error": failed or "no other normal caption to compare with"}
+            continue
+        yield row | {"score": float(np.mean([d for _, d in near])), "response": caption["text"],
+                     "neighbours": [_neighbour(caption["text"], i, d, texts[i]["text"]) for i, d in near]}
+
+
+def _text(texts: dict[str, dict], image: Image) -> str | None:
+    return texts[image.image_id]["text"] if image.image_id in texts else None
+
+
+def _neighbour(text: str, image_id: str, distance: float, other: str) -> dict:
+    missing, extra = differing_words(text, other)
+    return {"image_id": image_id, "distance": distance, "text": other, "missing": missing, "extra": extra}
+
+
+def knn(z: dict[str, np.ndarray], queries: list[str], reference: list[str],
+        k: int) -> dict[str, list[tuple[str, float]]]:
+    """Eq. 6-7: for each query the k nearest reference images (id, Euclidean distance), nearest first.
+
+    z: id -> (C,) L2-normalised. A query never counts as its own neighbour. Equal distances are ordered
+    by id; fewer than k references give fewer neighbours. The mean of the distances (Eq. 8) is our
+    anomaly score; the paper's S = 1 / (1 + mean) (Eq. 9) is the same order reversed, a normality score.
+    """
+    reference = sorted(reference)
+    matrix = np.stack([z[i] for i in reference]).astype(np.float64)
+    found = {}
+    for query in queries:
+        distance = np.linalg.norm(matrix - z[query].astype(np.float64), axis=1)      # Eq. 6
+        order = [j for j in np.argsort(distance, kind="stable") if reference[j] != query][:k]
+        found[query] = [(reference[j], float(distance[j])) for j in order]
+    return found
