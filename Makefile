@@ -1,0 +1,100 @@
+# The pipeline runner: artifacts are targets. `make reproduce-vidad` and `make test` set up .venv first.
+#
+#   make reproduce-vidad                                       rendered scenes, no GPU, no downloads
+#   make reproduce-vidad SCENARIOS=fruits,sticks CONDITIONS=white_bg
+#   make reproduce-vidad VIDAD_ROOT=/data/VID-AD VLM=qwen2-vl REWRITER=qwen2-vl ENCODER=bert-base-uncased
+
+PYTHON     ?= python3
+SCENARIOS  ?= fruits,tapes,sticks,ropes,cookies,dishes,tools,blocks,stationery,balls
+CONDITIONS ?=
+VIDAD_ROOT ?=
+VLM        ?= scene
+REWRITER   ?= rules
+ENCODER    ?= minilm
+SEED       ?= 0
+SIZE       ?= 360
+JOBS       ?= 2
+TILES      ?= ../shared/data/magnetic-tile
+
+comma := ,
+# A part of the conditions is another table than all of them, so it has its own folder.
+RUN   ?= runs/vidad$(if $(CONDITIONS),-$(subst $(comma),-,$(CONDITIONS)))
+LIST  := $(subst $(comma), ,$(SCENARIOS))
+BIN   := .venv/bin
+# Failed rows (exit code 3) stay in the artifact and in the report; they do not stop the pipeline.
+ADCLI := adcli_run() { $(BIN)/adcli "$$@" --overwrite || [ $$? -eq 3 ]; }; adcli_run
+ONLY   = --scenarios $* $(if $(CONDITIONS),--conditions $(CONDITIONS))
+ROOT  := $(if $(VIDAD_ROOT),$(VIDAD_ROOT),$(RUN)/scenes)
+WORDS  = $(BIN)/python -m benchmarks.caption_accuracy
+
+.PHONY: reproduce-vidad reproduce-vidad-check reproduce-tiles test clean-runs
+.SECONDARY:
+.DELETE_ON_ERROR:
+
+# -- the virtual environment ---------------------------------------------------------------------------
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "adcli needs Python 3.11 or newer; make PYTHON=python3.12 ...")'
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[models,test]'
+	touch $@
+
+# -- VID-AD: one chain of artifacts per scenario -----------------------------------------------------------
+
+$(RUN)/scenes/truth.parquet/%/_adcli.json: | .venv/installed
+	$(BIN)/adcli data synth vidad --out $(RUN)/scenes $(ONLY) --size $(SIZE) --seed $(SEED) --overwrite
+
+$(RUN)/manifest.parquet/%/_adcli.json: $(if $(VIDAD_ROOT),,$(RUN)/scenes/truth.parquet/%/_adcli.json) | .venv/installed
+	$(ADCLI) data index vidad $(ROOT) $(ONLY) --out $(@D)
+
+$(RUN)/captions.parquet/%/_adcli.json: $(RUN)/manifest.parquet/%/_adcli.json prompts/vidad/%.txt
+	$(ADCLI) caption $(<D) --vlm $(VLM) --out $(@D) --seed $(SEED)
+
+$(RUN)/negatives.parquet/%/_adcli.json: $(RUN)/captions.parquet/%/_adcli.json prompts/vidad/rewrite.txt
+	$(ADCLI) rewrite-negatives $(<D) --manifest $(RUN)/manifest.parquet/$* --rewriter $(REWRITER) --out $(@D) --seed $(SEED)
+
+# Tasks are independent: JOBS processes of one thread each are faster than one process with JOBS threads.
+$(RUN)/encoders.parquet/%/_adcli.json: $(RUN)/negatives.parquet/%/_adcli.json
+	@mkdir -p $(@D); export OMP_NUM_THREADS=$(if $(filter 1,$(JOBS)),,1); \
+	seq 0 $$(($(JOBS) - 1)) | xargs -P $(JOBS) -I{} sh -c '$(BIN)/adcli train-encoder $(<D) \
+	  --manifest $(RUN)/manifest.parquet/$* --encoder $(ENCODER) --out $(@D) --seed $(SEED) --overwrite \
+	  --shard {}/$(JOBS) || [ $$? -eq 3 ]'
+	@test -f $@
+
+$(RUN)/scores.parquet/%/_adcli.json: $(RUN)/encoders.parquet/%/_adcli.json
+	$(ADCLI) score $(RUN)/captions.parquet/$* --method text-knn --manifest $(RUN)/manifest.parquet/$* --encoders $(<D) --out $(@D)
+	$(BIN)/adcli evaluate $(RUN)/scores.parquet --manifest $(RUN)/manifest.parquet --out $(RUN)/metrics-so-far.parquet --overwrite --quiet
+
+$(RUN)/metrics.parquet/_adcli.json: $(LIST:%=$(RUN)/scores.parquet/%/_adcli.json)
+	$(ADCLI) evaluate $(RUN)/scores.parquet --manifest $(RUN)/manifest.parquet --out $(@D) --tables $(RUN)/tables --report $(RUN)/report.html --seed $(SEED)
+
+reproduce-vidad: $(RUN)/metrics.parquet/_adcli.json
+	@echo "report: $(RUN)/report.html"
+
+reproduce-vidad-check: $(RUN)/metrics.parquet/_adcli.json
+	$(BIN)/python -m benchmarks.vidad_check $(RUN)/scores.parquet $(RUN)/manifest.parquet
+	$(BIN)/adcli data synth vidad --out $(RUN)/check/scenes --size $(SIZE) --seed 100 --overwrite
+	$(BIN)/adcli data index vidad $(RUN)/check/scenes --out $(RUN)/check/manifest.parquet --overwrite
+	$(BIN)/adcli caption $(RUN)/check/manifest.parquet --out $(RUN)/check/captions.parquet --overwrite
+	@echo "scenes of a seed that the captioner was not tuned on:"
+	$(WORDS) $(RUN)/check/captions.parquet $(RUN)/check/scenes/truth.parquet
+
+# -- real photographs ---------------------------------------------------------------------------------------
+
+T := runs/tiles
+reproduce-tiles: .venv/installed
+	$(ADCLI) data index magnetic-tile $(TILES) --out $(T)/manifest.parquet
+	$(ADCLI) caption $(T)/manifest.parquet --vlm $(VLM) --out $(T)/captions.parquet
+	$(ADCLI) rewrite-negatives $(T)/captions.parquet --manifest $(T)/manifest.parquet --rewriter $(REWRITER) --out $(T)/negatives.parquet
+	$(ADCLI) train-encoder $(T)/negatives.parquet --manifest $(T)/manifest.parquet --encoder $(ENCODER) --out $(T)/encoders.parquet
+	$(ADCLI) score $(T)/captions.parquet --method text-knn --manifest $(T)/manifest.parquet --encoders $(T)/encoders.parquet --out $(T)/scores.parquet
+	$(ADCLI) evaluate $(T)/scores.parquet --manifest $(T)/manifest.parquet --out $(T)/metrics.parquet --tables $(T)/tables --report $(T)/report.html
+
+# -- tests ------------------------------------------------------------------------------------------------------
+
+test: .venv/installed
+	$(BIN)/python -m pytest -n 2
+
+clean-runs:
+	rm -rf runs
