@@ -64,7 +64,7 @@ $(RUN)/encoders.parquet/%/_adcli.json: $(RUN)/negatives.parquet/%/_adcli.json
 
 $(RUN)/scores.parquet/%/_adcli.json: $(RUN)/encoders.parquet/%/_adcli.json
 	$(ADCLI) score $(RUN)/captions.parquet/$* --method text-knn --manifest $(RUN)/manifest.parquet/$* --encoders $(<D) --out $(@D)
-	$(BIN)/adcli evaluate $(RUN)/scores.parquet --manifest $(RUN)/manifest.parquet --out $(RUN)/metrics-so-far.parquet --overwrite --quiet
+	$(BIN)/adcli evaluate $(RUN)/scores.parquet --manifest $(RUN)/manifest.parquet --out $(RUN)/metrics-so-far.parquet --overwrite
 
 $(RUN)/metrics.parquet/_adcli.json: $(LIST:%=$(RUN)/scores.parquet/%/_adcli.json)
 	$(ADCLI) evaluate $(RUN)/scores.parquet --manifest $(RUN)/manifest.parquet --out $(@D) --tables $(RUN)/tables --report $(RUN)/report.html --seed $(SEED)

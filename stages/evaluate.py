@@ -1,0 +1,183 @@
+"""Scores -> metrics, tables and a report. Runs without torch; nothing here depends on the method."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stages.artifacts.reader import fingerprint, read_provenance, read_table
+from stages.artifacts.tables import METRICS, SCORES
+from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.datasets.manifest import Image, read_manifest
+from stages.errors import InputError
+from stages.metrics.image import Value, accuracy, curve_metrics, train_thresholds
+from stages.settings import RunOptions, argument, option
+
+MEAN = "mean"       # the category of rows that average over categories
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    scores: Path = argument("scores artifact, a folder of them, or a Parquet file")
+    manifest: Path = option("labels, splits, tasks")
+    out: Path = option("the metrics table to write")
+    report: Path | None = option("HTML page to write", None)
+    tables: Path | None = option("folder for the tables as CSV and Markdown", None)
+    root: Path | None = option("where the manifest's paths start (pictures of the report)", None)
+    resamples: int = option("bootstrap resamples per interval; 0 = no intervals", 1000)
+    seed: int = option("of the bootstrap", 0)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A manifest row with its row of scores."""
+
+    image: Image
+    row: dict
+
+    @property
+    def score(self) -> float | None:
+        return self.row["score"]
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """All images of one task by one method. failed: rows without a score."""
+
+    dataset: str
+    category: str
+    condition: str | None
+    method: str
+    test: tuple[Scored, ...]
+    train: tuple[Scored, ...]
+    failed: int
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        return train_thresholds(np.array([s.score for s in self.train if s.image.label != 1]))
+
+
+def run(config: EvaluateConfig, options: RunOptions) -> Summary:
+    """Write metrics; print the table of tasks; optionally write tables and the report.
+
+    Raises:
+        InputError: no scored image is in the manifest.
+    """
+    manifest = read_manifest(config.manifest, config.root)
+    table = read_table(config.scores, SCORES)
+    tasks = collect(table.to_pylist(), manifest.images, config.scores)
+    rows = metric_rows(tasks, config.resamples, config.seed)
+    inputs = {"scores": fingerprint(table, SCORES), "manifest": manifest.fingerprint}
+    spec = Spec("evaluate", {"resamples": config.resamples}, inputs, config.seed)
+    keys = [tuple(row[k] for k in METRICS.key) for row in rows]
+    with Artifact(config.out, METRICS, spec, keys, options, flush_rows=100_000) as artifact:
+        pending = set(artifact.pending)
+        for key, row in zip(keys, rows, strict=True):
+            if key in pending:
+                artifact.write(row)
+    _publish(tasks, rows, config, options)
+    return artifact.summary
+
+
+def _publish(tasks: list[TaskScores], rows: list[dict], config: EvaluateConfig, options: RunOptions) -> None:
+    from stages.report import tables
+
+    grids = tables.all_tables(tasks, rows, config.resamples, config.seed)
+    if not (options.quiet or options.json):
+        print(tables.as_text(grids[0]))
+    if config.tables:
+        tables.write(grids, config.tables)
+    if config.report:
+        from stages.report.html import write_report
+
+        write_report(config.report, tasks, rows, grids, read_provenance(config.scores))
+
+
+def collect(rows: list[dict], images: tuple[Image, ...], path: Path) -> list[TaskScores]:
+    """Join scores and manifest and group them by task and method, in order of their names."""
+    known = {image.image_id: image for image in images}
+    groups: dict[tuple, list[Scored]] = defaultdict(list)
+    for row in rows:
+        if row["image_id"] in known:
+            image = known[row["image_id"]]
+            groups[*image.task, row["method"]].append(Scored(image, row))
+    if not groups:
+        raise InputError(f"{path}: none of its images is in the manifest")
+    tasks = []
+    for (dataset, category, condition, method), members in groups.items():
+        good = [s for s in members if s.score is not None and np.isfinite(s.score)]
+        tasks.append(TaskScores(
+            dataset, category, condition, method,
+            tuple(s for s in good if s.image.split == "test"),
+            tuple(s for s in good if s.image.split == "train"), len(members) - len(good)))
+    return sorted(tasks, key=lambda t: (t.dataset, t.method, t.category, t.condition or ""))
+
+
+def metric_rows(tasks: list[TaskScores], resamples: int, seed: int) -> list[dict]:
+    """Rows of METRICS: per task; `mean` over categories per condition; mean and standard deviation
+    (population, as the paper's) over conditions."""
+    rows = [row for task in tasks for row in _task_rows(task, resamples, seed)]
+    return rows + _mean_rows(rows)
+
+
+def _row(task: TaskScores, metric: str, value: Value) -> dict:
+    return {"dataset": task.dataset, "category": task.category, "condition": task.condition,
+            "method": task.method, "metric": metric, "level": "image", "value": value.value,
+            "ci_low": value.ci_low, "ci_high": value.ci_high, "n": value.n,
+            "n_positive": value.n_positive, "reason": value.reason}
+
+
+def _task_rows(task: TaskScores, resamples: int, seed: int) -> list[dict]:
+    labelled = [s for s in task.test if s.image.label is not None]
+    scores = np.array([s.score for s in labelled], float)
+    labels = np.array([s.image.label for s in labelled], int)
+    if task.test and not labelled:
+        none = Value(None, len(task.test), 0, reason="no labels")
+        return [_row(task, metric, none) for metric in ("auroc", "ap", "f1_max")]
+    rows = [_row(task, m, v) for m, v in curve_metrics(scores, labels, resamples, seed).items()]
+    for name, threshold in task.thresholds.items():
+        rows.append(_row(task, f"accuracy@{name}", accuracy(scores > threshold, labels, resamples, seed)))
+    own = np.array([s.row["prediction"] is not None for s in labelled], bool)
+    if own.any():
+        said = np.array([s.row["prediction"] == 1 for s in labelled], bool)
+        rows.append(_row(task, "accuracy@own", accuracy(said[own], labels[own], resamples, seed)))
+    defects = sorted({s.image.defect for s in labelled if s.image.defect})
+    for defect in defects if len(defects) > 1 else ():
+        keep = np.array([s.image.defect == defect or s.image.label == 0 for s in labelled])
+        value = curve_metrics(scores[keep], labels[keep], resamples, seed)["auroc"]
+        rows.append(_row(task, f"auroc/{defect}", value))
+    return rows
+
+
+def _mean_rows(rows: list[dict]) -> list[dict]:
+    means = []
+    by_condition: dict[tuple, list[dict]] = defaultdict(list)
+    by_category: dict[tuple, list[dict]] = defaultdict(list)
+    for r in rows:
+        if r["metric"] in ("auroc", "ap", "f1_max") and r["value"] is not None:
+            by_condition[r["dataset"], r["method"], r["metric"], r["condition"]].append(r)
+            by_category[r["dataset"], r["method"], r["metric"], r["category"]].append(r)
+    for (dataset, method, metric, condition), group in by_condition.items():
+        if len({r["category"] for r in group}) > 1:
+            means.append(_mean_row(dataset, MEAN, condition, method, metric, group, np.mean))
+    for (dataset, method, metric, category), group in by_category.items():
+        if len(group) > 1:
+            means.append(_mean_row(dataset, category, None, method, metric, group, np.mean))
+            means.append(_mean_row(dataset, category, None, method, f"{metric}_std", group, np.std))
+    over = defaultdict(list)
+    for r in means:
+        if r["category"] == MEAN and r["condition"] is not None:
+            over[r["dataset"], r["method"], r["metric"]].append(r)
+    for (dataset, method, metric), group in over.items():
+        if len(group) > 1:
+            means.append(_mean_row(dataset, MEAN, None, method, metric, group, np.mean))
+            means.append(_mean_row(dataset, MEAN, None, method, f"{metric}_std", group, np.std))
+    return means
+
+
+def _mean_row(dataset, category, condition, method, metric, group: list[dict], statistic) -> dict:
+    return {"dataset": dataset, "category": category, "condition": condition, "method": method,
+            "metric": metric, "level": "image", "value": float(statistic([r["value"] for r in group])),
+            "ci_low": None, "ci_high": None, "n": sum(r["n"] for r in group),
+            "n_positive": sum(r["n_positive"] for r in group), "reason": None}
