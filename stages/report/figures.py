@@ -1,0 +1,90 @@
+"""Figures of the report, as PNG bytes."""
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stages.datasets.vidad import CONDITIONS, SCENARIOS
+from stages.report.tables import NAMES
+
+if TYPE_CHECKING:
+    from stages.evaluate import TaskScores
+
+NORMAL, ANOMALOUS, UNKNOWN = "#4c78a8", "#e45756", "#888888"
+MARKS = {"white_bg": "#f2b134", "cable_bg": "#4c78a8", "mesh_bg": "#54a24b", "low_light": "#555555",
+         "blurry": "#b279a2"}
+
+
+def _png(figure) -> bytes:
+    import matplotlib.pyplot as plt
+
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=110, bbox_inches="tight")
+    plt.close(figure)
+    return data.getvalue()
+
+
+def _pyplot():
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+    return plt
+
+
+def sensitivity(rows: list[dict]) -> bytes | None:
+    """The paper's Figure 5: AUROC of each scenario under each condition as dots, range as bar, mean as
+    diamond. None when no category has two conditions."""
+    values: dict[str, dict[str, float]] = {}
+    for r in rows:
+        if r["metric"] == "auroc" and r["condition"] and r["category"] != "mean" and r["value"] is not None:
+            values.setdefault(r["category"], {})[r["condition"]] = r["value"]
+    values = {c: v for c, v in values.items() if len(v) > 1}
+    if not values:
+        return None
+    plt = _pyplot()
+    names = [s for s in SCENARIOS if s in values] + sorted(set(values) - set(SCENARIOS))
+    figure, axes = plt.subplots(figsize=(9, 3.4))
+    seen = [c for c in CONDITIONS if any(c in v for v in values.values())]
+    for x, name in enumerate(names):
+        v = values[name]
+        axes.vlines(x, min(v.values()), max(v.values()), color="#999999", lw=2, zorder=1)
+        for i, c in enumerate(seen):
+            if c in v:      # side by side, so that equal values stay visible
+                axes.plot(x + (i - 2) * 0.09, v[c], "o", ms=6, color=MARKS.get(c, UNKNOWN), zorder=2,
+                          label=NAMES.get(c, c) if x == 0 else None)
+        axes.plot(x, np.mean(list(v.values())), "D", ms=7, mfc="white", mec="black", zorder=1.5)
+    axes.axhline(0.5, color="#cccccc", lw=1, ls="--")
+    axes.set_xticks(range(len(names)), names)
+    axes.set_ylabel("AUROC")
+    low = min(min(v.values()) for v in values.values())
+    axes.set_ylim(min(0.45, low - 0.05), 1.03)
+    axes.legend(ncol=5, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return _png(figure)
+
+
+def histograms(tasks: "list[TaskScores]") -> bytes | None:
+    """Score histograms of one category's tasks, side by side; dashed: the train-q90 threshold."""
+    tasks = [t for t in tasks if t.test]
+    if not tasks:
+        return None
+    plt = _pyplot()
+    figure, axes = plt.subplots(1, len(tasks), figsize=(max(2.1 * len(tasks), 3.6), 1.9), sharey=True,
+                                squeeze=False)
+    for ax, task in zip(axes[0], tasks, strict=True):
+        scores = np.array([s.score for s in task.test])
+        labels = [s.image.label for s in task.test]
+        bins = np.linspace(0, max(scores.max(), 1e-3) * 1.02, 26)
+        for label, colour in ((0, NORMAL), (1, ANOMALOUS), (None, UNKNOWN)):
+            part = scores[[v == label for v in labels]]
+            if len(part):
+                ax.hist(part, bins, color=colour, alpha=0.65)
+        if "train-q90" in task.thresholds:
+            ax.axvline(task.thresholds["train-q90"], color="black", lw=1, ls="--")
+        ax.set_title(NAMES.get(task.condition, task.condition) if task.condition else task.category, fontsize=9)
+        ax.tick_params(labelsize=7)
+    axes[0][0].set_ylabel("images")
+    return _png(figure)
