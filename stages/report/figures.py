@@ -68,7 +68,9 @@ def sensitivity(rows: list[dict]) -> bytes | None:
 
 def histograms(tasks: "list[TaskScores]") -> bytes | None:
     """Score histograms of one category's tasks, side by side; dashed: the train-q90 threshold."""
-    tasks = [t for t in tasks if t.test]
+    order = list(CONDITIONS)
+    tasks = sorted((t for t in tasks if t.test),
+                   key=lambda t: order.index(t.condition) if t.condition in order else len(order))
     if not tasks:
         return None
     plt = _pyplot()

@@ -20,7 +20,8 @@ def words_of(text: str) -> list[str]:
 def check(text: str, negative: str, normals: Collection[str]) -> list[Edit]:
     """Return the edits that turn `text` into `negative`, or raise Rejected:
 
-    (i) structure and length: as many sentences, clauses and words, at least half of the words kept;
+    (i) structure and length: as many sentences, clauses and words, at most half of them (or two, for a
+    swap in a short caption) replaced;
     (ii) replacements only: every other word stays in its place;
     (iii) at least one word that names an attribute gives way to one that excludes it; and the result is
     none of `normals`, the captions of the task's normal images.
@@ -32,7 +33,7 @@ def check(text: str, negative: str, normals: Collection[str]) -> list[Edit]:
         raise Rejected(f"replacement only: {len(before)} words became {len(after)}")
     changed = [i for i, (b, a) in enumerate(zip(before, after, strict=True)) if b.lower() != a.lower()]
     words = sum(w[0].isalnum() for w in before)
-    if len(changed) > max(words / 2, 1):
+    if len(changed) > max(words / 2, 2):
         raise Rejected(f"structure: {len(changed)} of {words} words replaced")
     edits = [{"attribute": _attribute(before, after, i), "before": before[i], "after": after[i]}
              for i in changed]
