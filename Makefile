@@ -22,12 +22,16 @@ RUN   ?= runs/vidad$(if $(CONDITIONS),-$(subst $(comma),-,$(CONDITIONS)))
 LIST  := $(subst $(comma), ,$(SCENARIOS))
 BIN   := .venv/bin
 # Failed rows (exit code 3) stay in the artifact and in the report; they do not stop the pipeline.
-ADCLI := adcli_run() { $(BIN)/adcli "$$@" --overwrite || [ $$? -eq 3 ]; }; adcli_run
+ADCLI := @run() { echo "adcli $$*"; $(BIN)/adcli "$$@" --overwrite || [ $$? -eq 3 ]; }; run
 ONLY   = --scenarios $* $(if $(CONDITIONS),--conditions $(CONDITIONS))
 ROOT  := $(if $(VIDAD_ROOT),$(VIDAD_ROOT),$(RUN)/scenes)
 WORDS  = $(BIN)/python -m benchmarks.caption_accuracy
 
-.PHONY: reproduce-vidad reproduce-vidad-check reproduce-tiles test clean-runs
+# What decides the content beside SCENARIOS and CONDITIONS. When it changes, make asks every stage again,
+# and those whose own inputs are the same say `up to date`.
+SETTINGS := $(VIDAD_ROOT) $(VLM) $(REWRITER) $(ENCODER) $(SEED) $(SIZE)
+
+.PHONY: FORCE reproduce-vidad reproduce-vidad-check reproduce-tiles test clean-runs
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -42,10 +46,13 @@ WORDS  = $(BIN)/python -m benchmarks.caption_accuracy
 
 # -- VID-AD: one chain of artifacts per scenario -----------------------------------------------------------
 
-$(RUN)/scenes/truth.parquet/%/_adcli.json: | .venv/installed
+$(RUN)/.settings: FORCE
+	@mkdir -p $(@D); echo '$(SETTINGS)' | cmp -s - $@ || echo '$(SETTINGS)' > $@
+
+$(RUN)/scenes/truth.parquet/%/_adcli.json: $(RUN)/.settings | .venv/installed
 	$(BIN)/adcli data synth vidad --out $(RUN)/scenes $(ONLY) --size $(SIZE) --seed $(SEED) --overwrite
 
-$(RUN)/manifest.parquet/%/_adcli.json: $(if $(VIDAD_ROOT),,$(RUN)/scenes/truth.parquet/%/_adcli.json) | .venv/installed
+$(RUN)/manifest.parquet/%/_adcli.json: $(RUN)/.settings $(if $(VIDAD_ROOT),,$(RUN)/scenes/truth.parquet/%/_adcli.json) | .venv/installed
 	$(ADCLI) data index vidad $(ROOT) $(ONLY) --out $(@D)
 
 $(RUN)/captions.parquet/%/_adcli.json: $(RUN)/manifest.parquet/%/_adcli.json prompts/vidad/%.txt

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.artifacts.files import write_atomically
 from stages.artifacts.reader import fingerprint, read_provenance, read_table
 from stages.artifacts.tables import METRICS, SCORES
 from stages.artifacts.writer import Artifact, Spec, Summary
@@ -81,13 +82,16 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
 
 
 def _publish(tasks: list[TaskScores], rows: list[dict], config: EvaluateConfig, options: RunOptions) -> None:
-    from stages.report import tables
+    from stages.report import figures, tables
 
     grids = tables.all_tables(tasks, rows, config.resamples, config.seed)
     if not (options.quiet or options.json):
         print(tables.as_text(grids[0]))
     if config.tables:
         tables.write(grids, config.tables)
+        figure = figures.sensitivity(rows)
+        if figure:
+            write_atomically(config.tables / "figure5.png", lambda f: f.write(figure))
     if config.report:
         from stages.report.html import write_report
 

@@ -16,6 +16,13 @@ from stages.settings import RunOptions, argument, option
 
 SCENARIOS = ("sticks", "fruits", "tools", "cookies", "tapes", "stationery", "ropes", "blocks",
              "dishes", "balls")
+ASPECTS = {    # Table 2: the two aspects of each scenario, first and second
+    "sticks": ("quantity", "length"), "fruits": ("quantity", "type"),
+    "tools": ("quantity", "placement"), "cookies": ("quantity", "relation"),
+    "tapes": ("length", "type"), "stationery": ("length", "placement"),
+    "ropes": ("length", "relation"), "blocks": ("type", "placement"),
+    "dishes": ("type", "relation"), "balls": ("placement", "relation"),
+}
 CONDITIONS = {                                   # ours, in the paper's order -> names accepted
     "white_bg": {"whitebg", "white", "whitebackground"},
     "cable_bg": {"cablebg", "cable", "cables", "cablebackground"},

@@ -108,7 +108,7 @@ def _groups(tasks: "list[TaskScores]"):
 
 def _varied(found: "list[Scored]") -> "list[Scored]":
     """The same list, the first of each capture condition in front: five equal pictures teach nothing."""
-    first: dict[str | None, "Scored"] = {}
+    first: dict = {}       # condition -> its first image
     for s in found:
         first.setdefault(s.image.condition, s)
     front = list(first.values())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.artifacts.files import make_folder, write_atomically
-from stages.datasets.vidad import CONDITIONS, SCENARIOS
+from stages.datasets.vidad import ASPECTS, CONDITIONS, SCENARIOS
 
 if TYPE_CHECKING:
     from stages.evaluate import TaskScores
@@ -33,7 +33,7 @@ def all_tables(tasks: "list[TaskScores]", rows: list[dict], resamples: int, seed
     """The table of tasks first; Tables 4 and 5 of VID-AD where the data are its; defects last."""
     grids = [per_task(tasks, rows, resamples, seed)]
     if any(t.dataset.startswith("vidad") for t in tasks):
-        grids += [table4(rows), table5(rows)]
+        grids += [table4(rows), table5(rows), per_aspect(rows)]
     grids += [per_defect(rows, resamples, seed), decisions(rows, resamples, seed)]
     return [g for g in grids if g.rows]
 
@@ -139,6 +139,28 @@ def _caution(rows: list[dict]) -> str:
         return ("Our rows were measured on rendered scenes, the published ones on the real VID-AD: they cannot"
                 " be compared.")
     return "Published figures: the paper's."
+
+
+def per_aspect(rows: list[dict]) -> Grid:
+    """Table 3's groups: single A, single B and dual violations, each against the normal test images."""
+    lines = []
+    for dataset, method in dict.fromkeys((r["dataset"], r["method"]) for r in rows):
+        for scenario in SCENARIOS:
+            found: dict[str, list[float]] = {}
+            for r in rows:
+                if (r["dataset"], r["method"], r["category"]) == (dataset, method, scenario) and \
+                        r["metric"].startswith("auroc/") and r["value"] is not None:
+                    found.setdefault(r["metric"].split("/", 1)[1], []).append(r["value"])
+            first, second = ASPECTS[scenario]
+            groups = (found.get(first), found.get(second),
+                      found.get(f"{first}+{second}") or found.get(f"{second}+{first}"))
+            if any(groups):
+                cells = [f"{sum(g) / len(g):.3f}" if g else "-" for g in groups]
+                lines.append((_whose(dataset, method), scenario, f"{first} {cells[0]}",
+                              f"{second} {cells[1]}", cells[2]))
+    return Grid("aspects", "AUROC per violated aspect", ("method", "scenario", "single A", "single B", "dual"),
+                tuple(lines), "Anomalous images of the aspect against all normal test images of the task; mean"
+                " over the conditions.")
 
 
 def per_defect(rows: list[dict], resamples: int, seed: int) -> Grid:

@@ -8,13 +8,8 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from random import Random
 
-ASPECTS = {    # Table 2: the two aspects of each scenario, first and second
-    "sticks": ("quantity", "length"), "fruits": ("quantity", "type"),
-    "tools": ("quantity", "placement"), "cookies": ("quantity", "relation"),
-    "tapes": ("length", "type"), "stationery": ("length", "placement"),
-    "ropes": ("length", "relation"), "blocks": ("type", "placement"),
-    "dishes": ("type", "relation"), "balls": ("placement", "relation"),
-}
+from stages.datasets.vidad import ASPECTS
+
 COUNTS = {     # Table 3, per capture condition: train normal, test normal, single A, single B, dual
     "sticks": (50, 50, 48, 48, 8), "fruits": (50, 50, 48, 44, 8), "tools": (50, 50, 52, 50, 8),
     "cookies": (50, 50, 50, 50, 6), "tapes": (50, 50, 50, 50, 10), "stationery": (50, 50, 50, 50, 10),
