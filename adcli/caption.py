@@ -10,7 +10,7 @@ DOC = """Describe every image of a manifest in words (one row per image, prompt 
 by transformers: a short name (qwen2-vl, llama-3.2-vision, llava-1.5-13b, ...), a hub id or a local
 directory. The prompt is the same for training and test images.
 
-Example: adcli caption runs/vidad/manifest.parquet --out runs/vidad/captions.parquet
+Example: adcli caption runs/demo/manifest.parquet --out runs/demo/captions.parquet
 """
 
 

@@ -12,7 +12,7 @@ order; case and punctuation do not matter. Below `test`, folders named normal, g
 images, any other folder names the violated aspect. Scenes rendered by `adcli data synth vidad` are
 recognised and named `vidad-synthetic`.
 
-Example: adcli data index vidad runs/vidad/scenes --out runs/vidad/manifest.parquet
+Example: adcli data index vidad runs/demo/scenes --out runs/demo/manifest.parquet
 """
 
 TILES = """Index the magnetic tile defects: MT_<class>/Imgs/<name>.jpg, mask <name>.png beside it.
@@ -27,10 +27,10 @@ FOLDER = """Index any folder of images.
 Without a pattern every image is an unlabelled test image, which can still be captioned, scored and
 ranked. Masks are paired by stem.
 
-Example: adcli data index folder photos --out runs/photos/manifest.parquet
+Example: adcli data index folder runs/demo/scenes --out runs/demo/unlabelled.parquet
 
-Example: adcli data index folder parts --train-normal 'ok/train/*.png' --test-normal 'ok/test/*.png'
---test-anomalous 'ng/*/*.png' --out runs/parts/manifest.parquet
+Example: adcli data index folder runs/demo/scenes/fruits/white_bg --train-normal 'train/normal/*.jpg' \\
+  --test-normal 'test/normal/*.jpg' --test-anomalous 'test/*type/*.jpg' --out runs/demo/labelled.parquet
 """
 
 SYNTH = """Render the ten scenarios of VID-AD's Table 2 under its five capture conditions.
@@ -38,7 +38,7 @@ SYNTH = """Render the ten scenarios of VID-AD's Table 2 under its five capture c
 Every logical layout is the same under all conditions. The pictures are made up: figures measured on
 them are no results on VID-AD.
 
-Example: adcli data synth vidad --out runs/vidad/scenes --scenarios fruits --size 360
+Example: adcli data synth vidad --out runs/demo/scenes --scenarios fruits --conditions white_bg --size 360
 """
 
 

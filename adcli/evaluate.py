@@ -6,8 +6,8 @@ from adcli.options import command
 
 DOC = """Metrics with 95% intervals, the paper's tables, and a report to look at. Needs no torch.
 
-Example: adcli evaluate runs/vidad/scores.parquet --manifest runs/vidad/manifest.parquet
---out runs/vidad/metrics.parquet --report runs/vidad/report.html
+Example: adcli evaluate runs/demo/scores.parquet --manifest runs/demo/manifest.parquet \\
+  --out runs/demo/metrics.parquet --report runs/demo/report.html
 """
 
 

@@ -15,7 +15,8 @@ COMMANDS = {   # name -> (module, line in `adcli --help`), in the order of the p
     "evaluate": ("adcli.evaluate", "Metrics, tables and the HTML report."),
 }
 
-EPILOG = ("Every stage reads and writes Parquet, resumes when it was interrupted, and takes --help. "
+EPILOG = ("Every stage reads and writes Parquet, resumes when it was interrupted, and takes --help; run in "
+          "this order, the examples there work as they stand, from `data synth vidad` on. "
           "Exit codes: 0 done, 1 defect of adcli, 2 usage or input, 3 done with failed rows, "
           "130 interrupted.")
 

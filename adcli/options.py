@@ -40,8 +40,8 @@ def command(app: typer.Typer, name: str, config_class: type, run: Callable,
     parameters += [_parameter(f, get_type_hints(RunOptions)) for f in shared]
     body.__signature__ = inspect.Signature(parameters)
     body.__annotations__ = {p.name: p.annotation for p in parameters}
-    body.__doc__ = doc
-    app.command(name, help=doc)(body)
+    kept = doc.replace("Example: ", "\b\nExample: ")      # lines as written, so that they can be copied
+    app.command(name, help=kept)(body)
 
 
 def _parameter(field: Field, hints: dict[str, Any]) -> inspect.Parameter:

@@ -10,8 +10,8 @@ Every rewrite is checked: same structure and length, replacements only, at least
 contradicted, not the caption of another normal image. --rewriter rules needs no model; a model name
 asks that model, up to five times a row.
 
-Example: adcli rewrite-negatives runs/vidad/captions.parquet --manifest runs/vidad/manifest.parquet
---out runs/vidad/negatives.parquet
+Example: adcli rewrite-negatives runs/demo/captions.parquet --manifest runs/demo/manifest.parquet \\
+  --out runs/demo/negatives.parquet
 """
 
 

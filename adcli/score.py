@@ -9,8 +9,8 @@ DOC = """Score every image of a manifest; higher = more anomalous.
 --method text-knn: mean distance of the caption to its 5 nearest normal captions in the fine-tuned
 encoder's space (VID-AD, Eq. 6-9), with the nearest captions and the words that differ.
 
-Example: adcli score runs/vidad/captions.parquet --method text-knn --manifest
-runs/vidad/manifest.parquet --encoders runs/vidad/encoders.parquet --out runs/vidad/scores.parquet
+Example: adcli score runs/demo/captions.parquet --method text-knn --manifest \\
+  runs/demo/manifest.parquet --encoders runs/demo/encoders.parquet --out runs/demo/scores.parquet
 """
 
 

@@ -8,8 +8,8 @@ DOC = """Fine-tune a text encoder per task: captions against their contradiction
 
 Each checkpoint opens with sentence_transformers.SentenceTransformer(directory).
 
-Example: adcli train-encoder runs/vidad/negatives.parquet --manifest runs/vidad/manifest.parquet
---out runs/vidad/encoders.parquet
+Example: adcli train-encoder runs/demo/negatives.parquet --manifest runs/demo/manifest.parquet \\
+  --out runs/demo/encoders.parquet
 """
 
 
