@@ -32,8 +32,11 @@ WORDS  = $(BIN)/python -m benchmarks.caption_accuracy
 SETTINGS := $(VIDAD_ROOT) $(VLM) $(REWRITER) $(ENCODER) $(SEED) $(SIZE)
 
 .PHONY: FORCE reproduce-vidad reproduce-vidad-check reproduce-tiles test clean-runs
-.SECONDARY:
-.DELETE_ON_ERROR:
+# Artifacts are written atomically and resume: make must not delete what an interrupt left unfinished.
+.PRECIOUS: $(RUN)/scenes/truth.parquet/%/_adcli.json $(RUN)/manifest.parquet/%/_adcli.json \
+           $(RUN)/captions.parquet/%/_adcli.json $(RUN)/negatives.parquet/%/_adcli.json \
+           $(RUN)/encoders.parquet/%/_adcli.json $(RUN)/scores.parquet/%/_adcli.json \
+           $(RUN)/metrics.parquet/_adcli.json
 
 # -- the virtual environment ---------------------------------------------------------------------------
 
