@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stages.evaluate import Scored, TaskScores
 
 THUMBNAIL = 200      # px, longer side
-EACH = 3             # cards per group
+EACH = 4             # cards per group
 RANKED = 24          # cards of a ranking without labels
 
 
