@@ -5,7 +5,8 @@
 #   make reproduce-vidad VIDAD_ROOT=/data/VID-AD VLM=qwen2-vl REWRITER=qwen2-vl ENCODER=bert-base-uncased
 
 PYTHON     ?= python3
-SCENARIOS  ?= fruits,tapes,sticks,ropes,cookies,dishes,tools,blocks,stationery,balls
+# Shortest captions first: the table starts early.
+SCENARIOS  ?= dishes,tapes,fruits,sticks,ropes,cookies,blocks,tools,stationery,balls
 CONDITIONS ?=
 VIDAD_ROOT ?=
 VLM        ?= scene
@@ -17,21 +18,21 @@ JOBS       ?= 2
 TILES      ?= ../shared/data/magnetic-tile
 
 comma := ,
-# A part of the conditions is another table than all of them, so it has its own folder.
-RUN   ?= runs/vidad$(if $(CONDITIONS),-$(subst $(comma),-,$(CONDITIONS)))
+# Every setting that is not the default has its own folder, so that no table mixes two of them.
+named  = $(if $(filter-out $2,$1),-$(subst $(comma),-,$(notdir $(patsubst %/,%,$1))))
+RUN   ?= runs/vidad$(call named,$(VIDAD_ROOT))$(call named,$(VLM),scene)$(call named,$(REWRITER),rules)$(call \
+           named,$(ENCODER),minilm)$(call named,$(CONDITIONS))$(call named,$(SIZE),360)$(call named,$(SEED),0)
 LIST  := $(subst $(comma), ,$(SCENARIOS))
 BIN   := .venv/bin
 # Failed rows (exit code 3) stay in the artifact and in the report; they do not stop the pipeline.
 ADCLI := @run() { echo "adcli $$*"; $(BIN)/adcli "$$@" --overwrite || [ $$? -eq 3 ]; }; run
+# The same beside another stage: lines instead of a progress bar, and what is left of the processor.
+BESIDE = @run() { echo "adcli $$*"; nice -n 5 $(BIN)/adcli "$$@" --overwrite 2>&1 | cat; test -f $@; }; run
 ONLY   = --scenarios $* $(if $(CONDITIONS),--conditions $(CONDITIONS))
 ROOT  := $(if $(VIDAD_ROOT),$(VIDAD_ROOT),$(RUN)/scenes)
 WORDS  = $(BIN)/python -m benchmarks.caption_accuracy
 
-# What decides the content beside SCENARIOS and CONDITIONS. When it changes, make asks every stage again,
-# and those whose own inputs are the same say `up to date`.
-SETTINGS := $(VIDAD_ROOT) $(VLM) $(REWRITER) $(ENCODER) $(SEED) $(SIZE)
-
-.PHONY: FORCE reproduce-vidad reproduce-vidad-check reproduce-tiles test clean-runs
+.PHONY: reproduce-vidad reproduce-vidad-check reproduce-tiles test clean-runs
 # Artifacts are written atomically and resume: make must not delete what an interrupt left unfinished.
 .PRECIOUS: $(RUN)/scenes/truth.parquet/%/_adcli.json $(RUN)/manifest.parquet/%/_adcli.json \
            $(RUN)/captions.parquet/%/_adcli.json $(RUN)/negatives.parquet/%/_adcli.json \
@@ -49,32 +50,40 @@ SETTINGS := $(VIDAD_ROOT) $(VLM) $(REWRITER) $(ENCODER) $(SEED) $(SIZE)
 
 # -- VID-AD: one chain of artifacts per scenario -----------------------------------------------------------
 
-$(RUN)/.settings: FORCE
-	@mkdir -p $(@D); echo '$(SETTINGS)' | cmp -s - $@ || echo '$(SETTINGS)' > $@
+# While one scenario trains, the next is rendered and described and the last is scored: no core waits. Each
+# kind of stage still goes through the scenarios one by one, which bounds memory. A model on a GPU needs it
+# for itself, so that then one stage runs at a time.
+MAKEFLAGS += $(if $(filter-out 1,$(JOBS)),$(if $(filter scene rules,$(VLM) $(REWRITER)),-j3))
+before :=
+$(foreach s,$(LIST),\
+  $(eval $(RUN)/scenes/truth.parquet/$s/_adcli.json: | $(before:%=$(RUN)/captions.parquet/%/_adcli.json))\
+  $(foreach a,captions encoders scores,\
+    $(eval $(RUN)/$a.parquet/$s/_adcli.json: | $(before:%=$(RUN)/$a.parquet/%/_adcli.json)))\
+  $(eval before := $s))
 
-$(RUN)/scenes/truth.parquet/%/_adcli.json: $(RUN)/.settings | .venv/installed
-	$(BIN)/adcli data synth vidad --out $(RUN)/scenes $(ONLY) --size $(SIZE) --seed $(SEED) --overwrite
+$(RUN)/scenes/truth.parquet/%/_adcli.json: | .venv/installed
+	$(BESIDE) data synth vidad --out $(RUN)/scenes $(ONLY) --size $(SIZE) --seed $(SEED)
 
-$(RUN)/manifest.parquet/%/_adcli.json: $(RUN)/.settings $(if $(VIDAD_ROOT),,$(RUN)/scenes/truth.parquet/%/_adcli.json) | .venv/installed
-	$(ADCLI) data index vidad $(ROOT) $(ONLY) --out $(@D)
+$(RUN)/manifest.parquet/%/_adcli.json: $(if $(VIDAD_ROOT),,$(RUN)/scenes/truth.parquet/%/_adcli.json) | .venv/installed
+	$(BESIDE) data index vidad $(ROOT) $(ONLY) --out $(@D)
 
 $(RUN)/captions.parquet/%/_adcli.json: $(RUN)/manifest.parquet/%/_adcli.json prompts/vidad/%.txt
-	$(ADCLI) caption $(<D) --vlm $(VLM) --out $(@D) --seed $(SEED)
+	$(BESIDE) caption $(<D) --vlm $(VLM) --out $(@D) --seed $(SEED)
 
 $(RUN)/negatives.parquet/%/_adcli.json: $(RUN)/captions.parquet/%/_adcli.json prompts/vidad/rewrite.txt
-	$(ADCLI) rewrite-negatives $(<D) --manifest $(RUN)/manifest.parquet/$* --rewriter $(REWRITER) --out $(@D) --seed $(SEED)
+	$(BESIDE) rewrite-negatives $(<D) --manifest $(RUN)/manifest.parquet/$* --rewriter $(REWRITER) --out $(@D) --seed $(SEED)
 
 # Tasks are independent: JOBS processes of one thread each are faster than one process with JOBS threads.
 $(RUN)/encoders.parquet/%/_adcli.json: $(RUN)/negatives.parquet/%/_adcli.json
 	@mkdir -p $(@D); export OMP_NUM_THREADS=$(if $(filter 1,$(JOBS)),,1); \
 	seq 0 $$(($(JOBS) - 1)) | xargs -P $(JOBS) -I{} sh -c '$(BIN)/adcli train-encoder $(<D) \
 	  --manifest $(RUN)/manifest.parquet/$* --encoder $(ENCODER) --out $(@D) --seed $(SEED) --overwrite \
-	  --shard {}/$(JOBS) || [ $$? -eq 3 ]'
+	  --shard {}/$(JOBS) 2>&1 | cat'
 	@test -f $@
 
 $(RUN)/scores.parquet/%/_adcli.json: $(RUN)/encoders.parquet/%/_adcli.json
 	$(ADCLI) score $(RUN)/captions.parquet/$* --method text-knn --manifest $(RUN)/manifest.parquet/$* --encoders $(<D) --out $(@D)
-	$(BIN)/adcli evaluate $(RUN)/scores.parquet --manifest $(RUN)/manifest.parquet --out $(RUN)/metrics-so-far.parquet --overwrite
+	$(BIN)/adcli evaluate $(RUN)/scores.parquet --partial --manifest $(RUN)/manifest.parquet --out $(RUN)/metrics-so-far.parquet --overwrite
 
 $(RUN)/metrics.parquet/_adcli.json: $(LIST:%=$(RUN)/scores.parquet/%/_adcli.json)
 	$(ADCLI) evaluate $(RUN)/scores.parquet --manifest $(RUN)/manifest.parquet --out $(@D) --tables $(RUN)/tables --report $(RUN)/report.html --seed $(SEED)
@@ -83,7 +92,7 @@ reproduce-vidad: $(RUN)/metrics.parquet/_adcli.json
 	@echo "report: $(RUN)/report.html"
 
 reproduce-vidad-check: $(RUN)/metrics.parquet/_adcli.json
-	$(BIN)/python -m benchmarks.vidad_check $(RUN)/scores.parquet $(RUN)/manifest.parquet
+	$(BIN)/python -m benchmarks.vidad_check $(RUN)
 	$(BIN)/adcli data synth vidad --out $(RUN)/check/scenes --size $(SIZE) --seed 100 --overwrite
 	$(BIN)/adcli data index vidad $(RUN)/check/scenes --out $(RUN)/check/manifest.parquet --overwrite
 	$(BIN)/adcli caption $(RUN)/check/manifest.parquet --out $(RUN)/check/captions.parquet --overwrite

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import CAPTIONS, TRUTH
+from stages.datasets.vidad import CONDITIONS, SCENARIOS
 from stages.prompts import load_prompt
 from stages.vlm.scene.describe import vocabulary_order
 from stages.vlm.scene.form import NUMBERS, Form, counted, parse_form
@@ -80,10 +81,13 @@ def main(captions: Path, truth: Path) -> None:
                 rows[group][kind][0] += right
                 rows[group][kind][1] += n
     columns = ["whole", *KINDS, "type"]
-    print("caption accuracy, % ".ljust(20) + "".join(c.rjust(10) for c in columns))
-    for group, kinds in sorted(rows.items(), key=lambda g: g[0] == "all"):
+    print("caption accuracy, % ".ljust(20) + "".join(c.rjust(10) for c in columns) + "    wrong of")
+    for group in [g for g in (*CONDITIONS, *SCENARIOS, "all") if g in rows]:
+        kinds = rows[group]
+        right, n = kinds["whole"]
         print(group.ljust(20) + "".join(
-            (f"{100 * kinds[c][0] / kinds[c][1]:.1f}" if kinds[c][1] else "-").rjust(10) for c in columns))
+            (f"{100 * kinds[c][0] / kinds[c][1]:.1f}" if kinds[c][1] else "-").rjust(10) for c in columns)
+            + f"{n - right:9d} {n}")
 
 
 if __name__ == "__main__":

@@ -44,8 +44,8 @@ def run(config: CaptionConfig, options: RunOptions) -> Summary:
         "vlm": config.vlm, "weights": engine.fingerprint, "prompts": texts, "samples": config.samples,
         "temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens,
         "dtype": config.dtype,
-    }, {"manifest": manifest.fingerprint, "image files": files_fingerprint(manifest.images)}, config.seed,
-        {"device": config.device, "batch_size": config.batch_size})
+    }, {"manifest": manifest.fingerprint, "image files": files_fingerprint(manifest.images)},
+        config.seed, {"batch_size": config.batch_size})
     keys = [(i, prompts[i].id, s) for i in images for s in range(config.samples)]
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
     with Artifact(config.out, CAPTIONS, spec, keys, options) as artifact:
@@ -60,6 +60,7 @@ def run(config: CaptionConfig, options: RunOptions) -> Summary:
             artifact.write(_row(reply.key, text=None if error else text, error=error,
                                 finish_reason=reply.finish_reason, prompt_tokens=reply.prompt_tokens,
                                 completion_tokens=reply.completion_tokens))
+            artifact.ran_on = engine.ran_on
     return artifact.summary
 
 

@@ -10,7 +10,7 @@ from stages.artifacts.files import write_atomically
 from stages.artifacts.reader import fingerprint, read_provenance, read_table
 from stages.artifacts.tables import METRICS, SCORES
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.datasets.manifest import Image, read_manifest
+from stages.datasets.manifest import Image, Task, read_manifest
 from stages.errors import InputError
 from stages.metrics.image import Value, accuracy, curve_metrics, train_thresholds
 from stages.settings import RunOptions, argument, option
@@ -26,6 +26,7 @@ class EvaluateConfig:
     report: Path | None = option("HTML page to write", None)
     tables: Path | None = option("folder for the tables as CSV and Markdown", None)
     root: Path | None = option("where the manifest's paths start (pictures of the report)", None)
+    partial: bool = option("while scores are still being made: evaluate the tasks that are finished", False)
     resamples: int = option("bootstrap resamples per interval; 0 = no intervals", 1000)
     seed: int = option("of the bootstrap", 0)
 
@@ -44,7 +45,8 @@ class Scored:
 
 @dataclass(frozen=True)
 class TaskScores:
-    """All images of one task by one method. failed: rows without a score."""
+    """All images of one task by one method. failed_rows: rows without a score; unscored: test images
+    without a row."""
 
     dataset: str
     category: str
@@ -52,7 +54,13 @@ class TaskScores:
     method: str
     test: tuple[Scored, ...]
     train: tuple[Scored, ...]
-    failed: int
+    failed_rows: int
+    unscored: int
+
+    @property
+    def failed(self) -> int:
+        """Images that are missing from the metrics."""
+        return self.failed_rows + self.unscored
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -65,9 +73,12 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
     Raises:
         InputError: no scored image is in the manifest.
     """
-    manifest = read_manifest(config.manifest, config.root)
-    table = read_table(config.scores, SCORES)
-    tasks = collect(table.to_pylist(), manifest.images, config.scores)
+    manifest = read_manifest(config.manifest, config.root, config.partial)
+    table = read_table(config.scores, SCORES, config.partial)
+    scored = table.to_pylist()
+    tasks = [t for t in collect(scored, manifest.images, config.scores) if not (config.partial and t.unscored)]
+    if not tasks:
+        raise InputError(f"{config.scores}: no task is finished yet")
     rows = metric_rows(tasks, config.resamples, config.seed)
     inputs = {"scores": fingerprint(table, SCORES), "manifest": manifest.fingerprint}
     spec = Spec("evaluate", {"resamples": config.resamples}, inputs, config.seed)
@@ -77,6 +88,9 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
         for key, row in zip(keys, rows, strict=True):
             if key in pending:
                 artifact.write(row)
+        known = {image.image_id for image in manifest.images}
+        if strangers := sum(row["image_id"] not in known for row in scored):
+            artifact.progress.say(f"{strangers} scored images are not in the manifest and are left out")
     _publish(tasks, rows, config, options)
     return artifact.summary
 
@@ -101,6 +115,10 @@ def _publish(tasks: list[TaskScores], rows: list[dict], config: EvaluateConfig, 
 def collect(rows: list[dict], images: tuple[Image, ...], path: Path) -> list[TaskScores]:
     """Join scores and manifest and group them by task and method, in order of their names."""
     known = {image.image_id: image for image in images}
+    test_images: dict[Task, set[str]] = defaultdict(set)
+    for image in images:
+        if image.split == "test":
+            test_images[image.task].add(image.image_id)
     groups: dict[tuple, list[Scored]] = defaultdict(list)
     for row in rows:
         if row["image_id"] in known:
@@ -111,10 +129,11 @@ def collect(rows: list[dict], images: tuple[Image, ...], path: Path) -> list[Tas
     tasks = []
     for (dataset, category, condition, method), members in groups.items():
         good = [s for s in members if s.score is not None and np.isfinite(s.score)]
+        unscored = len(test_images[dataset, category, condition] - {s.image.image_id for s in members})
         tasks.append(TaskScores(
             dataset, category, condition, method,
             tuple(s for s in good if s.image.split == "test"),
-            tuple(s for s in good if s.image.split == "train"), len(members) - len(good)))
+            tuple(s for s in good if s.image.split == "train"), len(members) - len(good), unscored))
     return sorted(tasks, key=lambda t: (t.dataset, t.method, t.category, t.condition or ""))
 
 

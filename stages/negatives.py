@@ -45,13 +45,14 @@ def run(config: NegativesConfig, options: RunOptions) -> Summary:
     captions = read_table(config.captions, CAPTIONS)
     texts, normals = reference_captions(captions.to_pylist(), manifest.images, config.captions)
     engine = None if config.rewriter == "rules" else make_engine(config.rewriter, config)
-    parameters = {"rewriter": config.rewriter, "weights": engine.fingerprint if engine else source_fingerprint(Path(rules.__file__).parent)}
+    weights = engine.fingerprint if engine else source_fingerprint(Path(rules.__file__).parent)
+    parameters = {"rewriter": config.rewriter, "weights": weights}
     if engine:
         parameters |= {"prompt": load_prompt(config.prompt).fingerprint, "dtype": config.dtype,
                        "temperature": config.temperature, "top_p": config.top_p,
                        "max_tokens": config.max_tokens}
     inputs = {"captions": fingerprint(captions, CAPTIONS), "manifest": manifest.fingerprint}
-    spec = Spec("rewrite-negatives", parameters, inputs, config.seed, {"device": config.device})
+    spec = Spec("rewrite-negatives", parameters, inputs, config.seed)
     with Artifact(config.out, NEGATIVES, spec, list(texts), options) as artifact:
         rows = {key: texts[key] for key in artifact.pending}
         for key in [k for k, (_, error) in rows.items() if error]:
@@ -59,6 +60,7 @@ def run(config: NegativesConfig, options: RunOptions) -> Summary:
         work = {key: (text, normals[key]) for key, (text, _) in rows.items()}
         for row in _by_model(work, engine, config) if engine else _by_rules(work, config.seed):
             artifact.write(row)
+            artifact.ran_on = engine.ran_on if engine else "cpu"
     return artifact.summary
 
 

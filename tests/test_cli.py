@@ -113,7 +113,8 @@ def test_tables_that_do_not_belong_together(photos):
 
     m, c = photos / "m", photos / "c"
     assert adcli("caption", m, "--out", c, "--quiet").returncode == 0
-    other = pa.table({"image_id": ["else"], "prompt_id": ["p"], "sample": pa.array([0], pa.int32()), "text": ["t"]})
+    other = pa.table({"image_id": ["else"], "prompt_id": ["p"], "sample": pa.array([0], pa.int32()),
+                      "text": ["t"]})
     pq.write_table(other, photos / "other.parquet")
     one_line(adcli("rewrite-negatives", photos / "other.parquet", "--manifest", m, "--out", photos / "n"),
              "belong to other images")

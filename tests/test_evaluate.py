@@ -90,7 +90,7 @@ def two_by_two(tmp_path):
     for category in ("fruits", "sticks"):
         for condition in ("white_bg", "blurry"):
             rows += [(category, condition, "train", 0, None, 0.1), (category, condition, "train", 0, None, 0.2)]
-            rows += [(category, condition, "test", 0, None, 0.15), (category, condition, "test", 0, None, 0.6)]
+            rows += [(category, condition, "test", 0, None, score) for score in (0.15, 0.6)]
             high = 0.9 if condition == "white_bg" else 0.5
             rows += [(category, condition, "test", 1, "type", 0.9), (category, condition, "test", 1, "length", high)]
     rows.append(("fruits", "blurry", "test", 1, "type", None))

@@ -46,41 +46,48 @@ def scenes(tmp_path_factory):
     return at
 
 
-def kill_until_done(arguments, seed):
-    """Run, kill after a random time, run again; KILLS kills at the most, then to the end."""
+def kill_and_rerun(arguments, out, seed):
+    """Kill the command KILLS times at random instants while it works, the same command following each
+    time; whenever it got to its end, begin another artifact. Returns an undisturbed artifact and the others."""
     rng = random.Random(seed)
     started = time.monotonic()
-    subprocess.run(command(*arguments[:-1], str(arguments[-1]) + "-timing"), env=environment(), check=True)
+    adcli(*arguments, "--out", out / "undisturbed")
     whole = time.monotonic() - started
-    killed = 0
-    for _ in range(KILLS):
-        process = subprocess.Popen(command(*arguments), env=environment(), stderr=subprocess.DEVNULL)
-        time.sleep(rng.uniform(0.3, 1.0) * whole)
-        killed += process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    adcli(*arguments)
-    return killed
+    artifacts, killed = [out / "0"], 0
+    while killed < KILLS:
+        process = subprocess.Popen(command(*arguments, "--out", artifacts[-1]), env=environment())
+        time.sleep(rng.uniform(0.2, 1.0) * whole)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        elif process.returncode == 0:
+            artifacts.append(out / str(len(artifacts)))
+        assert process.wait() in (0, -signal.SIGKILL)
+    adcli(*arguments, "--out", artifacts[-1])
+    return out / "undisturbed", artifacts
 
 
 def test_caption_survives_kills(scenes, tmp_path):
-    arguments = ["caption", scenes / "m.parquet", "--root", scenes / "s", "--workers", 1, "--out"]
-    assert kill_until_done([*arguments, tmp_path / "c"], 1) >= 1
-    assert read_table(tmp_path / "c", CAPTIONS).equals(read_table(tmp_path / "c-timing", CAPTIONS))
+    arguments = ["caption", scenes / "m.parquet", "--root", scenes / "s", "--workers", 1]
+    undisturbed, artifacts = kill_and_rerun(arguments, tmp_path, 1)
+    for artifact in artifacts:
+        assert read_table(artifact, CAPTIONS).equals(read_table(undisturbed, CAPTIONS))
 
 
 def test_train_encoder_survives_kills(scenes, bert, tmp_path):
     adcli("caption", scenes / "m.parquet", "--root", scenes / "s", "--workers", 1, "--out", tmp_path / "c")
     adcli("rewrite-negatives", tmp_path / "c", "--manifest", scenes / "m.parquet", "--out", tmp_path / "n")
     arguments = ["train-encoder", tmp_path / "n", "--manifest", scenes / "m.parquet", "--encoder", bert,
-                 "--epochs", 4, "--device", "cpu", "--out"]
-    assert kill_until_done([*arguments, tmp_path / "e"], 2) >= 1
-    one, other = (read_table(tmp_path / n, ENCODERS).drop_columns("seconds") for n in ("e", "e-timing"))
-    assert one.equals(other) and len(one) == 2
-    for path in one["path"].to_pylist():
-        a, b = ((tmp_path / n / path / "model.safetensors").read_bytes() for n in ("e", "e-timing"))
-        assert a == b
-    assert not list((tmp_path / "e").rglob(".tmp-*.parquet"))
+                 "--epochs", 4, "--device", "cpu"]
+    undisturbed, artifacts = kill_and_rerun(arguments, tmp_path, 2)
+    expected = read_table(undisturbed, ENCODERS).drop_columns("seconds")
+    assert len(expected) == 2
+    for artifact in artifacts:
+        assert read_table(artifact, ENCODERS).drop_columns("seconds").equals(expected)
+        for path in expected["path"].to_pylist():
+            one, other = ((a / path / "model.safetensors").read_bytes() for a in (artifact, undisturbed))
+            assert one == other
+        assert not list(artifact.rglob(".tmp-*.parquet"))
 
 
 def test_the_real_route(scenes, qwen, bert, tmp_path):

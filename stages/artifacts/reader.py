@@ -14,35 +14,36 @@ COMPLETE = "_adcli.json"             # there exactly when the artifact is comple
 PARTIAL = "_adcli.partial.json"      # there while it is being made
 
 
-def read_table(path: Path, table: Table) -> pa.Table:
+def read_table(path: Path, table: Table, partial: bool = False) -> pa.Table:
     """Read and validate one table; columns as in `table.schema`, rows sorted by key.
 
     path: an artifact, a directory of artifacts (read as one table), or a Parquet file or directory
     made by other tools. Their nullable columns may be missing, further columns are left out, and
-    types are cast where no value changes.
+    types are cast where no value changes. partial=True reads the rows that are there so far of an
+    artifact that is still being made.
 
     Raises:
         InputError: nothing there, not Parquet, an artifact that is not complete, a missing column, a
             column of the wrong type, a null where none may be, or two rows with one key.
     """
     path = Path(path)
-    parts = [_fit(_read_part(part), table, part) for part in part_files(path, table)]
+    parts = [_fit(_read_part(part), table, part) for part in part_files(path, table, partial)]
     rows = pa.concat_tables(parts) if parts else table.schema.empty_table()
     rows = rows.sort_by([(name, "ascending") for name in table.key]).combine_chunks()
     _require_unique(rows, table, path)
     return rows
 
 
-def part_files(path: Path, table: Table) -> list[Path]:
+def part_files(path: Path, table: Table, partial: bool = False) -> list[Path]:
     """The Parquet files that hold a table, in name order. Raises InputError as `read_table` does."""
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise InputError(f"{path}: no such file or directory (expected a {table.name} table)")
-    for partial in sorted(path.rglob(PARTIAL)):
-        record = json.loads(partial.read_text())
+    for unfinished in [] if partial else sorted(path.rglob(PARTIAL)):
+        record = json.loads(unfinished.read_text())
         raise InputError(
-            f"{partial.parent}: not complete (`{record['stage']}` was interrupted, or another shard is"
+            f"{unfinished.parent}: not complete (`{record['stage']}` was interrupted, or another shard is"
             " still to be run); run that command again first")
     parts = [p for p in sorted(path.rglob("*.parquet")) if p.is_file() and not _hidden(p, path)]
     if not parts and not list(path.rglob(COMPLETE)):

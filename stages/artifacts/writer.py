@@ -9,6 +9,7 @@ An artifact is a directory: `part-00000-of-00004-000017.parquet` (shard, shards,
 `_adcli.json`, which is there exactly when every row of every shard is: a fit target for make.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -87,6 +88,7 @@ class Artifact:
         self.shard, self.shards = parse_shard(options.shard)
         self.summary: Summary | None = None
         self.pending: list[tuple] = []
+        self.ran_on = "cpu"                     # device and precision, for the record; stages set it
 
     def __enter__(self) -> "Artifact":
         self.started = self.flushed = time.monotonic()
@@ -253,7 +255,8 @@ class Artifact:
             if not up_to_date:
                 record["runs"].append({
                     "shard": self.options.shard, "rows": self.written, "seconds": round(seconds, 2),
-                    "tokens": self.tokens, "host": socket.gethostname(), "peak_rss_mb": peak})
+                    "tokens": self.tokens, "device": self.ran_on,
+                    "host": socket.gethostname(), "peak_rss_mb": peak})
                 record |= {"rows": len(said), "errors": len(errors),
                            "seconds": round(sum(r["seconds"] for r in record["runs"]), 2),
                            "tokens": sum(r["tokens"] for r in record["runs"])}
@@ -272,7 +275,11 @@ class Artifact:
     # -- locks --------------------------------------------------------------------------------------
 
     def _lock(self, name: str, wait: bool) -> int:
-        """An advisory lock that the system releases when the process ends, however it ends."""
+        """An advisory lock that the system releases when the process ends, however it ends.
+
+        Some cluster file systems have no locks: there the shards must not overlap, which --shard sees
+        to, and the record of runs may lose an entry, no row does.
+        """
         handle = os.open(self.out / name, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -280,6 +287,10 @@ class Artifact:
             os.close(handle)
             raise InputError(f"{self.out}: another process is writing shard {self.options.shard} of"
                              " this artifact; wait for it or stop it") from None
+        except OSError as e:
+            if e.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                os.close(handle)
+                raise
         return handle
 
     @contextmanager

@@ -33,7 +33,8 @@ class Entry:
 
 
 def image_files(root: Path) -> Iterator[Path]:
-    """Every image file below `root`, relative to it, in sorted order; links are followed.
+    """Every image file below `root`, relative to it, in sorted order; links are followed, into each
+    folder once (a link to a folder above itself would never end).
 
     Raises:
         InputError: `root` is not a directory, or no image lies below it.
@@ -41,8 +42,13 @@ def image_files(root: Path) -> Iterator[Path]:
     if not root.is_dir():
         what = "a file, not a directory" if root.exists() else "no such directory"
         raise InputError(f"{root}: {what} (expected the root of a data set)")
-    found = False
+    found, entered = False, set()
     for folder, subfolders, names in os.walk(root, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in entered:
+            subfolders.clear()
+            continue
+        entered.add(place)
         subfolders[:] = sorted(d for d in subfolders if d.lower() not in JUNK and d[0] not in "._")
         for name in sorted(names):
             if Path(name).suffix.lower() in SUFFIXES and name[0] not in "._":

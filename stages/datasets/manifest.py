@@ -8,6 +8,7 @@ from pathlib import Path
 
 from stages.artifacts.reader import fingerprint, read_provenance, read_table
 from stages.artifacts.tables import MANIFEST
+from stages.errors import InputError
 
 Task = tuple[str, str, str | None]       # (dataset, category, condition): one-class methods work within it
 
@@ -42,16 +43,18 @@ class Manifest:
     fingerprint: str
 
 
-def read_manifest(path: Path, root: Path | None = None) -> Manifest:
+def read_manifest(path: Path, root: Path | None = None, partial: bool = False) -> Manifest:
     """Read a manifest artifact, a directory of them, or a foreign Parquet file.
 
     root: overrides the root that `data index` recorded; a foreign manifest's relative paths are
-    taken from here, or from the working directory.
+    taken from here, or from the working directory. partial: as in `read_table`.
 
     Raises:
-        InputError: see `read_table`.
+        InputError: see `read_table`; or a split that is not train, val or test.
     """
-    rows = read_table(path, MANIFEST)
+    rows = read_table(path, MANIFEST, partial)
+    if other := sorted(set(rows["split"].to_pylist()) - {"train", "val", "test"}):
+        raise InputError(f"{path}: column `split` holds {other[0]!r}; a manifest has train, val and test there")
     roots = {} if root else _recorded_roots(path)
     images = []
     for r in rows.to_pylist():

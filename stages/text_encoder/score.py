@@ -10,6 +10,7 @@ import numpy as np
 from stages.artifacts.reader import fingerprint, read_provenance, read_table
 from stages.artifacts.tables import CAPTIONS, ENCODERS, SCORES
 from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.checkpoints import checkpoint_fingerprint
 from stages.datasets.manifest import Image, Task, by_task, read_manifest, reference_images
 from stages.errors import InputError
 from stages.settings import RunOptions, argument, option
@@ -51,8 +52,9 @@ def run(config: ScoreTextKnnConfig, options: RunOptions) -> Summary:
                          " other images")
     checkpoints = _checkpoints(encoders.to_pylist(), config.encoders)
     inputs = {"manifest": manifest.fingerprint, "captions": fingerprint(captions, CAPTIONS),
-              "encoders": fingerprint(encoders, ENCODERS), "training": _training_key(config.encoders)}
-    spec = Spec("score", {"method": METHOD, "k": config.k}, inputs, 0, {"device": config.device})
+              "encoders": fingerprint(encoders, ENCODERS),
+              "training": _training_key(config.encoders, checkpoints)}
+    spec = Spec("score", {"method": METHOD, "k": config.k}, inputs)
     keys = [(image.image_id, METHOD) for image in manifest.images]
     with Artifact(config.out, SCORES, spec, keys, options) as artifact:
         pending = {image_id for image_id, _ in artifact.pending}
@@ -61,6 +63,7 @@ def run(config: ScoreTextKnnConfig, options: RunOptions) -> Summary:
             if wanted:
                 for row in score_task(task, images, wanted, texts, checkpoints, config):
                     artifact.write(row)
+                artifact.ran_on = _device(config)
     return artifact.summary
 
 
@@ -86,9 +89,11 @@ def _checkpoints(rows: list[dict], path: Path) -> dict[Task, Path | str]:
     return found
 
 
-def _training_key(path: Path) -> str:
-    """Cache keys of the training runs: two encoders with equal losses may still differ."""
-    return ",".join(record["key"] for record in read_provenance(path))
+def _training_key(path: Path, checkpoints: dict[Task, Path | str]) -> str:
+    """Cache keys of the training runs, since two encoders with equal losses may still differ; of encoders
+    made by other tools the weights themselves."""
+    return ",".join(record["key"] for record in read_provenance(path)) or ",".join(
+        checkpoint_fingerprint(str(c)) for c in checkpoints.values() if isinstance(c, Path))
 
 
 def score_task(task: Task, images: list[Image], wanted: list[Image], texts: dict[str, dict],
@@ -101,11 +106,9 @@ def score_task(task: Task, images: list[Image], wanted: list[Image], texts: dict
     started = time.monotonic()
     result = {}
     if scored:
-        from stages.torch_setup import pick_device
-
         model, tokenizer = load_encoder(str(place))
         ids = sorted({*reference, *(i.image_id for i in scored)})
-        embedded = encode(model.to(pick_device(config.device)), tokenizer, [texts[i]["text"] for i in ids])
+        embedded = encode(model.to(_device(config)), tokenizer, [texts[i]["text"] for i in ids])
         z = dict(zip(ids, embedded, strict=True))
         result = knn(z, [i.image_id for i in scored], reference, config.k)
     seconds = (time.monotonic() - started) / max(len(scored), 1)
@@ -119,6 +122,12 @@ def score_task(task: Task, images: list[Image], wanted: list[Image], texts: dict
             continue
         yield row | {"score": float(np.mean([d for _, d in near])), "response": caption["text"],
                      "neighbours": [_neighbour(caption["text"], i, d, texts[i]["text"]) for i, d in near]}
+
+
+def _device(config: ScoreTextKnnConfig) -> str:
+    from stages.torch_setup import pick_device
+
+    return pick_device(config.device)
 
 
 def _text(texts: dict[str, dict], image: Image) -> str | None:

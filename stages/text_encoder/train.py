@@ -21,7 +21,7 @@ from stages.errors import InputError
 from stages.seeds import row_seed
 from stages.settings import RunOptions, argument, option
 from stages.text_encoder.loss import nt_xent
-from stages.text_encoder.model import encoder_directory, load_encoder, longest, mean_pool, save_encoder
+from stages.text_encoder.model import encoder_fingerprint, load_encoder, longest, mean_pool, save_encoder
 
 FOLDER = "_encoders"       # below the artifact; readers of Parquet pass over names with an underscore
 
@@ -60,7 +60,9 @@ def run(config: TrainEncoderConfig, options: RunOptions) -> Summary:
     tasks = _rows_of_tasks(rows, manifest.images, config.negatives)
     spec = _spec(config, {"negatives": fingerprint(table, NEGATIVES), "manifest": manifest.fingerprint})
     with Artifact(config.out, ENCODERS, spec, list(tasks), options, flush_rows=1) as artifact:
-        base = load_encoder(config.encoder) if artifact.pending else None
+        if artifact.pending:
+            base = load_encoder(config.encoder)
+            artifact.ran_on = " ".join(device_and_precision(config))
         for task in artifact.pending:
             row = dict(zip(ENCODERS.key, task, strict=True)) | {"n": len(tasks[task])}
             if not tasks[task]:
@@ -74,16 +76,12 @@ def run(config: TrainEncoderConfig, options: RunOptions) -> Summary:
 
 
 def _spec(config: TrainEncoderConfig, inputs: dict[str, str]) -> Spec:
-    from stages.vlm.transformers_engine import model_fingerprint
-
     if config.precision not in ("auto", "fp32", "bf16"):
         raise InputError(f"--precision {config.precision}: expected auto, fp32 or bf16")
-    place = encoder_directory(config.encoder)
-    weights = model_fingerprint(place, None) if Path(place).is_dir() else place
     names = ("epochs", "batch_size", "learning_rate", "weight_decay", "temperature", "max_grad_norm",
              "precision")
     return Spec("train-encoder", {n: getattr(config, n) for n in names} | {
-        "encoder": config.encoder, "weights": weights}, inputs, config.seed, {"device": config.device})
+        "encoder": config.encoder, "weights": encoder_fingerprint(config.encoder)}, inputs, config.seed)
 
 
 def _rows_of_tasks(rows: list[dict], images: tuple, path: Path) -> dict[Task, list[dict]]:
@@ -122,18 +120,24 @@ def train_task(rows: list[dict], task: Task, model: Any, tokenizer: Any,
             "last_loss": losses[-1], "seconds": time.monotonic() - started}
 
 
+def device_and_precision(config: TrainEncoderConfig) -> tuple[str, str]:
+    """('cpu' or 'cuda', 'fp32' or 'bf16') as `auto` stands for on this machine."""
+    from stages.torch_setup import has_bf16, pick_device
+
+    device = pick_device(config.device)
+    auto = "bf16" if has_bf16(device) else "fp32"
+    return device, auto if config.precision == "auto" else config.precision
+
+
 def _trainer(model: Any, tokenizer: Any, pairs: list[Pair], folder: Path, seed: int,
              config: TrainEncoderConfig) -> Any:
     """transformers' Trainer with Eq. 4 as its loss and Adam as the paper has it (L2 in the gradient, not
-    AdamW's decoupled decay); it brings devices, mixed precision, clipping and several GPUs."""
+    AdamW's decoupled decay); it brings devices, mixed precision and clipping. Several GPUs: one --shard each."""
     import torch
     from transformers import Trainer, TrainingArguments
     from transformers.trainer_callback import PrinterCallback
 
-    from stages.torch_setup import has_bf16, pick_device
-
-    device = pick_device(config.device)
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bf16(device))
+    device, precision = device_and_precision(config)
 
     class ContrastiveTrainer(Trainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -143,9 +147,10 @@ def _trainer(model: Any, tokenizer: Any, pairs: list[Pair], folder: Path, seed: 
     arguments = TrainingArguments(
         output_dir=str(folder), per_device_train_batch_size=config.batch_size,
         num_train_epochs=config.epochs, learning_rate=config.learning_rate, lr_scheduler_type="constant",
-        max_grad_norm=config.max_grad_norm, bf16=bf16, use_cpu=device == "cpu", seed=seed, data_seed=seed,
-        logging_strategy="epoch", save_strategy="no", report_to="none", disable_tqdm=True,
+        max_grad_norm=config.max_grad_norm, bf16=precision == "bf16", use_cpu=device == "cpu",
+        seed=seed, data_seed=seed, logging_strategy="epoch", save_strategy="no", report_to="none", disable_tqdm=True,
         remove_unused_columns=False, dataloader_pin_memory=False)
+    arguments._n_gpu = min(arguments.n_gpu, 1)      # Trainer would multiply the batch by the GPUs it sees
     adam = torch.optim.Adam(model.parameters(), lr=config.learning_rate,
                             weight_decay=config.weight_decay, fused=True)
     trainer = ContrastiveTrainer(

@@ -39,10 +39,12 @@ class Reply:
 
 
 class Engine(Protocol):
-    """name: for people and provenance; fingerprint: of weights or code, part of the cache key."""
+    """name: for people and provenance; fingerprint: of weights or code, part of the cache key; ran_on:
+    device and precision, known once a request has been answered."""
 
     name: str
     fingerprint: str
+    ran_on: str
 
     def run(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
         """One reply per request, in any order, as they are ready. Reads ahead by a bounded amount.

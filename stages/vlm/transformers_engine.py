@@ -1,6 +1,5 @@
 """Any image-text-to-text model of transformers, or a text-only language model, run in this process."""
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages.checkpoints import checkpoint_fingerprint
 from stages.errors import InputError
 from stages.images import load_rgb
 from stages.vlm.engine import Reply, Request, Sampling
@@ -32,6 +32,11 @@ class TransformersEngine:
     @cached_property
     def _loaded(self) -> "LoadedModel":
         return load_model(self.name, self.options)
+
+    @property
+    def ran_on(self) -> str:
+        """See Engine."""
+        return f"{self._loaded.model.device} {self._loaded.model.dtype}"
 
     def run(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
         """See Engine.run."""
@@ -166,10 +171,11 @@ def open_engine(name: str, options: "EngineOptions") -> TransformersEngine:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(name, **_revision(name, options))
+        AutoConfig.from_pretrained(name, **_revision(name, options))
+        fingerprint = checkpoint_fingerprint(name, options.revision)
     except (OSError, ValueError, KeyError) as e:
         raise InputError(_not_found(name, e)) from e
-    return TransformersEngine(name, model_fingerprint(name, config), options)
+    return TransformersEngine(name, fingerprint, options)
 
 
 def load_model(name: str, options: "EngineOptions") -> LoadedModel:
@@ -223,17 +229,3 @@ def _not_found(name: str, error: Exception) -> str:
     return (f"model {name!r} cannot be loaded: {hint}It is neither scene, nor a short name"
             f" ({', '.join(SHORT_NAMES)}), nor a directory with a checkpoint, nor a hub id that could be"
             f" fetched ({first})")
-
-
-def model_fingerprint(name: str, config: Any) -> str:
-    """The commit of a hub model; for a local directory the hash of its files' names and bytes."""
-    if not Path(name).is_dir():
-        return f"{name}@{getattr(config, '_commit_hash', None)}"
-    digest = hashlib.sha256()
-    for file in sorted(p for p in Path(name).iterdir() if p.suffix in (".json", ".safetensors", ".txt",
-                                                                       ".jinja", ".model")):
-        digest.update(file.name.encode())
-        with open(file, "rb") as f:
-            while block := f.read(1 << 24):
-                digest.update(block)
-    return digest.hexdigest()[:32]

@@ -20,7 +20,7 @@ def photograph(layer: Layer, condition: str, rng: np.random.Generator) -> np.nda
         condition, desk_background)(side, rng)
     picture = compose(background, layer)
     if condition == "blurry":
-        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.0065, 0.0085) * side)
+        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.0075, 0.0115) * side)
     return _sensor(picture, low_light=condition == "low_light", rng=rng)
 
 
@@ -83,12 +83,12 @@ def _sensor(picture: np.ndarray, low_light: bool, rng: np.random.Generator) -> n
     side = picture.shape[0]
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side - 0.5
     vignette = 1 - 0.22 * (x * x + y * y)
-    gain = rng.uniform(0.93, 1.06) * (rng.uniform(0.24, 0.32) if low_light else 1.0)
+    gain = rng.uniform(0.93, 1.06) * (rng.uniform(0.12, 0.22) if low_light else 1.0)
     balance = 1 + rng.uniform(-0.02, 0.02, 3)
     if low_light:
         balance = balance * np.array([1.10, 1.0, 0.84])                  # an evening lamp
     picture = picture * vignette[..., None] * (gain * balance).astype(np.float32)
-    read, shot = (0.010, 0.030) if low_light else (0.005, 0.012)
+    read, shot = (0.012, 0.036) if low_light else (0.005, 0.012)
     spread = np.sqrt(read ** 2 + shot ** 2 * np.clip(picture, 0, 1))
     picture = picture + spread * rng.standard_normal(picture.shape, np.float32)
     return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)

@@ -66,7 +66,7 @@ def _turned(layout: Layout, angle: float, dx: float, dy: float) -> Layout:
 
 def _put(thing: Thing, x: float, y: float, angle: float, rng: Random, jitter: float = 0.012) -> Placed:
     return Placed(thing, x + rng.uniform(-jitter, jitter), y + rng.uniform(-jitter, jitter), angle,
-                  rng.uniform(0.95, 1.05), rng.uniform(0.88, 1.10))
+                  rng.uniform(0.90, 1.10), rng.uniform(0.75, 1.12))
 
 
 def _sticks(state: State, rng: Random) -> Layout:
@@ -85,7 +85,7 @@ def _fruits(state: State, rng: Random) -> Layout:
     spots: list[tuple[float, float]] = []
     while len(spots) < len(state.things):
         spot = rng.uniform(0.14, 0.86), rng.uniform(0.14, 0.86)
-        if all(hypot(spot[0] - a, spot[1] - b) > 0.21 for a, b in spots):
+        if all(hypot(spot[0] - a, spot[1] - b) > 0.165 for a, b in spots):
             spots.append(spot)
     return Layout(tuple(_put(t, x, y, rng.uniform(0, 2 * pi), rng, 0)
                         for t, (x, y) in zip(state.things, spots, strict=True)))

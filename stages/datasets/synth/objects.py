@@ -18,8 +18,8 @@ COLOURS = {
 LENGTHS = {     # of the picture's side
     ("stick", "long"): 0.46, ("stick", "short"): 0.23, ("tape", "long"): 0.58, ("tape", "short"): 0.29,
     ("pencil", "long"): 0.44, ("pencil", "short"): 0.25, ("eraser", "long"): 0.31,
-    ("eraser", "short"): 0.16, ("rope", "similar"): 0.50, ("rope", "longer"): 0.74,
-    ("rope", "shorter"): 0.29,
+    ("eraser", "short"): 0.16, ("rope", "similar"): 0.50, ("rope", "longer"): 0.68,
+    ("rope", "shorter"): 0.35,
 }
 REFERENCE_STICK = 0.50
 

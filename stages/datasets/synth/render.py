@@ -65,7 +65,7 @@ def draw_thing(placed: Placed, side: int, rng: np.random.Generator) -> Patch:
     """The patch of one object."""
     thing, angle, size, tint = placed.thing, placed.angle, placed.size, placed.tint
     if thing.kind in ("stick", "tape", "pencil", "eraser", "rope"):
-        length = objects.LENGTHS[thing.kind, thing.length] * (1 + 0.6 * (size - 1))
+        length = objects.LENGTHS[thing.kind, thing.length] * size
         return getattr(objects, thing.kind)(side, angle, length, thing.colour, tint, rng)
     if thing.kind in ("cookie", "ball"):
         return getattr(objects, thing.kind)(side, angle, size, thing.colour, tint, rng)

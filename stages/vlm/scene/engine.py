@@ -19,6 +19,7 @@ class SceneEngine:
 
     workers: int = 0
     name: str = "scene"
+    ran_on: str = "cpu"
 
     @property
     def fingerprint(self) -> str:

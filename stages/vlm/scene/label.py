@@ -1,5 +1,7 @@
 """Reading a printed colour word: normalised cross-correlation with the words as they look in print."""
 
+from functools import cache
+
 import cv2
 import numpy as np
 
@@ -15,7 +17,7 @@ def read_word(even: np.ndarray, words: tuple[str, ...]) -> str:
     What has colour is taken for white, since the edge of a stick looks much like a line of print.
     Searched coarsely at half size, then word against word at full size around the best place.
     """
-    grey = even.mean(axis=2).clip(0, 1)
+    grey = (sum(cv2.split(even)) / 3).clip(0, 1)
     grey[cv2.dilate(coloured(even).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0] = 0.9
     side = max(grey.shape)
     half = cv2.resize(grey, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
@@ -29,6 +31,7 @@ def read_word(even: np.ndarray, words: tuple[str, ...]) -> str:
     return max(found, key=found.__getitem__)
 
 
+@cache
 def _template(word: str, height: float, turn: float) -> np.ndarray:
     """Dark letters on light with a margin; height of the capitals in px."""
     scale, thick = height * 4 / 22, max(round(height * 4 / 5), 1)
