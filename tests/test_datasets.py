@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import MANIFEST
 from stages.datasets import folder, magnetic_tile, vidad
+from stages.datasets.entries import image_files
 from stages.datasets.manifest import read_manifest, reference_images
 from stages.errors import ImageError, InputError
 from stages.images import load_mask, load_rgb
@@ -135,3 +138,16 @@ def test_what_cannot_be_decoded_names_the_path(tmp_path, save_image):
                       (".", "a directory")):
         with pytest.raises(ImageError, match=why):
             load_rgb(tmp_path / name)
+
+
+def test_a_link_to_a_folder_above_ends(tmp_path, save_image):
+    save_image(tmp_path / "photos" / "0.png")
+    (tmp_path / "photos" / "again").symlink_to(tmp_path / "photos")
+    assert [str(p) for p in image_files(tmp_path / "photos")] == ["0.png"]
+
+
+def test_a_split_that_nobody_knows(tmp_path):
+    table = pa.table({"image_id": ["a"], "path": ["a"], "dataset": ["d"], "category": ["c"], "split": ["testing"]})
+    pq.write_table(table, tmp_path / "m.parquet")
+    with pytest.raises(InputError, match="column `split` holds 'testing'"):
+        read_manifest(tmp_path / "m.parquet")

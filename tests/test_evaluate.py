@@ -4,6 +4,7 @@ import csv
 import io
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -168,3 +169,27 @@ def test_runs_without_torch(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "AUROC per task" in done.stdout and (tmp_path / "r.html").exists()
+
+
+def test_images_without_a_row_count_as_missing(tmp_path):
+    config = two_by_two(tmp_path)
+    table = pq.read_table(tmp_path / "s.parquet")
+    pq.write_table(table.slice(0, len(table) - 2), tmp_path / "s.parquet")      # a scored row and a failed one
+    run(config, QUIET)
+    assert "2</b><span>images without a score" in (tmp_path / "report.html").read_text()
+
+
+def test_partial_evaluates_what_is_finished(tmp_path):
+    config = two_by_two(tmp_path)
+    scores, out = pq.read_table(tmp_path / "s.parquet"), tmp_path / "growing"
+    out.mkdir()
+    (out / "_adcli.partial.json").write_text('{"stage": "score"}')
+    pq.write_table(scores.slice(0, 9), out / "part-0.parquet")     # one task of six images, half of the next
+    with pytest.raises(InputError, match="growing: not complete .`score` was interrupted"):
+        run(replace(config, scores=out), QUIET)
+    run(replace(config, scores=out, partial=True), QUIET)
+    rows = read_table(tmp_path / "metrics", METRICS).to_pylist()
+    assert {(r["category"], r["condition"]) for r in rows} == {("fruits", "white_bg")}
+    pq.write_table(scores.slice(0, 5), out / "part-0.parquet")
+    with pytest.raises(InputError, match="no task is finished yet"):
+        run(replace(config, scores=out, partial=True), QUIET)

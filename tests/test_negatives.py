@@ -101,3 +101,7 @@ def test_differing_words():
     assert differing_words("four oranges, two kiwis.", "three oranges, two kiwis.") == (["three"], ["four"])
     assert differing_words("a b", "a b") == ([], [])
     assert differing_places("fork, plate, cup.", "fork, plate, spoon.") == [False, False, True]
+    one = "square dish: one black cookie. round dish: empty."
+    other = "square dish: two yellow cookies. round dish: empty."
+    assert differing_words(one, other) == (["two", "yellow", "cookies"], ["one", "black", "cookie"])
+    assert differing_words("a b c", "a c") == ([], ["b"]) and differing_places("a b c", "a c") == [False, True, False]

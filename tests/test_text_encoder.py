@@ -231,4 +231,17 @@ def test_scores_name_neighbours_and_differing_words(tmp_path, bert):
 def test_the_packaged_encoder_is_pretrained():
     model, tokenizer = load_encoder("minilm")
     z = encode(model, tokenizer, ["a scratch", "a scrape", "the weather tomorrow"])
-    assert z[0] @ z[1] > 0.5 > z[0] @ z[2] and Path(training.encoder_directory("minilm")).is_dir()
+    assert z[0] @ z[1] > 0.5 > z[0] @ z[2]
+
+
+def test_other_weights_are_another_fingerprint(tmp_path, bert):
+    import shutil
+
+    from stages.checkpoints import checkpoint_fingerprint
+
+    copy_ = Path(shutil.copytree(bert, tmp_path / "copy"))
+    assert checkpoint_fingerprint(str(copy_)) == checkpoint_fingerprint(str(bert))
+    weights = bytearray((copy_ / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (copy_ / "model.safetensors").write_bytes(weights)
+    assert checkpoint_fingerprint(str(copy_)) != checkpoint_fingerprint(str(bert))

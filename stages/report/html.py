@@ -59,12 +59,12 @@ def write_report(path: Path, tasks: "list[TaskScores]", rows: list[dict], grids:
     means = [r for r in rows if r["category"] == "mean" and r["condition"] is None and r["metric"] == "auroc"]
     aurocs = [r for r in rows if r["metric"] == "auroc" and r["category"] != "mean" and
               r["ci_low"] is not None]
+    folded = {"decisions", "defects"} if any(g.name == "aspects" for g in grids) else {"decisions"}
     page = template.render(
         datasets=sorted({t.dataset for t in tasks}), methods=sorted({t.method for t in tasks}),
         synthetic=any(t.dataset == SYNTHETIC for t in tasks), written=f"{datetime.now():%d %B %Y, %H:%M}",
-        numbers=_headline(tasks, means or aurocs[:1]), main=[g for g in grids if g.name != "decisions"
-                                                            and g.name != "defects"],
-        details=[g for g in grids if g.name in ("decisions", "defects")],
+        numbers=_headline(tasks, means or aurocs[:1]), main=[g for g in grids if g.name not in folded],
+        details=[g for g in grids if g.name in folded],
         figure5=_data(figures.sensitivity(rows), "png"),
         sections=[_section(key, group) for key, group in by_category.items()],
         provenance=[_said(p) for p in provenance[:1]])

@@ -84,7 +84,7 @@ def per_task(tasks: "list[TaskScores]", rows: list[dict], resamples: int, seed: 
         if any(means):
             lines.append((dataset, method, "mean", *map(_number, means)))
     failed = sum(t.failed for t in tasks)
-    note = f"{len(tasks)} tasks. {_definition(resamples, seed)} Mean: over categories; std: over conditions"
+    note = f"{len(tasks)} task{'s' * (len(tasks) != 1)}. {_definition(resamples, seed)} Mean: over categories; std: over conditions"
     note += f" (population). {failed} images without a score are left out." if failed else " (population)."
     heads = [NAMES.get(c, str(c)) for c in conditions] + (["mean", "std"] if several else [])
     return Grid("tasks", "AUROC per task", ("data set", "method", "category", *heads), tuple(lines), note)
