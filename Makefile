@@ -45,7 +45,7 @@ WORDS  = $(BIN)/python -m benchmarks.caption_accuracy
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "adcli needs Python 3.11 or newer; make PYTHON=python3.12 ...")'
 	test -d .venv || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch==$$(sed -n 's/^torch==//p' constraints.txt)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[models,test]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[models,server,test]'
 	touch $@
 
 # -- VID-AD: one chain of artifacts per scenario -----------------------------------------------------------
@@ -82,7 +82,7 @@ $(RUN)/encoders.parquet/%/_adcli.json: $(RUN)/negatives.parquet/%/_adcli.json
 	@test -f $@
 
 $(RUN)/scores.parquet/%/_adcli.json: $(RUN)/encoders.parquet/%/_adcli.json
-	$(ADCLI) score $(RUN)/captions.parquet/$* --method text-knn --manifest $(RUN)/manifest.parquet/$* --encoders $(<D) --out $(@D)
+	$(ADCLI) score $(RUN)/manifest.parquet/$* --method text-knn --captions $(RUN)/captions.parquet/$* --encoders $(<D) --out $(@D)
 	$(BIN)/adcli evaluate $(RUN)/scores.parquet --partial --manifest $(RUN)/manifest.parquet --out $(RUN)/metrics-so-far.parquet --overwrite
 
 $(RUN)/metrics.parquet/_adcli.json: $(LIST:%=$(RUN)/scores.parquet/%/_adcli.json)
@@ -107,7 +107,7 @@ reproduce-tiles: .venv/installed
 	$(ADCLI) caption $(T)/manifest.parquet --vlm $(VLM) --out $(T)/captions.parquet
 	$(ADCLI) rewrite-negatives $(T)/captions.parquet --manifest $(T)/manifest.parquet --rewriter $(REWRITER) --out $(T)/negatives.parquet
 	$(ADCLI) train-encoder $(T)/negatives.parquet --manifest $(T)/manifest.parquet --encoder $(ENCODER) --out $(T)/encoders.parquet
-	$(ADCLI) score $(T)/captions.parquet --method text-knn --manifest $(T)/manifest.parquet --encoders $(T)/encoders.parquet --out $(T)/scores.parquet
+	$(ADCLI) score $(T)/manifest.parquet --method text-knn --captions $(T)/captions.parquet --encoders $(T)/encoders.parquet --out $(T)/scores.parquet
 	$(ADCLI) evaluate $(T)/scores.parquet --manifest $(T)/manifest.parquet --out $(T)/metrics.parquet --tables $(T)/tables --report $(T)/report.html
 
 # -- tests ------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ Example: adcli caption runs/demo/manifest.parquet --out runs/demo/captions.parqu
 """
 
 
-def add_to(app: typer.Typer) -> None:
+def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add the subcommand."""
     from stages.caption import CaptionConfig, run
 

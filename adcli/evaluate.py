@@ -11,7 +11,7 @@ Example: adcli evaluate runs/demo/scores.parquet --manifest runs/demo/manifest.p
 """
 
 
-def add_to(app: typer.Typer) -> None:
+def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add the subcommand."""
     from stages.evaluate import EvaluateConfig, run
 

@@ -7,11 +7,12 @@ import sys
 import typer
 
 COMMANDS = {   # name -> (module, line in `adcli --help`), in the order of the pipeline
-    "data": ("adcli.data", "Index data sets, or render synthetic scenes."),
+    "data": ("adcli.data", "Index, check and augment data sets, or render scenes."),
     "caption": ("adcli.caption", "Describe every image in words."),
     "rewrite-negatives": ("adcli.rewrite_negatives", "Rewrite normal captions into contradictions."),
     "train-encoder": ("adcli.train_encoder", "Fine-tune a text encoder per task on both."),
     "score": ("adcli.score", "Score every image of a manifest."),
+    "models": ("adcli.models", "Vision-language models with a short name."),
     "evaluate": ("adcli.evaluate", "Metrics, tables and the HTML report."),
 }
 
@@ -29,7 +30,7 @@ def build(arguments: list[str]) -> typer.Typer:
     app.callback()(lambda: None)
     for name, (module, line) in COMMANDS.items():
         if arguments[:1] == [name]:
-            importlib.import_module(module).add_to(app)
+            importlib.import_module(module).add_to(app, arguments)
         else:
             app.command(name, help=line)(lambda: None)
     return app

@@ -36,7 +36,8 @@ def command(app: typer.Typer, name: str, config_class: type, run: Callable,
             if summary.errors or not_all_written(summary, options):
                 raise typer.Exit(FAILED_ROWS)
 
-    parameters = [_parameter(f, get_type_hints(config_class)) for f in fields(config_class)]
+    own = sorted(fields(config_class), key=lambda f: f.name not in config_class.__annotations__)
+    parameters = [_parameter(f, get_type_hints(config_class)) for f in own]      # inherited ones come last
     parameters += [_parameter(f, get_type_hints(RunOptions)) for f in shared]
     body.__signature__ = inspect.Signature(parameters)
     body.__annotations__ = {p.name: p.annotation for p in parameters}

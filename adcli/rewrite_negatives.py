@@ -15,7 +15,7 @@ Example: adcli rewrite-negatives runs/demo/captions.parquet --manifest runs/demo
 """
 
 
-def add_to(app: typer.Typer) -> None:
+def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add the subcommand."""
     from stages.negatives import NegativesConfig, run
 

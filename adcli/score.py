@@ -1,21 +1,56 @@
-"""`adcli score`."""
+"""`adcli score`: the options depend on the method, so that only its module is imported."""
+
+import importlib
 
 import typer
 
 from adcli.options import command
 
+METHODS = {     # --method -> (module, configuration, help)
+    "text-knn": ("stages.text_encoder.score", "ScoreTextKnnConfig", """VID-AD: mean distance of the caption to its 5
+nearest normal captions in the fine-tuned encoder's space (Eq. 6-9), with the nearest captions and the words
+that differ.
+
+Example: adcli score runs/demo/manifest.parquet --method text-knn --captions runs/demo/captions.parquet \\
+  --encoders runs/demo/encoders.parquet --out runs/demo/scores.parquet
+"""),
+    "lvlm": ("stages.lvlm", "LvlmConfig", """LVLM: one normal reference image, one question to a vision-language model.
+The decision is its yes or no, the score p(yes) / (p(yes) + p(no)). --vlm scene, the default, compares the
+descriptions of the two images and needs no model; it is no substitute for one.
+
+Example: adcli score runs/demo/manifest.parquet --method lvlm --out runs/demo/lvlm-scores.parquet
+"""),
+}
 DOC = """Score every image of a manifest; higher = more anomalous.
 
---method text-knn: mean distance of the caption to its 5 nearest normal captions in the fine-tuned
-encoder's space (VID-AD, Eq. 6-9), with the nearest captions and the words that differ.
+"""
+CHOOSE = DOC + """Each method has options of its own: `adcli score --method NAME --help` lists them.
 
-Example: adcli score runs/demo/captions.parquet --method text-knn --manifest \\
-  runs/demo/manifest.parquet --encoders runs/demo/encoders.parquet --out runs/demo/scores.parquet
+Example: adcli score runs/demo/manifest.parquet --method lvlm --out runs/demo/chosen-scores.parquet
 """
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the subcommand."""
-    from stages.text_encoder.score import ScoreTextKnnConfig, run
+def add_to(app: typer.Typer, arguments: list[str]) -> None:
+    """Add the subcommand with the options of the method that `arguments` name."""
+    method = asked(arguments)
+    if method in METHODS:
+        module, config, text = METHODS[method]
+        stage = importlib.import_module(module)
+        command(app, "score", getattr(stage, config), stage.run, DOC + text)
+        return
 
-    command(app, "score", ScoreTextKnnConfig, run, DOC)
+    def choose(method: str = typer.Option(help=f"one of {', '.join(METHODS)}")) -> None:
+        raise typer.BadParameter(f"{method!r} is none of {', '.join(METHODS)}", param_hint="--method")
+
+    loose = {"allow_extra_args": True, "ignore_unknown_options": True}      # they belong to some method
+    app.command("score", help=CHOOSE.replace("Example: ", "\b\nExample: "), context_settings=loose)(choose)
+
+
+def asked(arguments: list[str]) -> str | None:
+    """The value of --method, written with a blank or with an equals sign."""
+    for i, word in enumerate(arguments):
+        if word == "--method":
+            return next(iter(arguments[i + 1:]), None)
+        if word.startswith("--method="):
+            return word.partition("=")[2]
+    return None

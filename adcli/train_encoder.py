@@ -13,7 +13,7 @@ Example: adcli train-encoder runs/demo/negatives.parquet --manifest runs/demo/ma
 """
 
 
-def add_to(app: typer.Typer) -> None:
+def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add the subcommand."""
     from stages.text_encoder.train import TrainEncoderConfig, run
 

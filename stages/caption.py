@@ -13,7 +13,7 @@ from stages.prompts import Prompt, load_prompt
 from stages.seeds import row_seed
 from stages.settings import RunOptions, argument, option
 from stages.vlm.engine import Request, Sampling
-from stages.vlm.factory import EngineOptions, make_engine
+from stages.vlm.factory import EngineOptions, engine_parameters, make_engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +43,14 @@ def run(config: CaptionConfig, options: RunOptions) -> Summary:
     spec = Spec("caption", {
         "vlm": config.vlm, "weights": engine.fingerprint, "prompts": texts, "samples": config.samples,
         "temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens,
-        "dtype": config.dtype,
-    }, {"manifest": manifest.fingerprint, "image files": files_fingerprint(manifest.images)},
-        config.seed, {"batch_size": config.batch_size})
+    } | engine_parameters(config.vlm, config), {"manifest": manifest.fingerprint, "image files": files_fingerprint(manifest.images)},
+        config.seed, {"caveat": engine.caveat})
     keys = [(i, prompts[i].id, s) for i in images for s in range(config.samples)]
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
     with Artifact(config.out, CAPTIONS, spec, keys, options) as artifact:
         unread = [k for k in artifact.pending if images[k[0]].error]
         for key in unread:
-            artifact.write(_row(key, error=images[key[0]].error))
+            artifact.write(_row(key, error=images[key[0]].error), tried=False)
         todo = [k for k in artifact.pending if not images[k[0]].error]
         requests = _requests(todo, images, prompts, config.seed)
         for reply in engine.run(requests, sampling) if todo else ():

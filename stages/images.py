@@ -6,6 +6,8 @@ import numpy as np
 
 from stages.errors import ImageError
 
+INDEX_VALUES = 16     # no data set numbers that many kinds of defects, and no drawn mask is that faint
+
 
 def load_rgb(path: Path) -> np.ndarray:
     """Decode one image file to (H, W, 3) uint8 sRGB, upright as its EXIF orientation says.
@@ -43,9 +45,12 @@ def load_rgb(path: Path) -> np.ndarray:
 
 
 def load_mask(path: Path) -> np.ndarray:
-    """Decode one mask to (H, W) bool, True = anomalous: values from half of 0..255 on.
+    """Decode one mask to (H, W) bool, True = anomalous.
 
-    Masks saved as JPEG or drawn with soft edges are not clean 0/255 (magnetic-tile has such), and
-    `> 0` would grow every region by their noise. Raises ImageError as `load_rgb` does.
+    Drawn masks count from half of 0..255 on: those saved as JPEG or with soft edges are not clean 0/255
+    (magnetic-tile has such), and `> 0` would grow every region by their noise. Index masks number the
+    kinds of defects from 1 (VisA: 1..9) and count from 1 on. The largest value tells the two apart; a mask
+    of zeros is empty either way. Raises ImageError as `load_rgb` does.
     """
-    return load_rgb(path)[:, :, 0] >= 128
+    values = load_rgb(path)[:, :, 0]
+    return values > 0 if values.max() < INDEX_VALUES else values >= 128

@@ -16,7 +16,7 @@ from stages.rewriting.constraints import Rejected, check
 from stages.seeds import row_seed, source_fingerprint
 from stages.settings import RunOptions, argument, option
 from stages.vlm.engine import Engine, Request, Sampling
-from stages.vlm.factory import EngineOptions, make_engine
+from stages.vlm.factory import EngineOptions, engine_parameters, make_engine
 
 ATTEMPTS = 5        # rewrites drawn from a model before the row is given up
 
@@ -48,15 +48,15 @@ def run(config: NegativesConfig, options: RunOptions) -> Summary:
     weights = engine.fingerprint if engine else source_fingerprint(Path(rules.__file__).parent)
     parameters = {"rewriter": config.rewriter, "weights": weights}
     if engine:
-        parameters |= {"prompt": load_prompt(config.prompt).fingerprint, "dtype": config.dtype,
-                       "temperature": config.temperature, "top_p": config.top_p,
-                       "max_tokens": config.max_tokens}
+        parameters |= {"prompt": load_prompt(config.prompt).fingerprint, "temperature": config.temperature,
+                       "top_p": config.top_p, "max_tokens": config.max_tokens}
+        parameters |= engine_parameters(config.rewriter, config)
     inputs = {"captions": fingerprint(captions, CAPTIONS), "manifest": manifest.fingerprint}
     spec = Spec("rewrite-negatives", parameters, inputs, config.seed)
     with Artifact(config.out, NEGATIVES, spec, list(texts), options) as artifact:
         rows = {key: texts[key] for key in artifact.pending}
         for key in [k for k, (_, error) in rows.items() if error]:
-            artifact.write(_row(key, None, [], 0, error=f"no caption: {rows.pop(key)[1]}"))
+            artifact.write(_row(key, None, [], 0, error=f"no caption: {rows.pop(key)[1]}"), tried=False)
         work = {key: (text, normals[key]) for key, (text, _) in rows.items()}
         for row in _by_model(work, engine, config) if engine else _by_rules(work, config.seed):
             artifact.write(row)

@@ -39,15 +39,22 @@ def _import_torchvision() -> None:
     except RuntimeError as e:
         if "torchvision::nms" not in str(e):
             raise
-        import torch
-
         for name in [m for m in sys.modules if m.split(".")[0] == "torchvision"]:
             del sys.modules[name]
-        library = torch.library.Library("torchvision", "DEF")
-        library.define("nms(Tensor dets, Tensor scores, float t) -> Tensor")
-        library.define("qnms(Tensor dets, Tensor scores, float t) -> Tensor")
-        _import_torchvision.library = library        # the declarations live as long as this object
+        declare_torchvision_operators()
         import torchvision  # noqa: F401
+
+
+def declare_torchvision_operators() -> None:
+    """Declare the two operators that torchvision's import looks for, without an implementation."""
+    import torch
+
+    if hasattr(torch.ops.torchvision, "nms"):
+        return
+    library = torch.library.Library("torchvision", "DEF")
+    library.define("nms(Tensor dets, Tensor scores, float t) -> Tensor")
+    library.define("qnms(Tensor dets, Tensor scores, float t) -> Tensor")
+    declare_torchvision_operators.library = library      # the declarations live as long as this object
 
 
 def pick_device(name: str) -> str:

@@ -16,9 +16,10 @@ from adcli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 ADCLI = [sys.executable, "-m", "adcli"]
-LEAVES = [["data", "index", "vidad"], ["data", "index", "magnetic-tile"], ["data", "index", "folder"],
+LEAVES = [["data", "index", "vidad"], ["data", "index", "magnetic-tile"], ["data", "index", "mvtec-ad"],
+          ["data", "index", "visa"], ["data", "index", "folder"], ["data", "check"], ["data", "augment"],
           ["data", "synth", "vidad"], ["caption"], ["rewrite-negatives"], ["train-encoder"], ["score"],
-          ["evaluate"]]
+          ["score", "--method", "text-knn"], ["score", "--method", "lvlm"], ["models"], ["evaluate"]]
 
 
 def adcli(*arguments, **more):
@@ -45,12 +46,14 @@ def examples(leaf):
 @pytest.mark.parametrize("leaf", LEAVES, ids=" ".join)
 def test_every_help_has_an_example_of_itself(leaf):
     found = examples(leaf)
-    assert found and all(words[:len(leaf)] == leaf for words in found)
+    assert found and all(words[0] == leaf[0] and set(leaf) <= set(words) for words in found)
 
 
 def test_the_examples_work_as_they_stand_one_after_the_other(tmp_path):
-    order = [["data", "synth", "vidad"], ["data", "index", "vidad"], ["data", "index", "folder"], ["caption"],
-             ["rewrite-negatives"], ["train-encoder"], ["score"], ["evaluate"]]
+    order = [["data", "synth", "vidad"], ["data", "index", "vidad"], ["data", "index", "folder"], ["data", "check"],
+             ["data", "augment"], ["caption"],
+             ["rewrite-negatives"], ["train-encoder"], ["score"], ["score", "--method", "text-knn"],
+             ["score", "--method", "lvlm"], ["evaluate"]]
     for leaf in order:
         for example in examples(leaf):
             done = adcli(*example, cwd=tmp_path)
@@ -156,7 +159,7 @@ def test_a_folder_without_labels_gets_captions_scores_and_a_ranking(photos):
     stage("rewrite-negatives", photos / "c", "--manifest", m, "--out", photos / "n")
     stage("train-encoder", photos / "n", "--manifest", m, "--out", photos / "enc", "--encoder", encoder,
           "--epochs", 1)
-    stage("score", photos / "c", "--manifest", m, "--encoders", photos / "enc", "--out", photos / "s")
+    stage("score", m, "--method", "text-knn", "--captions", photos / "c", "--encoders", photos / "enc", "--out", photos / "s")
     stage("evaluate", photos / "s", "--manifest", m, "--out", photos / "e", "--report", photos / "r.html")
     assert "most anomalous first" in (photos / "r.html").read_text()
 

@@ -109,7 +109,7 @@ def test_the_real_route(scenes, qwen, bert, tmp_path):
     adcli("rewrite-negatives", out / "c2", "--manifest", m, "--out", out / "n2")
     adcli("train-encoder", out / "n2", "--manifest", m, "--encoder", bert, "--epochs", 1, "--device", "cpu",
           "--out", out / "e")
-    adcli("score", out / "c", "--manifest", m, "--encoders", out / "e", "--out", out / "s")
+    adcli("score", m, "--method", "text-knn", "--captions", out / "c", "--encoders", out / "e", "--out", out / "s")
     adcli("evaluate", out / "s", "--manifest", m, "--root", scenes / "s", "--out", out / "metrics",
           "--report", out / "r.html")
     assert read_table(out / "s", SCORES)["error"].null_count == 50

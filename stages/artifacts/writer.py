@@ -112,8 +112,13 @@ class Artifact:
         self.progress = Progress(self.spec.stage, len(self.pending), self.options.quiet)
         return self
 
-    def write(self, row: dict) -> None:
-        """Add one row; columns that are not given are null. Raises TooManyErrors (see --max-errors)."""
+    def write(self, row: dict, tried: bool = True) -> None:
+        """Add one row; columns that are not given are null. tried=False: the row failed before any work
+        (its image cannot be read), which says nothing of the rows to come.
+
+        Raises:
+            TooManyErrors: see --max-errors.
+        """
         row = {name: row.get(name) for name in self.table.schema.names}
         key = tuple(row[name] for name in self.table.key)
         self._open.remove(key)
@@ -124,7 +129,8 @@ class Artifact:
         self.progress.advance(failed)
         if len(self.rows) >= self.flush_rows or time.monotonic() - self.flushed > FLUSH_SECONDS:
             self._flush()
-        self.failures_in_a_row = self.failures_in_a_row + 1 if failed else 0
+        if tried:
+            self.failures_in_a_row = self.failures_in_a_row + 1 if failed else 0
         if self.options.max_errors and self.failures_in_a_row >= self.options.max_errors:
             raise TooManyErrors(f"{self.failures_in_a_row} rows failed in succession, the last with:"
                                 f" {row['error']} (--max-errors; 0 goes on regardless)")

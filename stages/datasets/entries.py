@@ -75,7 +75,7 @@ def write_manifest(dataset: str, root: Path, entries: Iterable[Entry], out: Path
         pending = set(artifact.pending)
         for key, row in zip(keys, rows, strict=True):
             if key in pending:
-                artifact.write(row)
+                artifact.write(row, tried=False)
         artifact.progress.say(_overview(dataset, entries))
     return artifact.summary
 

@@ -18,33 +18,39 @@ class Sampling:
 @dataclass(frozen=True)
 class Request:
     """One question. `images` come before `text` in a single user message, in this order; the engine
-    decodes them. `seed` is the row's own, so that neither batch nor shard changes the answer."""
+    decodes them. `seed` is the row's own, so that neither batch nor shard changes the answer. `choices`:
+    answers such as ('yes', 'no') whose probabilities are wanted beside the text."""
 
     key: tuple
     text: str
     images: tuple[Path, ...] = ()
     seed: int = 0
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Reply:
-    """The answer to the request with the same key; `error` instead of `text` when there is none."""
+    """The answer to the request with the same key; `error` instead of `text` when there is none.
+    probabilities: choice -> probability that the answer begins with it, 0..1, before temperature and
+    top-p; their sum is what the model gives to all choices together, not 1."""
 
     key: tuple
     text: str | None = None
     finish_reason: str | None = None      # stop or length
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    probabilities: dict[str, float] | None = None
     error: str | None = None
 
 
 class Engine(Protocol):
     """name: for people and provenance; fingerprint: of weights or code, part of the cache key; ran_on:
-    device and precision, known once a request has been answered."""
+    device and precision, known once a request has been answered; caveat: what it cannot promise."""
 
     name: str
     fingerprint: str
     ran_on: str
+    caveat: str
 
     def run(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
         """One reply per request, in any order, as they are ready. Reads ahead by a bounded amount.

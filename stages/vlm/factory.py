@@ -1,34 +1,84 @@
-"""From the value of `--vlm` or `--rewriter` to an engine."""
+"""From the values of `--vlm` and `--engine` to an engine."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from stages.errors import InputError
 from stages.settings import option
 from stages.vlm.engine import Engine
+
+ENGINES = ("transformers", "vllm", "server")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """How a model is run. Only `dtype` and `revision` can change what it says."""
+    """How a model is run."""
 
-    device: str = option("auto, cpu, cuda, cuda:1, ...", "auto")
+    engine: str = option("what runs the model: transformers, vllm (batches in this process), or server (any"
+                         " OpenAI-compatible one)", "transformers")
+    device: str = option("transformers: auto, cpu, cuda, cuda:1, ...", "auto")
     dtype: str = option("auto (as the checkpoint says), float32, bfloat16 or float16", "auto")
+    attn: str = option("transformers: attention, e.g. sdpa, eager or flash_attention_2", "")
     revision: str = option("branch, tag or commit of a hub model", "")
-    batch_size: int = option("prompts per forward pass; halved by itself when memory runs out", 8)
-    workers: int = option("processes that decode images; 0 = one per core", 0)
+    batch_size: int = option("transformers: prompts per forward pass; halved by itself when memory runs out", 8)
+    workers: int = option("threads (scene: processes) that decode images; 0 = one per core", 0)
+    min_pixels: int = option("scale smaller images up to this many pixels; 0 = as the model says", 0)
+    max_pixels: int = option("scale larger images down to this many pixels; 0 = as the model says", 0)
+    tensor_parallel: int = option("vllm: GPUs that share one model; for a model that fits on one, --shard over"
+                                  " GPUs is faster", 1)
+    max_model_len: int = option("vllm: longest prompt and answer, tokens; 0 = the model's", 0)
+    max_num_seqs: int = option("vllm: prompts that run at once", 256)
+    gpu_memory: float = option("vllm: share of the GPU's memory (on CPU builds: of the machine's), 0 to 1", 0.9)
+    quantization: str = option("vllm: awq, gptq, fp8, ...; by default as the checkpoint says", "")
+    base_url: str = option("server: address, such as http://localhost:8000/v1", "")
+    api_key_env: str = option("server: environment variable that holds the key", "OPENAI_API_KEY")
+    concurrency: int = option("server: requests in flight", 32)
+    retries: int = option("server: further tries after 429, 5xx, timeouts and broken replies", 6)
+    timeout: float = option("server: seconds until a request counts as lost", 120.0)
+
+    @property
+    def threads(self) -> int:
+        """Decoding threads."""
+        return self.workers or os.cpu_count() or 1
+
+
+def engine_parameters(name: str, options: EngineOptions) -> dict:
+    """What of the options can change the text: part of the cache key."""
+    if name == "scene":
+        return {}
+    parameters = {n: getattr(options, n) for n in ("engine", "dtype", "min_pixels", "max_pixels")}
+    if options.engine == "transformers":
+        parameters["attn"] = options.attn
+    if options.engine == "vllm":
+        parameters["quantization"] = options.quantization
+    return parameters
 
 
 def make_engine(name: str, options: EngineOptions) -> Engine:
-    """`scene`, or a model for transformers: a short name, a local directory or a hub id.
+    """`scene`, or a model: a short name, a local directory or a hub id; with --engine server the name that
+    the server knows.
 
     Raises:
-        InputError: there is no such model, or a package is missing.
+        InputError: there is no such model or engine, a package is missing, or the server is none.
     """
     if name == "scene":
         from stages.vlm.scene.engine import SceneEngine
 
         return SceneEngine(options.workers)
+    if options.engine not in ENGINES:
+        raise InputError(f"--engine {options.engine}: expected {', '.join(ENGINES)}")
+    if options.engine == "server":
+        from stages.vlm.server_engine import open_server
+
+        return open_server(name, options)
     from stages.vlm.models import SHORT_NAMES
+
+    place = str(Path(name)) if Path(name).is_dir() else SHORT_NAMES.get(name, name)
+    if options.engine == "vllm":
+        from stages.vlm.vllm_engine import open_vllm
+
+        return open_vllm(place, options)
     from stages.vlm.transformers_engine import open_engine
 
-    return open_engine(str(Path(name)) if Path(name).is_dir() else SHORT_NAMES.get(name, name), options)
+    return open_engine(place, options)

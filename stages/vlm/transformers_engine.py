@@ -1,9 +1,7 @@
 """Any image-text-to-text model of transformers, or a text-only language model, run in this process."""
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -11,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from stages.checkpoints import checkpoint_fingerprint
 from stages.errors import InputError
-from stages.images import load_rgb
+from stages.vlm.ahead import DecodedAhead, Ready
+from stages.vlm.choices import choice_probabilities, first_tokens
 from stages.vlm.engine import Reply, Request, Sampling
-from stages.vlm.models import SHORT_NAMES
+from stages.vlm.models import not_found
+from stages.vlm.pixels import PixelLimits, limits_for
 
 if TYPE_CHECKING:
     from stages.vlm.factory import EngineOptions
@@ -28,6 +28,7 @@ class TransformersEngine:
     name: str
     fingerprint: str
     options: "EngineOptions"
+    caveat: str = "greedy texts may differ in rare words with the batch size, where sums round differently"
 
     @cached_property
     def _loaded(self) -> "LoadedModel":
@@ -51,29 +52,25 @@ class LoadedModel:
     model: Any
     processor: Any
     batch_size: int
+    workers: int
+    limits: PixelLimits
+
+    @property
+    def tokenizer(self) -> Any:
+        return getattr(self.processor, "tokenizer", self.processor)
 
     def run(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
         """Images of the next window are decoded while the current one is generated."""
-        requests = iter(requests)
-        with ThreadPoolExecutor(4) as pool:
-            window = _submit(pool, requests, self.batch_size)
-            while window:
-                following = _submit(pool, requests, self.batch_size)
-                yield from self._window(window, sampling)
-                window = following
+        size = WINDOW * self.batch_size
+        with DecodedAhead(requests, self.limits, self.workers, 2 * size) as decoded:
+            while window := list(islice(decoded, size)):
+                yield from (r for r in window if isinstance(r, Reply))
+                ready = [r for r in window if not isinstance(r, Reply)]
+                ready.sort(key=lambda r: (sum(i.shape[0] * i.shape[1] for i in r[1]), len(r[0].text)))
+                for start in range(0, len(ready), self.batch_size):
+                    yield from self._batch(ready[start:start + self.batch_size], sampling)
 
-    def _window(self, window: list, sampling: Sampling) -> Iterator[Reply]:
-        ready = []
-        for request, images in window:
-            try:
-                ready.append((request, [f.result() for f in images]))
-            except InputError as e:
-                yield Reply(request.key, error=str(e))
-        ready.sort(key=lambda r: (sum(i.shape[0] * i.shape[1] for i in r[1]), len(r[0].text)))
-        for start in range(0, len(ready), self.batch_size):
-            yield from self._batch(ready[start:start + self.batch_size], sampling)
-
-    def _batch(self, batch: list, sampling: Sampling) -> list[Reply]:
+    def _batch(self, batch: list[Ready], sampling: Sampling) -> list[Reply]:
         """Generate for one batch; out of memory halves it and goes on."""
         import torch
 
@@ -86,26 +83,37 @@ class LoadedModel:
         half = len(batch) // 2
         return self._batch(batch[:half], sampling) + self._batch(batch[half:], sampling)
 
-    def _generate(self, batch: list, sampling: Sampling) -> list[Reply]:
+    def _generate(self, batch: list[Ready], sampling: Sampling) -> list[Reply]:
         import torch
         from transformers import LogitsProcessorList
 
         inputs = self._inputs(batch).to(self.model.device)
         n = inputs["input_ids"].shape[1]
-        noise = LogitsProcessorList()
+        room = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if room and n + sampling.max_tokens > room:
+            return self._too_long(batch, inputs, room, sampling)
+        first = FirstToken()
+        processors = LogitsProcessorList([first])
         if sampling.temperature > 0:
-            noise.append(RowSampler([r.seed for r, _ in batch], sampling))
+            processors.append(RowSampler([r.seed for r, _ in batch], sampling))
         with torch.inference_mode():
-            output = self.model.generate(**inputs, do_sample=False, max_new_tokens=sampling.max_tokens,
-                                         logits_processor=noise, temperature=None, top_p=None, top_k=None)
-        return [self._reply(request, output[i, n:], int(inputs["attention_mask"][i].sum()))
+            output = self.model.generate(**inputs, max_new_tokens=sampling.max_tokens, do_sample=False,
+                                         logits_processor=processors)
+        return [self._reply(request, output[i, n:], int(inputs["attention_mask"][i].sum()), first.logprobs[i])
                 for i, (request, _) in enumerate(batch)]
 
-    def _inputs(self, batch: list) -> Any:
+    def _too_long(self, batch: list[Ready], inputs: Any, room: int, sampling: Sampling) -> list[Reply]:
+        """One request alone is refused; of a batch only those that do not fit."""
+        if len(batch) > 1:
+            return [reply for one in batch for reply in self._generate([one], sampling)]
+        n = int(inputs["attention_mask"].sum())
+        return [Reply(batch[0][0].key, error=f"the prompt has {n} tokens; with {sampling.max_tokens} for the"
+                                             f" answer they exceed the model's context of {room}")]
+
+    def _inputs(self, batch: list[Ready]) -> Any:
         from PIL import Image
 
-        tokenizer = getattr(self.processor, "tokenizer", self.processor)
-        text_only = tokenizer is self.processor
+        text_only = self.tokenizer is self.processor
         chats = []
         for request, images in batch:
             if images and text_only:
@@ -117,15 +125,34 @@ class LoadedModel:
         return self.processor.apply_chat_template(chats, add_generation_prompt=True, tokenize=True,
                                                   return_dict=True, return_tensors="pt", **padding)
 
-    def _reply(self, request: Request, tokens: Any, prompt_tokens: int) -> Reply:
-        tokenizer = getattr(self.processor, "tokenizer", self.processor)
+    def _reply(self, request: Request, tokens: Any, prompt_tokens: int, logprobs: Any) -> Reply:
         ends = self.model.generation_config.eos_token_id
         ends = set(ends) if isinstance(ends, list) else {ends}
         said = tokens.tolist()
         stop = next((i for i, t in enumerate(said) if t in ends), None)
         said = said if stop is None else said[:stop]
-        return Reply(request.key, tokenizer.decode(said, skip_special_tokens=True),
-                     "length" if stop is None else "stop", prompt_tokens, len(said))
+        text = self.tokenizer.decode(said, skip_special_tokens=True).rstrip("\ufffd")    # a cut character
+        return Reply(request.key, text, "length" if stop is None else "stop", prompt_tokens, len(said),
+                     self._probabilities(request.choices, logprobs))
+
+    def _probabilities(self, choices: tuple[str, ...], logprobs: Any) -> dict[str, float] | None:
+        if not choices:
+            return None
+        tokens = first_tokens(lambda s: self.tokenizer.encode(s, add_special_tokens=False), choices)
+        wanted = {t: float(logprobs[t]) for ids in tokens.values() for t in ids}
+        return choice_probabilities(wanted, tokens)
+
+
+class FirstToken:
+    """Keeps the log-probabilities (B, V) of the first new token as the model gives them."""
+
+    logprobs: Any = None
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """scores: (B, V) logits, passed on as they are."""
+        if self.logprobs is None:
+            self.logprobs = scores.float().log_softmax(dim=-1).cpu()
+        return scores
 
 
 class RowSampler:
@@ -154,11 +181,6 @@ class RowSampler:
         return p.log() + gumbel.to(p.device)
 
 
-def _submit(pool: ThreadPoolExecutor, requests: Iterator[Request], batch_size: int) -> list:
-    return [(r, [pool.submit(load_rgb, path) for path in r.images])
-            for r in islice(requests, WINDOW * batch_size)]
-
-
 def open_engine(name: str, options: "EngineOptions") -> TransformersEngine:
     """An engine for a local directory or hub id. Reads the configuration and hashes the weights, no more.
 
@@ -171,10 +193,10 @@ def open_engine(name: str, options: "EngineOptions") -> TransformersEngine:
     from transformers import AutoConfig
 
     try:
-        AutoConfig.from_pretrained(name, **_revision(name, options))
+        AutoConfig.from_pretrained(name, **revision_of(name, options))
         fingerprint = checkpoint_fingerprint(name, options.revision)
     except (OSError, ValueError, KeyError) as e:
-        raise InputError(_not_found(name, e)) from e
+        raise InputError(not_found(name, e)) from e
     return TransformersEngine(name, fingerprint, options)
 
 
@@ -182,33 +204,45 @@ def load_model(name: str, options: "EngineOptions") -> LoadedModel:
     """Load weights and processor; code from the checkpoint is never run.
 
     A model of a vision-language architecture gets its processor, any other one is a text-only language
-    model with a tokenizer. Raises InputError when it cannot be loaded or has no chat template.
+    model with a tokenizer. The checkpoint's own sampling defaults (a repetition penalty, say) are
+    dropped: what counts is what the request says, as in the other engines.
+
+    Raises:
+        InputError: it cannot be loaded, has no processor or no chat template.
     """
     from stages.torch_setup import pick_device, prepare_torch
 
     prepare_torch()
     from transformers import (AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor,
-                              AutoTokenizer)
+                              AutoTokenizer, GenerationConfig)
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
-    device, where = pick_device(options.device), _revision(name, options)
+    device, where = pick_device(options.device), revision_of(name, options)
     try:
         sees = type(AutoConfig.from_pretrained(name, **where)) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
         model_class = AutoModelForImageTextToText if sees else AutoModelForCausalLM
         processor = (AutoProcessor if sees else AutoTokenizer).from_pretrained(name, **where)
-        model = model_class.from_pretrained(name, dtype=_dtype(options.dtype), **where)
-    except (OSError, ValueError, KeyError) as e:
-        raise InputError(_not_found(name, e)) from e
+        model = model_class.from_pretrained(name, dtype=_dtype(options.dtype),
+                                            attn_implementation=options.attn or None, **where)
+    except (OSError, ValueError, KeyError, ImportError) as e:
+        raise InputError(not_found(name, e)) from e
     tokenizer = getattr(processor, "tokenizer", processor)
     if not (getattr(processor, "chat_template", None) or tokenizer.chat_template):
         raise InputError(f"{name}: this checkpoint has no chat template; take an instruction-tuned one")
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return LoadedModel(name, model.to(device).eval(), processor, options.batch_size)
+    old = model.generation_config
+    model.generation_config = GenerationConfig(eos_token_id=old.eos_token_id, bos_token_id=old.bos_token_id,
+                                               pad_token_id=tokenizer.pad_token_id)
+    limits = limits_for(getattr(processor, "image_processor", None), options.min_pixels, options.max_pixels)
+    if limits.multiple > 1:
+        processor.image_processor.size = {"shortest_edge": limits.least, "longest_edge": limits.most}
+    return LoadedModel(name, model.to(device).eval(), processor, options.batch_size, options.threads, limits)
 
 
-def _revision(name: str, options: "EngineOptions") -> dict:
+def revision_of(name: str, options: "EngineOptions") -> dict:
+    """Keyword arguments of from_pretrained: a revision only for hub models."""
     return {} if Path(name).is_dir() else {"revision": options.revision or None}
 
 
@@ -220,12 +254,3 @@ def _dtype(name: str) -> Any:
     if name not in ("float32", "bfloat16", "float16"):
         raise InputError(f"--dtype {name}: expected auto, float32, bfloat16 or float16")
     return getattr(torch, name)
-
-
-def _not_found(name: str, error: Exception) -> str:
-    close = get_close_matches(name, [*SHORT_NAMES, "scene"], 2, 0.5)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
-    first = str(error).strip().splitlines()[0][:200]
-    return (f"model {name!r} cannot be loaded: {hint}It is neither scene, nor a short name"
-            f" ({', '.join(SHORT_NAMES)}), nor a directory with a checkpoint, nor a hub id that could be"
-            f" fetched ({first})")

@@ -119,7 +119,7 @@ def _content(even: np.ndarray, things: list[Piece], form: Form) -> str:
     return _counted([_name(even, p, form) for p in things], form)
 
 
-def _things_on(even: np.ndarray, holder: Piece) -> list[Piece]:
+def things_on(even: np.ndarray, holder: Piece) -> list[Piece]:
     """What lies on a tray or dish: no shade of its colour, which is that of most of its surface."""
     inside = filled(holder, 7)
     ground = _main_colour(even[inside])
@@ -140,7 +140,7 @@ def _on_dishes(even: np.ndarray, holders: list[Piece], form: Form) -> dict[str, 
         kind = "square" if filled(holder).sum() > 0.88 * w * h else "round"
         region = next((r for r in form.regions if kind in r), None)
         if region:
-            contents[region] += _things_on(even, holder)
+            contents[region] += things_on(even, holder)
     return contents
 
 
@@ -151,7 +151,7 @@ def _in_tray(even: np.ndarray, tray: Piece, form: Form) -> dict[str, list[Piece]
     across = [n for n in ("left", "middle", "right") if any(n in r for r in form.regions)]
     down = [n for n in ("top", "middle", "bottom") if any(n in r for r in form.regions)]
     sideways, upright = "left" in across, "top" in down
-    for thing in _things_on(even, tray):
+    for thing in things_on(even, tray):
         cx, cy = thing.centre
         column = across[min(int((cx - x) / w * len(across)), len(across) - 1)] if sideways else ""
         row = down[min(int((cy - y) / h * len(down)), len(down) - 1)] if upright else ""

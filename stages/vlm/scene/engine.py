@@ -20,6 +20,7 @@ class SceneEngine:
     workers: int = 0
     name: str = "scene"
     ran_on: str = "cpu"
+    caveat: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -44,16 +45,21 @@ def _one_thread() -> None:
 
 
 def answer(request: Request) -> Reply:
-    """Describe the request's image; a reply with `error` when it cannot be decoded."""
+    """Describe the request's image, or compare its two; a reply with `error` when one cannot be decoded."""
     from stages.images import load_rgb
+    from stages.vlm.scene.compare import answer_about_two
     from stages.vlm.scene.describe import describe
 
-    if len(request.images) != 1:
-        return Reply(request.key, error=f"scene describes one image, not {len(request.images)}")
+    if len(request.images) not in (1, 2):
+        return Reply(request.key, error=f"scene describes one image or compares two, not {len(request.images)}")
     try:
-        text = describe(load_rgb(request.images[0]), request.text)
+        images, probabilities = [load_rgb(path) for path in request.images], None
+        if len(images) == 2:
+            text, probabilities = answer_about_two(*images)
+        else:
+            text = describe(images[0], request.text)
     except InputError as e:
         return Reply(request.key, error=str(e))
     except Exception as e:      # one strange picture must not cost the other ten thousand
         return Reply(request.key, error=f"scene failed: {type(e).__name__}: {e}")
-    return Reply(request.key, text, "stop", 0, len(text.split()))
+    return Reply(request.key, text, "stop", 0, len(text.split()), probabilities if request.choices else None)

@@ -1,0 +1,195 @@
+"""Any OpenAI-compatible server, many requests in flight. Back-off, jitter and Retry-After are the client's.
+
+What is sent: one user message with the images as data URLs (lossless PNG, so that a server sees the very
+pixels that another engine would), sampling parameters and the row's seed.
+"""
+
+import base64
+import io
+import os
+import random
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from stages.errors import InputError
+from stages.vlm.ahead import DecodedAhead, Ready
+from stages.vlm.choices import choice_probabilities, first_tokens, spellings
+from stages.vlm.engine import Reply, Request, Sampling
+from stages.vlm.pixels import PixelLimits
+
+if TYPE_CHECKING:
+    from stages.vlm.factory import EngineOptions
+
+TOP = 20        # most log-probabilities that the interface gives per token
+
+
+@dataclass(frozen=True)
+class ServerEngine:
+    """client: openai.OpenAI. tokens: what a choice can begin with, by choices; filled on demand where the
+    server tokenizes (vLLM does)."""
+
+    name: str
+    fingerprint: str
+    options: "EngineOptions"
+    client: Any
+    ran_on: str
+    caveat: str = "what the server runs, and whether a seed repeats a text, is up to the server"
+    tokens: dict = field(default_factory=dict)
+
+    def run(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
+        """See Engine.run. At most twice `concurrency` requests are decoded or in flight."""
+        options = self.options
+        limits = PixelLimits(options.min_pixels, options.max_pixels)
+        with (DecodedAhead(requests, limits, options.threads, options.concurrency) as decoded,
+              ThreadPoolExecutor(options.concurrency) as pool):
+            flying: set[Future] = set()
+            try:
+                while decoded or flying:
+                    for item in islice(decoded, options.concurrency - len(flying)):
+                        if isinstance(item, Reply):
+                            yield item
+                        else:
+                            flying.add(pool.submit(self._ask, item, sampling))
+                    done, flying = wait(flying, return_when=FIRST_COMPLETED) if flying else (set(), flying)
+                    yield from (f.result() for f in done)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _ask(self, item: Ready, sampling: Sampling) -> Reply:
+        """One request to its end. Raises InputError when the server refuses every request (key, model)."""
+        import openai
+
+        request, images = item
+        parts: list[dict] = [{"type": "image_url", "image_url": {"url": data_url(i)}} for i in images]
+        message = {"role": "user", "content": [*parts, {"type": "text", "text": request.text}]}
+        left = self.options.retries              # shared by the client's own retries and those below
+        while True:
+            raw = None
+            try:
+                raw = self.client.with_options(max_retries=left).chat.completions.with_raw_response.create(
+                    model=self.name, messages=[message], temperature=sampling.temperature,
+                    top_p=sampling.top_p, max_tokens=sampling.max_tokens, seed=request.seed % 2 ** 63,
+                    **self._logprobs(request.choices))
+                return self._reply(request, raw.parse())
+            except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as e:
+                raise InputError(f"{self.options.base_url}: {_said(e)} (the key is read from"
+                                 f" ${self.options.api_key_env})") from e
+            except openai.APIStatusError as e:        # after the client's own retries
+                return Reply(request.key, error=f"server: {_said(e)}")
+            except openai.APIConnectionError as e:
+                return Reply(request.key, error=f"server: {e} ({self.options.retries + 1} tries)")
+            except (ValueError, openai.APIResponseValidationError, AttributeError, TypeError, IndexError) as e:
+                left -= raw.retries_taken + 1 if raw else 1          # a body that was cut, or is no completion
+                if left < 0:
+                    return Reply(request.key, error=f"server: an unusable reply ({self.options.retries + 1}"
+                                                    f" tries, the last: {str(e).splitlines()[0][:120]})")
+                time.sleep(random.uniform(0.1, 1.0))
+
+    def _logprobs(self, choices: tuple[str, ...]) -> dict:
+        if not choices:
+            return {}
+        if tokens := self._first_tokens(choices):
+            ids = sorted({t for group in tokens.values() for t in group})
+            return {"logprobs": True, "extra_body": {"logprob_token_ids": ids, "return_tokens_as_token_ids": True}}
+        return {"logprobs": True, "top_logprobs": TOP}
+
+    def _first_tokens(self, choices: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+        """Token ids by choice from the server's own tokenizer; empty where it has no such address."""
+        if choices not in self.tokens:
+            self.tokens[choices] = self._tokenized(choices)
+        return self.tokens[choices]
+
+    def _tokenized(self, choices: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+        import openai
+
+        root = self.client.with_options(base_url=self.options.base_url.rstrip("/").removesuffix("/v1"))
+
+        def encode(text: str) -> list[int]:
+            body = {"model": self.name, "prompt": text, "add_special_tokens": False}
+            return root.post("/tokenize", cast_to=object, body=body)["tokens"]
+
+        try:
+            return first_tokens(encode, choices)
+        except openai.APIStatusError as e:
+            if e.status_code not in (400, 404, 405, 501):
+                raise
+        except (ValueError, KeyError, TypeError):
+            pass
+        return {}                      # no tokenizer there: probabilities come from the most probable tokens
+
+    def _reply(self, request: Request, reply: Any) -> Reply:
+        answer = reply.choices[0]
+        if answer.message.content is None and answer.message.refusal:
+            return Reply(request.key, error=f"refused: {answer.message.refusal}")
+        usage = reply.usage
+        return Reply(request.key, answer.message.content or "", answer.finish_reason,
+                     usage.prompt_tokens if usage else None, usage.completion_tokens if usage else None,
+                     self._probabilities(request.choices, answer))
+
+    def _probabilities(self, choices: tuple[str, ...], answer: Any) -> dict[str, float] | None:
+        if not choices or not answer.logprobs or not answer.logprobs.content:
+            return None
+        first = answer.logprobs.content[0].top_logprobs
+        if tokens := self._first_tokens(choices):
+            found = {int(t.token.removeprefix("token_id:")): t.logprob for t in first}
+            return choice_probabilities(found, tokens)
+        return probabilities_by_text({t.token: t.logprob for t in first}, choices)
+
+
+def probabilities_by_text(logprobs: dict[str, float], choices: tuple[str, ...]) -> dict[str, float] | None:
+    """Choice -> probability, where the server names tokens by their text. A choice that is not among the
+    most probable tokens counts as 0, which it is to within the least of them; None when none is."""
+    texts = {c: [s for s in spellings(c) if s in logprobs] for c in choices}
+    if not any(texts.values()):
+        return None
+    numbers = {s: i for i, s in enumerate(logprobs)}
+    return choice_probabilities({numbers[s]: p for s, p in logprobs.items()},
+                                {c: [numbers[s] for s in found] for c, found in texts.items()})
+
+
+def data_url(rgb: Any) -> str:
+    """(H, W, 3) uint8 -> PNG as a data URL."""
+    from PIL import Image
+
+    png = io.BytesIO()
+    Image.fromarray(rgb).save(png, "PNG", compress_level=1)
+    return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
+
+
+def open_server(name: str, options: "EngineOptions") -> ServerEngine:
+    """Connect and ask which models there are.
+
+    Raises:
+        InputError: no address, nothing there that speaks this interface, or it has no such model.
+    """
+    try:
+        import openai
+    except ModuleNotFoundError:
+        raise InputError("--engine server needs the package openai: pip install 'adcli[server]'") from None
+    if not options.base_url:
+        raise InputError("--engine server needs --base-url, such as http://localhost:8000/v1")
+    client = openai.OpenAI(base_url=options.base_url, api_key=os.environ.get(options.api_key_env) or "none",
+                           max_retries=options.retries, timeout=options.timeout)
+    try:
+        served = [m.id for m in client.models.list().data]
+    except openai.APIStatusError as e:
+        raise InputError(f"{options.base_url}: {_said(e)} (the key is read from ${options.api_key_env})") from e
+    except openai.APIConnectionError as e:
+        raise InputError(f"{options.base_url}: no server answers there ({e})") from e
+    except (ValueError, AttributeError, TypeError, openai.APIResponseValidationError):
+        raise InputError(f"{options.base_url}: answers, but not as an OpenAI-compatible server does; does the"
+                         " address end in /v1?") from None
+    if name not in served:
+        raise InputError(f"{options.base_url}: has no model {name!r}; it serves {', '.join(served) or 'none'}")
+    return ServerEngine(name, f"server:{name}", options, client, "server")
+
+
+def _said(error: Any) -> str:
+    """Status and the server's own words, in one line."""
+    body = error.body if isinstance(error.body, dict) else {}
+    words = str(body.get("message") or error.message).strip().splitlines() or [""]
+    return f"{error.status_code} {words[0][:200]}"

@@ -1,0 +1,150 @@
+"""vLLM in this process, fed continuously: requests enter as others leave, so that the GPU never waits for a
+batch to end. Data parallel is `--shard`, one engine per GPU; the prefix that prompts share (instruction,
+reference image) is computed once, since vLLM caches prefixes.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from stages.checkpoints import checkpoint_fingerprint
+from stages.errors import InputError
+from stages.vlm.ahead import DecodedAhead
+from stages.vlm.choices import choice_probabilities, first_tokens
+from stages.vlm.engine import Reply, Request, Sampling
+from stages.vlm.models import not_found
+from stages.vlm.pixels import PixelLimits, limits_for
+
+if TYPE_CHECKING:
+    from stages.vlm.factory import EngineOptions
+
+AHEAD = 32                   # requests decoded in advance
+MOST_IMAGES = 8              # per prompt: four references and then some
+PROCESSED_IMAGES_GB = 0.5    # vLLM's cache of processed images, twice: enough for references; its default of
+                             # 4 GB grows with every new image until it is full
+
+
+@dataclass(frozen=True)
+class VllmEngine:
+    """The model is loaded when the first request comes, so that a finished artifact costs nothing."""
+
+    name: str
+    fingerprint: str
+    options: "EngineOptions"
+    caveat: str = ("texts may differ in rare words with the number of prompts that run at once, where sums"
+                   " round differently")
+
+    @cached_property
+    def _llm(self) -> Any:
+        return _load(self.name, self.options)
+
+    @cached_property
+    def _limits(self) -> PixelLimits:
+        from transformers import AutoImageProcessor
+
+        try:
+            processor = AutoImageProcessor.from_pretrained(self.name, revision=self.options.revision or None)
+        except (OSError, ValueError):
+            processor = None             # a text-only model
+        return limits_for(processor, self.options.min_pixels, self.options.max_pixels)
+
+    @property
+    def ran_on(self) -> str:
+        """See Engine."""
+        config = self._llm.llm_engine.vllm_config
+        return f"{config.device_config.device_type} {config.model_config.dtype}"
+
+    def run(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
+        """See Engine.run. At most `max_num_seqs` + AHEAD requests are in the engine and AHEAD decoded."""
+        open_requests: dict[str, Request] = {}
+        room = self.options.max_num_seqs + AHEAD
+        with DecodedAhead(requests, self._limits, self.options.threads, AHEAD) as decoded:
+            while decoded or open_requests:
+                while decoded and len(open_requests) < room and (decoded.ready() or not open_requests):
+                    item = next(decoded)
+                    reply = item if isinstance(item, Reply) else self._add(*item, sampling, open_requests)
+                    if reply:
+                        yield reply
+                if open_requests:
+                    yield from self._finished(open_requests)
+
+    def _add(self, request: Request, images: list, sampling: Sampling,
+             open_requests: dict[str, Request]) -> Reply | None:
+        """Hand one request over; a Reply when vLLM refuses it (too long, too many images)."""
+        from PIL import Image
+        from vllm import SamplingParams
+
+        content = [{"type": "image_pil", "image_pil": Image.fromarray(i)} for i in images]
+        content.append({"type": "text", "text": request.text})
+        ids = sorted({t for tokens in self._tokens(request.choices).values() for t in tokens})
+        parameters = SamplingParams(temperature=sampling.temperature, top_p=sampling.top_p,
+                                    max_tokens=sampling.max_tokens, seed=request.seed,
+                                    logprob_token_ids=ids or None)
+        try:
+            (key,) = self._llm.enqueue_chat([{"role": "user", "content": content}], parameters, use_tqdm=False)
+        except ValueError as e:          # vLLM's own validation errors are among them
+            return Reply(request.key, error=str(e).splitlines()[0])
+        open_requests[key.partition("-")[0]] = request      # outputs bear the number without its suffix
+        return None
+
+    def _tokens(self, choices: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+        if not choices:
+            return {}
+        tokenizer = self._llm.get_tokenizer()
+        return first_tokens(lambda s: tokenizer.encode(s, add_special_tokens=False), choices)
+
+    def _finished(self, open_requests: dict[str, Request]) -> Iterator[Reply]:
+        """One step of the engine; replies of the requests that it finished."""
+        for output in self._llm.llm_engine.step():
+            if not output.finished:
+                continue
+            request, answer = open_requests.pop(output.request_id), output.outputs[0]
+            probabilities = None
+            if request.choices:
+                first = {t: lp.logprob for t, lp in answer.logprobs[0].items()}
+                probabilities = choice_probabilities(first, self._tokens(request.choices))
+            yield Reply(request.key, answer.text, answer.finish_reason, len(output.prompt_token_ids),
+                        len(answer.token_ids), probabilities)
+
+
+def open_vllm(name: str, options: "EngineOptions") -> VllmEngine:
+    """An engine for a local directory or hub id; the model itself is loaded later.
+
+    Raises:
+        InputError: vLLM is not installed, or there is no such model.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("vllm") is None:
+        raise InputError("--engine vllm needs vLLM: pip install 'adcli[vllm]' (or use --engine transformers)")
+    from stages.torch_setup import prepare_torch
+
+    prepare_torch()
+    try:
+        return VllmEngine(name, checkpoint_fingerprint(name, options.revision), options)
+    except (OSError, ValueError, KeyError) as e:
+        raise InputError(not_found(name, e)) from e
+
+
+def _load(name: str, options: "EngineOptions") -> Any:
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")      # the progress of this stage says enough
+    from vllm import LLM
+
+    more: dict[str, Any] = {}
+    if options.max_model_len:
+        more["max_model_len"] = options.max_model_len
+    if options.quantization:
+        more["quantization"] = options.quantization
+    if options.min_pixels or options.max_pixels:
+        size = {"shortest_edge": options.min_pixels, "longest_edge": options.max_pixels}
+        more["mm_processor_kwargs"] = {"size": {k: v for k, v in size.items() if v}}
+    try:
+        return LLM(model=name, revision=options.revision or None, dtype=options.dtype,
+                   tensor_parallel_size=options.tensor_parallel, max_num_seqs=options.max_num_seqs,
+                   gpu_memory_utilization=options.gpu_memory, limit_mm_per_prompt={"image": MOST_IMAGES},
+                   mm_processor_cache_gb=PROCESSED_IMAGES_GB, enable_prefix_caching=True,
+                   trust_remote_code=False, disable_log_stats=True, **more)
+    except (ValueError, OSError, RuntimeError) as e:
+        raise InputError(f"vLLM cannot load {name}: {str(e).strip().splitlines()[0][:300]}") from e
