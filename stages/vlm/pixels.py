@@ -47,10 +47,19 @@ def fitted_size(height: int, width: int, limits: PixelLimits) -> tuple[int, int]
 
 
 def fit(rgb: np.ndarray, limits: PixelLimits) -> np.ndarray:
-    """(H, W, 3) uint8 -> the same at its fitted size (bicubic); unchanged when it fits already."""
-    from PIL import Image
-
+    """(H, W, 3) uint8 -> the same at its fitted size; unchanged when it fits already. Bicubic: where the
+    rule is that of a model's processor, by the very operation that the processor would use, so that the
+    model sees the same pixels whoever resizes."""
     height, width = fitted_size(*rgb.shape[:2], limits)
     if (height, width) == rgb.shape[:2]:
         return rgb
+    if limits.multiple > 1:
+        import torch
+        from torchvision.transforms.v2 import InterpolationMode
+        from torchvision.transforms.v2.functional import resize
+
+        planes = torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
+        return resize(planes, [height, width], InterpolationMode.BICUBIC, antialias=True).permute(1, 2, 0).numpy()
+    from PIL import Image
+
     return np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC))

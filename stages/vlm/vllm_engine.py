@@ -15,6 +15,7 @@ from stages.vlm.ahead import DecodedAhead
 from stages.vlm.choices import choice_probabilities, first_tokens
 from stages.vlm.engine import Reply, Request, Sampling
 from stages.vlm.models import not_found
+from stages.vlm.orphans import descendants, end_with_this_process
 from stages.vlm.pixels import PixelLimits, limits_for
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class VllmEngine:
         """Hand one request over; a Reply when vLLM refuses it (too long, too many images)."""
         from PIL import Image
         from vllm import SamplingParams
+        from vllm.exceptions import VLLMValidationError
 
         content = [{"type": "image_pil", "image_pil": Image.fromarray(i)} for i in images]
         content.append({"type": "text", "text": request.text})
@@ -84,7 +86,7 @@ class VllmEngine:
                                     logprob_token_ids=ids or None)
         try:
             (key,) = self._llm.enqueue_chat([{"role": "user", "content": content}], parameters, use_tqdm=False)
-        except ValueError as e:          # vLLM's own validation errors are among them
+        except (ValueError, VLLMValidationError) as e:
             return Reply(request.key, error=str(e).splitlines()[0])
         open_requests[key.partition("-")[0]] = request      # outputs bear the number without its suffix
         return None
@@ -131,6 +133,7 @@ def open_vllm(name: str, options: "EngineOptions") -> VllmEngine:
 def _load(name: str, options: "EngineOptions") -> Any:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")      # the progress of this stage says enough
     from vllm import LLM
+    from vllm.platforms import current_platform
 
     more: dict[str, Any] = {}
     if options.max_model_len:
@@ -140,11 +143,16 @@ def _load(name: str, options: "EngineOptions") -> Any:
     if options.min_pixels or options.max_pixels:
         size = {"shortest_edge": options.min_pixels, "longest_edge": options.max_pixels}
         more["mm_processor_kwargs"] = {"size": {k: v for k, v in size.items() if v}}
+    before = descendants(os.getpid())
     try:
-        return LLM(model=name, revision=options.revision or None, dtype=options.dtype,
-                   tensor_parallel_size=options.tensor_parallel, max_num_seqs=options.max_num_seqs,
-                   gpu_memory_utilization=options.gpu_memory, limit_mm_per_prompt={"image": MOST_IMAGES},
-                   mm_processor_cache_gb=PROCESSED_IMAGES_GB, enable_prefix_caching=True,
-                   trust_remote_code=False, disable_log_stats=True, **more)
+        llm = LLM(model=name, revision=options.revision or None, dtype=options.dtype,
+                  tensor_parallel_size=options.tensor_parallel, max_num_seqs=options.max_num_seqs,
+                  gpu_memory_utilization=options.gpu_memory, limit_mm_per_prompt={"image": MOST_IMAGES},
+                  mm_processor_cache_gb=PROCESSED_IMAGES_GB, enable_prefix_caching=True,
+                  trust_remote_code=False, disable_log_stats=True,
+                  enforce_eager=current_platform.is_cpu(),      # compiling for a CPU costs more than it brings
+                  **more)
     except (ValueError, OSError, RuntimeError) as e:
         raise InputError(f"vLLM cannot load {name}: {str(e).strip().splitlines()[0][:300]}") from e
+    end_with_this_process(descendants(os.getpid()) - before)
+    return llm
