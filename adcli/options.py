@@ -21,7 +21,8 @@ def command(app: typer.Typer, name: str, config_class: type, run: Callable,
 
     run: the stage; takes (config, options) and returns a Summary. doc: the help text, with one
     example that works as it stands.
-    row_wise=False leaves out the options that only stages with rows take.
+    row_wise=False leaves out the options that only stages with rows take. A class with `presets` (name ->
+    values of its fields) also gets --preset: other defaults, so that what is given beside it wins.
     """
     shared = fields(RunOptions)
     if not row_wise:
@@ -29,6 +30,7 @@ def command(app: typer.Typer, name: str, config_class: type, run: Callable,
 
     def body(**values: Any) -> None:
         common = {f.name: values.pop(f.name) for f in shared}
+        values.pop("preset", None)
         options = RunOptions(**common)
         with one_line_errors(options.debug):
             summary = run(config_class(**values), options)
@@ -39,6 +41,8 @@ def command(app: typer.Typer, name: str, config_class: type, run: Callable,
     own = sorted(fields(config_class), key=lambda f: f.name not in config_class.__annotations__)
     parameters = [_parameter(f, get_type_hints(config_class)) for f in own]      # inherited ones come last
     parameters += [_parameter(f, get_type_hints(RunOptions)) for f in shared]
+    if presets := getattr(config_class, "presets", None):
+        parameters.append(_preset(presets))
     body.__signature__ = inspect.Signature(parameters)
     body.__annotations__ = {p.name: p.annotation for p in parameters}
     kept = doc.replace("Example: ", "\b\nExample: ")      # lines as written, so that they can be copied
@@ -55,6 +59,20 @@ def _parameter(field: Field, hints: dict[str, Any]) -> inspect.Parameter:
         info = make(help=text, show_default=default not in (inspect.Parameter.empty, None, ""))
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default,
                              annotation=Annotated[hints[field.name], info])
+
+
+def _preset(presets: dict[str, dict[str, Any]]) -> inspect.Parameter:
+    def use(context: typer.Context, value: str) -> str:
+        if value and value not in presets:
+            raise typer.BadParameter(f"{value!r} is none of {', '.join(presets)}")
+        context.default_map = presets.get(value)
+        return value
+
+    said = "; ".join(f"{name}: " + " ".join(f"--{k.replace('_', '-')} {v}" for k, v in values.items())
+                     for name, values in presets.items())
+    info = typer.Option(help=f"options to start from, those given beside it win ({said})", callback=use, is_eager=True,
+                        show_default=False)
+    return inspect.Parameter("preset", inspect.Parameter.KEYWORD_ONLY, default="", annotation=Annotated[str, info])
 
 
 class one_line_errors:

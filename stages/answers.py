@@ -4,34 +4,34 @@ import re
 
 STRICT, FALLBACK, REFUSED, UNPARSABLE = "strict", "fallback", "refused", "unparsable"
 
-_TROUBLE = r"(?:anomal\w+|defect\w*|damage\w*|flaw\w*|abnormal\w*|irregularit\w+|difference\w*)"
-_NEGATION = r"(?:no|not|n't|without|free of|free from|neither|nor|none|lacks?)\b"
-_DENIES = re.compile(rf"\b{_NEGATION}[^.;]*\b{_TROUBLE}|n't\b[^.;]*\b{_TROUBLE}", re.IGNORECASE)
-_AFFIRMS = re.compile(rf"\b(?:has|have|is|are|there's|shows?|contains?|exhibits?|see|appears?)\b[^.;]*\b{_TROUBLE}",
+_WORD = r"(yes|no)\b(?!\W*(?:and|or|/)?\W*(?:yes|no)\b)"          # not the `yes` of `yes or no`
+_FIRST = re.compile(rf"\W*{_WORD}(?! (?:doubt|question|wonder)\b)", re.IGNORECASE)
+_SAID = re.compile(rf"\b(?:answer|reply|verdict)\W{{0,3}}(?:is\W{{0,3}})?{_WORD}", re.IGNORECASE)
+_TROUBLE = r"\b(?:anomal\w+|defect\w*|damage\w*|flaw\w*|abnormal\w*|irregularit\w+)"
+_NOT = r"(?:\b(?:no|not|without|free of|free from|neither|nor|none|lacks?)\b|n't\b)"
+_DENIES = re.compile(rf"{_NOT}.*(?:{_TROUBLE}|\bdifference)", re.IGNORECASE)
+_AFFIRMS = re.compile(rf"(?:\b(?:has|have|is|are|shows?|contains?|exhibits?|see|appears?)|there's)\b.*{_TROUBLE}",
                       re.IGNORECASE)
-_SAID = re.compile(r"\b(?:answer|reply|verdict)\W{0,3}(?:is\W{0,3})?(yes|no)\b", re.IGNORECASE)
+# Clauses that decide nothing: doubts, and what is said of the reference image.
+_IDLE = re.compile(r"\b(?:whether|if|unclear|not (?:clear|sure|certain)|cannot|can't|may|might|could|perhaps|"
+                   r"possibl\w+|difficult|hard) |^\W*(?:in )?the (?:first|reference) ", re.IGNORECASE)
+_CLAUSES = re.compile(r"(?<=[.!?;])\s+|\n+|;|\b(?:but|however|although|while|whereas)\b", re.IGNORECASE)
 _REFUSES = re.compile(r"\b(?:i'm sorry|i am sorry|i cannot|i can't|unable to|i am not able)\b", re.IGNORECASE)
 
 
 def yes_or_no(text: str) -> tuple[bool | None, str]:
     """(True for yes, False for no, None; how it was found).
 
-    strict: the first word, case and punctuation aside. fallback: `answer: yes`, or sentences about an
-    anomaly that all say the same. Sentences that contradict each other are unparsable; so is everything
+    strict: the first word, case and punctuation aside. fallback: `answer: yes`, or clauses about an
+    anomaly that all say the same. Clauses that contradict each other are unparsable; so is everything
     else, but for refusals, which are named as such.
     """
-    first = re.match(r"\W*(\w+)", text)
-    if first and first[1].lower() in ("yes", "no"):
+    text = text.replace("’", "'")
+    if first := _FIRST.match(text):
         return first[1].lower() == "yes", STRICT
-    said = {m.lower() for m in _SAID.findall(text)}
-    if len(said) == 1:
-        return said == {"yes"}, FALLBACK
-    found = set()
-    for sentence in re.split(r"(?<=[.!?;])\s+|\n+", text):
-        if _DENIES.search(sentence):
-            found.add(False)
-        elif _AFFIRMS.search(sentence):
-            found.add(True)
-    if not said and len(found) == 1:
+    said = {m.lower() == "yes" for m in _SAID.findall(text)}
+    found = said or {not _DENIES.search(c) for c in _CLAUSES.split(text)
+                     if not _IDLE.search(c) and (_DENIES.search(c) or _AFFIRMS.search(c))}
+    if len(found) == 1:
         return found.pop(), FALLBACK
     return None, REFUSED if _REFUSES.search(text) and not found else UNPARSABLE

@@ -40,11 +40,11 @@ def run(config: CaptionConfig, options: RunOptions) -> Summary:
     images = {image.image_id: image for image in manifest.images}
     engine = make_engine(config.vlm, config)
     texts = {p.id: p.fingerprint for p in prompts.values()}
+    inputs = {"manifest": manifest.fingerprint, "image files": files_fingerprint(manifest.images)}
     spec = Spec("caption", {
         "vlm": config.vlm, "weights": engine.fingerprint, "prompts": texts, "samples": config.samples,
         "temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens,
-    } | engine_parameters(config.vlm, config), {"manifest": manifest.fingerprint, "image files": files_fingerprint(manifest.images)},
-        config.seed, {"caveat": engine.caveat})
+    } | engine_parameters(config.vlm, config), inputs, config.seed, {"caveat": engine.caveat})
     keys = [(i, prompts[i].id, s) for i in images for s in range(config.samples)]
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
     with Artifact(config.out, CAPTIONS, spec, keys, options) as artifact:

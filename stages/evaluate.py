@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ from stages.artifacts.files import write_atomically
 from stages.artifacts.reader import fingerprint, read_provenance, read_table
 from stages.artifacts.tables import METRICS, SCORES
 from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.datasets.augment import split_condition
 from stages.datasets.manifest import Image, Task, read_manifest
 from stages.errors import InputError
-from stages.metrics.image import Value, accuracy, curve_metrics, train_thresholds
+from stages.metrics.image import CURVES, Value, accuracy, curve_metrics, train_thresholds
 from stages.settings import RunOptions, argument, option
 
 MEAN = "mean"       # the category of rows that average over categories
@@ -33,38 +35,64 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class Scored:
-    """A manifest row with its row of scores."""
+    """A manifest row with its row of scores; near: its nearest neighbour's or reference's manifest row."""
 
     image: Image
     row: dict
+    near: Image | None = None
 
     @property
     def score(self) -> float | None:
         return self.row["score"]
 
+    @property
+    def has_score(self) -> bool:
+        return self.score is not None and bool(np.isfinite(self.score))
+
 
 @dataclass(frozen=True)
 class TaskScores:
-    """All images of one task by one method. failed_rows: rows without a score; unscored: test images
-    without a row."""
+    """All rows of one task by one method. unscored: test images without a row."""
 
     dataset: str
     category: str
     condition: str | None
     method: str
-    test: tuple[Scored, ...]
-    train: tuple[Scored, ...]
-    failed_rows: int
+    rows: tuple[Scored, ...]
     unscored: int
+
+    @cached_property
+    def test(self) -> tuple[Scored, ...]:
+        """Test images with a score."""
+        return tuple(s for s in self.rows if s.image.split == "test" and s.has_score)
+
+    @cached_property
+    def train(self) -> tuple[Scored, ...]:
+        """Training images with a score."""
+        return tuple(s for s in self.rows if s.image.split == "train" and s.has_score)
+
+    @cached_property
+    def decided(self) -> tuple[Scored, ...]:
+        """Test images with a yes or no of the method's own, also where it gives no score."""
+        return tuple(s for s in self.rows if s.image.split == "test" and s.row["prediction"] is not None)
 
     @property
     def failed(self) -> int:
-        """Images that are missing from the metrics."""
-        return self.failed_rows + self.unscored
+        """Images that are missing from the metrics: rows with neither score nor decision, and no row."""
+        return sum(not s.has_score and s.row["prediction"] is None for s in self.rows) + self.unscored
 
-    @property
+    @cached_property
     def thresholds(self) -> dict[str, float]:
         return train_thresholds(np.array([s.score for s in self.train if s.image.label != 1]))
+
+    def decisions(self, rule: str) -> list[tuple[Scored, bool]]:
+        """(labelled test image, whether it is called anomalous) by `own` or by one of `thresholds`; empty
+        where the method has no such rule."""
+        if rule == "own":
+            called = [(s, s.row["prediction"] == 1) for s in self.decided]
+        else:
+            called = [(s, s.score > self.thresholds[rule]) for s in self.test if rule in self.thresholds]
+        return [(s, c) for s, c in called if s.image.label is not None]
 
 
 def run(config: EvaluateConfig, options: RunOptions) -> Summary:
@@ -96,20 +124,25 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
 
 
 def _publish(tasks: list[TaskScores], rows: list[dict], config: EvaluateConfig, options: RunOptions) -> None:
-    from stages.report import figures, tables
+    from stages.report import figures, grid, tables
+    from stages.report.mask_area import area_bins
 
     grids = tables.all_tables(tasks, rows, config.resamples, config.seed)
     if not (options.quiet or options.json):
-        print(tables.as_text(grids[0]))
+        print("\n\n".join(grid.as_text(g) for g in grids if g.printed))
+    if not (config.tables or config.report):
+        return
+    bins = area_bins(tasks, rows)
+    pictures = {"figure5": figures.sensitivity(rows), "figure7": figures.mask_area(bins)}
     if config.tables:
-        tables.write(grids, config.tables)
-        figure = figures.sensitivity(rows)
-        if figure:
-            write_atomically(config.tables / "figure5.png", lambda f: f.write(figure))
+        grid.write([*grids, *tables.mask_area(bins)], config.tables)
+        for name, png in pictures.items():
+            if png:
+                write_atomically(config.tables / f"{name}.png", lambda f, png=png: f.write(png))
     if config.report:
         from stages.report.html import write_report
 
-        write_report(config.report, tasks, rows, grids, read_provenance(config.scores))
+        write_report(config.report, tasks, rows, grids, pictures, read_provenance(config.scores))
 
 
 def collect(rows: list[dict], images: tuple[Image, ...], path: Path) -> list[TaskScores]:
@@ -123,23 +156,20 @@ def collect(rows: list[dict], images: tuple[Image, ...], path: Path) -> list[Tas
     for row in rows:
         if row["image_id"] in known:
             image = known[row["image_id"]]
-            groups[*image.task, row["method"]].append(Scored(image, row))
+            near = known.get(row["neighbours"][0]["image_id"]) if row["neighbours"] else None
+            groups[*image.task, row["method"]].append(Scored(image, row, near))
     if not groups:
         raise InputError(f"{path}: none of its images is in the manifest")
     tasks = []
     for (dataset, category, condition, method), members in groups.items():
-        good = [s for s in members if s.score is not None and np.isfinite(s.score)]
         unscored = len(test_images[dataset, category, condition] - {s.image.image_id for s in members})
-        tasks.append(TaskScores(
-            dataset, category, condition, method,
-            tuple(s for s in good if s.image.split == "test"),
-            tuple(s for s in good if s.image.split == "train"), len(members) - len(good), unscored))
+        tasks.append(TaskScores(dataset, category, condition, method, tuple(members), unscored))
     return sorted(tasks, key=lambda t: (t.dataset, t.method, t.category, t.condition or ""))
 
 
 def metric_rows(tasks: list[TaskScores], resamples: int, seed: int) -> list[dict]:
     """Rows of METRICS: per task; `mean` over categories per condition; mean and standard deviation
-    (population, as the paper's) over conditions."""
+    (population, as VID-AD's) over capture conditions, augmented ones apart."""
     rows = [row for task in tasks for row in _task_rows(task, resamples, seed)]
     return rows + _mean_rows(rows)
 
@@ -155,16 +185,18 @@ def _task_rows(task: TaskScores, resamples: int, seed: int) -> list[dict]:
     labelled = [s for s in task.test if s.image.label is not None]
     scores = np.array([s.score for s in labelled], float)
     labels = np.array([s.image.label for s in labelled], int)
-    if task.test and not labelled:
-        none = Value(None, len(task.test), 0, reason="no labels")
-        return [_row(task, metric, none) for metric in ("auroc", "ap", "f1_max")]
-    rows = [_row(task, m, v) for m, v in curve_metrics(scores, labels, resamples, seed).items()]
-    for name, threshold in task.thresholds.items():
-        rows.append(_row(task, f"accuracy@{name}", accuracy(scores > threshold, labels, resamples, seed)))
-    own = np.array([s.row["prediction"] is not None for s in labelled], bool)
-    if own.any():
-        said = np.array([s.row["prediction"] == 1 for s in labelled], bool)
-        rows.append(_row(task, "accuracy@own", accuracy(said[own], labels[own], resamples, seed)))
+    if (task.test or task.decided) and not labelled:
+        seen = task.test or task.decided
+        said = [s.image.label for s in seen if s.image.label is not None]
+        none = Value(None, len(seen), sum(said), reason="yes or no, no score" if said else "no labels")
+        rows = [_row(task, metric, none) for metric in CURVES]
+    else:
+        rows = [_row(task, m, v) for m, v in curve_metrics(scores, labels, resamples, seed).items()]
+    for rule in ("own", *task.thresholds):
+        if called := task.decisions(rule):
+            value = accuracy(np.array([c for _, c in called]), np.array([s.image.label for s, _ in called]),
+                             resamples, seed)
+            rows.append(_row(task, f"accuracy@{rule}", value))
     defects = sorted({s.image.defect for s in labelled if s.image.defect})
     for defect in defects if len(defects) > 1 else ():
         keep = np.array([s.image.defect == defect or s.image.label == 0 for s in labelled])
@@ -178,9 +210,10 @@ def _mean_rows(rows: list[dict]) -> list[dict]:
     by_condition: dict[tuple, list[dict]] = defaultdict(list)
     by_category: dict[tuple, list[dict]] = defaultdict(list)
     for r in rows:
-        if r["metric"] in ("auroc", "ap", "f1_max") and r["value"] is not None:
+        if (r["metric"] in CURVES or r["metric"].startswith("accuracy@")) and r["value"] is not None:
             by_condition[r["dataset"], r["method"], r["metric"], r["condition"]].append(r)
-            by_category[r["dataset"], r["method"], r["metric"], r["category"]].append(r)
+            if r["condition"] is not None and not split_condition(r["condition"])[1]:
+                by_category[r["dataset"], r["method"], r["metric"], r["category"]].append(r)
     for (dataset, method, metric, condition), group in by_condition.items():
         if len({r["category"] for r in group}) > 1:
             means.append(_mean_row(dataset, MEAN, condition, method, metric, group, np.mean))
@@ -190,7 +223,7 @@ def _mean_rows(rows: list[dict]) -> list[dict]:
             means.append(_mean_row(dataset, category, None, method, f"{metric}_std", group, np.std))
     over = defaultdict(list)
     for r in means:
-        if r["category"] == MEAN and r["condition"] is not None:
+        if r["category"] == MEAN and r["condition"] is not None and not split_condition(r["condition"])[1]:
             over[r["dataset"], r["method"], r["metric"]].append(r)
     for (dataset, method, metric), group in over.items():
         if len(group) > 1:

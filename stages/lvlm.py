@@ -7,8 +7,9 @@ that an AUROC exists.
 """
 
 from collections import Counter
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from stages.answers import yes_or_no
 from stages.artifacts.tables import SCORES
@@ -26,15 +27,15 @@ from stages.vlm.scene.form import number
 MOST_SHOTS = 4
 PROMPTS = ("specific", "generic", "description")
 CHOICES = ("yes", "no")
-PRESETS = {     # appendix A.1
-    "paper": {"vlm": "qwen2-vl-72b-awq", "engine": "vllm", "tensor_parallel": 2, "max_num_seqs": 5,
-              "max_model_len": 7000, "min_pixels": 768 * 28 * 28, "max_pixels": 1024 * 28 * 28,
-              "temperature": 0.3, "max_tokens": 1024},
-}
 
 
 @dataclass(frozen=True, kw_only=True)
 class LvlmConfig(EngineOptions):
+    presets: ClassVar = {           # appendix A.1
+        "paper": {"vlm": "qwen2-vl-72b-awq", "engine": "vllm", "tensor_parallel": 2, "max_num_seqs": 5,
+                  "max_model_len": 7000, "min_pixels": 768 * 28 * 28, "max_pixels": 1024 * 28 * 28,
+                  "temperature": 0.3, "max_tokens": 1024},
+    }
     manifest: Path = argument("the images: manifest artifact, a folder of them, or a Parquet file")
     out: Path = option("where the scores go")
     method: str = option("lvlm", "lvlm")
@@ -45,8 +46,6 @@ class LvlmConfig(EngineOptions):
                          " description (of the object; for --shots 0)", "specific")
     splits: str = option("images to ask about, comma-separated: test, train, val; thresholds need train",
                          "test")
-    preset: str = option("paper: model and settings of the paper's appendix A.1; options given beside it"
-                         " win", "")
     temperature: float = option("0 is greedy", 0.0)
     top_p: float = option("nucleus mass", 1.0)
     max_tokens: int = option("longest answer, tokens", 512)
@@ -61,7 +60,7 @@ def run(config: LvlmConfig, options: RunOptions) -> Summary:
     Raises:
         InputError: unknown option values, or no image in the chosen splits.
     """
-    config = _checked(with_preset(config))
+    _check(config)
     manifest = read_manifest(config.manifest, config.root)
     method = method_name(config)
     images = {i.image_id: i for i in manifest.images if i.split in config.splits.split(",")}
@@ -78,12 +77,12 @@ def run(config: LvlmConfig, options: RunOptions) -> Summary:
                 config.seed, {"caveat": engine.caveat})
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
     with Artifact(config.out, SCORES, spec, [(i, method) for i in images], options) as artifact:
-        requests, failed = _requests(artifact.pending, manifest, prompts, config)
+        requests, shown, failed = _requests(artifact.pending, manifest, prompts, config)
         for key, error in failed.items():
             artifact.write({"image_id": key[0], "method": method, "error": error}, tried=False)
         parsed: Counter = Counter()
         for reply in engine.run(requests, sampling) if requests else ():
-            columns = row(reply)
+            columns = row(reply, shown[reply.key])
             parsed[columns.get("parsed") or "failed"] += 1
             artifact.write(columns)
             artifact.ran_on = engine.ran_on
@@ -92,17 +91,7 @@ def run(config: LvlmConfig, options: RunOptions) -> Summary:
     return artifact.summary
 
 
-def with_preset(config: LvlmConfig) -> LvlmConfig:
-    """The preset's values wherever the option was left at its default."""
-    if not config.preset:
-        return config
-    if config.preset not in PRESETS:
-        raise InputError(f"--preset {config.preset}: expected {', '.join(PRESETS)}")
-    defaults = {f.name: f.default for f in fields(config)}
-    return replace(config, **{k: v for k, v in PRESETS[config.preset].items() if getattr(config, k) == defaults[k]})
-
-
-def _checked(config: LvlmConfig) -> LvlmConfig:
+def _check(config: LvlmConfig) -> None:
     if not 0 <= config.shots <= MOST_SHOTS:
         raise InputError(f"--shots {config.shots}: expected 0 to {MOST_SHOTS}")
     if config.prompt not in PROMPTS:
@@ -111,7 +100,6 @@ def _checked(config: LvlmConfig) -> LvlmConfig:
         raise InputError(f"--splits {sorted(other)[0]}: expected train, val, test, comma-separated")
     if config.vlm == "scene" and config.shots != 1:
         raise InputError("--vlm scene compares an image with one reference: --shots 1")
-    return config
 
 
 def method_name(config: LvlmConfig) -> str:
@@ -138,9 +126,9 @@ def question(image: Image, shots: int, kind: str) -> str:
 
 
 def _requests(keys: list[tuple], manifest: Manifest, prompts: dict[str, str],
-              config: LvlmConfig) -> tuple[list[Request], dict[tuple, str]]:
-    """Requests, references first, and why there is none for the other keys."""
-    requests, failed = [], {}
+              config: LvlmConfig) -> tuple[list[Request], dict[tuple, list[str]], dict[tuple, str]]:
+    """Requests, reference images before the test image; the references' ids; why the other keys have none."""
+    requests, shown, failed = [], {}, {}
     tasks = by_task(manifest.images)
     images = {i.image_id: i for i in manifest.images}
     for key in keys:
@@ -155,14 +143,16 @@ def _requests(keys: list[tuple], manifest: Manifest, prompts: dict[str, str],
             failed[key] = image.error or (f"{where} has {len(references)} normal training images to compare"
                                           f" with, --shots asks for {config.shots}")
             continue
+        shown[key] = [r.image_id for r in references]
         files = (*(r.file for r in references), image.file)
         requests.append(Request(key, prompts[key[0]], files, row_seed(config.seed, *key), CHOICES))
-    return requests, failed
+    return requests, shown, failed
 
 
-def row(reply: Reply) -> dict:
-    """A row of SCORES from a reply."""
-    columns = {"image_id": reply.key[0], "method": reply.key[1], "response": reply.text}
+def row(reply: Reply, shown: list[str]) -> dict:
+    """A row of SCORES from a reply; shown: image_ids of the reference images."""
+    columns = {"image_id": reply.key[0], "method": reply.key[1], "response": reply.text,
+               "neighbours": [{"image_id": i} for i in shown] or None}
     if reply.error:
         return columns | {"error": reply.error}
     yes, how = yes_or_no(reply.text)

@@ -159,7 +159,8 @@ def test_a_folder_without_labels_gets_captions_scores_and_a_ranking(photos):
     stage("rewrite-negatives", photos / "c", "--manifest", m, "--out", photos / "n")
     stage("train-encoder", photos / "n", "--manifest", m, "--out", photos / "enc", "--encoder", encoder,
           "--epochs", 1)
-    stage("score", m, "--method", "text-knn", "--captions", photos / "c", "--encoders", photos / "enc", "--out", photos / "s")
+    stage("score", m, "--method", "text-knn", "--captions", photos / "c", "--encoders", photos / "enc",
+          "--out", photos / "s")
     stage("evaluate", photos / "s", "--manifest", m, "--out", photos / "e", "--report", photos / "r.html")
     assert "most anomalous first" in (photos / "r.html").read_text()
 

@@ -18,7 +18,7 @@ from stages.artifacts.tables import MANIFEST, METRICS, SCORES
 from stages.errors import InputError
 from stages.evaluate import EvaluateConfig, run
 from stages.metrics.image import accuracy, curve_metrics, train_thresholds
-from stages.report.tables import published
+from stages.report.grid import published
 from stages.settings import RunOptions
 
 QUIET = RunOptions(quiet=True)

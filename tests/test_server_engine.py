@@ -172,7 +172,8 @@ def test_an_address_that_answers_html_or_nothing_or_another_model():
     page = ThreadingHTTPServer(("127.0.0.1", 0), Page)
     threading.Thread(target=page.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{page.server_address[1]}"
-    for url, said in ((address, "not as an OpenAI-compatible server does"), ("http://127.0.0.1:9", "no server answers")):
+    for url, said in ((address, "not as an OpenAI-compatible server does"),
+                      ("http://127.0.0.1:9", "no server answers")):
         with pytest.raises(InputError, match=said) as e:
             make_engine("tiny", EngineOptions(engine="server", base_url=url, retries=0))
         assert url in str(e.value) and "\n" not in str(e.value)

@@ -41,8 +41,8 @@ def pictures(tmp_path_factory):
 @pytest.fixture(scope="module")
 def requests(pictures):
     """64 questions about two images each, the first of them the same in all: a reference image."""
-    return [Request((n,), "Is there any anomaly? " + "please " * (n % 5), (pictures / "00.png", pictures / f"{n + 1:02d}.png"),
-                    seed=n, choices=("yes", "no")) for n in range(64)]
+    return [Request((n,), "Is there any anomaly? " + "please " * (n % 5),
+                    (pictures / "00.png", pictures / f"{n + 1:02d}.png"), n, ("yes", "no")) for n in range(64)]
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +100,8 @@ def test_a_rows_seed_decides_its_text(vllm_engine, requests):
 
 def test_what_does_not_fit_is_a_row(vllm_engine, requests, tmp_path):
     (tmp_path / "bad.png").write_text("no image")
-    bad = [Request(("long",), "image " * 2000, requests[0].images), Request(("unreadable",), "x", (tmp_path / "bad.png",)),
-           Request(("many",), "x", requests[0].images * 20)]
+    bad = [Request(("long",), "image " * 2000, requests[0].images),
+           Request(("unreadable",), "x", (tmp_path / "bad.png",)), Request(("many",), "x", requests[0].images * 20)]
     replies = {r.key[0]: r for r in vllm_engine.run([bad[0], requests[0], *bad[1:]], Sampling(max_tokens=4))}
     assert "maximum context length" in replies["long"].error and replies[0].error is None
     assert "cannot be decoded" in replies["unreadable"].error

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stages.datasets.vidad import CONDITIONS, SCENARIOS
-from stages.report.tables import NAMES
+from stages.report.mask_area import Bin, correlation
+from stages.report.tables import NAMES, condition_name
 
 if TYPE_CHECKING:
     from stages.evaluate import TaskScores
@@ -40,7 +41,8 @@ def sensitivity(rows: list[dict]) -> bytes | None:
     diamond. None when no category has two conditions."""
     values: dict[str, dict[str, float]] = {}
     for r in rows:
-        if r["metric"] == "auroc" and r["condition"] and r["category"] != "mean" and r["value"] is not None:
+        of_task = r["condition"] in CONDITIONS and r["category"] != "mean"
+        if of_task and r["metric"] == "auroc" and r["value"] is not None:
             values.setdefault(r["category"], {})[r["condition"]] = r["value"]
     values = {c: v for c, v in values.items() if len(v) > 1}
     if not values:
@@ -86,7 +88,37 @@ def histograms(tasks: "list[TaskScores]") -> bytes | None:
                 ax.hist(part, bins, color=colour, alpha=0.65)
         if "train-q90" in task.thresholds:
             ax.axvline(task.thresholds["train-q90"], color="black", lw=1, ls="--")
-        ax.set_title(NAMES.get(task.condition, task.condition) if task.condition else task.category, fontsize=9)
+        ax.set_title(condition_name(task.condition, task.category), fontsize=9)
         ax.tick_params(labelsize=7)
     axes[0][0].set_ylabel("images")
+    return _png(figure)
+
+
+def mask_area(bins: list[Bin]) -> bytes | None:
+    """The LVLM paper's Figure 7: accuracy of each bin of anomalous images against its mean mask area (log
+    axis), one panel per method, with the correlation over all bins of the method."""
+    methods = list(dict.fromkeys(b.method for b in bins))
+    if not methods:
+        return None
+    plt = _pyplot()
+    columns = min(len(methods), 3)
+    rows = -(-len(methods) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4.2 * columns + 0.6, 2.9 * rows), squeeze=False, sharex=True,
+                                sharey=True, layout="constrained")
+    datasets = list(dict.fromkeys(b.dataset for b in bins))
+    for ax, method in zip(axes.flat, methods, strict=False):
+        of_method = [b for b in bins if b.method == method]
+        for i, dataset in enumerate(datasets):
+            found = [b for b in of_method if b.dataset == dataset]
+            ax.plot([b.percent for b in found], [100 * b.accuracy for b in found], "o", ms=5, alpha=0.8,
+                    color=list(MARKS.values())[i % len(MARKS)], label=dataset)
+        r = correlation(of_method)
+        ax.set_title(method + (f"\nr = {r:.2f} over {len(of_method)} bins" if r is not None else ""), fontsize=9)
+        ax.set_xscale("log")
+        ax.set_ylim(-3, 103)
+    for ax in list(axes.flat)[len(methods):]:
+        ax.axis("off")
+    figure.supxlabel("mean mask area, % of the picture", fontsize=9)
+    figure.supylabel("called anomalous, %", fontsize=9)
+    axes[0][0].legend(frameon=False, fontsize=8)
     return _png(figure)

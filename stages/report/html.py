@@ -13,7 +13,8 @@ from stages.artifacts.files import make_folder, write_atomically
 from stages.errors import ImageError
 from stages.images import load_rgb
 from stages.report import figures
-from stages.report.tables import NAMES, SYNTHETIC, Grid
+from stages.report.grid import Grid
+from stages.report.tables import SYNTHETIC, condition_name
 from stages.wording import differing_places
 
 if TYPE_CHECKING:
@@ -26,29 +27,36 @@ RANKED = 24          # cards of a ranking without labels
 
 @dataclass(frozen=True)
 class Card:
-    """One image of the report. caption, neighbour: (word, differs) in order."""
+    """One image of the report. caption, neighbour: (word, differs) in order; reference: the picture of the
+    reference image that the model was shown; answered: the text is an answer, not a description."""
 
     picture: str | None
+    reference: str | None
     problem: str | None
     title: str
-    score: float
+    score: str
     truth: str
+    answered: bool
     caption: tuple[tuple[str, bool], ...]
     neighbour: tuple[tuple[str, bool], ...]
 
 
 @dataclass(frozen=True)
 class Section:
-    """One category: its histograms and groups of cards."""
+    """One category by one method: its histograms and groups of cards."""
 
+    method: str
     title: str
     histogram: str | None
     groups: tuple[tuple[str, tuple[Card, ...]], ...]
 
 
 def write_report(path: Path, tasks: "list[TaskScores]", rows: list[dict], grids: list[Grid],
-                 provenance: list[dict]) -> None:
-    """Render and write the page. Pictures that cannot be read are named as such on their card."""
+                 pictures: dict[str, bytes | None], provenance: list[dict]) -> None:
+    """Render and write the page. Pictures that cannot be read are named as such on their card.
+
+    pictures: PNG of `figure5` and `figure7`, None where the data have no such figure.
+    """
     import jinja2
 
     source = files("stages.report").joinpath("report.html.j2").read_text()
@@ -56,28 +64,39 @@ def write_report(path: Path, tasks: "list[TaskScores]", rows: list[dict], grids:
     by_category: dict[tuple, list] = defaultdict(list)
     for task in tasks:
         by_category[task.dataset, task.method, task.category].append(task)
-    means = [r for r in rows if r["category"] == "mean" and r["condition"] is None and r["metric"] == "auroc"]
-    aurocs = [r for r in rows if r["metric"] == "auroc" and r["category"] != "mean" and
-              r["ci_low"] is not None]
-    folded = {"decisions", "defects"} if any(g.name == "aspects" for g in grids) else {"decisions"}
+    folded = {"decisions", "answers"} | ({"defects"} if any(g.name == "aspects" for g in grids) else set())
+    methods = sorted({t.method for t in tasks})
     page = template.render(
-        datasets=sorted({t.dataset for t in tasks}), methods=sorted({t.method for t in tasks}),
+        datasets=sorted({t.dataset for t in tasks}), methods=methods,
         synthetic=any(t.dataset == SYNTHETIC for t in tasks), written=f"{datetime.now():%d %B %Y, %H:%M}",
-        numbers=_headline(tasks, means or aurocs[:1]), main=[g for g in grids if g.name not in folded],
+        numbers=_headline(tasks, rows), main=[g for g in grids if g.name not in folded],
         details=[g for g in grids if g.name in folded],
-        figure5=_data(figures.sensitivity(rows), "png"),
+        pictures={name: _data(png, "png") for name, png in pictures.items()},
+        captioned=any(s.row["neighbours"] for t in tasks for s in t.test if s.row["parsed"] is None),
+        answered=any(s.row["parsed"] for t in tasks for s in t.rows),
         sections=[_section(key, group) for key, group in by_category.items()],
         provenance=[_said(p) for p in provenance[:1]])
     make_folder(path.parent)
     write_atomically(path, lambda f: f.write(page.encode()))
 
 
-def _headline(tasks, means: list[dict]) -> list[tuple[str, str]]:
-    numbers = [("AUROC" if len(tasks) == 1 else "mean AUROC", f"{m['value']:.3f}") for m in means[:1]]
-    images = sum(len(t.test) for t in tasks)
-    numbers += [("tasks", str(len(tasks))), ("test images", f"{images:,}")]
+def _headline(tasks: "list[TaskScores]", rows: list[dict]) -> list[tuple[str, str]]:
+    """The figures on top: AUROC and accuracy where there is one data set and one method, and what was counted."""
+    pairs = {(t.dataset, t.method) for t in tasks}
+    numbers = []
+    if len(pairs) == 1:
+        for metric, name in (("auroc", "AUROC"), ("accuracy@own", "accuracy")):
+            found = [r for r in rows if r["metric"] == metric and r["value"] is not None]
+            mean = [r for r in found if r["category"] == "mean" and r["condition"] is None]
+            for r in mean or found[:1]:
+                numbers.append((name if len(tasks) == 1 else f"mean {name}", f"{r['value']:.3f}"))
+    else:
+        counts = (("data set", len({d for d, _ in pairs})), ("method", len({m for _, m in pairs})))
+        numbers += [(name + "s" * (n != 1), str(n)) for name, n in counts]
+    images = {s.image.image_id for t in tasks for s in t.rows if s.image.split == "test"}
     failed = sum(t.failed for t in tasks)
-    return numbers + [("images without a score", str(failed))]
+    return numbers + [("tasks", str(len(tasks))), ("test images", f"{len(images):,}"),
+                      ("images without a score", str(failed))]
 
 
 def _said(record: dict) -> str:
@@ -86,24 +105,33 @@ def _said(record: dict) -> str:
 
 
 def _section(key: tuple, tasks: "list[TaskScores]") -> Section:
-    return Section(key[2], _data(figures.histograms(tasks), "png"), tuple(_groups(tasks)))
+    return Section(key[1], key[2], _data(figures.histograms(tasks), "png"), tuple(_groups(tasks)))
 
 
 def _groups(tasks: "list[TaskScores]"):
-    """Most confident hits and misses at the train-q90 threshold; a ranking where there are no labels."""
+    """Most confident hits and misses by the method's own yes or no, or at the train-q90 threshold; a ranking
+    where there are no labels."""
     if all(s.image.label is None for t in tasks for s in t.test):
         ranked = sorted((s for t in tasks for s in t.test), key=lambda s: (-s.score, s.image.image_id))
         yield "most anomalous first", tuple(map(_card, ranked[:RANKED]))
         return
-    judged = [(s.score - t.thresholds["train-q90"], s) for t in tasks if t.thresholds for s in t.test]
-    judged.sort(key=lambda j: (-j[0], j[1].image.image_id))
-    wrong_low = [s for m, s in reversed(judged) if s.image.label == 1 and m <= 0]
-    wrong_high = [s for m, s in judged if s.image.label == 0 and m > 0]
-    hits = [s for m, s in judged if s.image.label == 1 and m > 0]
+    judged = [j for t in tasks for j in _judged(t)]
+    judged.sort(key=lambda j: (-j[1], j[0].image.image_id))
+    wrong_low = [s for s, _, called in reversed(judged) if s.image.label == 1 and not called]
+    wrong_high = [s for s, _, called in judged if s.image.label == 0 and called]
+    hits = [s for s, _, called in judged if s.image.label == 1 and called]
     for title, found in (("hits: anomalous, highest scores", _varied(hits)),
-                         ("misses: anomalous, but scored as normal", wrong_low),
-                         ("false alarms: normal, but scored as anomalous", wrong_high)):
+                         ("misses: anomalous, but taken for normal", wrong_low),
+                         ("false alarms: normal, but taken for anomalous", wrong_high)):
         yield f"{title} ({len(found)})", tuple(map(_card, found[:EACH]))
+
+
+def _judged(task: "TaskScores") -> "list[tuple[Scored, float, bool]]":
+    """(image, how far it lies above the threshold, called anomalous); a decision without score counts 0 or 1."""
+    if task.decided:
+        return [(s, s.score if s.has_score else float(called), called) for s, called in task.decisions("own")]
+    limit = task.thresholds.get("train-q90", 0)
+    return [(s, s.score - limit, called) for s, called in task.decisions("train-q90")]
 
 
 def _varied(found: "list[Scored]") -> "list[Scored]":
@@ -117,17 +145,20 @@ def _varied(found: "list[Scored]") -> "list[Scored]":
 
 def _card(scored: "Scored") -> Card:
     image, row = scored.image, scored.row
-    near = (row["neighbours"] or [None])[0]
-    text, other = row["response"] or "", near["text"] if near else ""
-    picture, problem = None, None
+    answered = row["parsed"] is not None        # then the neighbour is a reference image and has no words
+    near = row["neighbours"][0]["text"] if row["neighbours"] and not answered else None
+    text = row["response"] or ""
+    picture, reference, problem = None, None, None
     try:
         picture = _thumbnail(image.file)
+        reference = _thumbnail(scored.near.file) if answered and scored.near else None
     except ImageError as e:
         problem = str(e)
     truth = {0: "normal", 1: image.defect or "anomalous", None: "unlabelled"}[image.label]
-    where = NAMES.get(image.condition, image.condition) if image.condition else image.category
-    return Card(picture, problem, f"{where} · {image.file.name}", scored.score, truth, _marked(text, other),
-                _marked(other, text))
+    where = condition_name(image.condition, image.category)
+    score = f"{scored.score:.3f}" if scored.has_score else "no score"
+    return Card(picture, reference, problem, f"{where} · {image.file.name}", score, truth, answered,
+                _marked(text, text if answered else near or ""), _marked(near or "", text))
 
 
 def _marked(text: str, other: str) -> tuple[tuple[str, bool], ...]:

@@ -1,37 +1,29 @@
-"""Tables for people: per task, the paper's Tables 4 and 5, per defect. As text, CSV, Markdown, HTML."""
+"""Tables for people: per task, VID-AD's Tables 4 and 5, per defect; those of the LVLM paper lie beside."""
 
-import csv
-import io
-from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.artifacts.files import make_folder, write_atomically
+from stages.datasets.augment import KINDS, split_condition
 from stages.datasets.vidad import ASPECTS, CONDITIONS, SCENARIOS
+from stages.report import mask_area as area
+from stages.report.accuracy import KIND_NAMES, accuracy_tables
+from stages.report.grid import Grid, published
 
 if TYPE_CHECKING:
     from stages.evaluate import TaskScores
 
 NAMES = {"white_bg": "White BG", "cable_bg": "Cable BG", "mesh_bg": "Mesh BG", "low_light": "Low-light CD",
-         "blurry": "Blurry CD", None: "all"}
+         "blurry": "Blurry CD"} | KIND_NAMES
 SYNTHETIC = "vidad-synthetic"
 
 
-@dataclass(frozen=True)
-class Grid:
-    """name: of its files; note: the definition, printed with the numbers."""
-
-    name: str
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str
+def condition_name(condition: str | None, unnamed: str = "all") -> str:
+    """'white_bg+rotate90' -> 'White BG + rotated'; `unnamed` where there is no condition."""
+    return " + ".join(NAMES.get(c, c) for c in condition.split("+")) if condition else unnamed
 
 
 def all_tables(tasks: "list[TaskScores]", rows: list[dict], resamples: int, seed: int) -> list[Grid]:
-    """The table of tasks first; Tables 4 and 5 of VID-AD where the data are its; defects last."""
-    grids = [per_task(tasks, rows, resamples, seed)]
+    """The table of tasks first; the papers' tables where the data are theirs; defects and decisions last."""
+    grids = [*per_task(tasks, rows, resamples, seed), *accuracy_tables(tasks, rows)]
     if any(t.dataset.startswith("vidad") for t in tasks):
         grids += [table4(rows), table5(rows), per_aspect(rows)]
     grids += [per_defect(rows, resamples, seed), decisions(rows, resamples, seed)]
@@ -63,37 +55,39 @@ def _number(row: dict | None, interval: bool = False) -> str:
     return f"{row['value']:.3f}"
 
 
-def per_task(tasks: "list[TaskScores]", rows: list[dict], resamples: int, seed: int) -> Grid:
-    """Categories down, conditions across; what has not been scored yet is '-'."""
-    conditions = _ranked({t.condition for t in tasks}, CONDITIONS)
-    several = len(conditions) > 1
+def per_task(tasks: "list[TaskScores]", rows: list[dict], resamples: int, seed: int) -> list[Grid]:
+    """A table per data set: categories down, conditions across; what has not been scored yet is '-'."""
+    datasets = list(dict.fromkeys(t.dataset for t in tasks))
+    return [_of_dataset([t for t in tasks if t.dataset == d], rows, _definition(resamples, seed),
+                        f"tasks-{d}" if len(datasets) > 1 else "tasks") for d in datasets]
+
+
+def _of_dataset(tasks: "list[TaskScores]", rows: list[dict], definition: str, name: str) -> Grid:
+    order = [None, *CONDITIONS, *KINDS]
+    conditions = sorted({t.condition for t in tasks}, key=lambda c: ([*order, c].index(c), str(c)))
+    several, captured = len(conditions) > 1, {c for c in conditions if c and not split_condition(c)[1]}
+    spread = ("auroc", "auroc_std") if len(captured) > 1 else ()
     lines = []
     for dataset, method, category in dict.fromkeys(
             (t.dataset, t.method, c) for t in tasks
-            for c in _ranked({u.category for u in tasks if u.dataset == t.dataset}, SCENARIOS)):
+            for c in _ranked({u.category for u in tasks}, SCENARIOS)):
         at = {"dataset": dataset, "method": method, "category": category}
         cells = [_number(_pick(rows, **at, condition=c, metric="auroc"), not several) for c in conditions]
-        if several:
-            cells += [_number(_pick(rows, **at, condition=None, metric=m)) for m in ("auroc", "auroc_std")]
+        cells += [_number(_pick(rows, **at, condition=None, metric=m)) for m in spread]
         lines.append((dataset, method, category, *cells))
     for dataset, method in dict.fromkeys((t.dataset, t.method) for t in tasks):
         at = {"dataset": dataset, "method": method, "category": "mean"}
         means = [_pick(rows, **at, condition=c, metric="auroc") for c in conditions]
-        if several:
-            means += [_pick(rows, **at, condition=None, metric=m) for m in ("auroc", "auroc_std")]
+        means += [_pick(rows, **at, condition=None, metric=m) for m in spread]
         if any(means):
             lines.append((dataset, method, "mean", *map(_number, means)))
     failed = sum(t.failed for t in tasks)
-    note = f"{len(tasks)} task{'s' * (len(tasks) != 1)}. {_definition(resamples, seed)} Mean: over categories; std: over conditions"
-    note += f" (population). {failed} images without a score are left out." if failed else " (population)."
-    heads = [NAMES.get(c, str(c)) for c in conditions] + (["mean", "std"] if several else [])
-    return Grid("tasks", "AUROC per task", ("data set", "method", "category", *heads), tuple(lines), note)
-
-
-def published(name: str) -> list[dict[str, str]]:
-    """Rows of one of the CSV files with the papers' figures."""
-    text = files("stages.report.published").joinpath(f"{name}.csv").read_text()
-    return list(csv.DictReader(io.StringIO(text)))
+    note = f"{len(tasks)} task{'s' * (len(tasks) != 1)}. {definition} Mean: over categories"
+    note += "; std: over conditions (population)." if spread else "."
+    note += f" {failed} images without a score are left out." if failed else ""
+    heads = [condition_name(c, "original" if several else "all") for c in conditions]
+    columns = ("data set", "method", "category", *heads, *(["mean", "std"] if spread else []))
+    return Grid(name, "AUROC per task", columns, tuple(lines), note, printed=True)
 
 
 def _whose(dataset: str, method: str) -> str:
@@ -110,13 +104,13 @@ def table4(rows: list[dict]) -> Grid:
         cells = [_number(_pick(rows, **at, condition=c, metric="auroc")) for c in CONDITIONS]
         mean, std = (_number(_pick(rows, **at, condition=None, metric=m)) for m in ("auroc", "auroc_std"))
         if dataset.startswith("vidad") and (mean != "-" or any(c != "-" for c in cells)):
-            lines.append((_whose(dataset, method), *cells, f"{mean}±{std}"))
+            lines.append((_whose(dataset, method), *cells, mean if std == "-" else f"{mean}±{std}"))
     lines += [(f"{p['method']} (published)", *(p[c] for c in CONDITIONS), f"{p['mean']}±{p['std']}")
               for p in published("vid_ad_table4")] if lines else []
     note = ("AUROC, mean over scenarios. Mean±std: over the five conditions, population standard deviation,"
             " which reproduces the paper's own column. " + _caution(rows))
     columns = ("method", *(NAMES[c] for c in CONDITIONS), "mean±std")
-    return Grid("table4", "Table 4: AUROC per capture condition", columns, tuple(lines), note)
+    return Grid("table4", "VID-AD, Table 4: AUROC per capture condition", columns, tuple(lines), note)
 
 
 def table5(rows: list[dict]) -> Grid:
@@ -130,7 +124,7 @@ def table5(rows: list[dict]) -> Grid:
     lines += [(f"{p['method']} (published)", *(p[s] for s in SCENARIOS))
               for p in published("vid_ad_table5")] if lines else []
     note = "Standard deviation (population) of AUROC over the five conditions. " + _caution(rows)
-    return Grid("table5", "Table 5: sensitivity to the capture condition", ("method", *SCENARIOS),
+    return Grid("table5", "VID-AD, Table 5: sensitivity to the capture condition", ("method", *SCENARIOS),
                 tuple(lines), note)
 
 
@@ -149,7 +143,8 @@ def per_aspect(rows: list[dict]) -> Grid:
             found: dict[str, list[float]] = {}
             for r in rows:
                 if (r["dataset"], r["method"], r["category"]) == (dataset, method, scenario) and \
-                        r["metric"].startswith("auroc/") and r["value"] is not None:
+                        r["metric"].startswith("auroc/") and r["value"] is not None and \
+                        not split_condition(r["condition"])[1]:
                     found.setdefault(r["metric"].split("/", 1)[1], []).append(r["value"])
             first, second = ASPECTS[scenario]
             groups = (found.get(first), found.get(second),
@@ -165,7 +160,7 @@ def per_aspect(rows: list[dict]) -> Grid:
 
 def per_defect(rows: list[dict], resamples: int, seed: int) -> Grid:
     """AUROC of each kind of defect against the normal test images of its task."""
-    lines = [(r["dataset"], r["method"], r["category"], NAMES.get(r["condition"], str(r["condition"])),
+    lines = [(r["dataset"], r["method"], r["category"], condition_name(r["condition"]),
               r["metric"].split("/", 1)[1], _number(r, True), str(r["n_positive"]),
               str(r["n"] - r["n_positive"])) for r in rows if r["metric"].startswith("auroc/")]
     columns = ("data set", "method", "category", "condition", "defect", "AUROC [95%]", "anomalous", "normal")
@@ -175,47 +170,22 @@ def per_defect(rows: list[dict], resamples: int, seed: int) -> Grid:
 def decisions(rows: list[dict], resamples: int, seed: int) -> Grid:
     """AP, F1-max and accuracies at thresholds from training normals."""
     metrics = _ranked({r["metric"] for r in rows if "/" not in r["metric"] and not r["metric"].endswith(
-        "_std")} - {"auroc"}, ("ap", "f1_max", "accuracy@train-max", "accuracy@train-q90"))
+        "_std")} - {"auroc"}, ("ap", "f1_max", "accuracy@own", "accuracy@train-max", "accuracy@train-q90"))
     lines = []
     for key in dict.fromkeys((r["dataset"], r["method"], r["category"], r["condition"]) for r in rows
                              if r["category"] != "mean" and r["n"] and r["ci_low"] is not None):
         at = dict(zip(("dataset", "method", "category", "condition"), key, strict=True))
         cells = [_number(_pick(rows, **at, metric=m)) for m in metrics]
-        lines.append((*key[:3], NAMES.get(key[3], str(key[3])), *cells))
+        lines.append((*key[:3], condition_name(key[3]), *cells))
     note = ("Thresholds come from the training normals' own scores (leave-one-out): maximum, 90th and 80th"
             " percentile; an image above is called anomalous. F1-max looks at the test labels.")
     return Grid("decisions", "Average precision, F1 and decisions",
                 ("data set", "method", "category", "condition", *metrics), tuple(lines), note)
 
 
-# -- output --------------------------------------------------------------------------------------------
-
-
-def as_text(grid: Grid) -> str:
-    """Aligned columns for a terminal or a log."""
-    lines = [grid.columns, *grid.rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(grid.columns))]
-    text = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-            for line in lines]
-    return "\n".join([grid.title, text[0], "-" * sum(w + 2 for w in widths), *text[1:], grid.note])
-
-
-def as_markdown(grid: Grid) -> str:
-    """A pipe table under its title, the definition below."""
-    lines = ["| " + " | ".join(line) + " |" for line in (grid.columns, ("---",) * len(grid.columns), *grid.rows)]
-    return "\n".join([f"## {grid.title}", "", *lines, "", grid.note, ""])
-
-
-def as_csv(grid: Grid) -> str:
-    """Comma-separated, header first."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([grid.columns, *grid.rows])
-    return text.getvalue()
-
-
-def write(grids: list[Grid], folder: Path) -> None:
-    """FOLDER/<name>.csv and .md for each table."""
-    make_folder(folder)
-    for grid in grids:
-        for ending, text in (("csv", as_csv(grid)), ("md", as_markdown(grid))):
-            write_atomically(folder / f"{grid.name}.{ending}", lambda f, t=text: f.write(t.encode()))
+def mask_area(bins: list[area.Bin]) -> list[Grid]:
+    """The numbers of the LVLM paper's Figure 7; no table without bins."""
+    lines = [(b.dataset, b.method, f"{b.percent:.3f}", f"{100 * b.accuracy:.1f}", str(b.n)) for b in bins]
+    columns = ("data set", "method", "mean mask area, % of the picture", "called anomalous, %", "images")
+    return [Grid("mask-area", "Accuracy by size of the anomaly", columns, tuple(lines),
+                 f"Anomalous test images in bins of {area.SIZE}, smallest masks first.")] if lines else []
