@@ -25,7 +25,9 @@ named  = $(if $(filter-out $2,$1),-$(subst $(comma),-,$(notdir $(patsubst %/,%,$
 RUN   ?= runs/vidad$(call named,$(VIDAD_ROOT))$(call named,$(VLM),scene)$(call named,$(REWRITER),rules)$(call \
            named,$(ENCODER),minilm)$(call named,$(CONDITIONS))$(call named,$(SIZE),360)$(call named,$(SEED),0)
 LIST  := $(subst $(comma), ,$(SCENARIOS))
-BIN   := .venv/bin
+# An environment of your own (say, with vLLM): make BIN=$VIRTUAL_ENV/bin ...
+BIN   ?= .venv/bin
+READY := $(if $(filter .venv/bin,$(BIN)),.venv/installed)
 # Failed rows (exit code 3) stay in the artifact and in the report; they do not stop the pipeline.
 ADCLI := @run() { echo "adcli $$*"; $(BIN)/adcli "$$@" --overwrite || [ $$? -eq 3 ]; }; run
 # The same beside another stage: lines instead of a progress bar, and what is left of the processor.
@@ -55,7 +57,7 @@ WORDS  = $(BIN)/python -m benchmarks.caption_accuracy
 # While one scenario trains, the next is rendered and described and the last is scored: no core waits. Each
 # kind of stage still goes through the scenarios one by one, which bounds memory. A model on a GPU needs it
 # for itself, so that then one stage runs at a time.
-MAKEFLAGS += $(if $(filter-out 1,$(JOBS)),$(if $(filter scene rules,$(VLM) $(REWRITER)),-j3))
+MAKEFLAGS += $(if $(filter-out 1,$(JOBS)),$(if $(filter scene-rules,$(VLM)-$(REWRITER)),-j3))
 before :=
 $(foreach s,$(LIST),\
   $(eval $(RUN)/scenes/truth.parquet/$s/_adcli.json: | $(before:%=$(RUN)/captions.parquet/%/_adcli.json))\
@@ -63,10 +65,10 @@ $(foreach s,$(LIST),\
     $(eval $(RUN)/$a.parquet/$s/_adcli.json: | $(before:%=$(RUN)/$a.parquet/%/_adcli.json)))\
   $(eval before := $s))
 
-$(RUN)/scenes/truth.parquet/%/_adcli.json: | .venv/installed
+$(RUN)/scenes/truth.parquet/%/_adcli.json: | $(READY)
 	$(BESIDE) data synth vidad --out $(RUN)/scenes $(ONLY) --size $(SIZE) --seed $(SEED)
 
-$(RUN)/manifest.parquet/%/_adcli.json: $(if $(VIDAD_ROOT),,$(RUN)/scenes/truth.parquet/%/_adcli.json) | .venv/installed
+$(RUN)/manifest.parquet/%/_adcli.json: $(if $(VIDAD_ROOT),,$(RUN)/scenes/truth.parquet/%/_adcli.json) | $(READY)
 	$(BESIDE) data index vidad $(ROOT) $(ONLY) --out $(@D)
 
 $(RUN)/captions.parquet/%/_adcli.json: $(RUN)/manifest.parquet/%/_adcli.json prompts/vidad/%.txt
@@ -104,7 +106,7 @@ reproduce-vidad-check: $(RUN)/metrics.parquet/_adcli.json
 # -- real photographs ---------------------------------------------------------------------------------------
 
 T := runs/tiles
-reproduce-tiles: .venv/installed
+reproduce-tiles: $(READY)
 	$(ADCLI) data index magnetic-tile $(TILES) --out $(T)/manifest.parquet
 	$(ADCLI) caption $(T)/manifest.parquet --vlm $(VLM) --out $(T)/captions.parquet
 	$(ADCLI) rewrite-negatives $(T)/captions.parquet --manifest $(T)/manifest.parquet --rewriter $(REWRITER) --out $(T)/negatives.parquet
@@ -132,10 +134,10 @@ zero-shot-description := --shots 0 --prompt description
 zero-shot             := --shots 0 --prompt generic
 
 .PHONY: lvlm-index-mvtec-ad lvlm-index-visa lvlm-index-magnetic-tile lvlm-index-scenes $(DATA:%=lvlm-%) lvlm-ablation
-lvlm-index-mvtec-ad lvlm-index-visa lvlm-index-magnetic-tile: lvlm-index-%: .venv/installed
+lvlm-index-mvtec-ad lvlm-index-visa lvlm-index-magnetic-tile: lvlm-index-%: $(READY)
 	$(ADCLI) data index $* $(or $($(if $(filter mvtec-ad,$*),MVTEC_ROOT,$(if $(filter visa,$*),VISA_ROOT))),$(TILES)) --out $(L)/manifest.parquet/$*/original
 
-lvlm-index-scenes: .venv/installed
+lvlm-index-scenes: $(READY)
 	$(ADCLI) data synth vidad --out $(L)/scenes --scenarios fruits,tapes,blocks --conditions white_bg --size $(SIZE) --seed $(SEED)
 	$(ADCLI) data index vidad $(L)/scenes --out $(L)/manifest.parquet/scenes/original
 
@@ -157,7 +159,7 @@ reproduce-lvlm: lvlm-ablation
 
 # -- tests ------------------------------------------------------------------------------------------------------
 
-test: .venv/installed
+test: $(READY)
 	$(BIN)/python -m pytest -n 2
 
 # vLLM has its own environment, since it decides which torch and transformers it wants. This is its CPU build.

@@ -111,7 +111,7 @@ def add_to(app: typer.Typer, arguments: list[str]) -> None:
     command(index, "mvtec-ad", mvtec.MvtecConfig, mvtec.run, MVTEC)
     command(index, "visa", visa.VisaConfig, visa.run, VISA)
     command(index, "folder", folder.FolderConfig, folder.run, FOLDER)
-    command(data, "check", check.CheckConfig, check_and_say, CHECK, row_wise=False)
+    command(data, "check", check.CheckConfig, check_and_say, CHECK, without=("shard", "max_errors", "overwrite"))
     command(data, "augment", augment.AugmentConfig, augment.run, AUGMENT)
     command(synth, "vidad", synth_vidad.SynthConfig, synth_vidad.run, SYNTH)
     synth.callback()(lambda: None)      # keeps `vidad` a subcommand although it is the only one

@@ -15,4 +15,4 @@ def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add the subcommand."""
     from stages.evaluate import EvaluateConfig, run
 
-    command(app, "evaluate", EvaluateConfig, run, DOC, row_wise=False)
+    command(app, "evaluate", EvaluateConfig, run, DOC, without=("shard", "max_errors"))

@@ -16,17 +16,15 @@ DONE, OUR_DEFECT, USAGE, FAILED_ROWS, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def command(app: typer.Typer, name: str, config_class: type, run: Callable,
-            doc: str, row_wise: bool = True) -> None:
+            doc: str, without: tuple[str, ...] = ()) -> None:
     """Add a subcommand whose flags are the fields of `config_class` (and of RunOptions).
 
     run: the stage; takes (config, options) and returns a Summary. doc: the help text, with one
     example that works as it stands.
-    row_wise=False leaves out the options that only stages with rows take. A class with `presets` (name ->
+    without: names of RunOptions that mean nothing here. A class with `presets` (name ->
     values of its fields) also gets --preset: other defaults, so that what is given beside it wins.
     """
-    shared = fields(RunOptions)
-    if not row_wise:
-        shared = [f for f in shared if f.name not in ("shard", "max_errors")]
+    shared = [f for f in fields(RunOptions) if f.name not in without]
 
     def body(**values: Any) -> None:
         common = {f.name: values.pop(f.name) for f in shared}

@@ -90,7 +90,7 @@ SCORES = Table("scores", ("image_id", "method"), pa.schema([
     _column("prediction", pa.int8(), "the method's own yes/no: 1 anomalous", True),
     _column("response", pa.string(), "the text that was scored or answered", True),
     _column("parsed", pa.string(), "strict, fallback, refused or unparsable", True),
-    _column("neighbours", pa.list_(NEIGHBOUR), "nearest normal captions, nearest first; lvlm: reference images shown", True),
+    _column("neighbours", pa.list_(NEIGHBOUR), "nearest normal captions, nearest first; or reference images", True),
     _column("seconds", pa.float64(), "time for this row", True),
     ERROR,
 ]), volatile=("seconds",))

@@ -69,14 +69,15 @@ def table1(tasks: "list[TaskScores]", rows: list[dict], ruled: list[tuple[str, s
     lines = []
     for dataset in dict.fromkeys(d for d, _, _ in ruled):
         for _, method, rule in (r for r in ruled if r[0] == dataset):
-            without = sum(t.failed for t in tasks if (t.dataset, t.method) == (dataset, method))
+            mine = [t for t in tasks if (t.dataset, t.method) == (dataset, method)]
             lines.append((dataset, f"{method}, ours", percent(overall(tasks, rows, dataset, method, "auroc")),
                           percent(overall(tasks, rows, dataset, method, f"accuracy@{rule}")),
-                          "its own yes or no" if rule == "own" else rule, str(without)))
-        lines += [(dataset, f"{p['method']} (published)", p["auroc"], p["original"], p["decision"], "")
+                          "its own yes or no" if rule == "own" else rule, str(len({t.category for t in mine})),
+                          str(sum(t.failed for t in mine))))
+        lines += [(dataset, f"{p['method']} (published)", p["auroc"], p["original"], p["decision"], p["categories"], "")
                   for p in published("lvlm_tables1_4") if p["dataset"] == dataset]
-    return Grid("accuracy", "Accuracy", ("data set", "method", "AUROC", "accuracy", "decided by", "without answer"),
-                tuple(lines), "LVLM paper, Tables 1 and 2. " + MEAN_OVER, printed=True)
+    return Grid("accuracy", "Accuracy", ("data set", "method", "AUROC", "accuracy", "decided by", "categories",
+                "without answer"), tuple(lines), "LVLM paper, Tables 1 and 2. " + MEAN_OVER, printed=True)
 
 
 def table3(tasks: "list[TaskScores]", rows: list[dict], ruled: list[tuple[str, str, str]]) -> Grid:

@@ -101,6 +101,8 @@ def mask_area(bins: list[Bin]) -> bytes | None:
     if not methods:
         return None
     plt = _pyplot()
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     columns = min(len(methods), 3)
     rows = -(-len(methods) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(4.2 * columns + 0.6, 2.9 * rows), squeeze=False, sharex=True,
@@ -115,10 +117,14 @@ def mask_area(bins: list[Bin]) -> bytes | None:
         r = correlation(of_method)
         ax.set_title(method + (f"\nr = {r:.2f} over {len(of_method)} bins" if r is not None else ""), fontsize=9)
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_ylim(-3, 103)
     for ax in list(axes.flat)[len(methods):]:
         ax.axis("off")
     figure.supxlabel("mean mask area, % of the picture", fontsize=9)
     figure.supylabel("called anomalous, %", fontsize=9)
-    axes[0][0].legend(frameon=False, fontsize=8)
+    handles = {h.get_label(): h for ax in axes.flat for h in ax.lines}
+    figure.legend(handles=list(handles.values()), loc="outside upper left", ncol=len(datasets), frameon=False, fontsize=8)
     return _png(figure)
