@@ -123,10 +123,14 @@ VISA_ROOT  ?=
 KINDS      ?= rotate90 pad20 timestamp
 REAL       := $(if $(MVTEC_ROOT),mvtec-ad) $(if $(VISA_ROOT),visa)
 DATA       := $(or $(strip $(REAL)),scenes $(if $(wildcard $(TILES)),magnetic-tile))
-L          ?= runs/lvlm$(if $(strip $(REAL)),,-demo)$(call named,$(VLM),scene)
-# How the model is run; `--engine vllm`, `--engine server --base-url ...`, ... Training images are asked about
-# where it costs nothing: their scores give the thresholds of Tables 8 and 9.
-ASK        ?= $(if $(filter qwen2-vl-72b-awq,$(VLM)),--preset paper) $(if $(filter scene,$(VLM)),--splits train$(comma)test)
+empty      :=
+L          ?= runs/lvlm$(if $(strip $(REAL)),,-demo)$(call named,$(VLM),scene)$(if $(ASK),-$(subst /,,$(subst \
+                :,,$(subst $(empty) ,,$(subst --,-,$(ASK))))))
+# ASK: how the question is asked and the model run, such as `--engine vllm --shots 2`; it has its own folder, and
+# what the paper's model is asked with stands beside it. Training images are asked about where it costs nothing:
+# their scores give the thresholds of Tables 8 and 9.
+ASK        ?=
+HOW        := $(if $(filter qwen2-vl-72b-awq,$(VLM)),--preset paper) $(if $(filter scene,$(VLM)),--splits train$(comma)test) $(ASK)
 # Table 5's further rows. The embedded engine compares two images, and has no use for the prompt.
 VARIANTS   := $(if $(filter scene,$(VLM)),,one-shot zero-shot-description zero-shot)
 one-shot              := --shots 1 --prompt generic
@@ -141,17 +145,21 @@ lvlm-index-scenes: $(READY)
 	$(ADCLI) data synth vidad --out $(L)/scenes --scenarios fruits,tapes,blocks --conditions white_bg --size $(SIZE) --seed $(SEED)
 	$(ADCLI) data index vidad $(L)/scenes --out $(L)/manifest.parquet/scenes/original
 
+# Answers cost hours: they are kept per augmentation, and a changed setting is an error that names it, not a reason
+# to ask again.
 $(DATA:%=lvlm-%): lvlm-%: lvlm-index-%
 	@set -e; for kind in $(KINDS); do \
 	  $(BIN)/adcli data augment $(L)/manifest.parquet/$*/original --kind $$kind --images $(L)/augmented/$* \
 	    --out $(L)/manifest.parquet/$*/$$kind --overwrite || [ $$? -eq 3 ]; done
-	$(ADCLI) score $(L)/manifest.parquet/$* --method lvlm --vlm $(VLM) $(ASK) --seed $(SEED) --out $(L)/scores.parquet/$*/one-shot-specific
+	@set -e; for kind in original $(KINDS); do echo "$* $$kind"; \
+	  $(BIN)/adcli score $(L)/manifest.parquet/$*/$$kind --method lvlm --vlm $(VLM) $(HOW) --seed $(SEED) \
+	    --out $(L)/scores.parquet/$*/$$kind/one-shot-specific || [ $$? -eq 3 ]; done
 
 # The paper's Table 5 is of MVTec AD alone.
 lvlm-ablation: $(DATA:%=lvlm-%)
 	@set -e; $(if $(MVTEC_ROOT),$(foreach v,$(VARIANTS),echo "variant $v"; $(BIN)/adcli score \
-	  $(L)/manifest.parquet/mvtec-ad/original --method lvlm --vlm $(VLM) $(ASK) $($v) --seed $(SEED) \
-	  --out $(L)/scores.parquet/mvtec-ad/$v --overwrite || [ $$? -eq 3 ];),:)
+	  $(L)/manifest.parquet/mvtec-ad/original --method lvlm --vlm $(VLM) $(HOW) $($v) --seed $(SEED) \
+	  --out $(L)/scores.parquet/mvtec-ad/original/$v || [ $$? -eq 3 ];),:)
 
 reproduce-lvlm: lvlm-ablation
 	$(ADCLI) evaluate $(L)/scores.parquet --manifest $(L)/manifest.parquet --out $(L)/metrics.parquet --tables $(L)/tables --report $(L)/report.html --seed $(SEED)

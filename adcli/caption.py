@@ -6,8 +6,8 @@ from adcli.options import command
 
 DOC = """Describe every image of a manifest in words (one row per image, prompt and sample).
 
---vlm scene segments and describes without any weights. Anything else is a vision-language model run
-by transformers: a short name (qwen2-vl, llama-3.2-vision, llava-1.5-13b, ...), a hub id or a local
+--vlm scene segments and describes without any weights. Anything else is a vision-language model, run by
+transformers, vLLM or a server (--engine): a short name (`adcli models` lists them), a hub id or a local
 directory. The prompt is the same for training and test images.
 
 Example: adcli caption runs/demo/manifest.parquet --out runs/demo/captions.parquet

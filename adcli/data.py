@@ -45,6 +45,13 @@ image_anno.csv in each category names the defects.
 Example: adcli data index visa /data/VisA --out runs/visa/manifest.parquet
 """
 
+LOCO = """Index MVTec LOCO AD: <category>/{train,validation,test}/..., a folder of masks per anomalous image.
+
+Each mask is a region of its own, with the saturation that defects_config.json gives its kind (sPRO).
+
+Example: adcli data index mvtec-loco /data/mvtec_loco_anomaly_detection --out runs/loco/manifest.parquet
+"""
+
 FOLDER = """Index any folder of images.
 
 Without a pattern every image is an unlabelled test image, which can still be captioned, scored and
@@ -97,7 +104,7 @@ def check_and_say(config: "CheckConfig", options: "RunOptions") -> None:
 
 def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add `data index ...`, `data check`, `data augment` and `data synth ...`."""
-    from stages.datasets import augment, check, folder, magnetic_tile, mvtec, vidad, visa
+    from stages.datasets import augment, check, folder, loco, magnetic_tile, mvtec, vidad, visa
     from stages.datasets.synth import vidad as synth_vidad
 
     data = typer.Typer(help="Index, check and augment data sets, or render synthetic scenes.",
@@ -109,6 +116,7 @@ def add_to(app: typer.Typer, arguments: list[str]) -> None:
     command(index, "vidad", vidad.VidadConfig, vidad.run, VIDAD)
     command(index, "magnetic-tile", magnetic_tile.MagneticTileConfig, magnetic_tile.run, TILES)
     command(index, "mvtec-ad", mvtec.MvtecConfig, mvtec.run, MVTEC)
+    command(index, "mvtec-loco", loco.LocoConfig, loco.run, LOCO)
     command(index, "visa", visa.VisaConfig, visa.run, VISA)
     command(index, "folder", folder.FolderConfig, folder.run, FOLDER)
     command(data, "check", check.CheckConfig, check_and_say, CHECK, without=("shard", "max_errors", "overwrite"))

@@ -5,16 +5,21 @@ import re
 STRICT, FALLBACK, REFUSED, UNPARSABLE = "strict", "fallback", "refused", "unparsable"
 
 _WORD = r"(yes|no)\b(?!\W*(?:and|or|/)?\W*(?:yes|no)\b)"          # not the `yes` of `yes or no`
-_FIRST = re.compile(rf"\W*{_WORD}(?! (?:doubt|question|wonder)\b)", re.IGNORECASE)
-_SAID = re.compile(rf"\b(?:answer|reply|verdict)\W{{0,3}}(?:is\W{{0,3}})?{_WORD}", re.IGNORECASE)
+_SURE = r"(?! (?:doubt|question|wonder|only)\b)"                       # `no doubt` denies nothing
+_FIRST = re.compile(rf"\W*{_WORD}{_SURE}", re.IGNORECASE)
+_SAID = re.compile(rf"\b(?:answer|reply|verdict)\W{{0,6}}(?:is\W{{0,4}})?{_WORD}{_SURE}", re.IGNORECASE)
 _TROUBLE = r"\b(?:anomal\w+|defect\w*|damage\w*|flaw\w*|abnormal\w*|irregularit\w+)"
-_NOT = r"(?:\b(?:no|not|without|free of|free from|neither|nor|none|lacks?)\b|n't\b)"
-_DENIES = re.compile(rf"{_NOT}.*(?:{_TROUBLE}|\bdifference)", re.IGNORECASE)
+_NAMES = re.compile(_TROUBLE, re.IGNORECASE)
+# The trouble has to follow its negation within six words: `no signs of any damage`.
+_DENIES = re.compile(rf"(?:\b(?:no|not|cannot|without|free of|free from|neither|nor|none|lacks?)\b|n't\b){_SURE}"
+                     rf"(?: [\w-]+){{0,5}} (?:{_TROUBLE}|differences?\b)(?:,? (?:or |and )?(?:[\w-]+ )?{_TROUBLE})*",
+                     re.IGNORECASE)
 _AFFIRMS = re.compile(rf"(?:\b(?:has|have|is|are|shows?|contains?|exhibits?|see|appears?)|there's)\b.*{_TROUBLE}",
                       re.IGNORECASE)
 # Clauses that decide nothing: doubts, and what is said of the reference image.
-_IDLE = re.compile(r"\b(?:whether|if|unclear|not (?:clear|sure|certain)|cannot|can't|may|might|could|perhaps|"
-                   r"possibl\w+|difficult|hard) |^\W*(?:in )?the (?:first|reference) ", re.IGNORECASE)
+_IDLE = re.compile(r"\b(?:whether|if|unclear|not (?:clear|sure|certain)|may|might|could|perhaps|possibl\w+|difficult|"
+                   r"hard|(?:cannot|can't) (?:determine|tell|say|confirm|rule)) |^\W*(?:in )?the (?:first|reference) ",
+                   re.IGNORECASE)
 _CLAUSES = re.compile(r"(?<=[.!?;])\s+|\n+|;|\b(?:but|however|although|while|whereas)\b", re.IGNORECASE)
 _REFUSES = re.compile(r"\b(?:i'm sorry|i am sorry|i cannot|i can't|unable to|i am not able)\b", re.IGNORECASE)
 
@@ -30,8 +35,14 @@ def yes_or_no(text: str) -> tuple[bool | None, str]:
     if first := _FIRST.match(text):
         return first[1].lower() == "yes", STRICT
     said = {m.lower() == "yes" for m in _SAID.findall(text)}
-    found = said or {not _DENIES.search(c) for c in _CLAUSES.split(text)
-                     if not _IDLE.search(c) and (_DENIES.search(c) or _AFFIRMS.search(c))}
+    found = said or {v for c in _CLAUSES.split(text) if not _IDLE.search(c) for v in _verdicts(c)}
     if len(found) == 1:
         return found.pop(), FALLBACK
     return None, REFUSED if _REFUSES.search(text) and not found else UNPARSABLE
+
+
+def _verdicts(clause: str) -> set[bool]:
+    """What one clause says; both where it denies one trouble and names another."""
+    denied, rest = _DENIES.search(clause), _DENIES.sub("", clause)
+    named = (_NAMES if denied else _AFFIRMS).search(rest)
+    return ({False} if denied else set()) | ({True} if named else set())

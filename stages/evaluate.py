@@ -1,20 +1,29 @@
 """Scores -> metrics, tables and a report. Runs without torch; nothing here depends on the method."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from stages.artifacts.files import write_atomically
-from stages.artifacts.reader import fingerprint, read_provenance, read_table
-from stages.artifacts.tables import METRICS, SCORES
+from stages.artifacts.reader import content_key, fingerprint, read_provenance, read_table
+from stages.artifacts.tables import MAPS, METRICS, SCORES, THRESHOLDS
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.datasets.augment import split_condition
 from stages.datasets.manifest import Image, Task, read_manifest
 from stages.errors import InputError
-from stages.metrics.image import CURVES, Value, accuracy, curve_metrics, train_thresholds
+from stages.metrics.image import CURVES, Value, accuracy, curve_metrics, f1_threshold, train_thresholds
+from stages.pixel_evaluation import (
+    PixelOptions,
+    PixelResult,
+    PixelTask,
+    evaluate_pixels,
+    options_checked,
+    pixel_tasks,
+)
+from stages.progress import Progress
 from stages.settings import RunOptions, argument, option
 
 MEAN = "mean"       # the category of rows that average over categories
@@ -25,10 +34,17 @@ class EvaluateConfig:
     scores: Path = argument("scores artifact, a folder of them, or a Parquet file")
     manifest: Path = option("labels, splits, tasks")
     out: Path = option("the metrics table to write")
+    maps: Path | None = option("anomaly maps, for pixel metrics: artifact, a folder of them, or a Parquet file", None)
     report: Path | None = option("HTML page to write", None)
     tables: Path | None = option("folder for the tables as CSV and Markdown", None)
+    thresholds: Path | None = option("table of thresholds to write, with where each comes from", None)
+    heatmaps: Path | None = option("folder for a picture of every map over its image", None)
     root: Path | None = option("where the manifest's paths start (pictures of the report)", None)
     partial: bool = option("while scores are still being made: evaluate the tasks that are finished", False)
+    pro_limit: float = option("false positive rate up to which PRO integrates", 0.3)
+    pro_200: bool = option("also PRO as most published code approximates it (200 thresholds)", False)
+    pixel_size: int = option("evaluate pixels at N x N, as much published code does; 0 = at the masks' size", 0)
+    workers: int = option("processes for pixel metrics, one category each", 1)
     resamples: int = option("bootstrap resamples per interval; 0 = no intervals", 1000)
     seed: int = option("of the bootstrap", 0)
 
@@ -109,7 +125,16 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
         raise InputError(f"{config.scores}: no task is finished yet")
     rows = metric_rows(tasks, config.resamples, config.seed)
     inputs = {"scores": fingerprint(table, SCORES), "manifest": manifest.fingerprint}
-    spec = Spec("evaluate", {"resamples": config.resamples}, inputs, config.seed)
+    parameters: dict = {"resamples": config.resamples, "partial": config.partial}
+    pixels: list[PixelResult] = []
+    if config.maps:
+        pixel = options_checked(PixelOptions(config.maps, config.pro_limit, config.pixel_size, config.pro_200,
+                                             config.resamples, config.seed))
+        pixels = _pixels(pixel_tasks(manifest.images, config.maps), pixel, config, options)
+        rows += pixel_rows(pixels)
+        inputs["maps"] = content_key(config.maps, MAPS)
+        parameters |= {"pro_limit": config.pro_limit, "pixel_size": config.pixel_size, "pro_200": config.pro_200}
+    spec = Spec("evaluate", parameters, inputs, config.seed)
     keys = [tuple(row[k] for k in METRICS.key) for row in rows]
     with Artifact(config.out, METRICS, spec, keys, options, flush_rows=100_000) as artifact:
         pending = set(artifact.pending)
@@ -119,21 +144,73 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
         known = {image.image_id for image in manifest.images}
         if strangers := sum(row["image_id"] not in known for row in scored):
             artifact.progress.say(f"{strangers} scored images are not in the manifest and are left out")
-    _publish(tasks, rows, config, options)
+    if config.thresholds:
+        write_thresholds(tasks, pixels, config.thresholds, spec, options)
+    _publish(tasks, rows, pixels, config, options)
     return artifact.summary
 
 
-def _publish(tasks: list[TaskScores], rows: list[dict], config: EvaluateConfig, options: RunOptions) -> None:
+def _pixels(tasks: list[PixelTask], pixel: PixelOptions, config: EvaluateConfig,
+            options: RunOptions) -> list[PixelResult]:
+    progress, results = Progress("pixel metrics, categories", len(tasks), options.quiet), []
+    try:
+        for result in evaluate_pixels(tasks, pixel, config.workers):
+            results.append(result)
+            progress.advance(failed=any(v.value is None for v in result.values.values()))
+    finally:
+        progress.stop()
+    for line in [line for r in results for line in r.task.left_out][:5]:
+        progress.say(f"left out of the pixel metrics: {line}")
+    return results
+
+
+def pixel_rows(results: list[PixelResult]) -> list[dict]:
+    """Rows of METRICS, level `pixel`: per task, and `mean` over categories."""
+    rows = [_row(r.task, name, value, "pixel") for r in results for name, value in r.values.items()]
+    return rows + _mean_rows(rows)
+
+
+def write_thresholds(tasks: list[TaskScores], pixels: list[PixelResult], out: Path, spec: Spec,
+                     options: RunOptions) -> None:
+    """The table of thresholds: those from training normals, and those of the best F1, which look at test labels."""
+    rows = []
+    for t in tasks:
+        at = {"dataset": t.dataset, "category": t.category, "condition": t.condition, "method": t.method}
+        normal = sum(s.image.label != 1 for s in t.train)
+        rows += [at | {"level": "image", "name": name, "threshold": value, "source": "normal training images",
+                       "n": normal} for name, value in t.thresholds.items()]
+        labelled = [s for s in t.test if s.image.label is not None]
+        best = f1_threshold(np.array([s.score for s in labelled]), np.array([s.image.label for s in labelled]))
+        if best is not None:
+            rows.append(at | {"level": "image", "name": "f1-max", "threshold": best, "source": "labelled test images",
+                              "n": len(labelled)})
+    rows += [{"dataset": r.task.dataset, "category": r.task.category, "condition": r.task.condition,
+              "method": r.task.method, "level": "pixel", "name": "f1-max", "threshold": r.threshold,
+              "source": "masks of test images", "n": len(r.task.images)} for r in pixels if r.threshold is not None]
+    keys = [tuple(row[k] for k in THRESHOLDS.key) for row in rows]
+    with Artifact(out, THRESHOLDS, replace(spec, stage="evaluate --thresholds"), keys, options, 100_000) as artifact:
+        pending = set(artifact.pending)
+        for key, row in zip(keys, rows, strict=True):
+            if key in pending:
+                artifact.write(row)
+
+
+def _publish(tasks: list[TaskScores], rows: list[dict], pixels: list[PixelResult], config: EvaluateConfig,
+             options: RunOptions) -> None:
     from stages.report import figures, grid, tables
+    from stages.report.heatmaps import example_panels, write_heatmaps
     from stages.report.mask_area import area_bins
 
-    grids = tables.all_tables(tasks, rows, config.resamples, config.seed)
+    grids = tables.all_tables(tasks, rows, config.resamples, config.seed, pixels)
     if not (options.quiet or options.json):
         print("\n\n".join(grid.as_text(g) for g in grids if g.printed))
+    if config.heatmaps:
+        write_heatmaps(pixels, config.maps, config.heatmaps)
     if not (config.tables or config.report):
         return
     bins = area_bins(tasks, rows)
-    pictures = {"figure5": figures.sensitivity(rows), "figure7": figures.mask_area(bins)}
+    pictures = {"figure5": figures.sensitivity(rows), "figure7": figures.mask_area(bins),
+                "curves": figures.curves(pixels, config.pro_limit)}
     if config.tables:
         grid.write([*grids, *tables.mask_area(bins)], config.tables)
         for name, png in pictures.items():
@@ -142,7 +219,8 @@ def _publish(tasks: list[TaskScores], rows: list[dict], config: EvaluateConfig, 
     if config.report:
         from stages.report.html import write_report
 
-        write_report(config.report, tasks, rows, grids, pictures, read_provenance(config.scores))
+        examples = example_panels(pixels, config.maps)
+        write_report(config.report, tasks, rows, grids, pictures, examples, read_provenance(config.scores))
 
 
 def collect(rows: list[dict], images: tuple[Image, ...], path: Path) -> list[TaskScores]:
@@ -174,9 +252,9 @@ def metric_rows(tasks: list[TaskScores], resamples: int, seed: int) -> list[dict
     return rows + _mean_rows(rows)
 
 
-def _row(task: TaskScores, metric: str, value: Value) -> dict:
+def _row(task: TaskScores | PixelTask, metric: str, value: Value, level: str = "image") -> dict:
     return {"dataset": task.dataset, "category": task.category, "condition": task.condition,
-            "method": task.method, "metric": metric, "level": "image", "value": value.value,
+            "method": task.method, "metric": metric, "level": level, "value": value.value,
             "ci_low": value.ci_low, "ci_high": value.ci_high, "n": value.n,
             "n_positive": value.n_positive, "reason": value.reason}
 
@@ -210,7 +288,8 @@ def _mean_rows(rows: list[dict]) -> list[dict]:
     by_condition: dict[tuple, list[dict]] = defaultdict(list)
     by_category: dict[tuple, list[dict]] = defaultdict(list)
     for r in rows:
-        if (r["metric"] in CURVES or r["metric"].startswith("accuracy@")) and r["value"] is not None:
+        averaged = r["metric"] in CURVES or r["level"] == "pixel" or r["metric"].startswith("accuracy@")
+        if averaged and r["value"] is not None:
             by_condition[r["dataset"], r["method"], r["metric"], r["condition"]].append(r)
             if r["condition"] is not None and not split_condition(r["condition"])[1]:
                 by_category[r["dataset"], r["method"], r["metric"], r["category"]].append(r)
@@ -234,6 +313,6 @@ def _mean_rows(rows: list[dict]) -> list[dict]:
 
 def _mean_row(dataset, category, condition, method, metric, group: list[dict], statistic) -> dict:
     return {"dataset": dataset, "category": category, "condition": condition, "method": method,
-            "metric": metric, "level": "image", "value": float(statistic([r["value"] for r in group])),
+            "metric": metric, "level": group[0]["level"], "value": float(statistic([r["value"] for r in group])),
             "ci_low": None, "ci_high": None, "n": sum(r["n"] for r in group),
             "n_positive": sum(r["n_positive"] for r in group), "reason": None}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from stages import answers
 from stages.answers import yes_or_no
 from stages.artifacts.tables import SCORES
 from stages.artifacts.writer import Artifact, Spec, Summary
@@ -18,7 +19,7 @@ from stages.datasets.manifest import Image, Manifest, by_task, files_fingerprint
 from stages.errors import ImageError, InputError
 from stages.prompts import fill, load_prompt, prompt_ids
 from stages.references import RULES, references_for
-from stages.seeds import row_seed
+from stages.seeds import row_seed, source_fingerprint
 from stages.settings import RunOptions, argument, option
 from stages.vlm.engine import Reply, Request, Sampling
 from stages.vlm.factory import EngineOptions, engine_parameters, make_engine
@@ -39,6 +40,7 @@ class LvlmConfig(EngineOptions):
     manifest: Path = argument("the images: manifest artifact, a folder of them, or a Parquet file")
     out: Path = option("where the scores go")
     method: str = option("lvlm", "lvlm")
+    name: str = option("what tables call this run; by default lvlm/<model>/<shots>-shot and what else was chosen", "")
     vlm: str = option("scene, a short name (`adcli models`), a hub id or a directory", "scene")
     shots: int = option(f"reference images, 0 to {MOST_SHOTS}", 1)
     reference: str = option(f"which: {', '.join(RULES)} normal training image", "first")
@@ -71,7 +73,8 @@ def run(config: LvlmConfig, options: RunOptions) -> Summary:
     parameters = {n: getattr(config, n) for n in ("shots", "reference", "prompt", "splits", "temperature",
                                                   "top_p", "max_tokens")}
     spec = Spec("score", parameters | {"method": method, "vlm": config.vlm, "weights": engine.fingerprint,
-                                       "prompts": sorted(set(prompts.values()))}
+                                       "prompts": sorted(set(prompts.values())),
+                                       "parser": source_fingerprint(Path(answers.__file__))}
                 | engine_parameters(config.vlm, config),
                 {"manifest": manifest.fingerprint, "image files": files_fingerprint(manifest.images)},
                 config.seed, {"caveat": engine.caveat})
@@ -80,14 +83,18 @@ def run(config: LvlmConfig, options: RunOptions) -> Summary:
         requests, shown, failed = _requests(artifact.pending, manifest, prompts, config)
         for key, error in failed.items():
             artifact.write({"image_id": key[0], "method": method, "error": error}, tried=False)
-        parsed: Counter = Counter()
+        parsed, without = Counter(), 0
         for reply in engine.run(requests, sampling) if requests else ():
             columns = row(reply, shown[reply.key])
             parsed[columns.get("parsed") or "failed"] += 1
+            without += "prediction" in columns and columns["score"] is None
             artifact.write(columns)
             artifact.ran_on = engine.ran_on
         if parsed:
             artifact.progress.say("answers: " + ", ".join(f"{n} {how}" for how, n in parsed.most_common()))
+        if without:
+            artifact.progress.say(f"{without} answers without probabilities, and so without a score: {engine.name} gave"
+                                  " none for yes and no")
     return artifact.summary
 
 
@@ -104,8 +111,9 @@ def _check(config: LvlmConfig) -> None:
 
 def method_name(config: LvlmConfig) -> str:
     """'lvlm/qwen2-vl/1-shot+specific': what tells runs apart in one table."""
-    more = "" if config.prompt == "generic" else f"+{config.prompt}"
-    return f"lvlm/{Path(config.vlm).name}/{config.shots}-shot{more}"
+    more = ("" if config.prompt == "generic" else f"+{config.prompt}") + (
+        "" if config.reference == "first" or not config.shots else f"+{config.reference}")
+    return config.name or f"lvlm/{Path(config.vlm).name}/{config.shots}-shot{more}"
 
 
 def question(image: Image, shots: int, kind: str) -> str:

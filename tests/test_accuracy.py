@@ -86,6 +86,30 @@ def test_accuracy_is_the_mean_over_categories_also_without_scores(two_methods):
     assert "Figure 7" not in page, "no masks, no figure"
 
 
+def test_drop_is_over_the_categories_that_have_both(two_methods):
+    table = pq.read_table(two_methods.scores)
+    keep = [not i.startswith("br") and i not in ("b1r", "b2r") for i in table["image_id"].to_pylist()]
+    pq.write_table(table.filter(pa.array(keep)), two_methods.scores)
+    run(replace(two_methods, partial=True), QUIET)
+    ours = {line[1]: line[2:] for line in rows_of(two_methods.out.parent, "drop")[1:]}
+    # originals 75 and 0; a rotated 50: the drop is a's own 25, and not 37.5 - 50
+    assert ours[f"{LVLM}, ours"] == ["37.5", "50.0", "25.0"]
+
+
+def test_what_does_not_depend_on_intervals_or_conditions(two_methods):
+    """Decisions without resamples; a mean on top where there is one category; failures where they belong."""
+    table = pq.read_table(two_methods.scores)
+    rows = [r | ({"prediction": None, "parsed": "unparsable", "error": "x"} if r["image_id"] == "a1r" else {})
+            for r in table.to_pylist() if r["method"] == LVLM and r["image_id"][0] == "a"]
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCORES.schema), two_methods.scores)
+    run(replace(two_methods, resamples=0), QUIET)
+    folder = two_methods.out.parent
+    assert [line[-1] for line in rows_of(folder, "decisions")[1:]] == ["0.750", "0.333"]
+    assert [line[-1] for line in rows_of(folder, "accuracy")[1:] if "ours" in line[1]] == ["0"], "a1r is augmented"
+    page = (folder / "report.html").read_text()
+    assert "0.750</b><span>mean accuracy" in page
+
+
 def test_drop_keeps_the_threshold_that_is_best_on_the_originals(two_methods):
     run(two_methods, QUIET)
     head, *lines = rows_of(two_methods.out.parent, "drop")

@@ -206,6 +206,22 @@ def test_what_cannot_be_read_is_a_failed_row(bottles, tmp_path):
     assert "no such mask" in new["mvtec-ad/pad20/bottle/test/hole/000.png"].error      # carried over
 
 
+def test_a_mask_of_another_size_than_its_image_is_a_failed_row(bottles, tmp_path, save_image):
+    save_image(tmp_path / "mvtec/bottle/ground_truth/hole/001_mask.png", np.zeros((20, 30), np.uint8))
+    images, summary = augmented(bottles, "pad20", tmp_path / "a", tmp_path / "new")
+    (failed,) = [i for i in images.values() if i.error]
+    assert summary.errors == 1 and "30 x 20 px, its image 60 x 40" in failed.error
+
+
+def test_many_rows_that_failed_before_do_not_stop_the_stage(tmp_path, save_image):
+    root = tmp_path / "mvtec"
+    for n, name in enumerate(["train/good/0", "test/good/0", *(f"test/hole/{n:02d}" for n in range(25))]):
+        save_image(root / "bottle" / f"{name}.png", n)
+    mvtec.run(mvtec.MvtecConfig(root=root, out=tmp_path / "m"), QUIET)        # no masks: 25 rows with errors
+    images, summary = augmented(tmp_path / "m", "pad20", tmp_path / "a", tmp_path / "new")
+    assert (summary.rows, summary.errors) == (27, 25)
+
+
 def test_shards_in_worker_processes_and_resuming_give_the_same(bottles, tmp_path):
     whole, _ = augmented(bottles, "timestamp", tmp_path / "a", tmp_path / "f", workers=2)
     _, first = augmented(bottles, "timestamp", tmp_path / "b", tmp_path / "g",

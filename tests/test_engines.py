@@ -138,7 +138,7 @@ def test_a_directory_without_a_processor_is_one_line(bert, qwen, tmp_path):
     for name in ("processor_config.json", "tokenizer.json", "tokenizer_config.json"):
         (tmp_path / "qwen" / name).unlink()
     engine = make_engine(str(tmp_path / "qwen"), EngineOptions(device="cpu"))
-    with pytest.raises(InputError, match="qwen' cannot be loaded") as e:
+    with pytest.raises(InputError, match="qwen: cannot be loaded as a checkpoint with its processor") as e:
         list(engine.run([Request((0,), "x")], Sampling()))
     assert "\n" not in str(e.value)
 
@@ -151,12 +151,12 @@ def test_no_process_outlives_a_kill(tmp_path):
     import time
 
     code = ("import os, subprocess, sys, time\n"
-            "from stages.vlm.orphans import descendants, end_with_this_process\n"
+            "from stages.vlm.orphans import descendants, end_children_with_this_process\n"
+            "end_children_with_this_process()\n"
+            "guard = descendants(os.getpid())\n"
             "child = subprocess.Popen(['sh', '-c', 'sleep 60 & wait'])\n"
-            "time.sleep(0.3)\n"
-            "found = descendants(os.getpid())\n"
-            "end_with_this_process(found)\n"
-            "print(*found, flush=True)\n"
+            "time.sleep(1.5)\n"
+            "print(*(descendants(os.getpid()) - guard), flush=True)\n"
             "time.sleep(60)\n")
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
                                env=os.environ | {"PYTHONPATH": os.getcwd()})

@@ -142,6 +142,8 @@ def test_scene_compares_with_the_first_training_image(oranges):
     assert "broken.png" in rows["broken"]["error"]
     assert rows["alone"]["error"] == ("mvtec-ad / empty has 0 normal training images to compare with, --shots asks"
                                       " for 1")
+    assert method_name(replace(oranges, reference="nearest")) == "lvlm/scene/1-shot+specific+nearest"
+    assert method_name(replace(oranges, name="mine")) == "mine"
     train = replace(oranges, splits="train,test", out=oranges.out.parent / "both")
     run(train, QUIET)
     both = {r["image_id"]: r for r in read_table(train.out, SCORES).to_pylist()}

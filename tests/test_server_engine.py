@@ -24,7 +24,7 @@ class Faulty(ThreadingHTTPServer):
 
     def __init__(self, plan, retry_after=None):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.plan, self.retry_after = plan, retry_after
+        self.plan, self.retry_after, self.owner, self.tokenizer = plan, retry_after, "someone", None
         self.tries, self.bodies, self.times, self.keys = Counter(), [], [], set()
         self.most = self.now = 0
         self.lock = threading.Lock()
@@ -48,12 +48,12 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def do_GET(self):
-        self.send(200, {"object": "list", "data": [{"id": "tiny", "object": "model"}]})
+        self.send(200, {"object": "list", "data": [{"id": "tiny", "object": "model", "owned_by": self.server.owner}]})
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if not self.path.endswith("/chat/completions"):
-            self.send(404, {"message": "no such route"})
+            self.send(*(self.server.tokenizer or (lambda _: (404, {"message": "no such route"})))(body))
             return
         text = body["messages"][0]["content"][-1]["text"]
         with self.server.lock:
@@ -71,6 +71,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, body, text, fault):
         top = [{"token": t, "logprob": p, "bytes": None, "top_logprobs": []} for t, p in (("Yes", -1.0), ("no", -2.0))]
+        if getattr(self.server, "by_id", False):
+            for entry, name in zip(top, ("token_id:1", "token_id:2"), strict=True):
+                entry["token"] = name
         logprobs = {"content": [{"token": "Yes", "logprob": -1.0, "bytes": None, "top_logprobs": top}]}
         reply = {"id": "x", "object": "chat.completion", "created": 0, "model": "tiny", "choices": [{
             "index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": f"answer to {text}"},
@@ -150,6 +153,54 @@ def test_what_is_sent(tmp_path, save_image, monkeypatch):
     assert server.keys == {"Bearer secret"}
     assert reply.probabilities == pytest.approx({"yes": 0.367879, "no": 0.135335}, abs=1e-5)
     assert (reply.prompt_tokens, reply.completion_tokens, reply.finish_reason) == (7, 3, "stop")
+
+
+def ids(body):
+    """What a tokenizer gives for `yes`, `Yes`, ` no` and so on: 1 for a yes, 2 for a no."""
+    return 200, {"tokens": [1 if "yes" in body["prompt"].lower() else 2]}
+
+
+def others(body):
+    """Token ids that the reply will not hold."""
+    return 200, {"tokens": [ids(body)[1]["tokens"][0] + 7]}
+
+
+@pytest.mark.parametrize(("owner", "tokenizer", "by_id"), [
+    ("vllm", ids, True), ("vllm", lambda _: (401, {"message": "no"}), False),
+    ("vllm", lambda _: (200, {"tokens": []}), False), ("llamacpp", lambda _: (200, {"tokens": []}), False)])
+def test_probabilities_from_servers_of_every_kind(owner, tokenizer, by_id):
+    """By token id where the server is a vLLM that tokenizes, otherwise from the most probable tokens' texts."""
+    server = Faulty(lambda text: None)
+    server.owner, server.tokenizer, server.by_id = owner, tokenizer, by_id
+    (reply,) = ask(server, [Request((0,), "q", choices=("yes", "no"))])
+    assert reply.probabilities == pytest.approx({"yes": 0.367879, "no": 0.135335}, abs=1e-5)
+    (body,) = server.bodies
+    assert body["top_logprobs"] == 20 and body.get("logprob_token_ids") == ([1, 2] if by_id else None)
+    plain = {"repetition_penalty": 1.0, "top_k": 0, "min_p": 0.0}
+    said = {k: body.get(k) for k in plain}
+    assert said == (plain if owner == "vllm" else dict.fromkeys(plain)), "not the checkpoint's defaults"
+
+
+def test_listed_tokens_that_do_not_come_back_are_no_probability():
+    server = Faulty(lambda text: None)
+    server.owner, server.tokenizer, server.by_id = "vllm", others, True
+    (reply,) = ask(server, [Request((0,), "q", choices=("yes", "no"))])
+    assert reply.text and reply.probabilities is None
+
+
+def test_whoever_stops_listening_does_not_wait_for_a_server_that_hangs():
+    server = Faulty(lambda text: "hang" if text == "slow" else None)
+    engine = make_engine("tiny", EngineOptions(engine="server", base_url=server.url, retries=6, timeout=1.4))
+    replies = engine.run([Request((t,), t) for t in ("quick", "slow")], Sampling())
+    assert next(replies).text == "answer to quick"
+    replies.close()
+    assert server.now == 1 and engine.stopped.is_set(), "the slow request is still in flight"
+
+
+def test_a_short_name_is_the_model_of_that_name():
+    server = Faulty(lambda text: None)
+    with pytest.raises(InputError, match="no model 'Qwen/Qwen2-VL-7B-Instruct'; it serves tiny"):
+        make_engine("qwen2-vl", EngineOptions(engine="server", base_url=server.url))
 
 
 def test_probabilities_by_the_tokens_text():

@@ -22,9 +22,9 @@ from stages.vlm.factory import EngineOptions, make_engine   # noqa: E402
 from stages.vlm.orphans import descendants                  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
-SMALL = {"dtype": "float32", "max_model_len": 1024, "max_num_seqs": 8, "gpu_memory": 0.25}
+SMALL = {"dtype": "float32", "max_model_len": 1024, "max_num_seqs": 8, "gpu_memory": 0.1}
 FLAGS = ("--engine", "vllm", "--dtype", "float32", "--max-model-len", 1024, "--max-num-seqs", 8,
-         "--gpu-memory", 0.25)
+         "--gpu-memory", 0.1, "--max-pixels", 9000)      # below the checkpoint's own 12544
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def served(qwen):
         port = s.getsockname()[1]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(qwen), "--port", str(port),
                "--served-model-name", "tiny", "--dtype", "float32", "--max-model-len", "1024", "--enforce-eager",
-               "--limit-mm-per-prompt", '{"image": 2}', "--gpu-memory-utilization", "0.25"]
+               "--limit-mm-per-prompt", '{"image": 2}', "--gpu-memory-utilization", "0.1"]
     server = subprocess.Popen(command, env=os.environ | {"VLLM_LOGGING_LEVEL": "ERROR"}, start_new_session=True)
     for _ in range(240):
         time.sleep(1)
@@ -142,6 +142,12 @@ def kill_when_parts_appear(out, *arguments):
     process = adcli(*arguments, "--out", out, wait=False)
     while not list(Path(out).glob("part-*.parquet")) and process.poll() is None:
         time.sleep(0.02)
+    kill(process)
+    return len(read_table(out, CAPTIONS, partial=True))
+
+
+def kill(process):
+    """SIGKILL; nothing that the process started may be left, since it would keep the GPU's memory."""
     assert process.poll() is None, process.communicate()
     helpers = descendants(process.pid)
     process.send_signal(signal.SIGKILL)
@@ -150,8 +156,7 @@ def kill_when_parts_appear(out, *arguments):
         if not any(Path(f"/proc/{p}").exists() for p in helpers):
             break
         time.sleep(0.1)
-    assert not [p for p in helpers if Path(f"/proc/{p}").exists()]       # they would keep the GPU's memory
-    return len(read_table(out, CAPTIONS, partial=True))
+    assert not [p for p in helpers if Path(f"/proc/{p}").exists()]
 
 
 @pytest.mark.parametrize("engine", ["vllm", "server"])
@@ -168,6 +173,15 @@ def test_kill_and_go_on(engine, request, pictures, tmp_path):
     assert read_table(tmp_path / "c", CAPTIONS).equals(read_table(tmp_path / "whole", CAPTIONS))
     runs = json.loads((tmp_path / "c" / "_adcli.json").read_text())["runs"]
     assert runs[-1]["rows"] == 65 - before
+
+
+def test_kill_while_the_model_loads(qwen, pictures, tmp_path):
+    m = manifest_of(pictures, tmp_path / "m")
+    process = adcli("caption", m, "--vlm", qwen, *FLAGS, "--out", tmp_path / "c", wait=False)
+    while len(descendants(process.pid)) < 3 and process.poll() is None:      # the guard, and what vLLM starts
+        time.sleep(0.05)
+    time.sleep(1)
+    kill(process)
 
 
 def test_the_lvlm_method_through_a_server(served, pictures, tmp_path):

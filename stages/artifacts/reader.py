@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,6 +33,36 @@ def read_table(path: Path, table: Table, partial: bool = False) -> pa.Table:
     rows = rows.sort_by([(name, "ascending") for name in table.key]).combine_chunks()
     _require_unique(rows, table, path)
     return rows
+
+
+def scan(path: Path, table: Table, columns: tuple[str, ...] | None = None, rows: int = 1000) -> Iterator[pa.Table]:
+    """As `read_table`, `rows` at a time in the order of the files, for tables that memory does not hold.
+
+    columns: only these. Keys are not checked for repetition. Raises InputError as `read_table` does.
+    """
+    path = Path(path)
+    wanted = pa.schema([f for f in table.schema if columns is None or f.name in columns])
+    narrow = Table(table.name, table.key, wanted)
+    for part in part_files(path, table):
+        try:
+            file = pq.ParquetFile(part)
+            there = [name for name in wanted.names if name in file.schema_arrow.names]
+            for batch in file.iter_batches(rows, columns=there):
+                yield _fit(pa.Table.from_batches([batch]), narrow, part)
+        except (pa.ArrowInvalid, OSError) as e:
+            raise InputError(f"{part}: cannot be read as Parquet ({str(e).splitlines()[0]})") from e
+
+
+def content_key(path: Path, table: Table) -> str:
+    """What a table of large values says, without hashing them twice: the cache keys of the artifacts below `path`,
+    or a hash of the files where other tools made them."""
+    if keys := [record["key"] for record in read_provenance(path)]:
+        return ",".join(keys)
+    digest = hashlib.sha256()
+    for part in part_files(path, table):
+        with part.open("rb") as f:
+            digest.update(hashlib.file_digest(f, "sha256").digest())
+    return digest.hexdigest()[:32]
 
 
 def part_files(path: Path, table: Table, partial: bool = False) -> list[Path]:

@@ -95,6 +95,28 @@ SCORES = Table("scores", ("image_id", "method"), pa.schema([
     ERROR,
 ]), volatile=("seconds",))
 
+MAPS = Table("maps", ("image_id", "method"), pa.schema([
+    _column("image_id", pa.string(), "the manifest's"),
+    _column("method", pa.string(), "what made it"),
+    _column("height", pa.int32(), "of the map, pixels", True),
+    _column("width", pa.int32(), "of the map, pixels", True),
+    _column("map", pa.large_binary(), "anomaly map, higher = more anomalous, raw: float16 (float32 and float64"
+            " are read, too), C order, little endian", True),
+    ERROR,
+]))
+
+THRESHOLDS = Table("thresholds", ("dataset", "category", "condition", "method", "level", "name"), pa.schema([
+    _column("dataset", pa.string(), "data set name"),
+    _column("category", pa.string(), "the task's"),
+    _column("condition", pa.string(), "the task's", True),
+    _column("method", pa.string(), "whose scores"),
+    _column("level", pa.string(), "image (score above it) or pixel (map at or above it)"),
+    _column("name", pa.string(), "train-max, train-q90, train-q80 or f1-max"),
+    _column("threshold", pa.float64(), "in the scores' own unit; f1-max: anomalous at or above, train: above"),
+    _column("source", pa.string(), "the images it was taken from"),
+    _column("n", pa.int32(), "how many of them"),
+]))
+
 METRICS = Table("metrics", ("dataset", "category", "condition", "method", "metric"), pa.schema([
     _column("dataset", pa.string(), "data set name"),
     _column("category", pa.string(), "object or scenario; `mean` = mean over them"),

@@ -130,7 +130,7 @@ def run(config: AugmentConfig, options: RunOptions) -> Summary:
                 files = tuple(zip((image.file, *image.masks), targets, strict=True))
                 todo[row["image_id"]] = (Job(row["image_id"], kinds, files), row)
             else:
-                artifact.write(row)
+                artifact.write(row, tried=False)
         for key, made in _in_processes([job for job, _ in todo.values()], config.workers):
             artifact.write(todo[key][1] | made)
     return artifact.summary
@@ -211,6 +211,10 @@ def _make(job: Job) -> tuple[str, dict]:
         rgb, *masks = (load_rgb(source) for source, _ in job.files)
     except ImageError as e:
         return job.image_id, {"error": str(e)}
+    for mask, (path, _) in zip(masks, job.files[1:], strict=True):
+        if mask.shape != rgb.shape:
+            return job.image_id, {"error": f"{path}: {mask.shape[1]} x {mask.shape[0]} px, its image {rgb.shape[1]} x"
+                                           f" {rgb.shape[0]}"}
     made = [rgb, *(m[:, :, 0] for m in masks)]             # a mask's values stay: they may name the defect
     for kind in job.kinds:
         on_image, on_mask = KINDS[kind]

@@ -55,6 +55,15 @@ def f1_max(tp: np.ndarray, fp: np.ndarray) -> np.ndarray:
     return (2 * tp / (tp + fp + tp[:, -1:])).max(axis=1)
 
 
+def f1_threshold(scores: np.ndarray, labels: np.ndarray) -> float | None:
+    """The score at or above which images are called anomalous for the best F1; None without anomalous images."""
+    if not (labels == 1).any():
+        return None
+    tp, fp = counts(scores, labels, np.ones((1, len(scores))))
+    best = int((2 * tp / (tp + fp + tp[:, -1:]))[0, 1:].argmax())
+    return float(np.unique(scores)[::-1][best])
+
+
 CURVES = {"auroc": auroc, "ap": average_precision, "f1_max": f1_max}
 
 
@@ -71,11 +80,11 @@ def curve_metrics(scores: np.ndarray, labels: np.ndarray, resamples: int, seed: 
     tp, fp = counts(scores, labels, np.ones((1, n)))
     values = {name: float(curve(tp, fp)[0]) for name, curve in CURVES.items()}
     spread: dict[str, list[np.ndarray]] = {name: [] for name in CURVES}
-    for weights in _resampled(labels, resamples, seed):
+    for weights in resampled(labels, resamples, seed):
         tp, fp = counts(scores, labels, weights)
         for name, curve in CURVES.items():
             spread[name].append(curve(tp, fp))
-    return {name: Value(v, n, positive, *_interval(spread[name])) for name, v in values.items()}
+    return {name: Value(v, n, positive, *interval(spread[name])) for name, v in values.items()}
 
 
 def accuracy(predicted: np.ndarray, labels: np.ndarray, resamples: int, seed: int) -> Value:
@@ -84,11 +93,11 @@ def accuracy(predicted: np.ndarray, labels: np.ndarray, resamples: int, seed: in
     if not n:
         return Value(None, 0, 0, reason="no images")
     right = (predicted == (labels == 1)).astype(float)
-    spread = [weights @ right / n for weights in _resampled(labels, resamples, seed)]
-    return Value(float(right.mean()), n, positive, *_interval(spread))
+    spread = [weights @ right / n for weights in resampled(labels, resamples, seed)]
+    return Value(float(right.mean()), n, positive, *interval(spread))
 
 
-def _resampled(labels: np.ndarray, resamples: int, seed: int):
+def resampled(labels: np.ndarray, resamples: int, seed: int):
     """Yields (chunk, N) multiplicities; each class keeps its size (stratified)."""
     rng = np.random.default_rng(seed)
     step = max(CHUNK // max(len(labels), 1), 1)
@@ -102,7 +111,7 @@ def _resampled(labels: np.ndarray, resamples: int, seed: int):
         yield weights
 
 
-def _interval(spread: list[np.ndarray]) -> tuple[float | None, float | None]:
+def interval(spread: list[np.ndarray]) -> tuple[float | None, float | None]:
     if not spread:
         return None, None
     low, high = np.quantile(np.concatenate(spread), [0.025, 0.975])

@@ -11,6 +11,7 @@ from stages.report.tables import NAMES, condition_name
 
 if TYPE_CHECKING:
     from stages.evaluate import TaskScores
+    from stages.pixel_evaluation import PixelResult
 
 NORMAL, ANOMALOUS, UNKNOWN = "#4c78a8", "#e45756", "#888888"
 MARKS = {"white_bg": "#f2b134", "cable_bg": "#4c78a8", "mesh_bg": "#54a24b", "low_light": "#555555",
@@ -94,6 +95,30 @@ def histograms(tasks: "list[TaskScores]") -> bytes | None:
     return _png(figure)
 
 
+def curves(pixels: "list[PixelResult]", limit: float) -> bytes | None:
+    """ROC of the pixels (left) and PRO up to its limit (right), a line per category, a row per method."""
+    groups: dict[tuple, list] = {}
+    for r in pixels:
+        if r.points is not None:
+            groups.setdefault((r.task.dataset, r.task.method, r.task.condition), []).append(r)
+    if not groups:
+        return None
+    plt = _pyplot()
+    figure, axes = plt.subplots(len(groups), 2, figsize=(9, 3.4 * len(groups)), squeeze=False, layout="constrained")
+    for (left, right), (key, results) in zip(axes, groups.items(), strict=True):
+        colours = plt.get_cmap("tab20")
+        for n, r in enumerate(results):
+            rate, recall, overlap = r.points.T
+            left.plot(rate, recall, lw=1.2, color=colours(n % 20), label=r.task.category)
+            right.plot(rate, overlap, lw=1.2, color=colours(n % 20))
+        left.plot([0, 1], [0, 1], ls="--", lw=1, color="#cccccc")
+        left.set(title=" · ".join(filter(None, key)), xlabel="false positive rate", ylabel="pixels found")
+        right.set(xlim=(0, limit), ylim=(0, 1.02), xlabel=f"false positive rate, to the limit {limit:g}",
+                  ylabel="overlap, mean over regions")
+        left.legend(fontsize=6.5, ncol=2 if len(results) > 8 else 1, frameon=False, loc="lower right")
+    return _png(figure)
+
+
 def mask_area(bins: list[Bin]) -> bytes | None:
     """The LVLM paper's Figure 7: accuracy of each bin of anomalous images against its mean mask area (log
     axis), one panel per method, with the correlation over all bins of the method."""
@@ -126,5 +151,6 @@ def mask_area(bins: list[Bin]) -> bytes | None:
     figure.supxlabel("mean mask area, % of the picture", fontsize=9)
     figure.supylabel("called anomalous, %", fontsize=9)
     handles = {h.get_label(): h for ax in axes.flat for h in ax.lines}
-    figure.legend(handles=list(handles.values()), loc="outside upper left", ncol=len(datasets), frameon=False, fontsize=8)
+    figure.legend(handles=list(handles.values()), loc="outside upper left", ncol=len(datasets), frameon=False,
+                  fontsize=8)
     return _png(figure)

@@ -13,12 +13,14 @@ from stages.artifacts.files import make_folder, write_atomically
 from stages.errors import ImageError
 from stages.images import load_rgb
 from stages.report import figures
+from stages.report.accuracy import overall
 from stages.report.grid import Grid
 from stages.report.tables import SYNTHETIC, condition_name
 from stages.wording import differing_places
 
 if TYPE_CHECKING:
     from stages.evaluate import Scored, TaskScores
+    from stages.report.heatmaps import Panel
 
 THUMBNAIL = 200      # px, longer side
 EACH = 4             # cards per group
@@ -52,10 +54,10 @@ class Section:
 
 
 def write_report(path: Path, tasks: "list[TaskScores]", rows: list[dict], grids: list[Grid],
-                 pictures: dict[str, bytes | None], provenance: list[dict]) -> None:
+                 pictures: dict[str, bytes | None], examples: "list[Panel]", provenance: list[dict]) -> None:
     """Render and write the page. Pictures that cannot be read are named as such on their card.
 
-    pictures: PNG of `figure5` and `figure7`, None where the data have no such figure.
+    pictures: PNG of `figure5`, `figure7` and `curves`, None where the data have no such figure.
     """
     import jinja2
 
@@ -72,10 +74,11 @@ def write_report(path: Path, tasks: "list[TaskScores]", rows: list[dict], grids:
         numbers=_headline(tasks, rows), main=[g for g in grids if g.name not in folded],
         details=[g for g in grids if g.name in folded],
         pictures={name: _data(png, "png") for name, png in pictures.items()},
+        examples=[(p, _data(p.png, "png")) for p in examples],
         captioned=any(s.row["neighbours"] for t in tasks for s in t.test if s.row["parsed"] is None),
         answered=any(s.row["parsed"] for t in tasks for s in t.rows),
         sections=[_section(key, group) for key, group in by_category.items()],
-        provenance=[_said(p) for p in provenance[:1]])
+        provenance=list(dict.fromkeys(map(_said, provenance))))
     make_folder(path.parent)
     write_atomically(path, lambda f: f.write(page.encode()))
 
@@ -85,11 +88,11 @@ def _headline(tasks: "list[TaskScores]", rows: list[dict]) -> list[tuple[str, st
     pairs = {(t.dataset, t.method) for t in tasks}
     numbers = []
     if len(pairs) == 1:
+        (dataset, method), = pairs
         for metric, name in (("auroc", "AUROC"), ("accuracy@own", "accuracy")):
-            found = [r for r in rows if r["metric"] == metric and r["value"] is not None]
-            mean = [r for r in found if r["category"] == "mean" and r["condition"] is None]
-            for r in mean or found[:1]:
-                numbers.append((name if len(tasks) == 1 else f"mean {name}", f"{r['value']:.3f}"))
+            value = overall(tasks, rows, dataset, method, metric)
+            if value is not None:
+                numbers.append((name if len(tasks) == 1 else f"mean {name}", f"{value:.3f}"))
     else:
         counts = (("data set", len({d for d, _ in pairs})), ("method", len({m for _, m in pairs})))
         numbers += [(name + "s" * (n != 1), str(n)) for name, n in counts]
@@ -100,7 +103,8 @@ def _headline(tasks: "list[TaskScores]", rows: list[dict]) -> list[tuple[str, st
 
 
 def _said(record: dict) -> str:
-    settings = ", ".join(f"{k} {v}" for k, v in record["parameters"].items())
+    settings = ", ".join(f"{k} {v}" for k, v in record["parameters"].items()
+                         if isinstance(v, str | int | float) and v != "")
     return f"{record['stage']} with {settings}, seed {record['seed']}, adcli {record['version']}"
 
 
@@ -111,7 +115,7 @@ def _section(key: tuple, tasks: "list[TaskScores]") -> Section:
 def _groups(tasks: "list[TaskScores]"):
     """Most confident hits and misses by the method's own yes or no, or at the train-q90 threshold; a ranking
     where there are no labels."""
-    if all(s.image.label is None for t in tasks for s in t.test):
+    if all(s.image.label is None for t in tasks for s in (*t.test, *t.decided)):
         ranked = sorted((s for t in tasks for s in t.test), key=lambda s: (-s.score, s.image.image_id))
         yield "most anomalous first", tuple(map(_card, ranked[:RANKED]))
         return

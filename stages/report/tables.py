@@ -9,11 +9,15 @@ from stages.report.accuracy import KIND_NAMES, accuracy_tables
 from stages.report.grid import Grid, published
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stages.evaluate import TaskScores
+    from stages.pixel_evaluation import PixelResult
 
 NAMES = {"white_bg": "White BG", "cable_bg": "Cable BG", "mesh_bg": "Mesh BG", "low_light": "Low-light CD",
          "blurry": "Blurry CD"} | KIND_NAMES
 SYNTHETIC = "vidad-synthetic"
+DECISIONS = ("ap", "f1_max", "accuracy@own", "accuracy@train-max", "accuracy@train-q90")
 
 
 def condition_name(condition: str | None, unnamed: str = "all") -> str:
@@ -21,12 +25,14 @@ def condition_name(condition: str | None, unnamed: str = "all") -> str:
     return " + ".join(NAMES.get(c, c) for c in condition.split("+")) if condition else unnamed
 
 
-def all_tables(tasks: "list[TaskScores]", rows: list[dict], resamples: int, seed: int) -> list[Grid]:
+def all_tables(tasks: "list[TaskScores]", rows: list[dict], resamples: int, seed: int,
+               pixels: "Sequence[PixelResult]" = ()) -> list[Grid]:
     """The table of tasks first; the papers' tables where the data are theirs; defects and decisions last."""
-    grids = [*per_task(tasks, rows, resamples, seed), *accuracy_tables(tasks, rows)]
+    grids = [*per_task(tasks, rows, resamples, seed), *accuracy_tables(tasks, rows),
+             per_pixel(rows, pixels)]
     if any(t.dataset.startswith("vidad") for t in tasks):
         grids += [table4(rows), table5(rows), per_aspect(rows)]
-    grids += [per_defect(rows, resamples, seed), decisions(rows, resamples, seed)]
+    grids += [per_defect(rows, resamples, seed), decisions(tasks, rows)]
     return [g for g in grids if g.rows]
 
 
@@ -88,6 +94,29 @@ def _of_dataset(tasks: "list[TaskScores]", rows: list[dict], definition: str, na
     heads = [condition_name(c, "original" if several else "all") for c in conditions]
     columns = ("data set", "method", "category", *heads, *(["mean", "std"] if spread else []))
     return Grid(name, "AUROC per task", columns, tuple(lines), note, printed=True)
+
+
+def per_pixel(rows: list[dict], pixels: "Sequence[PixelResult]") -> Grid:
+    """Pixel metrics per category, and their mean."""
+    names = list(dict.fromkeys(name for r in pixels for name in r.values if "/" not in name))
+    lines = []
+    for dataset, method, condition in dict.fromkeys((r.task.dataset, r.task.method, r.task.condition) for r in pixels):
+        here = [r.task for r in pixels
+                if (r.task.dataset, r.task.method, r.task.condition) == (dataset, method, condition)]
+        for category in (*(t.category for t in here), "mean"):
+            at = {"dataset": dataset, "method": method, "condition": condition, "category": category}
+            found = [_pick(rows, **at, metric=name) for name in names]
+            if any(found):
+                out = sum(len(t.left_out) for t in here if category in (t.category, "mean"))
+                lines.append((dataset, method, condition_name(condition), category,
+                              *(_number(f, True) for f in found), str(next(f["n"] for f in found if f)), str(out)))
+    note = ("All pixels of all test images of a category, exact over all distinct thresholds. PRO: mean over regions"
+            " (8-connected components of the masks) against the false positive rate of all normal pixels, up to the"
+            " rate in its name, divided by it. pro_200: 200 thresholds, rates stretched to the range reached, as most"
+            " published code computes PRO. spro: MVTec LOCO's saturated PRO, mean of its kinds of anomalies. Maps are resized to"
+            " their masks bilinearly. Intervals: 95%, images resampled. Mean: over categories.")
+    heads = ("data set", "method", "condition", "category", *names, "images", "left out")
+    return Grid("pixels", "Pixel metrics", heads, tuple(lines), note, printed=True)
 
 
 def _whose(dataset: str, method: str) -> str:
@@ -167,13 +196,14 @@ def per_defect(rows: list[dict], resamples: int, seed: int) -> Grid:
     return Grid("defects", "AUROC per kind of defect", columns, tuple(lines), _definition(resamples, seed))
 
 
-def decisions(rows: list[dict], resamples: int, seed: int) -> Grid:
+def decisions(tasks: "list[TaskScores]", rows: list[dict]) -> Grid:
     """AP, F1-max and accuracies at thresholds from training normals."""
-    metrics = _ranked({r["metric"] for r in rows if "/" not in r["metric"] and not r["metric"].endswith(
-        "_std")} - {"auroc"}, ("ap", "f1_max", "accuracy@own", "accuracy@train-max", "accuracy@train-q90"))
+    metrics = _ranked({r["metric"] for r in rows if r["level"] == "image" and "/" not in r["metric"] and
+                       not r["metric"].endswith("_std")} - {"auroc"}, DECISIONS)
     lines = []
+    there = {(t.dataset, t.method, t.category, t.condition) for t in tasks}
     for key in dict.fromkeys((r["dataset"], r["method"], r["category"], r["condition"]) for r in rows
-                             if r["category"] != "mean" and r["n"] and r["ci_low"] is not None):
+                             if (r["dataset"], r["method"], r["category"], r["condition"]) in there and r["n"]):
         at = dict(zip(("dataset", "method", "category", "condition"), key, strict=True))
         cells = [_number(_pick(rows, **at, metric=m)) for m in metrics]
         lines.append((*key[:3], condition_name(key[3]), *cells))

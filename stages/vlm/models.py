@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 GIB = 2 ** 30
 
@@ -21,9 +22,13 @@ class Model:
 
     @property
     def weights_gib(self) -> float:
-        """Counted, not measured: parameters times bits. A GPU needs this and room for activations and the
-        key-value cache, in practice a fifth more at least."""
+        """Counted, not measured: parameters times bits."""
         return ((self.billions - self.kept) * self.bits + self.kept * 16) * 1e9 / 8 / GIB
+
+    @property
+    def least_gpu_gib(self) -> float:
+        """Estimated: the weights and a fifth more for activations and the key-value cache."""
+        return 1.2 * self.weights_gib
 
 
 MODELS = (
@@ -62,8 +67,13 @@ def cached_ids() -> set[str] | None:
 
 def not_found(name: str, error: Exception) -> str:
     """One line: why a model cannot be loaded, and which names there are."""
+    first = str(error).strip().splitlines()[0][:200]
+    if Path(name).is_dir():
+        return f"{name}: cannot be loaded as a checkpoint with its processor ({first})"
+    if model := next((m for m in MODELS if m.hub_id == name), None):
+        note = f"; {model.note}" if model.note else ""
+        return f"model {model.short} ({name}) is not in the local cache and could not be fetched{note} ({first})"
     close = get_close_matches(name, [*SHORT_NAMES, "scene"], 2, 0.5)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    first = str(error).strip().splitlines()[0][:200]
     return (f"model {name!r} cannot be loaded: {hint}It is neither scene, nor a short name (`adcli models`"
             f" lists them), nor a directory with a checkpoint, nor a hub id that could be fetched ({first})")

@@ -1,22 +1,18 @@
 """Processes that a library started must not outlive a `kill -9` of ours: they would keep the GPU's memory, and
 the same command, run again, would find no room.
+
+A guard, started before the library loads, notes our descendants twice a second. When the pipe from us closes,
+which the system does when this process is gone for whatever reason, it ends those that are left.
 """
 
+import os
+import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
-# Reads until the pipe closes, which the system does when its only writer, our process, is gone for whatever
-# reason; then ends those that are left.
-GUARD = """
-import os, signal, sys
-sys.stdin.read()
-for pid in map(int, sys.argv[1:]):
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-"""
+EVERY = 0.5     # seconds
 
 
 def descendants(pid: int) -> set[int]:
@@ -31,9 +27,32 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
-def end_with_this_process(pids: set[int]) -> None:
-    """Start a small process that kills `pids` once this process is no more. On an ordinary end they are gone
-    by then."""
-    if pids:
-        subprocess.Popen([sys.executable, "-c", GUARD, *map(str, sorted(pids))], stdin=subprocess.PIPE,
-                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+def born(pid: int) -> str | None:
+    """When a process started, in the system's ticks: a number is given again to another one some day."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return None
+
+
+def end_children_with_this_process() -> None:
+    """Start the guard. On an ordinary end there is nothing left for it to do."""
+    subprocess.Popen([sys.executable, __file__, str(os.getpid())], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                     stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def guard(pid: int) -> None:
+    """Until standard input closes, note the descendants of `pid`; then end them and theirs."""
+    seen: dict[int, str | None] = {}
+    while not select.select([sys.stdin], [], [], EVERY)[0]:
+        seen |= {p: born(p) for p in descendants(pid) - {os.getpid()} - seen.keys()}
+    left = {p for p, start in seen.items() if start and born(p) == start}
+    for p in left.union(*map(descendants, left)):
+        try:
+            os.kill(p, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+if __name__ == "__main__":
+    guard(int(sys.argv[1]))

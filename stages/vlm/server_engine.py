@@ -8,9 +8,10 @@ import base64
 import io
 import os
 import random
+import threading
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -19,33 +20,38 @@ from stages.errors import InputError
 from stages.vlm.ahead import DecodedAhead, Ready
 from stages.vlm.choices import choice_probabilities, first_tokens, spellings
 from stages.vlm.engine import Reply, Request, Sampling
+from stages.vlm.models import SHORT_NAMES
 from stages.vlm.pixels import PixelLimits
 
 if TYPE_CHECKING:
     from stages.vlm.factory import EngineOptions
 
 TOP = 20        # most log-probabilities that the interface gives per token
+# vLLM's server takes what a request does not say from the checkpoint's generation_config.json
+PLAIN = {"repetition_penalty": 1.0, "top_k": 0, "min_p": 0.0}
 
 
 @dataclass(frozen=True)
 class ServerEngine:
-    """client: openai.OpenAI. tokens: what a choice can begin with, by choices; filled on demand where the
-    server tokenizes (vLLM does)."""
+    """client: openai.OpenAI. is_vllm: the server says that it is one, and takes vLLM's own parameters. tokens:
+    what a choice can begin with, by choices; filled on demand from a vLLM server's tokenizer."""
 
     name: str
     fingerprint: str
     options: "EngineOptions"
     client: Any
-    ran_on: str
+    is_vllm: bool
+    ran_on: str = "server"
     caveat: str = "what the server runs, and whether a seed repeats a text, is up to the server"
     tokens: dict = field(default_factory=dict)
+    stopped: threading.Event = field(default_factory=threading.Event)
 
     def run(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
         """See Engine.run. At most twice `concurrency` requests are decoded or in flight."""
         options = self.options
         limits = PixelLimits(options.min_pixels, options.max_pixels)
-        with (DecodedAhead(requests, limits, options.threads, options.concurrency) as decoded,
-              ThreadPoolExecutor(options.concurrency) as pool):
+        self.stopped.clear()
+        with DecodedAhead(requests, limits, options.threads, options.concurrency) as decoded:
             flying: set[Future] = set()
             try:
                 while decoded or flying:
@@ -53,11 +59,11 @@ class ServerEngine:
                         if isinstance(item, Reply):
                             yield item
                         else:
-                            flying.add(pool.submit(self._ask, item, sampling))
+                            flying.add(_on_a_thread(self._ask, item, sampling))
                     done, flying = wait(flying, return_when=FIRST_COMPLETED) if flying else (set(), flying)
                     yield from (f.result() for f in done)
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+                self.stopped.set()
 
     def _ask(self, item: Ready, sampling: Sampling) -> Reply:
         """One request to its end. Raises InputError when the server refuses every request (key, model)."""
@@ -67,13 +73,13 @@ class ServerEngine:
         parts: list[dict] = [{"type": "image_url", "image_url": {"url": data_url(i)}} for i in images]
         message = {"role": "user", "content": [*parts, {"type": "text", "text": request.text}]}
         left = self.options.retries              # shared by the client's own retries and those below
-        while True:
+        while not self.stopped.is_set():
             raw = None
             try:
                 raw = self.client.with_options(max_retries=left).chat.completions.with_raw_response.create(
                     model=self.name, messages=[message], temperature=sampling.temperature,
                     top_p=sampling.top_p, max_tokens=sampling.max_tokens, seed=request.seed % 2 ** 63,
-                    **self._logprobs(request.choices))
+                    **self._more(request.choices))
                 return self._reply(request, raw.parse())
             except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as e:
                 raise InputError(f"{self.options.base_url}: {_said(e)} (the key is read from"
@@ -88,19 +94,22 @@ class ServerEngine:
                     return Reply(request.key, error=f"server: an unusable reply ({self.options.retries + 1}"
                                                     f" tries, the last: {str(e).splitlines()[0][:120]})")
                 time.sleep(random.uniform(0.1, 1.0))
+        return Reply(request.key, error="interrupted")           # nobody reads it any more
 
-    def _logprobs(self, choices: tuple[str, ...]) -> dict:
+    def _more(self, choices: tuple[str, ...]) -> dict:
+        """Log-probabilities of what the choices begin with, and vLLM's own parameters where it is one."""
+        body = dict(PLAIN) if self.is_vllm else {}
         if not choices:
-            return {}
-        if tokens := self._first_tokens(choices):
-            ids = sorted({t for group in tokens.values() for t in group})
-            return {"logprobs": True, "extra_body": {"logprob_token_ids": ids, "return_tokens_as_token_ids": True}}
-        return {"logprobs": True, "top_logprobs": TOP}
+            return {"extra_body": body}
+        if tokens := self._first_tokens(choices):       # versions that do not know logprob_token_ids give the top ones
+            body |= {"logprob_token_ids": sorted({t for group in tokens.values() for t in group}),
+                     "return_tokens_as_token_ids": True}
+        return {"logprobs": True, "top_logprobs": TOP, "extra_body": body}
 
     def _first_tokens(self, choices: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
-        """Token ids by choice from the server's own tokenizer; empty where it has no such address."""
+        """Token ids by choice from the server's own tokenizer; empty where it is no vLLM or has none."""
         if choices not in self.tokens:
-            self.tokens[choices] = self._tokenized(choices)
+            self.tokens[choices] = self._tokenized(choices) if self.is_vllm else {}
         return self.tokens[choices]
 
     def _tokenized(self, choices: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
@@ -114,12 +123,8 @@ class ServerEngine:
 
         try:
             return first_tokens(encode, choices)
-        except openai.APIStatusError as e:
-            if e.status_code not in (400, 404, 405, 501):
-                raise
-        except (ValueError, KeyError, TypeError):
-            pass
-        return {}                      # no tokenizer there: probabilities come from the most probable tokens
+        except (openai.APIStatusError, ValueError, KeyError, TypeError, IndexError):
+            return {}                  # no tokenizer there: probabilities come from the most probable tokens
 
     def _reply(self, request: Request, reply: Any) -> Reply:
         answer = reply.choices[0]
@@ -135,9 +140,25 @@ class ServerEngine:
             return None
         first = answer.logprobs.content[0].top_logprobs
         if tokens := self._first_tokens(choices):
-            found = {int(t.token.removeprefix("token_id:")): t.logprob for t in first}
-            return choice_probabilities(found, tokens)
+            found = {int(t.token.removeprefix("token_id:")): t.logprob for t in first
+                     if t.token.startswith("token_id:")}
+            known = found.keys() & {t for group in tokens.values() for t in group}
+            return choice_probabilities(found, tokens) if known else None
         return probabilities_by_text({t.token: t.logprob for t in first}, choices)
+
+
+def _on_a_thread(work: Callable, *arguments: Any) -> Future:
+    """As an executor's `submit`, on a daemon thread: Ctrl-C must not wait for a server that does not answer."""
+    future: Future = Future()
+
+    def body() -> None:
+        try:
+            future.set_result(work(*arguments))
+        except BaseException as e:             # whoever asks for the result gets it
+            future.set_exception(e)
+
+    threading.Thread(target=body, daemon=True).start()
+    return future
 
 
 def probabilities_by_text(logprobs: dict[str, float], choices: tuple[str, ...]) -> dict[str, float] | None:
@@ -175,7 +196,7 @@ def open_server(name: str, options: "EngineOptions") -> ServerEngine:
     client = openai.OpenAI(base_url=options.base_url, api_key=os.environ.get(options.api_key_env) or "none",
                            max_retries=options.retries, timeout=options.timeout)
     try:
-        served = [m.id for m in client.models.list().data]
+        served = {m.id: getattr(m, "owned_by", "") for m in client.models.list().data}
     except openai.APIStatusError as e:
         raise InputError(f"{options.base_url}: {_said(e)} (the key is read from ${options.api_key_env})") from e
     except openai.APIConnectionError as e:
@@ -183,9 +204,10 @@ def open_server(name: str, options: "EngineOptions") -> ServerEngine:
     except (ValueError, AttributeError, TypeError, openai.APIResponseValidationError):
         raise InputError(f"{options.base_url}: answers, but not as an OpenAI-compatible server does; does the"
                          " address end in /v1?") from None
+    name = name if name in served else SHORT_NAMES.get(name, name)
     if name not in served:
         raise InputError(f"{options.base_url}: has no model {name!r}; it serves {', '.join(served) or 'none'}")
-    return ServerEngine(name, f"server:{name}", options, client, "server")
+    return ServerEngine(name, f"server:{name}", options, client, served[name] == "vllm")
 
 
 def _said(error: Any) -> str:

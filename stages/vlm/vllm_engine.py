@@ -15,7 +15,7 @@ from stages.vlm.ahead import DecodedAhead
 from stages.vlm.choices import choice_probabilities, first_tokens
 from stages.vlm.engine import Reply, Request, Sampling
 from stages.vlm.models import not_found
-from stages.vlm.orphans import descendants, end_with_this_process
+from stages.vlm.orphans import end_children_with_this_process
 from stages.vlm.pixels import PixelLimits, limits_for
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class VllmEngine:
 
     @cached_property
     def _llm(self) -> Any:
-        return _load(self.name, self.options)
+        return _load(self.name, self.options, self._limits)
 
     @cached_property
     def _limits(self) -> PixelLimits:
@@ -130,7 +130,7 @@ def open_vllm(name: str, options: "EngineOptions") -> VllmEngine:
         raise InputError(not_found(name, e)) from e
 
 
-def _load(name: str, options: "EngineOptions") -> Any:
+def _load(name: str, options: "EngineOptions", limits: PixelLimits) -> Any:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")      # the progress of this stage says enough
     from vllm import LLM
     from vllm.platforms import current_platform
@@ -140,10 +140,9 @@ def _load(name: str, options: "EngineOptions") -> Any:
         more["max_model_len"] = options.max_model_len
     if options.quantization:
         more["quantization"] = options.quantization
-    if options.min_pixels or options.max_pixels:
-        size = {"shortest_edge": options.min_pixels, "longest_edge": options.max_pixels}
-        more["mm_processor_kwargs"] = {"size": {k: v for k, v in size.items() if v}}
-    before = descendants(os.getpid())
+    if limits.multiple > 1:        # what `fit` has sized must not be sized again; other processors have no such limits
+        more["mm_processor_kwargs"] = {"size": {"shortest_edge": limits.least, "longest_edge": limits.most}}
+    end_children_with_this_process()
     try:
         llm = LLM(model=name, revision=options.revision or None, dtype=options.dtype,
                   tensor_parallel_size=options.tensor_parallel, max_num_seqs=options.max_num_seqs,
@@ -154,5 +153,4 @@ def _load(name: str, options: "EngineOptions") -> Any:
                   **more)
     except (ValueError, OSError, RuntimeError) as e:
         raise InputError(f"vLLM cannot load {name}: {str(e).strip().splitlines()[0][:300]}") from e
-    end_with_this_process(descendants(os.getpid()) - before)
     return llm

@@ -1,0 +1,99 @@
+"""MVTec LOCO AD: `<category>/{train,validation}/good/NNN.png`,
+`<category>/test/{good,logical_anomalies,structural_anomalies}/NNN.png` and a folder of masks per anomalous image,
+`<category>/ground_truth/<kind>/NNN/MMM.png`.
+
+A mask file is one region. Its grey value names the kind of defect, for which `<category>/defects_config.json`
+says how many pixels have to be found (`saturation_of`); official evaluation: saturated PRO up to a false positive
+rate of 0.05, image AUROC and sPRO for logical and for structural anomalies apart, each with all good images, then
+their mean.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from stages.artifacts.writer import Summary
+from stages.datasets.entries import Entry, image_files, write_manifest
+from stages.datasets.mvtec import require_both_splits
+from stages.datasets.vidad import chosen
+from stages.errors import ImageError, InputError
+from stages.images import load_rgb
+from stages.settings import RunOptions, argument, option
+
+SPLITS = {"train": "train", "validation": "val", "test": "test"}
+CONFIG = "defects_config.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocoConfig:
+    root: Path = argument("folder that holds breakfast_box, juice_bottle, ...")
+    out: Path = option("the manifest to write")
+    categories: str = option("only these, comma-separated", "")
+
+
+def run(config: LocoConfig, options: RunOptions) -> Summary:
+    """Index an MVTec LOCO tree. An anomalous image without masks becomes a row with `error`.
+
+    Raises:
+        InputError: no image fits the layout, or a category is not there or lacks a split.
+    """
+    entries = entries_of(image_files(config.root))
+    if not entries:
+        raise InputError(f"{config.root}: no image lies below <category>/train/good or <category>/test/<kind> (give the"
+                         " folder that holds the categories)")
+    names = chosen(config.categories, tuple(sorted({e.category for e in entries})), "--categories")
+    entries = [e for e in entries if e.category in names]
+    require_both_splits(entries, config.root)
+    parameters = {"categories": list(names) if config.categories else []}
+    return write_manifest("mvtec-loco", config.root, entries, config.out, parameters, options)
+
+
+def entries_of(files: Iterable[Path]) -> list[Entry]:
+    """The images of a tree in this layout; other files are passed over. files: relative to the root."""
+    images, masks = [], defaultdict(list)
+    for path in files:
+        if len(path.parts) > 4 and path.parts[-4].lower() == "ground_truth":
+            masks[path.parents[3], path.parts[-3].lower(), path.parent.name].append(path)
+        elif len(path.parts) > 3 and path.parts[-3].lower() in SPLITS:
+            images.append(path)
+    entries = []
+    for path in images:
+        base, split, kind = path.parents[2], SPLITS[path.parts[-3].lower()], path.parent.name
+        if kind.lower() == "good":
+            entries.append(Entry(path, base.name, split, 0))
+            continue
+        expected = base / "ground_truth" / kind / path.stem / "000.png"
+        found = sorted(masks.get((base, kind.lower(), path.stem), [expected]))
+        entries.append(Entry(path, base.name, split, 1, defect=kind, masks=tuple(found)))
+    return entries
+
+
+@cache
+def _config(path: Path) -> dict[int, tuple[float, bool]]:
+    try:
+        return {int(d["pixel_value"]): (float(d["saturation_threshold"]), bool(d["relative_saturation"]))
+                for d in json.loads(path.read_text())}
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise InputError(f"{path}: not a list of defects with pixel_value, saturation_threshold and relative_saturation"
+                         f" ({type(e).__name__}: {e})") from None
+
+
+def saturation_of(mask_file: Path) -> tuple[np.ndarray, float]:
+    """One mask file -> (H, W) bool, and the pixels of it whose finding counts as finding all.
+
+    Raises:
+        ImageError: the mask cannot be read, or holds a value that the configuration does not name.
+        InputError: no readable defects_config.json four folders above it.
+    """
+    values = load_rgb(mask_file)[:, :, 0]
+    known = _config(mask_file.parents[3] / CONFIG)
+    mask, value = values > 0, int(values.max())
+    if value and value not in known:
+        raise ImageError(f"{mask_file}: its value {value} is not in {CONFIG}")
+    threshold, relative = known.get(value, (1.0, True))
+    return mask, threshold * (int(mask.sum()) if relative else 1)
