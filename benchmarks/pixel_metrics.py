@@ -7,6 +7,7 @@ regions, as the authors' scripts have it; torchmetrics' AUROC and anomalib's AUP
 --full adds a category of MVTec's largest size and a whole MVTec-sized evaluation through `adcli evaluate`.
 """
 
+import json
 import statistics
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 from stages.artifacts.tables import MANIFEST, MAPS, SCORES
 from stages.maps import to_row
 from stages.metrics.pixel import metrics, picture
+from stages.torch_setup import prepare_torch
 
 ROUNDS = 3
 LARGEST = [(900, 167)]                                           # px, images: 135 million pixels
@@ -95,7 +97,6 @@ def torchmetrics(maps, masks) -> dict[str, float]:
 def anomalib(maps, masks) -> dict[str, float]:
     """AUPRO at 0.3, all thresholds."""
     import torch
-    from anomalib.metrics.pro import _PRO  # noqa: F401  (fails early where anomalib is not installed)
     from anomalib.metrics.aupro import _AUPRO
 
     metric = _AUPRO(fpr_limit=0.3)
@@ -142,8 +143,6 @@ def full(name: str, categories: list[tuple[int, int]], most_seconds: float, most
         started = time.monotonic()
         done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
         seconds = time.monotonic() - started
-    import json
-
     gigabytes = json.loads(done.stdout)["peak_rss_mb"] / 1000
     print(f"{name}: {seconds:.0f} s (target {most_seconds:.0f}), peak memory {gigabytes:.1f} GB (target {most_gb:.0f})")
 
@@ -173,6 +172,7 @@ def write(at: Path, categories: list[tuple[int, int]]) -> None:
 
 
 if __name__ == "__main__":
+    prepare_torch()
     compare()
     if "--full" in sys.argv:
         full("largest category, 167 images of 900 x 900", LARGEST, 30, 4)
