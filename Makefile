@@ -5,6 +5,8 @@
 #   make reproduce-vidad VIDAD_ROOT=/data/VID-AD VLM=qwen2-vl REWRITER=qwen2-vl ENCODER=bert-base-uncased
 #   make reproduce-lvlm                                        scenes and tiles, no GPU, no downloads
 #   make reproduce-lvlm MVTEC_ROOT=/data/mvtec VISA_ROOT=/data/VisA VLM=qwen2-vl-72b-awq
+#   make reproduce-visualad                                    tiles, a random backbone, no downloads
+#   make reproduce-visualad MVTEC_ROOT=/data/mvtec VISA_ROOT=/data/VisA BACKBONE=facebook/dinov2-large
 
 PYTHON     ?= python3
 # Shortest captions first: the table starts early.
@@ -164,6 +166,45 @@ lvlm-ablation: $(DATA:%=lvlm-%)
 reproduce-lvlm: lvlm-ablation
 	$(ADCLI) evaluate $(L)/scores.parquet --manifest $(L)/manifest.parquet --out $(L)/metrics.parquet --tables $(L)/tables --report $(L)/report.html --seed $(SEED)
 	@echo "report: $(L)/report.html"
+
+# -- VisualAD: trained on one data set, tested on another -----------------------------------------------------
+
+# With both roots: VisA -> MVTec AD and MVTec AD -> VisA, the released scripts' epochs. Without: half of the tile
+# defects -> the other half, with a backbone that nobody has trained.
+BACKBONE ?= openai/clip-vit-large-patch14-336
+V        ?= runs/visualad$(if $(strip $(REAL)),-$(notdir $(BACKBONE)),-demo)
+TRAIN    ?=
+SMALL    := --layers 1,2,3 --size 224
+
+.PHONY: reproduce-visualad visualad-real visualad-demo ablate-visualad
+reproduce-visualad: $(if $(strip $(REAL)),visualad-real,visualad-demo)
+
+visualad-real: $(if $(MVTEC_ROOT),lvlm-index-mvtec-ad) $(if $(VISA_ROOT),lvlm-index-visa)
+	@test -n "$(MVTEC_ROOT)" -a -n "$(VISA_ROOT)" || { echo "trained on one, tested on the other: give MVTEC_ROOT and VISA_ROOT"; exit 2; }
+	@set -e; for pair in visa:mvtec-ad:1 mvtec-ad:visa:2; do on=$${pair%%:*}; epochs=$${pair##*:}; to=$${pair#*:}; to=$${to%:*}; \
+	  $(BIN)/adcli train-visualad $(L)/manifest.parquet/$$on/original --backbone $(BACKBONE) --epochs $$epochs $(TRAIN) --seed $(SEED) --out $(V)/trained-on-$$on.parquet; \
+	  $(BIN)/adcli score $(L)/manifest.parquet/$$to/original --method visualad --checkpoint $(V)/trained-on-$$on.parquet --out $(V)/scores.parquet/$$to --maps $(V)/maps.parquet/$$to || [ $$? -eq 3 ]; done
+	$(ADCLI) evaluate $(V)/scores.parquet --maps $(V)/maps.parquet --manifest $(L)/manifest.parquet --pixel-size 518 --pro-200 --workers $(JOBS) --out $(V)/metrics.parquet --tables $(V)/tables --report $(V)/report.html
+
+visualad-demo: $(READY)
+	@test -d $(TILES) || { echo "no images: give TILES=..., or MVTEC_ROOT and VISA_ROOT"; exit 2; }
+	@test -d $(V)/backbone || $(BIN)/python -m benchmarks.random_backbone $(V)/backbone 128 3 16 224
+	$(ADCLI) data index magnetic-tile $(TILES) --train-defects 0.5 --train-fraction 0.2 --out $(V)/manifest.parquet
+	$(ADCLI) train-visualad $(V)/manifest.parquet --backbone $(V)/backbone $(SMALL) --split train --epochs 30 $(TRAIN) --seed $(SEED) --out $(V)/trained.parquet
+	$(ADCLI) score $(V)/manifest.parquet --method visualad --checkpoint $(V)/trained.parquet --out $(V)/scores.parquet --maps $(V)/maps.parquet
+	$(ADCLI) evaluate $(V)/scores.parquet --maps $(V)/maps.parquet --manifest $(V)/manifest.parquet --out $(V)/metrics.parquet --tables $(V)/tables --report $(V)/report.html
+	@echo "the backbone has random weights: these figures say that the training works, and nothing of VisualAD"
+
+# Tables 3 (anchors), 4 (layers) and 5 (positions), trained on ABLATE_ON and tested on ABLATE_TO (manifests).
+ABLATE_ON ?= $(L)/manifest.parquet/mvtec-ad/original
+ABLATE_TO ?= $(L)/manifest.parquet/visa/original
+ABLATE    ?= --anchors=1 --anchors=2 --anchors=4 --anchors=8 --anchors=16 --anchors=32 --layers=6 --layers=12 --layers=18 \
+             --layers=24 --layers=6,12 --layers=6,12,18 --position=none --position=1d-sin --position=2d --position=2d-sin
+ablate-visualad: $(READY)
+	@set -e; for option in $(ABLATE); do name=visualad-$$(echo $$option | tr -d '-' | tr '=' '-'); \
+	  $(BIN)/adcli train-visualad $(ABLATE_ON) --backbone $(BACKBONE) $(TRAIN) $$option --seed $(SEED) --out $(V)/ablation/$$name.parquet; \
+	  $(BIN)/adcli score $(ABLATE_TO) --method visualad --name $$name --checkpoint $(V)/ablation/$$name.parquet --out $(V)/ablation/scores.parquet/$$name --maps $(V)/ablation/maps.parquet/$$name || [ $$? -eq 3 ]; done
+	$(ADCLI) evaluate $(V)/ablation/scores.parquet --maps $(V)/ablation/maps.parquet --manifest $(ABLATE_TO) --pixel-size 518 --workers $(JOBS) --out $(V)/ablation/metrics.parquet --tables $(V)/ablation/tables --report $(V)/ablation/report.html
 
 # -- tests ------------------------------------------------------------------------------------------------------
 

@@ -52,6 +52,101 @@ Each mask is a region of its own, with the saturation that defects_config.json g
 Example: adcli data index mvtec-loco /data/mvtec_loco_anomaly_detection --out runs/loco/manifest.parquet
 """
 
+BTAD = """Index BTAD (beanTech): <category>/train/ok, test/{ok,ko}, ground_truth/ko; categories 01, 02, 03.
+
+Masks are paired by stem, whatever their ending; an anomalous image without one becomes a failed row.
+
+Example: adcli data index btad /data/BTech_Dataset_transformed --out runs/btad/manifest.parquet
+"""
+
+KSDD2 = """Index KolektorSDD2: train/NNNNN.png and test/NNNNN.png, the mask NNNNN_GT.png beside each.
+
+A picture is anomalous when its mask is not empty, so every mask is decoded. The defective pictures in train
+keep their label.
+
+Example: adcli data index ksdd2 /data/KolektorSDD2 --out runs/ksdd2/manifest.parquet
+"""
+
+DAGM = """Index DAGM 2007: Class<K>/{Train,Test}/NNNN.PNG with Label/NNNN_label.PNG and Label/Labels.txt.
+
+Labels.txt says which images are defective; without it, those that have a mask. The defective images in Train
+keep their label.
+
+Example: adcli data index dagm /data/DAGM --categories Class1,Class2 --out runs/dagm/manifest.parquet
+"""
+
+DTD = """Index DTD-Synthetic, which has the layout of MVTec AD: <category>/train/good, test/<defect>, ground_truth.
+
+Masks are paired by stem, with or without _mask; an anomalous image without one becomes a failed row.
+
+Example: adcli data index dtd-synthetic /data/DTD-Synthetic --out runs/dtd/manifest.parquet
+"""
+
+BRAIN_AD = """Index Brain-AD, the brain data set of BMAD (BraTS2021_slice): {train,valid,test}/{good,Ungood}.
+
+Below them lie img and anomaly_mask (or label), as the archive has it. valid becomes the split `val`.
+
+Example: adcli data index brain-ad /data/BMAD/Brain_AD --out runs/brain-ad/manifest.parquet
+"""
+
+OCT17 = """Index OCT17, retinal OCT scans: {train,val,test}/{good,Ungood} of BMAD, or {NORMAL,CNV,DME,DRUSEN}.
+
+There are no masks. Known counts are those of BMAD, which left the anomalous training images out.
+
+Example: adcli data index oct17 /data/BMAD/Retina_OCT2017_AD --out runs/oct17/manifest.parquet
+"""
+
+HIS = """Index HIS, the histopathology data set of BMAD (camelyon16_256): {train,valid,test}/{good,Ungood}.
+
+There are no masks. valid becomes the split `val`.
+
+Example: adcli data index his /data/BMAD/Histopathology_AD --out runs/his/manifest.parquet
+"""
+
+BRAIN_MRI = """Index BrainMRI: brain_tumor_dataset/no and brain_tumor_dataset/yes.
+
+There are no masks and no split: every picture is a test image. The copy of both folders that the archive holds
+beside brain_tumor_dataset is not read.
+
+Example: adcli data index brain-mri /data/BrainMRI --out runs/brain-mri/manifest.parquet
+"""
+
+CLINICDB = """Index CVC-ClinicDB: Original and Ground Truth, or images and masks; a polyp in every picture.
+
+All are anomalous test images, so that there are pixel metrics only.
+
+Example: adcli data index cvc-clinicdb /data/CVC-ClinicDB --out runs/clinicdb/manifest.parquet
+"""
+
+COLONDB = """Index CVC-ColonDB: images and masks; a polyp in every picture.
+
+All are anomalous test images, so that there are pixel metrics only.
+
+Example: adcli data index cvc-colondb /data/CVC-ColonDB --out runs/colondb/manifest.parquet
+"""
+
+ENDO = """Index Endo, the test set of EndoTect 2020: images and masks; a polyp in every picture.
+
+All are anomalous test images, so that there are pixel metrics only.
+
+Example: adcli data index endo /data/EndoTect_2020_Segmentation_Test_Dataset --out runs/endo/manifest.parquet
+"""
+
+KVASIR = """Index Kvasir-SEG: images and masks, both JPEG files; a polyp in every picture.
+
+All are anomalous test images, so that there are pixel metrics only.
+
+Example: adcli data index kvasir /data/Kvasir-SEG --out runs/kvasir/manifest.parquet
+"""
+
+META_JSON = """Index what meta.json lists, the file that AnomalyCLIP and its descendants make of a data set.
+
+Give the data set's name where the folder's is another, so that `adcli data check` knows its counts. Masks that
+were paired with other images' names are paired by name instead, and their number is said.
+
+Example: adcli data index meta-json /data/mvtec --name mvtec-ad --out runs/mvtec/manifest.parquet
+"""
+
 FOLDER = """Index any folder of images.
 
 Without a pattern every image is an unlabelled test image, which can still be captioned, scored and
@@ -74,8 +169,9 @@ Example: adcli data synth vidad --out runs/demo/scenes --scenarios fruits --cond
 
 CHECK = """Decode every image and mask of a manifest, count them, and compare with the known counts.
 
-Known are those of MVTec AD, VisA, VID-AD and the magnetic tiles; anything else is only counted. Exit code
-3 when something is missing, too much, unreadable, or a mask has another size than its image.
+Known are those of MVTec AD, VisA, VID-AD, the magnetic tiles, Brain-AD, OCT17, HIS and Kvasir-SEG; anything
+else is only counted. Exit code 3 when something is missing, too much, unreadable, or a mask has another size
+than its image.
 
 Example: adcli data check runs/demo/manifest.parquet
 """
@@ -104,7 +200,9 @@ def check_and_say(config: "CheckConfig", options: "RunOptions") -> None:
 
 def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add `data index ...`, `data check`, `data augment` and `data synth ...`."""
-    from stages.datasets import augment, check, folder, loco, magnetic_tile, mvtec, vidad, visa
+    from stages.datasets import (augment, bmad, brain_mri, btad, check, dagm, folder, ksdd2, loco, magnetic_tile,
+                                 meta_json, mvtec, polyps, vidad, visa)
+    from stages.datasets.entries import IndexConfig
     from stages.datasets.synth import vidad as synth_vidad
 
     data = typer.Typer(help="Index, check and augment data sets, or render synthetic scenes.",
@@ -116,8 +214,21 @@ def add_to(app: typer.Typer, arguments: list[str]) -> None:
     command(index, "vidad", vidad.VidadConfig, vidad.run, VIDAD)
     command(index, "magnetic-tile", magnetic_tile.MagneticTileConfig, magnetic_tile.run, TILES)
     command(index, "mvtec-ad", mvtec.MvtecConfig, mvtec.run, MVTEC)
-    command(index, "mvtec-loco", loco.LocoConfig, loco.run, LOCO)
+    command(index, "mvtec-loco", mvtec.MvtecConfig, loco.run, LOCO)
     command(index, "visa", visa.VisaConfig, visa.run, VISA)
+    command(index, "btad", mvtec.MvtecConfig, btad.run, BTAD)
+    command(index, "ksdd2", IndexConfig, ksdd2.run, KSDD2)
+    command(index, "dagm", mvtec.MvtecConfig, dagm.run, DAGM)
+    command(index, "dtd-synthetic", mvtec.MvtecConfig, mvtec.dtd_synthetic, DTD)
+    command(index, "brain-ad", IndexConfig, bmad.brain_ad, BRAIN_AD)
+    command(index, "oct17", IndexConfig, bmad.oct17, OCT17)
+    command(index, "his", IndexConfig, bmad.his, HIS)
+    command(index, "brain-mri", IndexConfig, brain_mri.run, BRAIN_MRI)
+    command(index, "cvc-clinicdb", IndexConfig, polyps.cvc_clinicdb, CLINICDB)
+    command(index, "cvc-colondb", IndexConfig, polyps.cvc_colondb, COLONDB)
+    command(index, "endo", IndexConfig, polyps.endo, ENDO)
+    command(index, "kvasir", IndexConfig, polyps.kvasir, KVASIR)
+    command(index, "meta-json", meta_json.MetaJsonConfig, meta_json.run, META_JSON)
     command(index, "folder", folder.FolderConfig, folder.run, FOLDER)
     command(data, "check", check.CheckConfig, check_and_say, CHECK, without=("shard", "max_errors", "overwrite"))
     command(data, "augment", augment.AugmentConfig, augment.run, AUGMENT)

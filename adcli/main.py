@@ -11,6 +11,7 @@ COMMANDS = {   # name -> (module, line in `adcli --help`), in the order of the p
     "caption": ("adcli.caption", "Describe every image in words."),
     "rewrite-negatives": ("adcli.rewrite_negatives", "Rewrite normal captions into contradictions."),
     "train-encoder": ("adcli.train_encoder", "Fine-tune a text encoder per task on both."),
+    "train-visualad": ("adcli.train_visualad", "Train two tokens in a frozen ViT to find anomalies anywhere."),
     "score": ("adcli.score", "Score every image of a manifest."),
     "models": ("adcli.models", "Vision-language models with a short name."),
     "evaluate": ("adcli.evaluate", "Metrics, tables and the HTML report."),

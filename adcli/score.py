@@ -20,6 +20,12 @@ descriptions of the two images and needs no model; it is no substitute for one.
 
 Example: adcli score runs/demo/manifest.parquet --method lvlm --out runs/demo/lvlm-scores.parquet
 """),
+    "visualad": ("stages.visualad.score", "ScoreVisualadConfig", """VisualAD: zero-shot anomaly maps of a model that
+train-visualad trained on other data; the score is the mean of the map's highest 1 %.
+
+Example: adcli score runs/tiles/manifest.parquet --method visualad --checkpoint runs/visa/visualad.parquet \\
+  --out runs/tiles/visualad-scores.parquet --maps runs/tiles/visualad-maps.parquet
+"""),
 }
 DOC = """Score every image of a manifest; higher = more anomalous.
 

@@ -10,7 +10,7 @@ import pytest
 
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import MANIFEST, MAPS, METRICS, SCORES, THRESHOLDS
-from stages.datasets import loco
+from stages.datasets import loco, mvtec
 from stages.datasets.manifest import read_manifest
 from stages.errors import ImageError, InputError
 from stages.evaluate import EvaluateConfig, run
@@ -100,7 +100,8 @@ def test_metrics_thresholds_and_pictures_of_maps_on_disk(two_categories):
         assert (row["n"], row["n_positive"]) == (7, 4)
         both = (row["value"] + metric(config, "b", name)["value"]) / 2
         assert metric(config, "mean", name)["value"] == pytest.approx(both)
-    assert metric(config, "a", "pro@0.3")["ci_low"] < expected["pro@0.3"].value < metric(config, "a", "pro@0.3")["ci_high"]
+    row = metric(config, "a", "pro@0.3")
+    assert row["ci_low"] < row["value"] < row["ci_high"]
     found = {(t["category"], t["level"], t["name"]): t for t in read_table(config.thresholds, THRESHOLDS).to_pylist()}
     best = found["a", "pixel", "f1-max"]
     assert best["n"] == 7 and best["source"] == "masks of test images"
@@ -189,7 +190,7 @@ def pushpins(tmp_path, save_image):
 
 
 def test_loco_round_trip(pushpins, tmp_path):
-    loco.run(loco.LocoConfig(root=pushpins, out=tmp_path / "m"), QUIET)
+    loco.run(mvtec.MvtecConfig(root=pushpins, out=tmp_path / "m"), QUIET)
     images = {i.image_id: i for i in read_manifest(tmp_path / "m").images}
     assert len(images) == 7 and not any(i.error for i in images.values())
     assert {i.split for i in images.values()} == {"train", "val", "test"}
@@ -199,13 +200,13 @@ def test_loco_round_trip(pushpins, tmp_path):
     assert mask.sum() == 36 and saturation == 10
     assert loco.saturation_of(two.masks[1])[1] == 8, "half of 16 pixels"
     (pushpins / "pushpins/ground_truth/logical_anomalies/001/000.png").unlink()
-    loco.run(loco.LocoConfig(root=pushpins, out=tmp_path / "m2"), QUIET)
+    loco.run(mvtec.MvtecConfig(root=pushpins, out=tmp_path / "m2"), QUIET)
     assert "no such mask" in [i.error for i in read_manifest(tmp_path / "m2").images if i.error][0]
 
 
 def test_loco_values_by_hand(pushpins, tmp_path):
     """A map that is 2 on ten pixels of the first region, 1 on one row of normal pixels, 0 elsewhere."""
-    loco.run(loco.LocoConfig(root=pushpins, out=tmp_path / "m"), QUIET)
+    loco.run(mvtec.MvtecConfig(root=pushpins, out=tmp_path / "m"), QUIET)
     scores, maps = [], []
     for image in read_manifest(tmp_path / "m").images:
         if image.split == "test":

@@ -75,3 +75,19 @@ def tiny_bert(folder: Path) -> Path:
                         num_attention_heads=2, intermediate_size=64, max_position_embeddings=64)
     BertModel(config).save_pretrained(folder)
     return folder
+
+
+def tiny_clip_vision(folder: Path, image_size: int = 56, layers: int = 4) -> Path:
+    """CLIP's vision tower of width 32 with patches of 14 px, and its image processor."""
+    from stages.torch_setup import prepare_torch
+
+    prepare_torch()
+    import torch
+    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
+
+    torch.manual_seed(0)
+    config = CLIPVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=layers, num_attention_heads=4,
+                              image_size=image_size, patch_size=14)
+    CLIPVisionModel(config).save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": image_size}, crop_size=image_size).save_pretrained(folder)
+    return folder

@@ -1,8 +1,9 @@
 """Is a data set all there? A manifest's counts against the known ones, every image and mask decoded.
 
 Known counts are in known_counts.csv: MVTec AD and VisA per category and split; the magnetic tiles, which
-have no split of their own, as normal tiles of both splits together. Those of VID-AD are its Table 3, which
-holds under each of the five capture conditions.
+have no split of their own, as normal tiles of both splits together; Brain-AD, OCT17 and HIS as BMAD packs them,
+where the test images of the latter two are only known together; Kvasir-SEG. Those of VID-AD are its Table 3,
+which holds under each of the five capture conditions.
 """
 
 import csv
@@ -48,6 +49,10 @@ class Counts:
     @property
     def normal(self) -> int:
         return self.train_normal + self.test_normal
+
+    @property
+    def test(self) -> int:
+        return self.test_normal + self.test_anomalous
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """From a list of files to a manifest artifact: what every data set family shares."""
 
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +14,24 @@ from stages.artifacts.reader import fingerprint
 from stages.artifacts.tables import MANIFEST
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.errors import InputError
-from stages.settings import RunOptions
+from stages.settings import RunOptions, argument, option
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 JUNK = {"__macosx", ".ipynb_checkpoints", "thumbs.db", ".ds_store"}
 
 
+@dataclass(frozen=True, kw_only=True)
+class IndexConfig:
+    """For a data set without categories of its own: there is nothing to choose."""
+
+    root: Path = argument("folder that holds the data set")
+    out: Path = option("the manifest to write")
+
+
 @dataclass(frozen=True)
 class Entry:
-    """One image as a data set's layout describes it; paths are relative to the root."""
+    """One image as a data set's layout describes it; paths are relative to the root. error: why the
+    layout does not say what the image is."""
 
     path: Path
     category: str
@@ -30,6 +40,7 @@ class Entry:
     condition: str | None = None
     defect: str | None = None
     masks: tuple[Path, ...] = ()
+    error: str | None = None
 
 
 def image_files(root: Path) -> Iterator[Path]:
@@ -56,6 +67,40 @@ def image_files(root: Path) -> Iterator[Path]:
                 yield (Path(folder) / name).relative_to(root)
     if not found:
         raise InputError(f"{root}: no images here ({', '.join(sorted(SUFFIXES))})")
+
+
+def image_stem(mask: Path) -> str:
+    """'000_mask.png' -> '000': the stem of the image that a mask belongs to, as data sets write it."""
+    return re.sub(r"_(mask|gt|label|segmentation)$", "", mask.stem, flags=re.IGNORECASE)
+
+
+def masks_by(masks: Iterable[Path], key: Callable[[Path], Hashable]) -> dict[Hashable, Path]:
+    """What `key` says of a mask's image -> the mask. Raises InputError when two masks fit one image."""
+    found: dict[Hashable, Path] = {}
+    for mask in masks:
+        image = key(mask)
+        if image in found:
+            raise InputError(f"{mask}: {found[image].name} is a mask of the same image; remove one of them")
+        found[image] = mask
+    return found
+
+
+def require_one_place(root: Path, what: str, folders: Iterable[Path]) -> None:
+    """Raises InputError when a data set lies below `root` twice: its images would count twice."""
+    places = sorted(set(folders))
+    if len(places) > 1:
+        raise InputError(f"{root}: {what} lies in {' and in '.join(map(str, places))}; give the folder that holds"
+                         " one of them")
+
+
+def require_both_splits(root: Path, entries: Iterable[Entry]) -> None:
+    """Raises InputError for a category without normal training images or without test images."""
+    found = {(e.category, e.split, e.label) for e in entries}
+    for category in sorted({category for category, _, _ in found}):
+        if (category, "train", 0) not in found:
+            raise InputError(f"{root}: {category} has no normal train images")
+        if not any((category, "test", label) in found for label in (0, 1)):
+            raise InputError(f"{root}: {category} has no test images")
 
 
 def write_manifest(dataset: str, root: Path, entries: Iterable[Entry], out: Path, parameters: dict,
@@ -88,7 +133,7 @@ def _rows(dataset: str, root: Path, entries: list[Entry]) -> Iterator[dict]:
                    "dataset": dataset, "category": entry.category, "condition": entry.condition,
                    "split": entry.split, "label": entry.label, "defect": entry.defect,
                    "mask_paths": [m.as_posix() for m in entry.masks], "width": width,
-                   "height": height, "error": error}
+                   "height": height, "error": error or entry.error}
 
 
 def _header(root: Path, entry: Entry) -> tuple[int | None, int | None, str | None]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.artifacts.writer import Summary
-from stages.datasets.entries import Entry, image_files, write_manifest
+from stages.datasets.entries import Entry, image_files, image_stem, write_manifest
 from stages.errors import InputError
 from stages.settings import RunOptions, argument, option
 
@@ -18,7 +18,7 @@ class FolderConfig:
     test_anomalous: str = option("glob of anomalous images to test on; the file's folder names the"
                                  " defect", "")
     masks: str = option("glob of the masks of anomalous images: paired by stem, with or without a"
-                        " suffix _mask, _gt or _label", "")
+                        " suffix _mask, _gt, _label or _segmentation", "")
     name: str = option("data set name; by default the folder's", "")
     category: str = option("category of all images", "all")
 
@@ -49,7 +49,7 @@ def run(config: FolderConfig, options: RunOptions) -> Summary:
 def _labelled(files: list[Path], groups: dict, masks: list[Path], config: FolderConfig) -> list[Entry]:
     by_stem: dict[str, list[Path]] = {}
     for mask in masks:
-        by_stem.setdefault(_image_stem(mask), []).append(mask)
+        by_stem.setdefault(image_stem(mask), []).append(mask)
     entries: dict[Path, tuple[str, Entry]] = {}
     for flag, (pattern, split, label) in groups.items():
         for path in _match(config.root, files, pattern, flag):
@@ -77,14 +77,6 @@ def _match(root: Path, files: list[Path], pattern: str, flag: str) -> list[Path]
     if not found:
         raise InputError(f"{flag} {pattern}: matches no image below {root}")
     return found
-
-
-def _image_stem(mask: Path) -> str:
-    stem = mask.stem
-    for suffix in ("_mask", "_gt", "_label"):
-        if stem.lower().endswith(suffix):
-            return stem[:-len(suffix)]
-    return stem
 
 
 def _own_mask(image: Path, candidates: list[Path]) -> tuple[Path, ...]:

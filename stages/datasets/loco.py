@@ -11,46 +11,26 @@ their mean.
 import json
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from stages.artifacts.writer import Summary
-from stages.datasets.entries import Entry, image_files, write_manifest
-from stages.datasets.mvtec import require_both_splits
-from stages.datasets.vidad import chosen
+from stages.datasets.entries import Entry, image_files
+from stages.datasets.mvtec import MvtecConfig, index_categories
 from stages.errors import ImageError, InputError
 from stages.images import load_rgb
-from stages.settings import RunOptions, argument, option
+from stages.settings import RunOptions
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 CONFIG = "defects_config.json"
 
 
-@dataclass(frozen=True, kw_only=True)
-class LocoConfig:
-    root: Path = argument("folder that holds breakfast_box, juice_bottle, ...")
-    out: Path = option("the manifest to write")
-    categories: str = option("only these, comma-separated", "")
-
-
-def run(config: LocoConfig, options: RunOptions) -> Summary:
-    """Index an MVTec LOCO tree. An anomalous image without masks becomes a row with `error`.
-
-    Raises:
-        InputError: no image fits the layout, or a category is not there or lacks a split.
-    """
-    entries = entries_of(image_files(config.root))
-    if not entries:
-        raise InputError(f"{config.root}: no image lies below <category>/train/good or <category>/test/<kind> (give the"
-                         " folder that holds the categories)")
-    names = chosen(config.categories, tuple(sorted({e.category for e in entries})), "--categories")
-    entries = [e for e in entries if e.category in names]
-    require_both_splits(entries, config.root)
-    parameters = {"categories": list(names) if config.categories else []}
-    return write_manifest("mvtec-loco", config.root, entries, config.out, parameters, options)
+def run(config: MvtecConfig, options: RunOptions) -> Summary:
+    """Index an MVTec LOCO tree. An anomalous image without masks becomes a row with `error`. Raises
+    InputError as `index_categories` does."""
+    return index_categories("mvtec-loco", entries_of(image_files(config.root)), config, options)
 
 
 def entries_of(files: Iterable[Path]) -> list[Entry]:

@@ -23,21 +23,26 @@ class MagneticTileConfig:
     root: Path = argument("folder that holds MT_Free, MT_Blowhole, ...")
     out: Path = option("the manifest to write")
     train_fraction: float = option("share of the normal tiles that goes to train, 0 to 1", 0.5)
+    train_defects: float = option("share of the defects that goes to train, for methods that learn from masks", 0.0)
     seed: int = option("which tiles those are", 0)
 
 
 def run(config: MagneticTileConfig, options: RunOptions) -> Summary:
     """Index the tiles: category `tile`, defect `blowhole`, `break`, ... Raises InputError when MT_Free
-    is missing or the fraction is not between 0 and 1."""
+    is missing or a fraction is not between 0 and 1."""
     if not 0 < config.train_fraction < 1:
         raise InputError(f"--train-fraction {config.train_fraction}: expected a number between 0 and 1")
+    if not 0 <= config.train_defects < 1:
+        raise InputError(f"--train-defects {config.train_defects}: expected 0 or a number below 1")
     files = list(image_files(config.root))
     there = set(files)
     photos = [f for f in files if f.suffix.lower() == ".jpg" and _class_of(f)]
     normal = [f for f in photos if _class_of(f) == "free"]
     if not normal:
         raise InputError(f"{config.root}: no normal tiles (MT_Free/Imgs/*.jpg)")
+    defects = [f for f in photos if f not in set(normal)]
     train = train_half(normal, config.train_fraction, config.seed)
+    train |= train_half(defects, config.train_defects, config.seed) if config.train_defects else set()
     entries = []
     for photo in photos:
         kind = _class_of(photo)
@@ -45,9 +50,11 @@ def run(config: MagneticTileConfig, options: RunOptions) -> Summary:
         if kind == "free":
             entries.append(Entry(photo, "tile", "train" if photo in train else "test", 0))
         else:
-            entries.append(Entry(photo, "tile", "test", 1, defect=kind,
+            entries.append(Entry(photo, "tile", "train" if photo in train else "test", 1, defect=kind,
                                  masks=(mask,) if mask in there else ()))
     parameters = {"train_fraction": config.train_fraction}
+    if config.train_defects:
+        parameters["train_defects"] = config.train_defects
     return write_manifest("magnetic-tile", config.root, entries, config.out, parameters, options,
                           config.seed)
 

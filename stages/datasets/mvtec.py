@@ -2,16 +2,19 @@
 `<category>/ground_truth/<defect>/NNN_mask.png`.
 
 Other data sets are published in the same layout, some without `_mask` in the names: both are read. Case of
-folder names and endings does not matter, and the categories may lie some folders below the root.
+folder names and endings does not matter, and the categories may lie some folders below the root. DTD-Synthetic
+is one of them: 12 woven, meshed, ... textures, often in two folders of its own name; what it calls its
+defects and its masks is read from the disk, since no description of it says.
 """
 
-import re
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from stages.artifacts.writer import Summary
-from stages.datasets.entries import Entry, image_files, write_manifest
+from stages.datasets.entries import (Entry, image_files, image_stem, masks_by, require_both_splits,
+                                     require_one_place, write_manifest)
 from stages.datasets.vidad import chosen
 from stages.errors import InputError
 from stages.settings import RunOptions, argument, option
@@ -19,27 +22,47 @@ from stages.settings import RunOptions, argument, option
 
 @dataclass(frozen=True, kw_only=True)
 class MvtecConfig:
-    root: Path = argument("folder that holds bottle, cable, ...")
+    root: Path = argument("folder that holds the categories")
     out: Path = option("the manifest to write")
     categories: str = option("only these, comma-separated", "")
 
 
 def run(config: MvtecConfig, options: RunOptions) -> Summary:
-    """Index an MVTec AD tree. An anomalous image without its mask becomes a row with `error`.
+    """Index an MVTec AD tree. An anomalous image without its mask becomes a row with `error`. Raises
+    InputError as `index_categories` does."""
+    return index_categories("mvtec-ad", entries_of(image_files(config.root)), config, options)
+
+
+def dtd_synthetic(config: MvtecConfig, options: RunOptions) -> Summary:
+    """Index DTD-Synthetic, as `run` does MVTec AD."""
+    return index_categories("dtd-synthetic", entries_of(image_files(config.root)), config, options)
+
+
+def index_categories(dataset: str, entries: list[Entry], config: MvtecConfig, options: RunOptions,
+                     layout: str = "<category>/train/good or <category>/test/<defect>") -> Summary:
+    """Write the manifest of the categories that the user wants. layout: for people, where images lie.
 
     Raises:
         InputError: no image fits the layout, a category is not there, lies in two places, or lacks
             normal training images or test images.
     """
-    entries = entries_of(image_files(config.root))
     if not entries:
-        raise InputError(f"{config.root}: no image lies below <category>/train/good or <category>/test/<defect>"
-                         " (give the folder that holds the categories)")
+        raise InputError(f"{config.root}: no image lies below {layout} (give the folder that holds the categories)")
     names = chosen(config.categories, tuple(sorted({e.category for e in entries})), "--categories")
     entries = [e for e in entries if e.category in names]
-    require_both_splits(entries, config.root)
+    require_whole_categories(config.root, entries)
     parameters = {"categories": list(names) if config.categories else []}     # [] = whatever is there
-    return write_manifest("mvtec-ad", config.root, entries, config.out, parameters, options)
+    return write_manifest(dataset, config.root, entries, config.out, parameters, options)
+
+
+def require_whole_categories(root: Path, entries: list[Entry]) -> None:
+    """Raises InputError for a category in two places, or without train normals or test images."""
+    folders: dict[str, set[Path]] = defaultdict(set)
+    for e in entries:
+        folders[e.category].add(e.path.parents[2])
+    for category, places in folders.items():
+        require_one_place(root, f"category {category}", places)
+    require_both_splits(root, entries)
 
 
 def entries_of(files: Iterable[Path]) -> list[Entry]:
@@ -49,7 +72,8 @@ def entries_of(files: Iterable[Path]) -> list[Entry]:
     it is expected, so that its row says so. Raises InputError when two masks fit one image.
     """
     files = [f for f in files if len(f.parts) > 3]         # category, split, kind, name
-    masks = _masks_by_image(files)
+    masks = masks_by((f for f in files if f.parts[-3].lower() == "ground_truth"),
+                     lambda m: (m.parents[2], m.parent.name.lower(), image_stem(m).lower()))
     entries = []
     for path in files:
         base, split, kind = path.parents[2], path.parts[-3].lower(), path.parent.name
@@ -62,33 +86,3 @@ def entries_of(files: Iterable[Path]) -> list[Entry]:
         mask = masks.get((base, kind.lower(), path.stem.lower()), expected)
         entries.append(Entry(path, base.name, split, 1, defect=kind, masks=(mask,)))
     return entries
-
-
-def _masks_by_image(files: list[Path]) -> dict[tuple[Path, str, str], Path]:
-    """(category folder, defect, stem of the image) -> mask; names in lower case."""
-    masks: dict[tuple[Path, str, str], Path] = {}
-    for path in files:
-        if path.parts[-3].lower() != "ground_truth":
-            continue
-        key = (path.parents[2], path.parent.name.lower(), re.sub(r"_mask$", "", path.stem.lower()))
-        if key in masks:
-            raise InputError(f"{path}: {masks[key].name} is a mask of the same image; remove one of them")
-        masks[key] = path
-    return masks
-
-
-def require_both_splits(entries: list[Entry], root: Path) -> None:
-    """Raises InputError for a category in two places, or without train normals or test images."""
-    places: dict[str, set[Path]] = {}
-    for e in entries:
-        places.setdefault(e.category, set()).add(e.path.parents[2])
-    for category, folders in places.items():
-        if len(folders) > 1:
-            raise InputError(f"{root}: category {category} lies in {' and in '.join(map(str, sorted(folders)))};"
-                             " give the folder that holds one of them")
-    found = {(e.category, e.split, e.label) for e in entries}
-    for category in places:
-        if (category, "train", 0) not in found:
-            raise InputError(f"{root}: {category} has no normal train images")
-        if not found & {(category, "test", 0), (category, "test", 1)}:
-            raise InputError(f"{root}: {category} has no test images")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from stages.artifacts.writer import Summary
 from stages.datasets.entries import Entry, image_files, write_manifest
-from stages.datasets.mvtec import entries_of, require_both_splits
+from stages.datasets.mvtec import entries_of, require_whole_categories
 from stages.errors import InputError
 from stages.settings import RunOptions, argument, option
 
@@ -47,7 +47,7 @@ def run(config: VisaConfig, options: RunOptions) -> Summary:
             raise InputError(f"--split-csv {config.split_csv}: the folders of the 1cls layout are the split;"
                              " leave the option out")
         entries = entries_of(_one_class(files))
-    require_both_splits(entries, config.root)
+    require_whole_categories(config.root, entries)
     return write_manifest("visa", config.root, entries, config.out, {"layout": layout}, options)
 
 

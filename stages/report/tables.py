@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from stages.datasets.augment import KINDS, split_condition
 from stages.datasets.vidad import ASPECTS, CONDITIONS, SCENARIOS
 from stages.report import mask_area as area
+from stages.report import zero_shot
 from stages.report.accuracy import KIND_NAMES, accuracy_tables
 from stages.report.grid import Grid, published
 
@@ -29,7 +30,7 @@ def all_tables(tasks: "list[TaskScores]", rows: list[dict], resamples: int, seed
                pixels: "Sequence[PixelResult]" = ()) -> list[Grid]:
     """The table of tasks first; the papers' tables where the data are theirs; defects and decisions last."""
     grids = [*per_task(tasks, rows, resamples, seed), *accuracy_tables(tasks, rows),
-             per_pixel(rows, pixels)]
+             per_pixel(rows, pixels), zero_shot.table1(rows, pixels)]
     if any(t.dataset.startswith("vidad") for t in tasks):
         grids += [table4(rows), table5(rows), per_aspect(rows)]
     grids += [per_defect(rows, resamples, seed), decisions(tasks, rows)]
@@ -113,8 +114,8 @@ def per_pixel(rows: list[dict], pixels: "Sequence[PixelResult]") -> Grid:
     note = ("All pixels of all test images of a category, exact over all distinct thresholds. PRO: mean over regions"
             " (8-connected components of the masks) against the false positive rate of all normal pixels, up to the"
             " rate in its name, divided by it. pro_200: 200 thresholds, rates stretched to the range reached, as most"
-            " published code computes PRO. spro: MVTec LOCO's saturated PRO, mean of its kinds of anomalies. Maps are resized to"
-            " their masks bilinearly. Intervals: 95%, images resampled. Mean: over categories.")
+            " published code computes PRO. spro: MVTec LOCO's saturated PRO, mean of its kinds of anomalies. Maps are"
+            " resized to their masks bilinearly. Intervals: 95%, images resampled. Mean: over categories.")
     heads = ("data set", "method", "condition", "category", *names, "images", "left out")
     return Grid("pixels", "Pixel metrics", heads, tuple(lines), note, printed=True)
 

@@ -1,0 +1,94 @@
+"""VisualAD's training step and scoring pass against a plain float32 implementation of the released formulas.
+
+    python -m benchmarks.visualad_step [ROUNDS]
+
+A random ViT-B/16 at 224 px; a step of two images (forward, losses, backward, optimiser), and a pass of one image
+(map, Gaussian, image score). Both use the same frozen weights and the same number of threads. Printed: medians and
+their ratio, and how far the two lie apart.
+"""
+
+import statistics
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from stages.torch_setup import prepare_torch
+
+prepare_torch()
+
+import torch  # noqa: E402
+from scipy.ndimage import gaussian_filter  # noqa: E402
+from transformers import CLIPVisionConfig, CLIPVisionModel  # noqa: E402
+
+from stages.visualad.backbone import Backbone  # noqa: E402
+from stages.visualad.loss import losses  # noqa: E402
+from stages.visualad.model import VisualAD, image_scores, smoothed  # noqa: E402
+from stages.visualad.settings import Settings  # noqa: E402
+from stages.visualad.train import TrainVisualadConfig  # noqa: E402
+from stages.visualad.trainer import optimiser_of  # noqa: E402
+from tests import visualad_reference as reference  # noqa: E402
+
+TARGET = 0.9
+
+
+def made() -> VisualAD:
+    """ViT-B/16, layers 3, 6, 9, 12."""
+    torch.manual_seed(0)
+    config = CLIPVisionConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
+                              image_size=224, patch_size=16, attn_implementation="sdpa")
+    return VisualAD(Backbone(CLIPVisionModel(config)), Settings(layers=(3, 6, 9, 12), size=224)).eval()
+
+
+def main(rounds: int) -> None:
+    """Print two lines."""
+    model = made()
+    config = replace(TrainVisualadConfig(manifest=Path(), out=Path()), epochs=1)
+    optimiser, _ = optimiser_of(model, config, 100)
+    pixels = torch.randn(2, 3, 224, 224)
+    masks, labels = (pixels[:, 0] > 1).float(), torch.tensor([1.0, 0.0])
+
+    def plain_step():
+        _, enhanced, maps = reference.forward(model, pixels)
+        loss = reference.objective(enhanced, maps, masks, labels)[-1]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        return float(loss)
+
+    def our_step():
+        loss = losses(model(pixels), masks, labels, "code")["loss"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        return float(loss)
+
+    @torch.no_grad()
+    def plain_pass():
+        _, _, maps = reference.forward(model, pixels[:1])
+        smooth = torch.from_numpy(gaussian_filter(maps.sum(0)[0].numpy(), 4.0))
+        return float(smooth.flatten().sort(descending=True).values[:502].mean())
+
+    @torch.inference_mode()
+    def our_pass():
+        return float(image_scores(smoothed(model(pixels[:1]).fused)))
+
+    compare("training step, batch 2", plain_step, our_step, rounds)
+    compare("scoring pass, batch 1", plain_pass, our_pass, rounds)
+
+
+def compare(name: str, plain, ours, rounds: int) -> None:
+    """Alternate the two, so that both meet the same machine."""
+    times: dict[str, list[float]] = {"plain": [], "ours": []}
+    plain(), ours()
+    for _ in range(rounds):
+        for key, work in (("plain", plain), ("ours", ours)):
+            started = time.monotonic()
+            work()
+            times[key].append(time.monotonic() - started)
+    a, b = (statistics.median(times[k]) for k in ("plain", "ours"))
+    print(f"{name}: plain {a:.2f} s, ours {b:.2f} s, ratio {b / a:.2f} (target <= {TARGET})")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 9)

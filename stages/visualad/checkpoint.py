@@ -1,0 +1,63 @@
+"""A trained VisualAD on disk: safetensors without the backbone, and what it was made of as JSON."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from stages.errors import InputError
+from stages.visualad.backbone import load_backbone
+from stages.visualad.data import Look
+from stages.visualad.model import VisualAD
+from stages.visualad.settings import Settings
+
+WEIGHTS, RECORD = "visualad.safetensors", "visualad.json"
+
+
+def save(model: VisualAD, folder: Path, backbone: str, revision: str, look: Look) -> None:
+    """Write the trained tensors and the record. backbone: directory or hub id, as it was given."""
+    from safetensors.torch import save_file
+
+    tensors = {n: t.detach().float().cpu().contiguous() for n, t in model.trained().items()}
+    save_file(tensors, folder / WEIGHTS)
+    record = {"backbone": backbone, "revision": revision, "settings": asdict(model.settings),
+              "mean": look.mean, "deviation": look.deviation}
+    (folder / RECORD).write_text(json.dumps(record, indent=2))
+
+
+def find(place: Path) -> Path:
+    """The folder with the checkpoint: `place` itself, or the one of a train-visualad artifact.
+
+    Raises:
+        InputError: none there.
+    """
+    for folder in (place, place / "_checkpoint"):
+        if (folder / WEIGHTS).is_file() and (folder / RECORD).is_file():
+            return folder
+    raise InputError(f"--checkpoint {place}: no {WEIGHTS} here (expected what train-visualad wrote)")
+
+
+def load(place: Path, backbone: str = "") -> tuple[VisualAD, Look]:
+    """The model in evaluation mode, and how it wants images. backbone: where it lies now, if elsewhere.
+
+    Raises:
+        InputError: no checkpoint, no such backbone, or tensors that do not fit it.
+    """
+    from safetensors.torch import load_file
+
+    folder = find(place)
+    record = json.loads((folder / RECORD).read_text())
+    settings = Settings(**record["settings"] | {"layers": tuple(record["settings"]["layers"])})
+    vit, _, _ = load_backbone(backbone or record["backbone"], record["revision"])
+    model = VisualAD(vit, settings)
+    tensors = load_file(folder / WEIGHTS)
+    if settings.as_released:
+        tensors = {n: t for n, t in tensors.items() if not n.startswith("norm.")}
+    try:
+        missing, strange = model.load_state_dict(tensors, strict=False)
+    except RuntimeError as e:
+        raise InputError(f"{folder}: does not fit the backbone {backbone or record['backbone']}"
+                         f" ({str(e).splitlines()[-1].strip()[:160]})") from e
+    lacking = [n for n in missing if not n.startswith("backbone.") and not (settings.as_released and n[:5] == "norm.")]
+    if strange or lacking:
+        raise InputError(f"{folder}: does not fit this version ({', '.join([*lacking, *strange][:3])})")
+    return model.eval(), Look(settings.size, tuple(record["mean"]), tuple(record["deviation"]))

@@ -1,0 +1,78 @@
+"""Images and masks as VisualAD sees them: squashed to a square, normalised as the backbone wants them."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.datasets.manifest import Image
+from stages.errors import ImageError
+from stages.images import load_mask, load_rgb
+
+Item, Loaded = TypeVar("Item"), TypeVar("Loaded")
+
+
+@dataclass(frozen=True)
+class Look:
+    """size: px of the square; mean, deviation: per channel, of values 0..1."""
+
+    size: int
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    def pixels(self, path: Path) -> Tensor:
+        """(3, S, S) float32: bicubic, aspect ratio not kept, as the released code. Raises ImageError."""
+        from PIL import Image as Picture
+
+        picture = Picture.fromarray(load_rgb(path)).resize((self.size, self.size), Picture.Resampling.BICUBIC)
+        values = torch.from_numpy(np.asarray(picture, np.float32) / 255)
+        return ((values - torch.tensor(self.mean)) / torch.tensor(self.deviation)).permute(2, 0, 1)
+
+    def mask(self, paths: Iterable[Path]) -> Tensor:
+        """(S, S) float32 of 0 and 1: the union of the masks, bilinear, then above 0.5. Raises ImageError."""
+        from PIL import Image as Picture
+
+        union = np.zeros((self.size, self.size), bool)
+        for path in paths:
+            drawn = Picture.fromarray(load_mask(path).astype(np.uint8) * 255)
+            union |= np.asarray(drawn.resize((self.size, self.size), Picture.Resampling.BILINEAR)) > 127
+        return torch.from_numpy(union.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class TrainingSet(torch.utils.data.Dataset):
+    """images: labelled, the anomalous ones with masks."""
+
+    images: tuple[Image, ...]
+    look: Look
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, n: int) -> dict[str, Tensor]:
+        image = self.images[n]
+        return {"pixels": self.look.pixels(image.file), "masks": self.look.mask(image.masks),
+                "labels": torch.tensor(float(image.label))}
+
+
+def ahead(load: Callable[[Item], Loaded], items: Iterable[Item], workers: int,
+          waiting: int) -> Iterator[tuple[Item, Loaded | ImageError]]:
+    """(item, load(item) or the ImageError that it raised) in order; `workers` threads, `waiting` in advance at most."""
+    items, queue = iter(items), deque[tuple[Item, Future]]()
+    with ThreadPoolExecutor(workers) as pool:
+        while True:
+            queue.extend((i, pool.submit(load, i)) for i in islice(items, waiting - len(queue)))
+            if not queue:
+                return
+            item, future = queue.popleft()
+            try:
+                yield item, future.result()
+            except ImageError as e:
+                yield item, e

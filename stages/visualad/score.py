@@ -1,0 +1,80 @@
+"""Scoring with a trained VisualAD: an anomaly map and an image score for every image, no training image needed."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.artifacts.tables import MAPS, SCORES
+from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.checkpoints import checkpoint_fingerprint
+from stages.datasets.manifest import files_fingerprint, read_manifest
+from stages.errors import ImageError, InputError
+from stages.maps import to_row
+from stages.settings import RunOptions, argument, option
+from stages.visualad.settings import SIGMA
+
+METHOD = "visualad"
+MAP_ROWS = 32            # maps of a part: at 518 x 518 some 17 MB before compression
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreVisualadConfig:
+    manifest: Path = argument("the images: manifest artifact, a folder of them, or a Parquet file")
+    checkpoint: Path = option("what train-visualad wrote")
+    out: Path = option("where the scores go")
+    maps: Path | None = option("where the anomaly maps go; without it only scores are kept", None)
+    method: str = option("visualad", METHOD)
+    name: str = option("what tables call this run", METHOD)
+    backbone: str = option("where the backbone lies, if not where it was trained", "")
+    splits: str = option("images to score, comma-separated: test, train, val", "test")
+    sigma: float = option("of the Gaussian over the map, px; the text has none (0)", SIGMA)
+    batch_size: int = option("images per forward pass", 8)
+    precision: str = option("fp32, bf16, or auto = bf16 where the processor has it", "auto")
+    device: str = option("auto, cpu or cuda", "auto")
+    workers: int = option("threads that load images", 4)
+    root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
+
+
+def run(config: ScoreVisualadConfig, options: RunOptions) -> Summary:
+    """Score every image of the splits. An image that cannot be read is a row with `error`.
+
+    Raises:
+        InputError: no checkpoint, no backbone, or no image in the splits.
+    """
+    from stages.torch_setup import has_bf16, pick_device, prepare_torch
+
+    prepare_torch()
+    from stages.visualad.checkpoint import find, load
+    from stages.visualad.scoring import scored
+
+    manifest = read_manifest(config.manifest, config.root)
+    images = {i.image_id: i for i in manifest.images if i.split in config.splits.split(",")}
+    if not images:
+        raise InputError(f"{config.manifest}: no image in the splits {config.splits}")
+    if config.precision not in ("auto", "fp32", "bf16"):
+        raise InputError(f"--precision {config.precision}: expected auto, fp32 or bf16")
+    device = pick_device(config.device)
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bf16(device))
+    parameters = {"method": config.name, "splits": config.splits, "sigma": config.sigma,
+                  "precision": config.precision, "weights": checkpoint_fingerprint(str(find(config.checkpoint)))}
+    inputs = {"manifest": manifest.fingerprint, "image files": files_fingerprint(images.values())}
+    keys = [(i, config.name) for i in images]
+    with ExitStack() as stack:
+        scores = stack.enter_context(Artifact(config.out, SCORES, Spec("score", parameters, inputs), keys, options))
+        maps = stack.enter_context(Artifact(config.maps, MAPS, Spec("score maps", parameters, inputs), keys, options,
+                                            MAP_ROWS)) if config.maps else None
+        open_keys = [set(a.pending) for a in (scores, maps) if a]
+        todo = [images[k[0]] for k in keys if any(k in o for o in open_keys)]
+        if todo:
+            model, look = load(config.checkpoint, config.backbone)
+            model = model.to(device)
+            scores.ran_on = f"{device} {'bf16' if bf16 else 'fp32'}"
+            for image, anomaly_map, score in scored(model, look, todo, config, device, bf16):
+                key = (image.image_id, config.name)
+                columns = dict(zip(SCORES.key, key, strict=True))
+                error = {"error": str(anomaly_map)} if isinstance(anomaly_map, ImageError) else {}
+                if key in open_keys[0]:
+                    scores.write(columns | (error or {"score": score}))
+                if maps and key in open_keys[1]:
+                    maps.write(columns | error if error else to_row(key, anomaly_map.numpy()))
+    return scores.summary

@@ -1,0 +1,141 @@
+"""Training VisualAD on one data set, to be tested on others (section 3.4).
+
+The loop is transformers' Trainer: mixed precision, resuming, torch.compile and logging are its. A killed run goes
+on from the last saved step, on a CPU to the very same weights.
+"""
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from stages.artifacts.tables import ENCODERS
+from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.checkpoints import checkpoint_fingerprint
+from stages.datasets.manifest import Image, files_fingerprint, read_manifest
+from stages.errors import InputError
+from stages.settings import RunOptions, argument, option
+from stages.visualad.settings import POSITIONS, Settings, check
+
+FOLDER = "_checkpoint"       # below the artifact; readers of Parquet pass over names with an underscore
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainVisualadConfig:
+    manifest: Path = argument("labelled images with masks: manifest artifact, a folder of them, or a Parquet file")
+    out: Path = option("the trained model and its record")
+    backbone: str = option("frozen vision transformer: directory or hub id (CLIP, DINOv2, DINOv3, SigLIP, SigLIP2)",
+                           "openai/clip-vit-large-patch14-336")
+    revision: str = option("branch, tag or commit of a hub model", "")
+    variant: str = option("code = what the authors' released code computes; paper = the text's equations", "code")
+    split: str = option("images to train on; the authors train on the test split of the auxiliary data set", "test")
+    epochs: int = option("passes over the images; the released scripts: 1 on VisA, 2 on MVTec AD", 1)
+    batch_size: int = option("images per step", 8)
+    size: int = option("px of the square that images are squashed to", 518)
+    layers: str = option("blocks whose patches are scored, from 1; the last is the deepest", "6,12,18,24")
+    anchors: int = option("anchor queries per layer", 4)
+    position: str = option(f"positions of SCA: {', '.join(POSITIONS)} (Table 5)", "1d")
+    learning_rate: float = option("of the two tokens; code: SCA, SAF and norm have 1e-4, paper: the same", 1e-3)
+    as_released: bool = option("also what the released code loses: positions not trained, norm not reloaded", False)
+    precision: str = option("fp32, bf16, or auto = bf16 where the processor has it", "auto")
+    checkpoint_activations: bool = option("recompute the blocks' activations: less memory, more time", False)
+    compile: bool = option("torch.compile the model", False)
+    save_steps: int = option("steps between saved states, from which a killed run goes on", 200)
+    device: str = option("auto, cpu or cuda", "auto")
+    workers: int = option("processes that load images; 0 = in this one", 0)
+    root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
+    seed: int = option("of initialisation, data order and dropout", 0)
+
+    def settings(self) -> Settings:
+        """Raises InputError for layers that are no numbers."""
+        try:
+            layers = tuple(int(n) for n in self.layers.split(","))
+        except ValueError:
+            raise InputError(f"--layers {self.layers}: expected numbers, comma-separated") from None
+        return Settings(self.variant, layers, self.anchors, self.position, self.size, self.as_released)
+
+
+def run(config: TrainVisualadConfig, options: RunOptions) -> Summary:
+    """Train one model on all images of the split.
+
+    Raises:
+        InputError: unusable images (see `trainable`) or settings, no such backbone.
+    """
+    from stages.torch_setup import prepare_torch
+
+    manifest = read_manifest(config.manifest, config.root)
+    settings = config.settings()
+    images, failed = trainable(manifest.images, config.split, config.manifest)
+    prepare_torch()
+    weights = _checked_backbone(config, settings)
+    device, precision = device_and_precision(config)
+    names = ("split", "epochs", "batch_size", "learning_rate", "precision")
+    spec = Spec("train-visualad", {n: getattr(config, n) for n in names} | asdict(settings) | {
+        "backbone": config.backbone, "weights": weights}, {
+        "manifest": manifest.fingerprint, "image files": files_fingerprint(images)}, config.seed,
+        {"left out": failed})
+    key = ("+".join(sorted({i.dataset for i in images})), "all", None)
+    with Artifact(config.out, ENCODERS, spec, [key], options, flush_rows=1) as artifact:
+        for line in failed[:3]:
+            artifact.progress.say(f"not trained on: {line}")
+        if artifact.pending:
+            started = time.monotonic()
+            from stages.visualad.trainer import train
+
+            artifact.ran_on = f"{device} {precision}"
+            history, steps = train(images, settings, config, artifact.progress.say)
+            artifact.write(dict(zip(ENCODERS.key, key, strict=True)) | {
+                "path": FOLDER, "n": len(images), "steps": steps, "first_loss": history[0]["loss"],
+                "last_loss": history[-1]["loss"], "seconds": time.monotonic() - started})
+    return artifact.summary
+
+
+def _checked_backbone(config: TrainVisualadConfig, settings: Settings) -> str:
+    """Fingerprint of the backbone's weights. Raises InputError before anything is written or loaded."""
+    from transformers import AutoConfig
+
+    try:
+        whole = AutoConfig.from_pretrained(config.backbone, revision=config.revision or None)
+        vision = getattr(whole, "vision_config", whole)
+        patch, depth = vision.patch_size, vision.num_hidden_layers
+        weights = checkpoint_fingerprint(config.backbone, config.revision)
+    except (OSError, ValueError) as e:
+        raise InputError(f"--backbone {config.backbone}: cannot be loaded ({str(e).splitlines()[0][:200]})") from e
+    except AttributeError:
+        raise InputError(f"--backbone {config.backbone}: a {whole.model_type} has no patch tokens") from None
+    check(settings, patch, depth)
+    return weights
+
+
+def device_and_precision(config: TrainVisualadConfig) -> tuple[str, str]:
+    """('cpu' or 'cuda', 'fp32' or 'bf16') as `auto` stands for on this machine."""
+    from stages.torch_setup import has_bf16, pick_device
+
+    if config.precision not in ("auto", "fp32", "bf16"):
+        raise InputError(f"--precision {config.precision}: expected auto, fp32 or bf16")
+    device = pick_device(config.device)
+    auto = "bf16" if has_bf16(device) else "fp32"
+    return device, auto if config.precision == "auto" else config.precision
+
+
+def trainable(images: Iterable[Image], split: str, where: Path) -> tuple[tuple[Image, ...], list[str]]:
+    """(images to train on, why others are left out) of one split.
+
+    Raises:
+        InputError: an image without a label, an anomalous one without a mask, or one class only: training on what
+            is left would be another training than the one that was asked for.
+    """
+    chosen = [i for i in images if i.split == split]
+    good, failed = [], []
+    for image in chosen:
+        if image.error:
+            failed.append(f"{image.image_id}: {image.error}")
+        elif image.label is None:
+            raise InputError(f"{where}: {image.image_id} has no label; training needs them all")
+        elif image.label == 1 and not image.masks:
+            raise InputError(f"{where}: {image.image_id} is anomalous, but has no mask; training needs it")
+        else:
+            good.append(image)
+    if {i.label for i in good} != {0, 1}:
+        raise InputError(f"{where}: the {split} split has {len(good)} usable images, not normal and anomalous ones")
+    return tuple(good), failed

@@ -1,0 +1,130 @@
+"""The loop that trains VisualAD: transformers' Trainer with our loss, optimiser and small saved states."""
+
+import csv
+import shutil
+from collections.abc import Callable
+from math import ceil, cos, pi
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stages.visualad import checkpoint
+from stages.visualad.backbone import load_backbone
+from stages.visualad.data import Look, TrainingSet
+from stages.visualad.loss import losses
+from stages.visualad.model import VisualAD
+from stages.visualad.settings import Settings
+from stages.visualad.train import FOLDER, TrainVisualadConfig, device_and_precision
+
+LEAST_RATE = 1e-4            # released code: where the cosine schedule ends, and the rate of SCA, SAF and norm
+STATE = "_training"          # saved states while training, below the artifact
+PARTS = ("cls", "seg", "ctr")
+
+
+def train(images: tuple, settings: Settings, config: TrainVisualadConfig, say: Any) -> tuple[list[dict], int]:
+    """Train, from the last saved step if there is one, and save; returns the loss history and the steps."""
+    torch.manual_seed(config.seed)
+    backbone, mean, deviation = load_backbone(config.backbone, config.revision, config.checkpoint_activations)
+    look = Look(settings.size, tuple(mean), tuple(deviation))
+    model = VisualAD(backbone, settings)
+    trainer = trainer_of(model, TrainingSet(images, look), config)
+    state = config.out / STATE
+    saved = sorted(state.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
+    if saved:
+        say(f"going on from step {saved[-1].name.rpartition('-')[2]}")
+    trainer.train(resume_from_checkpoint=str(saved[-1]) if saved else None)
+    history = [h for h in trainer.state.log_history if "loss" in h]
+    target = config.out / FOLDER
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    checkpoint.save(model, target, config.backbone, config.revision, look)
+    with open(target / "losses.csv", "w", newline="") as f:
+        writer = csv.DictWriter(f, ("step", "loss", *PARTS, "learning_rate"), extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(history)
+    shutil.rmtree(state, ignore_errors=True)
+    return history, trainer.state.global_step
+
+
+def trainer_of(model: VisualAD, data: TrainingSet, config: TrainVisualadConfig) -> Any:
+    """transformers' Trainer with Eq. 13 as its loss, and the variant's optimiser and schedule."""
+    from importlib.util import find_spec
+
+    from transformers import Trainer, TrainingArguments
+    from transformers.trainer_callback import PrinterCallback
+
+    device, precision = device_and_precision(config)
+
+    class VisualadTrainer(Trainer):
+        parts: dict[str, list[float]] = {}
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            found = losses(model(inputs["pixels"]), inputs["masks"], inputs["labels"], config.variant)
+            for name in PARTS:
+                self.parts.setdefault(name, []).append(float(found[name].detach()))
+            return (found["loss"], None) if return_outputs else found["loss"]
+
+        def log(self, logs, *more):
+            if "loss" in logs:
+                logs |= {n: sum(v) / len(v) for n, v in self.parts.items() if v}
+                self.parts = {}
+            super().log(logs, *more)
+
+        def _save(self, output_dir=None, state_dict=None):      # the frozen backbone is not saved with every state
+            from safetensors.torch import save_file
+
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            own = {n: t.contiguous() for n, t in self.model.trained().items()}
+            save_file(own, Path(output_dir) / checkpoint.WEIGHTS)
+
+        def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+            from safetensors.torch import load_file
+
+            self.model.load_state_dict(load_file(Path(resume_from_checkpoint) / checkpoint.WEIGHTS), strict=False)
+
+    steps = ceil(len(data) / config.batch_size)
+    arguments = TrainingArguments(
+        output_dir=str(config.out / STATE), per_device_train_batch_size=config.batch_size,
+        num_train_epochs=config.epochs, max_grad_norm=0, bf16=precision == "bf16", use_cpu=device == "cpu",
+        seed=config.seed, data_seed=config.seed, logging_steps=max(steps * config.epochs // 200, 1),
+        save_strategy="steps", save_steps=config.save_steps, save_total_limit=2,
+        report_to="tensorboard" if find_spec("tensorboard") else "none", disable_tqdm=True,
+        remove_unused_columns=False, dataloader_num_workers=config.workers, torch_compile=config.compile,
+        dataloader_pin_memory=device != "cpu", label_names=["labels"])
+    arguments._n_gpu = min(arguments.n_gpu, 1)      # one process, one GPU
+    optimiser, schedule = optimiser_of(model, config, steps)
+    trainer = VisualadTrainer(model=model, args=arguments, train_dataset=data, optimizers=(optimiser, schedule))
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def optimiser_of(model: VisualAD, config: TrainVisualadConfig, steps: int) -> tuple[Any, Any]:
+    """code: AdamW, the tokens at `learning_rate`, the rest at 1e-4, each token's gradient clipped to norm 1, cosine per
+    epoch down to 1e-4. paper: Adam at one constant rate. steps: per epoch."""
+    code = config.variant == "code"
+    own = [p for p in (model.tokens, model.positions) if p.requires_grad]
+    ours = {id(p) for p in own}
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in ours]
+    rest_rate = LEAST_RATE if code else config.learning_rate
+    groups = [{"params": own, "lr": config.learning_rate}, {"params": rest, "lr": rest_rate}]
+    optimiser = torch.optim.AdamW(groups, weight_decay=0.01) if code else torch.optim.Adam(groups)
+    if code:
+        optimiser.register_step_pre_hook(lambda *_: clip_each(model.tokens))
+
+    def factor(rate: float) -> Callable[[int], float]:
+        def at(step: int) -> float:
+            if not code:
+                return 1.0
+            least = min(LEAST_RATE, rate)
+            return (least + (rate - least) * (1 + cos(pi * (step // steps) / config.epochs)) / 2) / rate
+        return at
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, [factor(g["lr"]) for g in groups])
+    return optimiser, schedule
+
+
+def clip_each(tokens: torch.nn.Parameter) -> None:
+    """Scale each row's gradient to norm 1 at most."""
+    if tokens.grad is not None:
+        tokens.grad *= (1 / (tokens.grad.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1)

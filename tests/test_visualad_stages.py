@@ -1,0 +1,186 @@
+"""VisualAD as stages: training that resumes bit for bit, checkpoints, maps and scores, what is refused."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stages.artifacts.reader import read_table
+from stages.artifacts.tables import ENCODERS, MANIFEST, MAPS, SCORES
+from stages.errors import InputError
+from stages.evaluate import EvaluateConfig
+from stages.evaluate import run as evaluate
+from stages.maps import read_maps
+from stages.settings import RunOptions
+from stages.visualad.score import ScoreVisualadConfig
+from stages.visualad.score import run as score
+from stages.visualad.train import TrainVisualadConfig
+from stages.visualad.train import run as train
+from tests.tiny import tiny_clip_vision
+
+QUIET = RunOptions(quiet=True)
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return tiny_clip_vision(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="module")
+def spots(tmp_path_factory):
+    """24 grey noise images of 60 x 80, half of them with a bright square and its mask; the manifest."""
+    from PIL import Image
+
+    folder, rng, rows = tmp_path_factory.mktemp("spots"), np.random.default_rng(0), []
+    for n in range(24):
+        pixels = cv2.GaussianBlur(rng.normal(110, 25, (60, 80)).astype(np.float32), (0, 0), 1)
+        mask = np.zeros((60, 80), np.uint8)
+        if n % 2:
+            top, left = rng.integers(0, 40), rng.integers(0, 60)
+            mask[top:top + 18, left:left + 18] = 255
+            pixels[mask > 0] += 90
+            Image.fromarray(mask).save(folder / f"{n}_mask.png")
+        Image.fromarray(np.repeat(pixels.clip(0, 255).astype(np.uint8)[:, :, None], 3, 2)).save(folder / f"{n}.png")
+        rows.append({"image_id": f"i{n:02d}", "path": f"{n}.png", "dataset": "spots", "category": "grey", "split": "test",
+                     "label": n % 2, "width": 80, "height": 60, "mask_paths": [f"{n}_mask.png"] if n % 2 else []})
+    pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST.schema), folder / "m.parquet")
+    return folder / "m.parquet"
+
+
+def config(spots, clip, out, **more):
+    return TrainVisualadConfig(**{
+        "manifest": spots, "root": spots.parent, "backbone": str(clip), "out": out, "size": 56, "layers": "2,4",
+        "batch_size": 4, "epochs": 3, "device": "cpu", "precision": "fp32"} | more)
+
+
+def weights(out):
+    return (out / "_checkpoint" / "visualad.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def trained(spots, clip, tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained") / "v"
+    train(config(spots, clip, out, epochs=12, learning_rate=1e-2), QUIET)
+    return out
+
+
+def test_training_lowers_the_loss_and_says_so(trained):
+    row, = read_table(trained, ENCODERS).to_pylist()
+    assert (row["dataset"], row["n"], row["steps"], row["error"]) == ("spots", 24, 72, None)
+    assert row["last_loss"] < row["first_loss"]
+    lines = (trained / "_checkpoint" / "losses.csv").read_text().splitlines()
+    assert lines[0] == "step,loss,cls,seg,ctr,learning_rate" and len(lines) == 73
+    _, loss, *parts, _ = map(float, lines[5].split(","))
+    assert loss == pytest.approx(sum(parts), abs=2e-4)
+    assert not (trained / "_training").exists()
+
+
+def test_scores_and_maps(trained, spots, tmp_path):
+    c = ScoreVisualadConfig(manifest=spots, root=spots.parent, checkpoint=trained, out=tmp_path / "s",
+                            maps=tmp_path / "maps", batch_size=5, device="cpu", precision="fp32")
+    assert score(c, QUIET).errors == 0
+    rows = {r["image_id"]: r for r in read_table(c.out, SCORES).to_pylist()}
+    maps = dict(read_maps(c.maps, {(i, "visualad") for i in rows}))
+    assert len(maps) == 24 and all(m.shape == (56, 56) for m in maps.values())
+    for (image_id, _), anomaly_map in maps.items():
+        top = np.sort(anomaly_map.astype(float), axis=None)[-32:]          # 1 % of 3136, rounded up
+        assert rows[image_id]["score"] == pytest.approx(top.mean(), abs=2e-3)
+    one = replace(c, batch_size=1, out=tmp_path / "s1", maps=None)
+    score(one, QUIET)
+    again = {r["image_id"]: r["score"] for r in read_table(one.out, SCORES).to_pylist()}
+    assert all(again[i] == pytest.approx(r["score"], abs=1e-5) for i, r in rows.items()), "batches change nothing"
+    assert score(c, QUIET).up_to_date
+    e = EvaluateConfig(scores=c.out, manifest=spots, root=spots.parent, maps=c.maps, out=tmp_path / "e", resamples=0)
+    evaluate(e, QUIET)
+    found = {r["metric"]: r["value"] for r in read_table(e.out, __import__(
+        "stages.artifacts.tables", fromlist=["METRICS"]).METRICS).to_pylist() if r["category"] == "grey"}
+    assert found["pixel_auroc"] > 0.8 and found["auroc"] > 0.8, "bright squares are easy, also for a random backbone"
+
+
+def test_an_image_that_cannot_be_read_is_a_row_in_both_tables(trained, spots, tmp_path):
+    import shutil
+
+    shutil.copytree(spots.parent, tmp_path / "spots")
+    (tmp_path / "spots" / "3.png").write_text("no image")
+    c = ScoreVisualadConfig(manifest=tmp_path / "spots" / "m.parquet", root=tmp_path / "spots", checkpoint=trained,
+                            out=tmp_path / "s", maps=tmp_path / "maps", device="cpu")
+    assert score(c, QUIET).errors == 1
+    for table, at in ((SCORES, c.out), (MAPS, c.maps)):
+        bad, = (r for r in read_table(at, table).to_pylist() if r["error"])
+        assert bad["image_id"] == "i03" and "3.png" in bad["error"]
+    shutil.copy(spots.parent / "3.png", tmp_path / "spots" / "3.png")
+    assert score(c, RunOptions(quiet=True, overwrite=True)).errors == 0
+
+
+def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(spots, clip, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    common = ["--root", spots.parent, "--backbone", clip, "--size", 56, "--layers", "2,4", "--batch-size", 4, "--epochs", 8,
+              "--device", "cpu", "--precision", "fp32", "--save-steps", 3]
+
+    def run(out):
+        command = [sys.executable, "-m", "adcli", "train-visualad", spots, "--out", out, *common]
+        return subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=subprocess.PIPE, text=True,
+                                env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+    _, said = (first := run(whole)).communicate()
+    assert first.returncode == 0, said
+    process = run(killed)
+    while not list(killed.glob("_training/checkpoint-*/trainer_state.json")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (killed / "_checkpoint").exists(), "killed before the end"
+    _, said = (again := run(killed)).communicate()
+    assert again.returncode == 0 and "going on from step" in said, said
+    assert weights(whole) == weights(killed)
+    assert "up to date" in run(killed).communicate()[1]
+
+
+def test_seeds_and_variants(spots, clip, tmp_path):
+    outs = []
+    for n, more in enumerate(({}, {}, {"seed": 1}, {"variant": "paper"}, {"checkpoint_activations": True},
+                              {"as_released": True})):
+        out = tmp_path / str(n)
+        train(config(spots, clip, out, epochs=1, **more), QUIET)
+        outs.append(weights(out))
+    assert outs[0] == outs[1] and len(set(outs)) >= 4
+    from safetensors.torch import load
+
+    kept, moved = load(outs[5]), load(outs[0])
+    assert (kept["positions"][0] == kept["positions"][1]).all(), "copies of the class token's position"
+    assert (moved["positions"][0] != moved["positions"][1]).any()
+
+
+def test_what_is_refused(spots, clip, trained, tmp_path):
+    rows = pq.read_table(spots).to_pylist()
+
+    def manifest(**change):
+        pq.write_table(pa.Table.from_pylist([rows[0] | change.get("first", {}), rows[1] | change.get("second", {})],
+                                            schema=MANIFEST.schema), tmp_path / "m.parquet")
+        return tmp_path / "m.parquet"
+
+    for change, said in (({"second": {"mask_paths": []}}, "i01 is anomalous, but has no mask"),
+                         ({"first": {"label": None}}, "i00 has no label"),
+                         ({"second": {"label": 0}}, "not normal and anomalous ones")):
+        with pytest.raises(InputError, match=said):
+            train(config(manifest(**change), clip, tmp_path / "o", root=spots.parent), QUIET)
+    for more, said in (({"layers": "2,x"}, "--layers 2,x"), ({"size": 60}, "nearest is 56"),
+                       ({"backbone": str(tmp_path / "nowhere")}, "--backbone"), ({"precision": "fp8"}, "--precision fp8")):
+        with pytest.raises(InputError, match=said):
+            train(config(spots, clip, tmp_path / "p", **more), QUIET)
+    c = ScoreVisualadConfig(manifest=spots, root=spots.parent, checkpoint=tmp_path, out=tmp_path / "s")
+    with pytest.raises(InputError, match="no visualad.safetensors here"):
+        score(c, QUIET)
+    other = tiny_clip_vision(tmp_path / "other", layers=3)
+    with pytest.raises(InputError, match="rising numbers from 1 to 3"):
+        score(replace(c, checkpoint=trained, backbone=str(other)), QUIET)
