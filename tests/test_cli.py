@@ -21,8 +21,8 @@ LEAVES = [["data", "index", "vidad"], ["data", "index", "magnetic-tile"], ["data
           *(["data", "index", name] for name in (
               "mvtec-loco", "btad", "ksdd2", "dagm", "dtd-synthetic", "brain-ad", "oct17", "his", "brain-mri",
               "cvc-clinicdb", "cvc-colondb", "endo", "kvasir", "meta-json")),
-          ["data", "synth", "vidad"], ["caption"], ["rewrite-negatives"], ["train-encoder"], ["train-visualad"], ["score"],
-          ["score", "--method", "visualad"],
+          ["data", "synth", "vidad"], ["caption"], ["rewrite-negatives"], ["train-encoder"], ["train-visualad"],
+          ["score"], ["score", "--method", "visualad"],
           ["score", "--method", "text-knn"], ["score", "--method", "lvlm"], ["models"], ["evaluate"]]
 
 

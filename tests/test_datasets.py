@@ -76,6 +76,24 @@ def test_tiles_are_split_by_tile(tmp_path, save_image):
     assert defect.defect == "break" and load_mask(defect.masks[0]).sum() == 16
 
 
+def test_half_of_the_defects_can_go_to_train_whole_tiles_at_a_time(tmp_path, save_image):
+    for n in range(20):                       # ten tiles of two exposures each
+        for kind, base in (("Free", 1000), ("Crack", 50000)):
+            stem = tmp_path / f"MT_{kind}" / "Imgs" / f"exp1_num_{base + 500 * (n // 2) + 10 * (n % 2)}"
+            save_image(stem.with_suffix(".jpg"))
+            save_image(stem.with_suffix(".png"), np.full((40, 60), 255 * (kind == "Crack"), np.uint8))
+    config = magnetic_tile.MagneticTileConfig(root=tmp_path, out=tmp_path / "m", train_defects=0.5)
+    magnetic_tile.run(config, QUIET)
+    cracks = [i for i in read_manifest(tmp_path / "m").images if i.label == 1]
+    splits = {}
+    for image in cracks:
+        splits.setdefault(int(image.file.stem.rpartition("_")[2]) // 500, set()).add(image.split)
+    assert sum(i.split == "train" for i in cracks) == 10 and all(len(s) == 1 for s in splits.values())
+    assert all(i.masks for i in cracks)
+    with pytest.raises(InputError, match="--train-defects 1.0"):
+        magnetic_tile.run(magnetic_tile.MagneticTileConfig(root=tmp_path, out=tmp_path / "x", train_defects=1.0), QUIET)
+
+
 def test_folder_without_patterns_is_its_own_reference(tmp_path, save_image):
     for n in range(3):
         save_image(tmp_path / "photos" / "sub dir" / f"{n}.png")

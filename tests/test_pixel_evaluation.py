@@ -120,6 +120,21 @@ def test_metrics_thresholds_and_pictures_of_maps_on_disk(two_categories):
     assert (config.tables / "pixels.csv").exists() and (config.tables / "curves.png").exists()
 
 
+def test_zero_shot_table_beside_the_published_rows(two_categories):
+    config, _ = two_categories
+    table = pq.read_table(config.manifest)
+    column = table.schema.get_field_index("dataset")
+    pq.write_table(table.set_column(column, "dataset", pa.array(["btad"] * len(table))), config.manifest)
+    run(replace(config, resamples=0), QUIET)
+    import csv
+
+    head, *lines = csv.reader((config.tables / "zero-shot.csv").read_text().splitlines())
+    assert lines[0][:2] == ["btad", "m, ours"] and len(lines) == 8
+    assert lines[0][2] == f"{100 * metric(config, 'mean', 'auroc')['value']:.1f}"
+    assert lines[0][8] == f"{100 * metric(config, 'mean', 'pro@0.3')['value']:.1f}"
+    assert lines[6] == ["btad", "VisualAD (CLIP) (published)", "94.9", "93.9", "97.0", "91.1", "49.8", "43.1", "80.4"]
+
+
 def test_workers_give_the_same(two_categories, tmp_path):
     config, _ = two_categories
     one, two = replace(config, out=tmp_path / "one"), replace(config, out=tmp_path / "two", workers=2)

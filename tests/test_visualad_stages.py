@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.artifacts.reader import read_table
-from stages.artifacts.tables import ENCODERS, MANIFEST, MAPS, SCORES
+from stages.artifacts.tables import ENCODERS, MANIFEST, MAPS, METRICS, SCORES
 from stages.errors import InputError
 from stages.evaluate import EvaluateConfig
 from stages.evaluate import run as evaluate
@@ -51,8 +51,8 @@ def spots(tmp_path_factory):
             pixels[mask > 0] += 90
             Image.fromarray(mask).save(folder / f"{n}_mask.png")
         Image.fromarray(np.repeat(pixels.clip(0, 255).astype(np.uint8)[:, :, None], 3, 2)).save(folder / f"{n}.png")
-        rows.append({"image_id": f"i{n:02d}", "path": f"{n}.png", "dataset": "spots", "category": "grey", "split": "test",
-                     "label": n % 2, "width": 80, "height": 60, "mask_paths": [f"{n}_mask.png"] if n % 2 else []})
+        rows.append({"image_id": f"i{n:02d}", "path": f"{n}.png", "dataset": "spots", "category": "grey",
+                     "split": "test", "label": n % 2, "width": 80, "height": 60, "mask_paths": [f"{n}_mask.png"] if n % 2 else []})
     pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST.schema), folder / "m.parquet")
     return folder / "m.parquet"
 
@@ -83,6 +83,9 @@ def test_training_lowers_the_loss_and_says_so(trained):
     _, loss, *parts, _ = map(float, lines[5].split(","))
     assert loss == pytest.approx(sum(parts), abs=2e-4)
     assert not (trained / "_training").exists()
+    import PIL.Image
+
+    assert min(PIL.Image.open(trained / "_checkpoint" / "losses.png").size) > 200
 
 
 def test_scores_and_maps(trained, spots, tmp_path):
@@ -102,8 +105,7 @@ def test_scores_and_maps(trained, spots, tmp_path):
     assert score(c, QUIET).up_to_date
     e = EvaluateConfig(scores=c.out, manifest=spots, root=spots.parent, maps=c.maps, out=tmp_path / "e", resamples=0)
     evaluate(e, QUIET)
-    found = {r["metric"]: r["value"] for r in read_table(e.out, __import__(
-        "stages.artifacts.tables", fromlist=["METRICS"]).METRICS).to_pylist() if r["category"] == "grey"}
+    found = {r["metric"]: r["value"] for r in read_table(e.out, METRICS).to_pylist() if r["category"] == "grey"}
     assert found["pixel_auroc"] > 0.8 and found["auroc"] > 0.8, "bright squares are easy, also for a random backbone"
 
 
@@ -124,8 +126,8 @@ def test_an_image_that_cannot_be_read_is_a_row_in_both_tables(trained, spots, tm
 
 def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(spots, clip, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    common = ["--root", spots.parent, "--backbone", clip, "--size", 56, "--layers", "2,4", "--batch-size", 4, "--epochs", 8,
-              "--device", "cpu", "--precision", "fp32", "--save-steps", 3]
+    common = ["--root", spots.parent, "--backbone", clip, "--size", 56, "--layers", "2,4", "--batch-size", 4,
+              "--epochs", 8, "--device", "cpu", "--precision", "fp32", "--save-steps", 3]
 
     def run(out):
         command = [sys.executable, "-m", "adcli", "train-visualad", spots, "--out", out, *common]
@@ -175,7 +177,8 @@ def test_what_is_refused(spots, clip, trained, tmp_path):
         with pytest.raises(InputError, match=said):
             train(config(manifest(**change), clip, tmp_path / "o", root=spots.parent), QUIET)
     for more, said in (({"layers": "2,x"}, "--layers 2,x"), ({"size": 60}, "nearest is 56"),
-                       ({"backbone": str(tmp_path / "nowhere")}, "--backbone"), ({"precision": "fp8"}, "--precision fp8")):
+                       ({"backbone": str(tmp_path / "nowhere")}, "--backbone"),
+                       ({"precision": "fp8"}, "--precision fp8")):
         with pytest.raises(InputError, match=said):
             train(config(spots, clip, tmp_path / "p", **more), QUIET)
     c = ScoreVisualadConfig(manifest=spots, root=spots.parent, checkpoint=tmp_path, out=tmp_path / "s")

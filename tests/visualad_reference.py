@@ -13,7 +13,7 @@ def layer_norm(x, weight, bias, eps):
 
 
 def forward(model, pixels):
-    """(patch features per listed layer after the norm, enhanced tokens per layer, maps (K, B, S, S)) without dropout."""
+    """(patch features per listed layer after the norm, enhanced tokens per layer, maps (K, B, S, S)), no dropout."""
     clip = model.backbone.vit
     v = getattr(clip, "vision_model", clip)
     w, heads, eps = v.state_dict(), clip.config.num_attention_heads, clip.config.layer_norm_eps

@@ -95,6 +95,17 @@ def histograms(tasks: "list[TaskScores]") -> bytes | None:
     return _png(figure)
 
 
+def loss_curves(history: list[dict], parts: tuple[str, ...]) -> bytes:
+    """Training loss and its parts by step. history: rows with `step`, `loss` and the parts."""
+    plt = _pyplot()
+    figure, axes = plt.subplots(figsize=(6, 3))
+    for name in ("loss", *parts):
+        axes.plot([h["step"] for h in history], [h[name] for h in history], lw=2 if name == "loss" else 1, label=name)
+    axes.set(xlabel="step", ylabel="loss")
+    axes.legend(frameon=False, fontsize=8)
+    return _png(figure)
+
+
 def curves(pixels: "list[PixelResult]", limit: float) -> bytes | None:
     """ROC of the pixels (left) and PRO up to its limit (right), a line per category, a row per method."""
     groups: dict[tuple, list] = {}

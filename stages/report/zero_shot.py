@@ -30,8 +30,8 @@ def table1(rows: list[dict], pixels: "Sequence[PixelResult]") -> Grid:
     heads = ("data set", "method", *(f"image {m}" for m in ("AUROC", "F1-max", "AP")),
              *(f"pixel {m}" for m in ("AUROC", "F1-max", "AP")), "PRO")
     return Grid("zero-shot", "Zero-shot detection", heads, tuple(lines),
-                "VisualAD, Table 1. %, mean over categories. Our PRO is exact; the released code computes none, and how the"
-                " published one came about is not known.")
+                "VisualAD, Table 1. %, mean over categories. Our PRO is exact; the released code computes none, and how"
+                " the published one came about is not known.")
 
 
 def _value(rows: list[dict], dataset: str, method: str, metric: str) -> str:

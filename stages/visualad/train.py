@@ -80,10 +80,12 @@ def run(config: TrainVisualadConfig, options: RunOptions) -> Summary:
             artifact.progress.say(f"not trained on: {line}")
         if artifact.pending:
             started = time.monotonic()
-            from stages.visualad.trainer import train
+            from stages.report.figures import loss_curves
+            from stages.visualad.trainer import PARTS, train
 
             artifact.ran_on = f"{device} {precision}"
             history, steps = train(images, settings, config, artifact.progress.say)
+            (config.out / FOLDER / "losses.png").write_bytes(loss_curves(history, PARTS))
             artifact.write(dict(zip(ENCODERS.key, key, strict=True)) | {
                 "path": FOLDER, "n": len(images), "steps": steps, "first_loss": history[0]["loss"],
                 "last_loss": history[-1]["loss"], "seconds": time.monotonic() - started})
