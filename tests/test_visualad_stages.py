@@ -52,7 +52,8 @@ def spots(tmp_path_factory):
             Image.fromarray(mask).save(folder / f"{n}_mask.png")
         Image.fromarray(np.repeat(pixels.clip(0, 255).astype(np.uint8)[:, :, None], 3, 2)).save(folder / f"{n}.png")
         rows.append({"image_id": f"i{n:02d}", "path": f"{n}.png", "dataset": "spots", "category": "grey",
-                     "split": "test", "label": n % 2, "width": 80, "height": 60, "mask_paths": [f"{n}_mask.png"] if n % 2 else []})
+                     "split": "test", "label": n % 2, "width": 80, "height": 60,
+                     "mask_paths": [f"{n}_mask.png"] if n % 2 else []})
     pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST.schema), folder / "m.parquet")
     return folder / "m.parquet"
 
@@ -103,6 +104,11 @@ def test_scores_and_maps(trained, spots, tmp_path):
     again = {r["image_id"]: r["score"] for r in read_table(one.out, SCORES).to_pylist()}
     assert all(again[i] == pytest.approx(r["score"], abs=1e-5) for i, r in rows.items()), "batches change nothing"
     assert score(c, QUIET).up_to_date
+    import PIL.Image
+
+    score(replace(c, out=tmp_path / "s2", maps=None, explain=tmp_path / "look"), QUIET)
+    pages = sorted((tmp_path / "look").glob("*.png"))
+    assert len(pages) == 24 and PIL.Image.open(pages[0]).size == (160 * 5, 160 * 2), "four anchors, two layers"
     e = EvaluateConfig(scores=c.out, manifest=spots, root=spots.parent, maps=c.maps, out=tmp_path / "e", resamples=0)
     evaluate(e, QUIET)
     found = {r["metric"]: r["value"] for r in read_table(e.out, METRICS).to_pylist() if r["category"] == "grey"}
@@ -142,6 +148,10 @@ def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(spots, clip, tm
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (killed / "_checkpoint").exists(), "killed before the end"
+    newest = max((killed / "_training").glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
+    half = newest.with_name("checkpoint-9999")
+    half.mkdir()                                                # as if killed while it was being written
+    (half / "visualad.safetensors").write_bytes((newest / "visualad.safetensors").read_bytes()[:100])
     _, said = (again := run(killed)).communicate()
     assert again.returncode == 0 and "going on from step" in said, said
     assert weights(whole) == weights(killed)

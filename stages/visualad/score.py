@@ -1,7 +1,7 @@
 """Scoring with a trained VisualAD: an anomaly map and an image score for every image, no training image needed."""
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stages.artifacts.tables import MAPS, SCORES
@@ -23,6 +23,7 @@ class ScoreVisualadConfig:
     checkpoint: Path = option("what train-visualad wrote")
     out: Path = option("where the scores go")
     maps: Path | None = option("where the anomaly maps go; without it only scores are kept", None)
+    explain: Path | None = option("folder for pictures of where the anchors look (Figure 6)", None)
     method: str = option("visualad", METHOD)
     name: str = option("what tables call this run", METHOD)
     backbone: str = option("where the backbone lies, if not where it was trained", "")
@@ -61,7 +62,8 @@ def run(config: ScoreVisualadConfig, options: RunOptions) -> Summary:
     keys = [(i, config.name) for i in images]
     with ExitStack() as stack:
         scores = stack.enter_context(Artifact(config.out, SCORES, Spec("score", parameters, inputs), keys, options))
-        maps = stack.enter_context(Artifact(config.maps, MAPS, Spec("score maps", parameters, inputs), keys, options,
+        silent = replace(options, quiet=True)        # one progress bar for both
+        maps = stack.enter_context(Artifact(config.maps, MAPS, Spec("score maps", parameters, inputs), keys, silent,
                                             MAP_ROWS)) if config.maps else None
         open_keys = [set(a.pending) for a in (scores, maps) if a]
         todo = [images[k[0]] for k in keys if any(k in o for o in open_keys)]

@@ -9,6 +9,7 @@ import torch
 from stages.datasets.manifest import Image
 from stages.errors import ImageError
 from stages.visualad.data import Look, ahead
+from stages.visualad.explain import write_attention
 from stages.visualad.model import VisualAD, image_scores, smoothed
 from stages.visualad.score import ScoreVisualadConfig
 
@@ -34,9 +35,12 @@ def _scored_batch(model: VisualAD, batch: list, config: ScoreVisualadConfig, dev
         return
     autocast = torch.autocast(device.partition(":")[0], torch.bfloat16) if bf16 else nullcontext()
     with torch.inference_mode(), autocast:
-        fused = model(torch.stack([x for _, x in good]).to(device)).fused
+        output = model(torch.stack([x for _, x in good]).to(device), explain=config.explain is not None)
+    if config.explain:
+        for n, (image, _) in enumerate(good):
+            write_attention(config.explain, image, output.attention[:, n])
     with torch.inference_mode():
-        fused = smoothed(fused.float(), config.sigma)
+        fused = smoothed(output.fused.float(), config.sigma)
         values = image_scores(fused, model.settings.variant).tolist()
         fused = fused.cpu()
     for (image, _), anomaly_map, value in zip(good, fused, values, strict=True):

@@ -1,6 +1,7 @@
 """The loop that trains VisualAD: transformers' Trainer with our loss, optimiser and small saved states."""
 
 import csv
+import json
 import shutil
 from collections.abc import Callable
 from math import ceil, cos, pi
@@ -30,10 +31,10 @@ def train(images: tuple, settings: Settings, config: TrainVisualadConfig, say: A
     model = VisualAD(backbone, settings)
     trainer = trainer_of(model, TrainingSet(images, look), config)
     state = config.out / STATE
-    saved = sorted(state.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
+    saved = last_saved(state)
     if saved:
-        say(f"going on from step {saved[-1].name.rpartition('-')[2]}")
-    trainer.train(resume_from_checkpoint=str(saved[-1]) if saved else None)
+        say(f"going on from step {saved.name.rpartition('-')[2]}")
+    trainer.train(resume_from_checkpoint=str(saved) if saved else None)
     history = [h for h in trainer.state.log_history if "loss" in h]
     target = config.out / FOLDER
     shutil.rmtree(target, ignore_errors=True)
@@ -47,6 +48,17 @@ def train(images: tuple, settings: Settings, config: TrainVisualadConfig, say: A
     return history, trainer.state.global_step
 
 
+def last_saved(state: Path) -> Path | None:
+    """The newest saved state that was written to its end: trainer_state.json comes last. Others are taken away."""
+    for folder in sorted(state.glob("checkpoint-*"), key=lambda p: -int(p.name.rpartition("-")[2])):
+        try:
+            json.loads((folder / "trainer_state.json").read_text())
+            return folder
+        except (OSError, ValueError):
+            shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
 def trainer_of(model: VisualAD, data: TrainingSet, config: TrainVisualadConfig) -> Any:
     """transformers' Trainer with Eq. 13 as its loss, and the variant's optimiser and schedule."""
     from importlib.util import find_spec
@@ -57,18 +69,18 @@ def trainer_of(model: VisualAD, data: TrainingSet, config: TrainVisualadConfig) 
     device, precision = device_and_precision(config)
 
     class VisualadTrainer(Trainer):
-        parts: dict[str, list[float]] = {}
+        parts: dict[str, list[torch.Tensor]]
 
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             found = losses(model(inputs["pixels"]), inputs["masks"], inputs["labels"], config.variant)
             for name in PARTS:
-                self.parts.setdefault(name, []).append(float(found[name].detach()))
+                self.parts[name].append(found[name].detach())
             return (found["loss"], None) if return_outputs else found["loss"]
 
         def log(self, logs, *more):
             if "loss" in logs:
-                logs |= {n: sum(v) / len(v) for n, v in self.parts.items() if v}
-                self.parts = {}
+                logs |= {n: float(torch.stack(v).mean()) for n, v in self.parts.items() if v}
+                self.parts = {n: [] for n in PARTS}
             super().log(logs, *more)
 
         def _save(self, output_dir=None, state_dict=None):      # the frozen backbone is not saved with every state
@@ -95,6 +107,7 @@ def trainer_of(model: VisualAD, data: TrainingSet, config: TrainVisualadConfig) 
     arguments._n_gpu = min(arguments.n_gpu, 1)      # one process, one GPU
     optimiser, schedule = optimiser_of(model, config, steps)
     trainer = VisualadTrainer(model=model, args=arguments, train_dataset=data, optimizers=(optimiser, schedule))
+    trainer.parts = {n: [] for n in PARTS}
     trainer.remove_callback(PrinterCallback)
     return trainer
 
