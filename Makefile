@@ -174,8 +174,8 @@ reproduce-lvlm: lvlm-ablation
 BACKBONE ?= openai/clip-vit-large-patch14-336
 V        ?= runs/visualad$(if $(strip $(REAL)),-$(notdir $(BACKBONE)),-demo)
 TRAIN    ?=
-# Small and without schedule, so that 30 epochs on few images move something: the defects are a few pixels wide.
-SMALL    := --layers 1,2 --size 160 --variant paper --learning-rate 3e-3
+# Small, and with one rate for all parts, so that 30 epochs on few images move something.
+SMALL    := --layers 1,2,3 --size 224 --variant paper
 
 .PHONY: reproduce-visualad visualad-real visualad-demo ablate-visualad
 reproduce-visualad: $(if $(strip $(REAL)),visualad-real,visualad-demo)
@@ -189,10 +189,10 @@ visualad-real: $(if $(MVTEC_ROOT),lvlm-index-mvtec-ad) $(if $(VISA_ROOT),lvlm-in
 
 visualad-demo: $(READY)
 	@test -d $(TILES) || { echo "no images: give TILES=..., or MVTEC_ROOT and VISA_ROOT"; exit 2; }
-	@test -d $(V)/backbone || $(BIN)/python -m benchmarks.random_backbone $(V)/backbone 96 2 8 160
+	@test -d $(V)/backbone || $(BIN)/python -m benchmarks.random_backbone $(V)/backbone 128 3 16 224
 	$(ADCLI) data index magnetic-tile $(TILES) --train-defects 0.5 --train-fraction 0.2 --out $(V)/manifest.parquet
 	$(ADCLI) train-visualad $(V)/manifest.parquet --backbone $(V)/backbone $(SMALL) --split train --epochs 30 $(TRAIN) --seed $(SEED) --out $(V)/trained.parquet
-	$(ADCLI) score $(V)/manifest.parquet --method visualad --checkpoint $(V)/trained.parquet --sigma 2 --out $(V)/scores.parquet --maps $(V)/maps.parquet
+	$(ADCLI) score $(V)/manifest.parquet --method visualad --checkpoint $(V)/trained.parquet --out $(V)/scores.parquet --maps $(V)/maps.parquet
 	$(ADCLI) evaluate $(V)/scores.parquet --maps $(V)/maps.parquet --manifest $(V)/manifest.parquet --out $(V)/metrics.parquet --tables $(V)/tables --report $(V)/report.html
 	@echo "the backbone has random weights: these figures say that the training works, and nothing of VisualAD"
 

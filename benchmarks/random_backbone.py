@@ -19,11 +19,7 @@ def write(folder: Path, width: int = 128, layers: int = 6, patch: int = 8, size:
     torch.manual_seed(seed)
     config = CLIPVisionConfig(hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
                               num_attention_heads=max(width // 32, 1), image_size=size, patch_size=patch)
-    model = CLIPVisionModel(config)
-    place = dict(model.named_parameters())
-    with torch.no_grad():       # one offset for all patches: without it the first norm takes their brightness away
-        next(p for n, p in place.items() if n.endswith("position_embedding.weight")).add_(0.3 * torch.randn(width))
-    model.save_pretrained(folder)
+    CLIPVisionModel(config).save_pretrained(folder)
     CLIPImageProcessor(size={"shortest_edge": size}, crop_size=size).save_pretrained(folder)
 
 

@@ -62,7 +62,7 @@ def control(run: Path) -> Path:
 def scored(manifest: Path, root: Path | None, checkpoint: Path, folder: Path) -> Path:
     """Score the test images and evaluate them; returns the folder of the metrics."""
     score(ScoreVisualadConfig(manifest=manifest, root=root, checkpoint=checkpoint, out=folder / "s",
-                              maps=folder / "maps", sigma=2.0), QUIET)
+                              maps=folder / "maps"), QUIET)
     evaluate(EvaluateConfig(scores=folder / "s", maps=folder / "maps", manifest=manifest, root=root,
                             out=folder / "metrics"), QUIET)
     return folder / "metrics"

@@ -116,6 +116,7 @@ def test_metrics_thresholds_and_pictures_of_maps_on_disk(two_categories):
     pages = sorted((config.heatmaps / "m").glob("*.png"))
     assert len(pages) == 14 and PIL.Image.open(pages[0]).size == (4 * 60, 40)
     page = config.report.read_text()
+    assert "anomalous, lowest scores" in page and "hits: anomalous" not in page, "no threshold tells them apart"
     assert "Anomaly maps" in page and "worst: F1" in page and "ROC and PRO curves" in page and "pro_200" in page
     assert (config.tables / "pixels.csv").exists() and (config.tables / "curves.png").exists()
 

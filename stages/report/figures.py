@@ -82,7 +82,7 @@ def histograms(tasks: "list[TaskScores]") -> bytes | None:
     for ax, task in zip(axes[0], tasks, strict=True):
         scores = np.array([s.score for s in task.test])
         labels = [s.image.label for s in task.test]
-        bins = np.linspace(0, max(scores.max(), 1e-3) * 1.02, 26)
+        bins = np.linspace(min(scores.min(), 0), max(scores.max(), 1e-3) * 1.02, 26)
         for label, colour in ((0, NORMAL), (1, ANOMALOUS), (None, UNKNOWN)):
             part = scores[[v == label for v in labels]]
             if len(part):

@@ -120,6 +120,12 @@ def _groups(tasks: "list[TaskScores]"):
         yield "most anomalous first", tuple(map(_card, ranked[:RANKED]))
         return
     judged = [j for t in tasks for j in _judged(t)]
+    if not judged:              # neither yes or no nor training scores: nothing says where anomalous begins
+        ranked = sorted((s for t in tasks for s in t.test), key=lambda s: (-s.score, s.image.image_id))
+        for title, label, order in (("anomalous, highest scores", 1, 1), ("anomalous, lowest scores", 1, -1),
+                                    ("normal, highest scores", 0, 1)):
+            yield title, tuple(map(_card, [s for s in ranked if s.image.label == label][::order][:EACH]))
+        return
     judged.sort(key=lambda j: (-j[1], j[0].image.image_id))
     wrong_low = [s for s, _, called in reversed(judged) if s.image.label == 1 and not called]
     wrong_high = [s for s, _, called in judged if s.image.label == 0 and called]
