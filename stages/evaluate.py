@@ -137,10 +137,7 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
     spec = Spec("evaluate", parameters, inputs, config.seed)
     keys = [tuple(row[k] for k in METRICS.key) for row in rows]
     with Artifact(config.out, METRICS, spec, keys, options, flush_rows=100_000) as artifact:
-        pending = set(artifact.pending)
-        for key, row in zip(keys, rows, strict=True):
-            if key in pending:
-                artifact.write(row)
+        artifact.write_all(rows)
         known = {image.image_id for image in manifest.images}
         if strangers := sum(row["image_id"] not in known for row in scored):
             artifact.progress.say(f"{strangers} scored images are not in the manifest and are left out")
@@ -189,10 +186,7 @@ def write_thresholds(tasks: list[TaskScores], pixels: list[PixelResult], out: Pa
               "source": "masks of test images", "n": len(r.task.images)} for r in pixels if r.threshold is not None]
     keys = [tuple(row[k] for k in THRESHOLDS.key) for row in rows]
     with Artifact(out, THRESHOLDS, replace(spec, stage="evaluate --thresholds"), keys, options, 100_000) as artifact:
-        pending = set(artifact.pending)
-        for key, row in zip(keys, rows, strict=True):
-            if key in pending:
-                artifact.write(row)
+        artifact.write_all(rows)
 
 
 def _publish(tasks: list[TaskScores], rows: list[dict], pixels: list[PixelResult], config: EvaluateConfig,

@@ -1,5 +1,6 @@
 """Decoding images, the same way everywhere."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,18 @@ def load_rgb(path: Path) -> np.ndarray:
         raise ImageError(f"{path}: no such image") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         raise ImageError(f"{path}: cannot be decoded ({e})") from e
+
+
+def load_masks(paths: Sequence[Path]) -> np.ndarray:
+    """The union of an image's masks, (H, W) bool. Raises ImageError as `load_mask` and `union` do."""
+    return union([load_mask(path) for path in paths], paths[0])
+
+
+def union(masks: Sequence[np.ndarray], where: Path) -> np.ndarray:
+    """(H, W) bool of what any of the masks covers. Raises ImageError that names `where` when they differ in size."""
+    if len(shapes := {m.shape for m in masks}) > 1:
+        raise ImageError(f"{where}: its masks differ in size ({', '.join(map(str, sorted(shapes)))})")
+    return np.logical_or.reduce(masks)
 
 
 def load_mask(path: Path) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from stages.datasets.loco import saturation_of
 from stages.datasets.manifest import Image
 from stages.errors import ImageError, InputError
-from stages.images import load_mask
+from stages.images import load_mask, union
 from stages.maps import map_keys, read_maps
 from stages.metrics.image import Value
 from stages.metrics.pixel import Curve, Picture, curve, f1, metrics, picture, pro, saturated_picture, sorted_pixels
@@ -138,18 +138,15 @@ def masks_of(image: Image, map_shape: tuple[int, int],
     """
     loco = image.dataset == LOCO and not size
     regions = [saturation_of(m) for m in image.masks] if loco else [(load_mask(m), 0.0) for m in image.masks]
-    shapes = {m.shape for m, _ in regions}
-    if len(shapes) > 1:
-        raise ImageError(f"{image.masks[0]}: its masks differ in size ({', '.join(map(str, sorted(shapes)))})")
     own = (image.height, image.width) if image.height and image.width else map_shape
+    mask = union([m for m, _ in regions], image.masks[0]) if regions else np.zeros(own, bool)
     if image.label == 0:
-        regions = []
-    union = np.logical_or.reduce([m for m, _ in regions]) if regions else np.zeros(own, bool)
-    if size and union.shape != (size, size):
+        regions, mask = [], np.zeros(own, bool)
+    if size and mask.shape != (size, size):
         import cv2
 
-        union = cv2.resize(union.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST_EXACT) > 0
-    return union, regions if loco else None
+        mask = cv2.resize(mask.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST_EXACT) > 0
+    return mask, regions if loco else None
 
 
 def fitted(anomaly_map: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -72,6 +72,19 @@ def pick_device(name: str) -> str:
     return name
 
 
+def device_and_precision(device: str, precision: str) -> tuple[str, str]:
+    """('cpu' or 'cuda', 'fp32' or 'bf16') as --device and --precision stand for on this machine.
+
+    Raises:
+        InputError: an unknown precision, or a device that is not there.
+    """
+    if precision not in ("auto", "fp32", "bf16"):
+        raise InputError(f"--precision {precision}: expected auto, fp32 or bf16")
+    device = pick_device(device)
+    auto = "bf16" if has_bf16(device) else "fp32"
+    return device, auto if precision == "auto" else precision
+
+
 def has_bf16(device: str) -> bool:
     """Whether the processor multiplies bf16 matrices in hardware; emulated it is slower than fp32."""
     import torch

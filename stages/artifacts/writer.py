@@ -19,6 +19,7 @@ import resource
 import shutil
 import socket
 import time
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -134,6 +135,13 @@ class Artifact:
         if self.options.max_errors and self.failures_in_a_row >= self.options.max_errors:
             raise TooManyErrors(f"{self.failures_in_a_row} rows failed in succession, the last with:"
                                 f" {row['error']} (--max-errors; 0 goes on regardless)")
+
+    def write_all(self, rows: Iterable[dict]) -> None:
+        """Add those of `rows` that are not there yet, for stages that have them all at once."""
+        pending = set(self.pending)
+        for row in rows:
+            if tuple(row[name] for name in self.table.key) in pending:
+                self.write(row, tried=False)
 
     def __exit__(self, kind, error, trace) -> None:
         self.progress.stop()

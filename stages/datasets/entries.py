@@ -117,10 +117,7 @@ def write_manifest(dataset: str, root: Path, entries: Iterable[Entry], out: Path
     spec = Spec("data index", {"dataset": dataset, **parameters},
                 {"list of files": fingerprint(table, MANIFEST)}, seed, {"root": str(root.resolve())})
     with Artifact(out, MANIFEST, spec, keys, options, flush_rows=100_000) as artifact:
-        pending = set(artifact.pending)
-        for key, row in zip(keys, rows, strict=True):
-            if key in pending:
-                artifact.write(row, tried=False)
+        artifact.write_all(rows)
         artifact.progress.say(_overview(dataset, entries))
     return artifact.summary
 

@@ -10,6 +10,7 @@ from stages.artifacts.reader import fingerprint, read_provenance, read_table
 from stages.artifacts.tables import MANIFEST
 from stages.errors import InputError
 
+SPLITS = ("train", "val", "test")
 Task = tuple[str, str, str | None]       # (dataset, category, condition): one-class methods work within it
 
 
@@ -53,7 +54,7 @@ def read_manifest(path: Path, root: Path | None = None, partial: bool = False) -
         InputError: see `read_table`; or a split that is not train, val or test.
     """
     rows = read_table(path, MANIFEST, partial)
-    if other := sorted(set(rows["split"].to_pylist()) - {"train", "val", "test"}):
+    if other := sorted(set(rows["split"].to_pylist()) - set(SPLITS)):
         raise InputError(f"{path}: column `split` holds {other[0]!r}; a manifest has train, val and test there")
     roots = {} if root else _recorded_roots(path)
     images = []
@@ -73,6 +74,16 @@ def _recorded_roots(path: Path) -> dict[str, Path]:
         part = read_table(Path(record["artifact"]), MANIFEST)
         roots |= dict.fromkeys(part["image_id"].to_pylist(), Path(record["notes"]["root"]))
     return roots
+
+
+def images_of(manifest: Manifest, splits: str, where: Path) -> dict[str, Image]:
+    """image_id -> image of the comma-separated splits. Raises InputError for another name, or no image in them."""
+    if other := set(splits.split(",")) - set(SPLITS):
+        raise InputError(f"--splits {sorted(other)[0]}: expected train, val, test, comma-separated")
+    images = {i.image_id: i for i in manifest.images if i.split in splits.split(",")}
+    if not images:
+        raise InputError(f"{where}: no image in the splits {splits}")
+    return images
 
 
 def by_task(images: Iterable[Image]) -> dict[Task, list[Image]]:

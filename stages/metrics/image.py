@@ -50,9 +50,14 @@ def average_precision(tp: np.ndarray, fp: np.ndarray) -> np.ndarray:
     return (np.diff(tp, axis=1) * precision[:, 1:]).sum(axis=1) / tp[:, -1]
 
 
+def f1(tp: np.ndarray, fp: np.ndarray) -> np.ndarray:
+    """(R, T + 1) F1 at every threshold."""
+    return 2 * tp / (tp + fp + tp[:, -1:])
+
+
 def f1_max(tp: np.ndarray, fp: np.ndarray) -> np.ndarray:
     """(R,) the best F1 over all thresholds: an upper bound, since it looks at the test labels."""
-    return (2 * tp / (tp + fp + tp[:, -1:])).max(axis=1)
+    return f1(tp, fp).max(axis=1)
 
 
 def f1_threshold(scores: np.ndarray, labels: np.ndarray) -> float | None:
@@ -60,7 +65,7 @@ def f1_threshold(scores: np.ndarray, labels: np.ndarray) -> float | None:
     if not (labels == 1).any():
         return None
     tp, fp = counts(scores, labels, np.ones((1, len(scores))))
-    best = int((2 * tp / (tp + fp + tp[:, -1:]))[0, 1:].argmax())
+    best = int(f1(tp, fp)[0, 1:].argmax())
     return float(np.unique(scores)[::-1][best])
 
 

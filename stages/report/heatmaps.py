@@ -9,7 +9,7 @@ import numpy as np
 
 from stages.artifacts.files import make_folder, write_atomically
 from stages.errors import ImageError
-from stages.images import load_mask, load_rgb
+from stages.images import load_masks, load_rgb
 from stages.maps import read_maps
 
 if TYPE_CHECKING:
@@ -85,9 +85,8 @@ def _drawn(wanted: "dict[tuple[str, str], PixelResult]", maps: Path | None, side
         image, result = images[key[0]], wanted[key]
         try:
             rgb = load_rgb(image.file)
-            masks = [load_mask(m) for m in image.masks] or [np.zeros(rgb.shape[:2], bool)]
-            mask = np.logical_or.reduce(masks)
-        except (ImageError, ValueError):
+            mask = load_masks(image.masks) if image.masks else np.zeros(rgb.shape[:2], bool)
+        except ImageError:
             continue
         factor = min(side / max(rgb.shape[:2]), 1) if side else 1
         rgb = cv2.resize(rgb, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA) if factor < 1 else rgb

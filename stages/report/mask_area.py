@@ -1,7 +1,7 @@
 """Accuracy against the size of the anomaly (LVLM paper, Figure 7)."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 
 from stages.datasets.augment import split_condition
 from stages.errors import ImageError
-from stages.images import load_mask
+from stages.images import load_masks
 from stages.report.accuracy import rule_of
 
 if TYPE_CHECKING:
@@ -53,12 +53,11 @@ def area_bins(tasks: "list[TaskScores]", rows: list[dict]) -> list[Bin]:
     return found
 
 
-def mask_percent(masks: Iterable[Path]) -> float | None:
+def mask_percent(masks: Sequence[Path]) -> float | None:
     """Share of the picture that any of its masks covers, 0..100; None when one cannot be read."""
     try:
-        covered = [load_mask(m) for m in masks]
-        return 100 * float(np.logical_or.reduce(covered).mean())
-    except (ImageError, ValueError):      # ValueError: masks of one picture differ in size
+        return 100 * float(load_masks(masks).mean())
+    except ImageError:
         return None
 
 

@@ -22,6 +22,7 @@ from stages.seeds import row_seed
 from stages.settings import RunOptions, argument, option
 from stages.text_encoder.loss import nt_xent
 from stages.text_encoder.model import encoder_fingerprint, load_encoder, longest, mean_pool, save_encoder
+from stages.torch_setup import device_and_precision
 
 FOLDER = "_encoders"       # below the artifact; readers of Parquet pass over names with an underscore
 
@@ -62,7 +63,7 @@ def run(config: TrainEncoderConfig, options: RunOptions) -> Summary:
     with Artifact(config.out, ENCODERS, spec, list(tasks), options, flush_rows=1) as artifact:
         if artifact.pending:
             base = load_encoder(config.encoder)
-            artifact.ran_on = " ".join(device_and_precision(config))
+            artifact.ran_on = " ".join(device_and_precision(config.device, config.precision))
         for task in artifact.pending:
             row = dict(zip(ENCODERS.key, task, strict=True)) | {"n": len(tasks[task])}
             if not tasks[task]:
@@ -120,15 +121,6 @@ def train_task(rows: list[dict], task: Task, model: Any, tokenizer: Any,
             "last_loss": losses[-1], "seconds": time.monotonic() - started}
 
 
-def device_and_precision(config: TrainEncoderConfig) -> tuple[str, str]:
-    """('cpu' or 'cuda', 'fp32' or 'bf16') as `auto` stands for on this machine."""
-    from stages.torch_setup import has_bf16, pick_device
-
-    device = pick_device(config.device)
-    auto = "bf16" if has_bf16(device) else "fp32"
-    return device, auto if config.precision == "auto" else config.precision
-
-
 def _trainer(model: Any, tokenizer: Any, pairs: list[Pair], folder: Path, seed: int,
              config: TrainEncoderConfig) -> Any:
     """transformers' Trainer with Eq. 4 as its loss and Adam as the paper has it (L2 in the gradient, not
@@ -137,7 +129,7 @@ def _trainer(model: Any, tokenizer: Any, pairs: list[Pair], folder: Path, seed: 
     from transformers import Trainer, TrainingArguments
     from transformers.trainer_callback import PrinterCallback
 
-    device, precision = device_and_precision(config)
+    device, precision = device_and_precision(config.device, config.precision)
 
     class ContrastiveTrainer(Trainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):

@@ -64,7 +64,6 @@ class PositionCode(nn.Module):
     def __init__(self, kind: str, width: int, rows: int, columns: int) -> None:
         super().__init__()
         self.kind = kind
-        self.columns = columns
         if kind == "1d":
             self.table = nn.Parameter(torch.randn(max(ROWS, rows * columns), width) * 0.02)
         elif kind == "2d":

@@ -7,8 +7,8 @@ from pathlib import Path
 from stages.artifacts.tables import MAPS, SCORES
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.checkpoints import checkpoint_fingerprint
-from stages.datasets.manifest import files_fingerprint, read_manifest
-from stages.errors import ImageError, InputError
+from stages.datasets.manifest import files_fingerprint, images_of, read_manifest
+from stages.errors import ImageError
 from stages.maps import to_row
 from stages.settings import RunOptions, argument, option
 from stages.visualad.settings import SIGMA
@@ -42,20 +42,15 @@ def run(config: ScoreVisualadConfig, options: RunOptions) -> Summary:
     Raises:
         InputError: no checkpoint, no backbone, or no image in the splits.
     """
-    from stages.torch_setup import has_bf16, pick_device, prepare_torch
+    from stages.torch_setup import device_and_precision, prepare_torch
 
     prepare_torch()
     from stages.visualad.checkpoint import find, load
     from stages.visualad.scoring import scored
 
     manifest = read_manifest(config.manifest, config.root)
-    images = {i.image_id: i for i in manifest.images if i.split in config.splits.split(",")}
-    if not images:
-        raise InputError(f"{config.manifest}: no image in the splits {config.splits}")
-    if config.precision not in ("auto", "fp32", "bf16"):
-        raise InputError(f"--precision {config.precision}: expected auto, fp32 or bf16")
-    device = pick_device(config.device)
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bf16(device))
+    images = images_of(manifest, config.splits, config.manifest)
+    device, precision = device_and_precision(config.device, config.precision)
     parameters = {"method": config.name, "splits": config.splits, "sigma": config.sigma,
                   "precision": config.precision, "weights": checkpoint_fingerprint(str(find(config.checkpoint)))}
     inputs = {"manifest": manifest.fingerprint, "image files": files_fingerprint(images.values())}
@@ -70,8 +65,8 @@ def run(config: ScoreVisualadConfig, options: RunOptions) -> Summary:
         if todo:
             model, look = load(config.checkpoint, config.backbone)
             model = model.to(device)
-            scores.ran_on = f"{device} {'bf16' if bf16 else 'fp32'}"
-            for image, anomaly_map, score in scored(model, look, todo, config, device, bf16):
+            scores.ran_on = f"{device} {precision}"
+            for image, anomaly_map, score in scored(model, look, todo, config, device, precision == "bf16"):
                 key = (image.image_id, config.name)
                 columns = dict(zip(SCORES.key, key, strict=True))
                 error = {"error": str(anomaly_map)} if isinstance(anomaly_map, ImageError) else {}

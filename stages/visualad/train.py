@@ -61,14 +61,14 @@ def run(config: TrainVisualadConfig, options: RunOptions) -> Summary:
     Raises:
         InputError: unusable images (see `trainable`) or settings, no such backbone.
     """
-    from stages.torch_setup import prepare_torch
+    from stages.torch_setup import device_and_precision, prepare_torch
 
     manifest = read_manifest(config.manifest, config.root)
     settings = config.settings()
     images, failed = trainable(manifest.images, config.split, config.manifest)
     prepare_torch()
     weights = _checked_backbone(config, settings)
-    device, precision = device_and_precision(config)
+    device, precision = device_and_precision(config.device, config.precision)
     names = ("split", "epochs", "batch_size", "learning_rate", "precision")
     spec = Spec("train-visualad", {n: getattr(config, n) for n in names} | asdict(settings) | {
         "backbone": config.backbone, "weights": weights}, {
@@ -107,17 +107,6 @@ def _checked_backbone(config: TrainVisualadConfig, settings: Settings) -> str:
         raise InputError(f"--backbone {config.backbone}: a {whole.model_type} has no patch tokens") from None
     check(settings, patch, depth)
     return weights
-
-
-def device_and_precision(config: TrainVisualadConfig) -> tuple[str, str]:
-    """('cpu' or 'cuda', 'fp32' or 'bf16') as `auto` stands for on this machine."""
-    from stages.torch_setup import has_bf16, pick_device
-
-    if config.precision not in ("auto", "fp32", "bf16"):
-        raise InputError(f"--precision {config.precision}: expected auto, fp32 or bf16")
-    device = pick_device(config.device)
-    auto = "bf16" if has_bf16(device) else "fp32"
-    return device, auto if config.precision == "auto" else config.precision
 
 
 def trainable(images: Iterable[Image], split: str, where: Path) -> tuple[tuple[Image, ...], list[str]]:

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
+from stages.torch_setup import device_and_precision
 from stages.visualad import checkpoint
 from stages.visualad.backbone import load_backbone
 from stages.visualad.data import Look, TrainingSet
 from stages.visualad.loss import losses
 from stages.visualad.model import VisualAD
 from stages.visualad.settings import Settings
-from stages.visualad.train import FOLDER, TrainVisualadConfig, device_and_precision
+from stages.visualad.train import FOLDER, TrainVisualadConfig
 
 LEAST_RATE = 1e-4            # released code: where the cosine schedule ends, and the rate of SCA, SAF and norm
 STATE = "_training"          # saved states while training, below the artifact
@@ -66,7 +67,7 @@ def trainer_of(model: VisualAD, data: TrainingSet, config: TrainVisualadConfig) 
     from transformers import Trainer, TrainingArguments
     from transformers.trainer_callback import PrinterCallback
 
-    device, precision = device_and_precision(config)
+    device, precision = device_and_precision(config.device, config.precision)
 
     class VisualadTrainer(Trainer):
         parts: dict[str, list[torch.Tensor]]
