@@ -104,6 +104,9 @@ def test_scores_and_maps(trained, spots, tmp_path):
     again = {r["image_id"]: r["score"] for r in read_table(one.out, SCORES).to_pylist()}
     assert all(again[i] == pytest.approx(r["score"], abs=1e-5) for i, r in rows.items()), "batches change nothing"
     assert score(c, QUIET).up_to_date
+    other = tiny_clip_vision(tmp_path / "other", image_size=70)
+    with pytest.raises(InputError, match="made with other settings .weights"):
+        score(replace(c, backbone=str(other)), QUIET)
     import PIL.Image
 
     score(replace(c, out=tmp_path / "s2", maps=None, explain=tmp_path / "look"), QUIET)

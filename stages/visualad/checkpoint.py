@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from stages.checkpoints import checkpoint_fingerprint
 from stages.errors import InputError
 from stages.visualad.backbone import load_backbone
 from stages.visualad.data import Look
@@ -34,6 +35,21 @@ def find(place: Path) -> Path:
         if (folder / WEIGHTS).is_file() and (folder / RECORD).is_file():
             return folder
     raise InputError(f"--checkpoint {place}: no {WEIGHTS} here (expected what train-visualad wrote)")
+
+
+def fingerprint(place: Path, backbone: str = "") -> str:
+    """Of the trained tensors and of the backbone that they are run with, which may lie elsewhere now.
+
+    Raises:
+        InputError: no checkpoint, or no such backbone.
+    """
+    folder = find(place)
+    record = json.loads((folder / RECORD).read_text())
+    name = backbone or record["backbone"]
+    try:
+        return f"{checkpoint_fingerprint(str(folder))} {checkpoint_fingerprint(name, record['revision'])}"
+    except (OSError, ValueError) as e:
+        raise InputError(f"--backbone {name}: cannot be loaded ({str(e).splitlines()[0][:200]})") from e
 
 
 def load(place: Path, backbone: str = "") -> tuple[VisualAD, Look]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from stages.artifacts.tables import MAPS, SCORES
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.checkpoints import checkpoint_fingerprint
 from stages.datasets.manifest import files_fingerprint, images_of, read_manifest
 from stages.errors import ImageError
 from stages.maps import to_row
@@ -45,14 +44,14 @@ def run(config: ScoreVisualadConfig, options: RunOptions) -> Summary:
     from stages.torch_setup import device_and_precision, prepare_torch
 
     prepare_torch()
-    from stages.visualad.checkpoint import find, load
+    from stages.visualad.checkpoint import fingerprint, load
     from stages.visualad.scoring import scored
 
     manifest = read_manifest(config.manifest, config.root)
     images = images_of(manifest, config.splits, config.manifest)
     device, precision = device_and_precision(config.device, config.precision)
     parameters = {"method": config.name, "splits": config.splits, "sigma": config.sigma,
-                  "precision": config.precision, "weights": checkpoint_fingerprint(str(find(config.checkpoint)))}
+                  "precision": config.precision, "weights": fingerprint(config.checkpoint, config.backbone)}
     inputs = {"manifest": manifest.fingerprint, "image files": files_fingerprint(images.values())}
     keys = [(i, config.name) for i in images]
     with ExitStack() as stack:
