@@ -51,7 +51,7 @@ WORDS  = $(BIN)/python -m benchmarks.caption_accuracy
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "adcli needs Python 3.11 or newer; make PYTHON=python3.12 ...")'
 	test -d .venv || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch==$$(sed -n 's/^torch==//p' constraints.txt)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[models,server,test]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[models,finetune,server,test]'
 	touch $@
 
 # -- VID-AD: one chain of artifacts per scenario -----------------------------------------------------------

@@ -132,6 +132,42 @@ METRICS = Table("metrics", ("dataset", "category", "condition", "method", "metri
     _column("reason", pa.string(), "why there is no value (one class only, no labels, ...)", True),
 ]))
 
+LEVELS = ("standard", "identification", "reasoning")    # SAGE section 4: comparison, defect, diagnosis
+
+QUESTIONS = Table("questions", ("question_id",), pa.schema([
+    _column("question_id", pa.string(), "unique"),
+    _column("image_id", pa.string(), "the test image, as the manifest names it"),
+    _column("reference_id", pa.string(), "the normal image shown beside it, as the manifest names it", True),
+    _column("group", pa.string(), "questions of one group are about the same image (accuracy-for-group)", True),
+    _column("level", pa.string(), "standard, identification or reasoning; other sets keep their own names"),
+    _column("question", pa.string(), "what is asked, without instructions and without the choices", True),
+    _column("choices", pa.list_(pa.string()), "possible answers, in the set's order; best first where ranked"),
+    _column("answer", pa.string(), "the right one: one of the choices, or free text where there are none", True),
+    _column("ranked", pa.bool_(), "true: a preference set, the choices are answers from best to worst", True),
+    ERROR,
+]))
+
+ANSWERS = Table("answers", ("question_id", "method"), pa.schema([
+    _column("question_id", pa.string(), "the question's"),
+    _column("method", pa.string(), "what answered"),
+    _column("response", pa.string(), "the text as it was generated; null for choices by likelihood", True),
+    _column("parsed", pa.string(), "strict, fallback, refused or unparsable; likelihood: nothing was parsed", True),
+    _column("choice", pa.int32(), "index of the choice in the question's list, from 0", True),
+    _column("correct", pa.bool_(), "the choice is the question's answer; null where there is no choice", True),
+    _column("seconds", pa.float64(), "time for this row", True),
+    ERROR,
+]), volatile=("seconds",))
+
+JUDGEMENTS = Table("judgements", ("question_id", "method"), pa.schema([
+    _column("question_id", pa.string(), "the question's"),
+    _column("method", pa.string(), "whose answer was judged; `choice/0`, `choice/1`, ... = the question's own choices"),
+    _column("category", pa.int8(), "Multiscale Logical Evaluation, defect type: 1 to 5", True),
+    _column("location", pa.int8(), "defect localisation: 1 to 5", True),
+    _column("logic", pa.int8(), "reasoning: 1 to 5", True),
+    _column("raw", pa.string(), "the judge's reply", True),
+    ERROR,
+]))
+
 TRUTH = Table("truth", ("image_id",), pa.schema([
     _column("image_id", pa.string(), "as the manifest of the rendered images will name it"),
     _column("scenario", pa.string(), "VID-AD scenario"),
