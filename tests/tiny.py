@@ -103,7 +103,7 @@ def _projected_tokenizer(named: dict[str, str]):
     bpe.decoder = decoders.ByteLevel()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *named.values()]
     bpe.train_from_iterator(["does the image have a defect compared to the reference? yes, no, a crack, a hole"] * 20,
-                            trainers.BpeTrainer(vocab_size=420, special_tokens=special,
+                            trainers.BpeTrainer(vocab_size=420, special_tokens=special, show_progress=False,
                                                 initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>",
                                    extra_special_tokens=named)

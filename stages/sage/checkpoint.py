@@ -90,17 +90,17 @@ def resolved(name: str) -> str:
     return SHORT_NAMES.get(name, name)
 
 
-def load_base(name: str, revision: str = "", dtype: Any = "float32", tiles: int = 0) -> tuple[Any, Any]:
-    """(model, processor), as transformers has them. tiles: most tiles per image, 0 = the processor's own number.
+def load_processor(name: str, revision: str = "", tiles: int = 0) -> tuple[Any, Any]:
+    """(processor, configuration) of a base model. tiles: most tiles per image, 0 = the processor's own number.
 
     Raises:
-        InputError: it cannot be loaded, has no processor, no chat template, or does not cut images into tiles.
+        InputError: there is none, it has no chat template, or does not cut images into tiles.
     """
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoConfig, AutoProcessor
 
     try:
         processor = AutoProcessor.from_pretrained(name, revision=revision or None)
-        model = AutoModelForImageTextToText.from_pretrained(name, revision=revision or None, dtype=dtype)
+        config = AutoConfig.from_pretrained(name, revision=revision or None)
     except (OSError, ValueError, KeyError, ImportError) as e:
         raise InputError(f"--base {not_found(name, e)}") from e
     if not (getattr(processor, "chat_template", None) or processor.tokenizer.chat_template):
@@ -109,19 +109,29 @@ def load_base(name: str, revision: str = "", dtype: Any = "float32", tiles: int 
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
     if tiles:
         if not hasattr(processor.image_processor, "max_patches"):
-            raise InputError(f"--tiles {tiles}: the images of a {model.config.model_type} are not cut into tiles")
+            raise InputError(f"--tiles {tiles}: the images of a {config.model_type} are not cut into tiles")
         processor.image_processor.max_patches = tiles
-    return model, processor
+    return processor, config
 
 
-def prepare(name: str, revision: str, settings: Settings, seed: int, dtype: Any) -> tuple[Any, Any]:
-    """(model, processor) ready for SFE: fusion attached; LoRA on the language model's linear layers and the image
+def load_model(name: str, revision: str, dtype: Any) -> Any:
+    """A stock model. Raises InputError when it cannot be loaded."""
+    from transformers import AutoModelForImageTextToText
+
+    try:
+        return AutoModelForImageTextToText.from_pretrained(name, revision=revision or None, dtype=dtype)
+    except (OSError, ValueError, KeyError, ImportError) as e:
+        raise InputError(f"--base {not_found(name, e)}") from e
+
+
+def prepare(name: str, revision: str, settings: Settings, seed: int, dtype: Any) -> Any:
+    """A model ready for SFE: fusion attached; LoRA on the language model's linear layers and the image
     adapter trained beside it, or everything trained; the vision tower frozen."""
     import torch
 
     from stages.sage.model import ADAPTER, attach, core_of, linear_names
 
-    model, processor = load_base(name, revision, dtype, settings.tiles)
+    model = load_model(name, revision, dtype)
     attach(model, settings, seed)
     if settings.lora_rank:
         from peft import LoraConfig, get_peft_model
@@ -134,7 +144,7 @@ def prepare(name: str, revision: str, settings: Settings, seed: int, dtype: Any)
             core_of(model).fusion.requires_grad_(True)
     else:
         core_of(model).vision_tower.requires_grad_(False)
-    return in_float32(model), processor
+    return in_float32(model)
 
 
 def in_float32(model: Any) -> Any:
@@ -145,6 +155,11 @@ def in_float32(model: Any) -> Any:
         if p.requires_grad:
             p.data = p.data.to(torch.float32)
     return model
+
+
+def stock(folder: Path, settings: Settings, record: dict, base: str = "") -> tuple[str, str]:
+    """(place, revision) of the stock model in a checkpoint: the base under LoRA, else the checkpoint itself."""
+    return (resolved(base or record["base"]), record["revision"]) if settings.lora_rank else (str(folder), "")
 
 
 def load_sage(place: Path, base: str = "", dtype: Any = "float32", trainable: bool = False) -> Loaded:
@@ -161,8 +176,9 @@ def load_sage(place: Path, base: str = "", dtype: Any = "float32", trainable: bo
     from stages.sage.model import attach, core_of
 
     folder, settings, record = read_record(place)
-    name = resolved(base or record["base"]) if settings.lora_rank else str(folder)
-    model, processor = load_base(name, record["revision"] if settings.lora_rank else "", dtype, settings.tiles)
+    name, revision = stock(folder, settings, record, base)
+    processor, _ = load_processor(name, revision, settings.tiles)
+    model = load_model(name, revision, dtype)
     attach(model, settings)
     core = core_of(model)
     try:
@@ -174,7 +190,8 @@ def load_sage(place: Path, base: str = "", dtype: Any = "float32", trainable: bo
 
             model = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
     except (RuntimeError, OSError, ValueError) as e:
-        raise InputError(f"{folder}: does not fit the base model {name} ({str(e).splitlines()[-1].strip()[:160]})") from e
+        said = str(e).splitlines()[-1].strip()[:160]
+        raise InputError(f"{folder}: does not fit the base model {name} ({said})") from e
     if not trainable:
         return Loaded(model.requires_grad_(False).to(model.dtype).eval(), processor, settings, record)
     for part in (core.vision_tower, *([core.fusion] if settings.fusion == "attention" else [])):
@@ -213,11 +230,8 @@ def merge(place: Path, out: Path, base: str = "") -> None:
                          " text can be merged")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--merged {out}: holds something already; give a new folder")
-    from transformers import AutoConfig
-
     loaded = load_sage(place, base)
     model = loaded.model.merge_and_unload() if settings.lora_rank else loaded.model
-    name = resolved(base or record["base"]) if settings.lora_rank else str(folder)
-    dtype = AutoConfig.from_pretrained(name, revision=(record["revision"] or None) if settings.lora_rank else None).dtype
-    model.to(dtype or "float32").save_pretrained(out)
+    _, config = load_processor(*stock(folder, settings, record, base))
+    model.to(config.dtype or model.dtype).save_pretrained(out)
     loaded.processor.save_pretrained(out)

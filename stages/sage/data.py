@@ -71,7 +71,7 @@ def sample_of(question: Question, images: Mapping[str, Image], facts: Facts | No
     test, reference, said = images[question.image_id], None, ()
     if settings.shots:
         if question.reference_id is None:
-            raise InputError(f"{where}: no `reference_id`; --shots 1 compares with a reference image (--shots 0 does not)")
+            raise InputError(f"{where}: no `reference_id`, which --shots 1 compares with (--shots 0 needs none)")
         reference = images[question.reference_id]
     for image in filter(None, (test, reference)):
         if image.error:
