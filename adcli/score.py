@@ -20,6 +20,12 @@ descriptions of the two images and needs no model; it is no substitute for one.
 
 Example: adcli score runs/demo/manifest.parquet --method lvlm --out runs/demo/lvlm-scores.parquet
 """),
+    "vlm-qa": ("stages.vlm_qa", "VlmQaConfig", """Questions to a plain vision-language model (the baselines of SAGE's
+Table 1), one-shot or zero-shot, with the choices as lettered options. Writes answers, not scores.
+
+Example: adcli score runs/qa/manifest.parquet --method vlm-qa --questions runs/qa/questions.parquet --vlm qwen2-vl \\
+  --out runs/qa/answers.parquet
+"""),
     "visualad": ("stages.visualad.score", "ScoreVisualadConfig", """VisualAD: zero-shot anomaly maps of a model that
 train-visualad trained on other data; the score is the mean of the map's highest 1 %.
 
