@@ -78,15 +78,17 @@ class Handler(BaseHTTPRequestHandler):
         logprobs = {"content": [{"token": "Yes", "logprob": -1.0, "bytes": None, "top_logprobs": top}]}
         reply = {"id": "x", "object": "chat.completion", "created": 0, "model": "tiny", "choices": [{
             "index": 0, "finish_reason": "stop",
-            "message": {"role": "assistant", "content": self.server.say(body, text)}, "logprobs": logprobs if body.get("logprobs") else None}],
+            "message": {"role": "assistant", "content": self.server.say(body, text)},
+            "logprobs": logprobs if body.get("logprobs") else None}],
             "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}}
         if fault == "429":
             more = {"Retry_After": self.server.retry_after} if self.server.retry_after else {}
             self.send(429, {"error": {"message": "slow down"}}, **more)
         elif fault in ("500", "503 in the middle"):
             self.send(int(fault[:3]), {"error": {"message": "internal"}})
-        elif fault == "400":
-            self.send(400, {"error": {"message": "prompt too long"}})
+        elif fault in ("400", "401"):
+            said = {"400": "prompt too long", "401": "wrong key"}
+            self.send(int(fault), {"error": {"message": said[fault]}})
         elif fault == "truncated":
             self.send(200, json.dumps(reply)[:40].encode())
         elif fault == "hang":
