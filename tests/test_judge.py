@@ -35,8 +35,8 @@ def test_replies_in_form(reply):
     "", "4 3 5", "category: 4, location: 3", "category: 0, location: 3, logic: 5", "category: 6, location: 3, logic: 5",
     "category: 4.5, location: 3, logic: 5", "category: 4/5, location: 3/5, logic: 5/5",
     "category: 44, location: 3, logic: 5", "category: N, location: N, logic: N", "location: 3, category: 4, logic: 5",
-    "category: 4, location: 3, logic: 5 or 4", "category: four, location: 3, logic: 5", "Sure! category: 4, location: 3, logic: 5",
-    "category: 4location: 3logic: 5"])
+    "category: 4, location: 3, logic: 5 or 4", "category: four, location: 3, logic: 5",
+    "Sure! category: 4, location: 3, logic: 5", "category: 4location: 3logic: 5"])
 def test_replies_that_are_not(reply):
     assert parse_marks(reply) is None
 
@@ -175,7 +175,7 @@ def test_a_judge_that_is_no_judge_is_found_out_before_all_are_asked(config, tmp_
     server = Faulty(lambda text: None)
     with pytest.raises(TooManyErrors, match="has not the stated form"):
         run(with_server(config, server), RunOptions(quiet=True, max_errors=5))
-    assert sum(server.tries.values()) == 6 * 3
+    assert 6 * 2 + 5 <= sum(server.tries.values()) <= 6 * 3, "of 27 answers"
 
 
 def test_a_refused_key_is_one_line_at_once(config):
