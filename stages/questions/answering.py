@@ -3,13 +3,16 @@ every stage that answers questions."""
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from random import Random
 from string import ascii_uppercase as LETTERS
 
 from stages.answers import FALLBACK, REFUSED, REFUSES, STRICT, UNPARSABLE, yes_or_no
-from stages.errors import InputError
+from stages.datasets.manifest import Image, Task
+from stages.errors import ImageError, InputError
 from stages.prompts import fill, load_prompt
 from stages.questions.table import Question
+from stages.references import references_for
 from stages.seeds import row_seed
 
 OPTIONS = "sage/options"        # the prompt around lettered options
@@ -51,6 +54,28 @@ def shown(question: Question, seed: int) -> tuple[str, tuple[int, ...]]:
         Random(row_seed(seed, "options", question.question_id)).shuffle(order)
     options = "\n".join(f"{letter}. {question.choices[i]}" for letter, i in zip(LETTERS, order, strict=False))
     return fill(load_prompt(OPTIONS), question=question.question, options=options), tuple(order)
+
+
+def pictures(question: Question, images: Mapping[str, Image], tasks: Mapping[Task, Sequence[Image]],
+             shots: int) -> tuple[Path, ...]:
+    """Files to show: with one shot the reference image first, then the test image.
+
+    The reference is the question's own; for questions that name none (MANTA's) it is the first normal training image
+    of the test image's category, as in the LVLM paper. images: image_id -> image; tasks: as `by_task` gives them.
+
+    Raises:
+        ImageError: one of them could not be read when it was indexed, or there is no reference.
+    """
+    test = images[question.image_id]
+    chosen = [images[question.reference_id]] if question.reference_id else references_for(
+        test, tasks[test.task], 1, "first", 0) if shots else []
+    if shots and not chosen:
+        raise ImageError(f"no reference image: the question names none and {test.category} has no normal training image"
+                         " (--shots 0 asks without)")
+    shown = (*chosen[:shots], test)
+    if broken := next((i for i in shown if i.error), None):
+        raise ImageError(f"{broken.image_id}: {broken.error}")
+    return tuple(i.file for i in shown)
 
 
 def parse_choice(text: str, options: Sequence[str]) -> tuple[int | None, str]:
