@@ -8,16 +8,16 @@ from adcli.options import command
 from adcli.score import asked
 
 METHODS = {     # --method -> (module, configuration, help)
-    "sage-sfe": ("stages.sage.sfe", "SfeConfig", """SAGE, first stage: self-guided fact enhancement. Facts about the image
-ask, by cross-attention, for the patches that differ most from the reference image; learned on the best answers.
+    "sage-sfe": ("stages.sage.sfe", "SfeConfig", """SAGE, first stage: self-guided fact enhancement. Facts about the
+image ask, by cross-attention, for the patches that differ most from the reference image; learned on best answers.
 
-Example: adcli finetune-mllm runs/mvtec/questions.parquet --method sage-sfe --manifest runs/mvtec/manifest.parquet \\
+Example: adcli finetune-mllm runs/mvtec/manifest.parquet --method sage-sfe --questions runs/mvtec/questions.parquet \\
   --facts runs/mvtec/facts.parquet --base /models/InternVL3-8B-hf --out runs/mvtec/sage-sfe.parquet
 """),
     "sage-edpo": ("stages.sage.edpo", "EdpoConfig", """SAGE, second stage: entropy-aware DPO on ranked answers, from the
 first stage's model, which is also the frozen reference.
 
-Example: adcli finetune-mllm runs/visa/questions.parquet --method sage-edpo --manifest runs/visa/manifest.parquet \\
+Example: adcli finetune-mllm runs/visa/manifest.parquet --method sage-edpo --questions runs/visa/questions.parquet \\
   --facts runs/visa/facts.parquet --judgements runs/visa/judgements.parquet \\
   --checkpoint runs/mvtec/sage-sfe.parquet --out runs/visa/sage-edpo.parquet
 """),
@@ -27,7 +27,7 @@ DOC = """Fine-tune a multimodal language model.
 """
 CHOOSE = DOC + """Each method has options of its own: `adcli finetune-mllm --method NAME --help` lists them.
 
-Example: adcli finetune-mllm runs/mvtec/questions.parquet --method sage-sfe --manifest runs/mvtec/manifest.parquet \\
+Example: adcli finetune-mllm runs/mvtec/manifest.parquet --method sage-sfe --questions runs/mvtec/questions.parquet \\
   --facts runs/mvtec/facts.parquet --out runs/mvtec/sage-sfe.parquet
 """
 

@@ -162,9 +162,10 @@ def stock(folder: Path, settings: Settings, record: dict, base: str = "") -> tup
     return (resolved(base or record["base"]), record["revision"]) if settings.lora_rank else (str(folder), "")
 
 
-def load_sage(place: Path, base: str = "", dtype: Any = "float32", trainable: bool = False) -> Loaded:
-    """A trained SAGE. base: where the base model lies now, if elsewhere. LoRA stays apart from the base weights:
-    merged in bfloat16, what a small learning rate changed would be rounded away.
+def load_sage(place: Path, base: str = "", dtype: Any = "float32", trainable: bool = False,
+              settings: Settings | None = None) -> Loaded:
+    """A trained SAGE. base: where the base model lies now, if elsewhere; settings: other ones than in training (shots).
+    LoRA stays apart from the base weights: merged in bfloat16, what a small learning rate changed would be rounded away.
 
     trainable=True makes it ready for E-DPO: language model and image adapter trained, fusion and vision tower frozen.
 
@@ -175,7 +176,8 @@ def load_sage(place: Path, base: str = "", dtype: Any = "float32", trainable: bo
 
     from stages.sage.model import attach, core_of
 
-    folder, settings, record = read_record(place)
+    folder, own, record = read_record(place)
+    settings = settings or own
     name, revision = stock(folder, settings, record, base)
     processor, _ = load_processor(name, revision, settings.tiles)
     model = load_model(name, revision, dtype)

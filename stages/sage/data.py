@@ -9,15 +9,17 @@ from typing import Any
 
 from stages.artifacts.reader import fingerprint, read_table
 from stages.artifacts.tables import CAPTIONS
-from stages.datasets.manifest import Image
+from stages.datasets.manifest import Image, Manifest, by_task, files_fingerprint
 from stages.errors import InputError
 from stages.images import load_rgb
 from stages.prompts import fill, load_prompt
-from stages.questions.table import Question
+from stages.questions.table import Question, Questions, check_images
+from stages.references import references_for
 from stages.sage.settings import Settings
 
 PLACE = "\0"            # where the vectors of t^s go, until the text is cut there
 IGNORED = -100          # label of a token that is not learned
+PLAIN = {0: "sage/zero-shot", 1: "sage/one-shot"}      # without fusion: what the plain models are asked, too
 
 
 @dataclass(frozen=True)
@@ -60,36 +62,52 @@ def sentences(text: str) -> list[str]:
     return [p for p in parts if re.search(r"[^\W\d_]", p)]
 
 
-def sample_of(question: Question, images: Mapping[str, Image], facts: Facts | None, settings: Settings,
-              asked: str = "") -> Sample:
-    """asked: the question with its options, where they are shown.
+class Asked:
+    """Questions with all that is read beside them. inputs: fingerprints for the cache key; datasets: their names."""
 
-    Raises:
-        InputError: no facts for the image, no reference image for --shots 1, or an image that cannot be read.
-    """
-    where = f"question {question.question_id}"
-    test, reference, said = images[question.image_id], None, ()
-    if settings.shots:
-        if question.reference_id is None:
-            raise InputError(f"{where}: no `reference_id`, which --shots 1 compares with (--shots 0 needs none)")
-        reference = images[question.reference_id]
-    for image in filter(None, (test, reference)):
-        if image.error:
-            raise InputError(f"{where}: {image.image_id}: {image.error}")
-    if settings.fusion != "none":
-        said = facts.sentences.get(test.image_id, ()) if facts else ()
-        if not said:
-            raise InputError(f"{where}: --facts has none for {test.image_id}; caption it with --prompt sage/facts")
-    text = asked or question.question
-    if settings.fusion == "attention":
-        text = fill(load_prompt("sage/attention"), facts=PLACE, question=text)
-        return Sample(question.question_id, (test,), reference, said, text)
-    if settings.fusion == "text":
-        text = fill(load_prompt("sage/text"), facts="\n".join(said), question=text)
-    if reference:
-        text = f"{load_prompt('sage/reference').text}\n{text}"
-    return Sample(question.question_id, (reference, test) if reference else (test,), None, (), text)
+    def __init__(self, questions: Questions, manifest: Manifest, facts: Path | None, settings: Settings) -> None:
+        """Raises InputError for images that are not in the manifest, and as `read_facts` does."""
+        self.settings = settings
+        self.images = check_images(questions, manifest)
+        self.tasks = by_task(manifest.images)
+        self.facts = read_facts(facts, settings.sentences) if facts else None
+        self.datasets = "+".join(sorted({i.dataset for i in self.images.values()}))
+        self.inputs = {"manifest": manifest.fingerprint, "image files": files_fingerprint(self.images.values()),
+                       "questions": questions.fingerprint, "facts": self.facts.fingerprint if self.facts else ""}
 
+    def sample(self, question: Question, text: str = "") -> Sample:
+        """text: the question with its options, where they are shown.
+
+        Raises:
+            InputError: no facts for the image, no reference image for --shots 1, or an image that cannot be read.
+        """
+        where, how = f"question {question.question_id}", self.settings
+        test, said, text = self.images[question.image_id], (), text or question.question
+        reference = self.reference(question, test) if how.shots else None
+        for image in filter(None, (test, reference)):
+            if image.error:
+                raise InputError(f"{where}: {image.image_id}: {image.error}")
+        if how.fusion != "none":
+            said = self.facts.sentences.get(test.image_id, ()) if self.facts else ()
+            if not said:
+                raise InputError(f"{where}: --facts has none for {test.image_id}; caption it with --prompt sage/facts")
+        if how.fusion == "attention":
+            text = fill(load_prompt("sage/attention"), facts=PLACE, question=text)
+            return Sample(question.question_id, (test,), reference, said, text)
+        if how.fusion == "text":
+            text = fill(load_prompt("sage/text"), facts="\n".join(said), question=text)
+        text = fill(load_prompt(PLAIN[how.shots]), question=text)
+        return Sample(question.question_id, (reference, test) if reference else (test,), None, (), text)
+
+    def reference(self, question: Question, test: Image) -> Image:
+        """The question's own reference image; for a question that names none (MANTA's) the first normal training image
+        of the test image's category. Raises InputError: there is none."""
+        if question.reference_id:
+            return self.images[question.reference_id]
+        if found := references_for(test, self.tasks[test.task], 1, "first", 0):
+            return found[0]
+        raise InputError(f"question {question.question_id}: no `reference_id`, and {test.category} has no normal"
+                         " training image to compare with (--shots 0 does without)")
 
 def best_answer(question: Question) -> str:
     """What SFE learns to say. Raises InputError for a question whose right answer is not known."""

@@ -13,10 +13,11 @@ from stages.artifacts.reader import fingerprint as table_fingerprint
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import JUDGEMENTS
 from stages.artifacts.writer import Spec, Summary
-from stages.datasets.manifest import files_fingerprint, read_manifest
+from stages.datasets.manifest import read_manifest
 from stages.errors import InputError
-from stages.questions.table import Question, check_images, read_questions
-from stages.sage.entropy import mle_score, pairs_of
+from stages.questions.mle import mle_score
+from stages.questions.table import Question, read_questions
+from stages.sage.entropy import pairs_of
 from stages.sage.training import (SAME_RESULT, TrainingOptions, arguments, check, context, frozen_dtype, prompt_texts,
                                   trained)
 from stages.settings import RunOptions, argument, option
@@ -27,8 +28,8 @@ PARTS = ("rewards/margins", "rewards/accuracies")
 
 @dataclass(frozen=True, kw_only=True)
 class EdpoConfig(TrainingOptions):
-    questions: Path = argument("questions with ranked answers: artifact, a folder of them, or a Parquet file")
-    manifest: Path = option("the images that the questions are about")
+    manifest: Path = argument("the images: manifest artifact, a folder of them, or a Parquet file")
+    questions: Path = option("questions about them with ranked answers: artifact or Parquet file")
     checkpoint: Path = option("the SFE model: what finetune-mllm --method sage-sfe wrote")
     judgements: Path = option("MLE scores of each question's own answers, methods choice/0, choice/1, ...")
     out: Path = option("the trained model and its record")
@@ -60,28 +61,25 @@ def run(config: EdpoConfig, options: RunOptions) -> Summary:
     processes.join(device)
 
     from stages.sage.checkpoint import fingerprint, load_processor, read_record, stock
-    from stages.sage.data import Encoder, read_facts, refuse_too_long, sample_of
+    from stages.sage.data import Asked, Encoder, refuse_too_long
 
     folder, settings, record = read_record(config.checkpoint)
     if record["stage"] != "sfe":
         raise InputError(f"--checkpoint {config.checkpoint}: was trained with sage-{record['stage']}; E-DPO starts from"
                          " what --method sage-sfe wrote")
     manifest, questions = read_manifest(config.manifest, config.root), read_questions(config.questions)
-    images = check_images(questions, manifest)
-    facts = read_facts(config.facts, settings.sentences) if config.facts else None
+    asked = Asked(questions, manifest, config.facts, settings)
     judged = read_table(config.judgements, JUDGEMENTS)
     pairs = preference_pairs(questions.rows, judged.to_pylist(), config.eta, config.judgements)
-    samples = [sample_of(q, images, facts, settings) for q in questions.rows]
+    samples = [asked.sample(q) for q in questions.rows]
     weights = processes.from_first(lambda: fingerprint(config.checkpoint, config.base))
     processor, model_config = load_processor(*stock(folder, settings, record, config.base), settings.tiles)
     encoder = Encoder(processor, settings)
     refuse_too_long(encoder, samples, [q.choices for q in questions.rows], context(model_config, config))
     own = {n: getattr(config, n) for n in (*SAME_RESULT, "method", "eta", "beta", "objective")}
-    spec = Spec("finetune-mllm", own | {"weights": weights, "prompts": prompt_texts()}, {
-        "manifest": manifest.fingerprint, "image files": files_fingerprint(images.values()),
-        "questions": questions.fingerprint, "facts": facts.fingerprint if facts else "",
-        "judgements": table_fingerprint(judged, JUDGEMENTS)}, config.seed,
-        {"left out": questions.failed, "sfe": asdict(settings)})
+    inputs = asked.inputs | {"judgements": table_fingerprint(judged, JUDGEMENTS)}
+    spec = Spec("finetune-mllm", own | {"weights": weights, "prompts": prompt_texts()}, inputs, config.seed,
+                {"left out": questions.failed, "sfe": asdict(settings)})
 
     def train(saved, say):
         from stages.sage.checkpoint import load_sage, save
@@ -97,7 +95,7 @@ def run(config: EdpoConfig, options: RunOptions) -> Summary:
         fit(trainer, saved, say, config)
         return trainer, lambda state, out: save(model, state, processor, out, record | {"stage": "edpo"}, settings)
 
-    return trained(config, spec, list(images.values()), len(pairs), options, PARTS, train)
+    return trained(config, spec, asked.datasets, len(pairs), options, PARTS, train)
 
 
 def preference_pairs(questions: Sequence[Question], judgements: Sequence[Mapping], eta: float,
@@ -107,18 +105,16 @@ def preference_pairs(questions: Sequence[Question], judgements: Sequence[Mapping
     judgements: rows of JUDGEMENTS. Raises InputError for a question that is not ranked, or an answer without all three
     scores.
     """
-    scores = {(r["question_id"], r["method"]): r for r in judgements}
+    scores = {(r["question_id"], r["method"]): mle_score(r) for r in judgements}
     pairs, missing = [], []
     for n, q in enumerate(questions):
         if not q.ranked:
             raise InputError(f"question {q.question_id}: its answers are not ranked; E-DPO learns from ranks")
-        found = [scores.get((q.question_id, f"choice/{i}"), {}) for i in range(len(q.choices))]
-        three = [tuple(r.get(c) for c in ("category", "location", "logic")) for r in found]
-        lacking = [f"question {q.question_id}, choice/{i}" for i, values in enumerate(three) if None in values]
+        given = [scores.get((q.question_id, f"choice/{i}")) for i in range(len(q.choices))]
+        lacking = [f"question {q.question_id}, choice/{i}" for i, score in enumerate(given) if score is None]
         missing += lacking
         if not lacking:
-            pairs += [(n, q.choices[p.winner], q.choices[p.loser], eta * p.gap)
-                      for p in pairs_of([mle_score(*values) for values in three])]
+            pairs += [(n, q.choices[p.winner], q.choices[p.loser], eta * p.gap) for p in pairs_of(given)]
     if missing:
         raise InputError(f"{where}: no scores for {len(missing)} answers, the first is {missing[0]}; judge the"
                          " questions' own choices first, or leave these questions out")

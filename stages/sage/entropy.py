@@ -1,4 +1,4 @@
-"""Scores, entropies and pairs of ranked answers: what E-DPO learns from (Eq. 3-7). Plain numbers, no torch."""
+"""Entropies and pairs of ranked answers: what E-DPO learns from (Eq. 4-7). Plain numbers, no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +12,6 @@ class Pair:
     winner: int
     loser: int
     gap: float
-
-
-def mle_score(category: float, location: float, logic: float) -> float:
-    """Eq. 3: the mean of the three judgements, each 1 to 5."""
-    return (category + location + logic) / 3
 
 
 def softmax(scores: Sequence[float]) -> list[float]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from stages import processes
 from stages.artifacts.writer import Spec, Summary
-from stages.datasets.manifest import files_fingerprint, read_manifest
+from stages.datasets.manifest import read_manifest
 from stages.errors import InputError
-from stages.questions.table import check_images, read_questions
+from stages.questions.table import read_questions
 from stages.sage.settings import FUSIONS, SIMILARITIES, Settings
 from stages.sage.settings import check as check_settings
 from stages.sage.training import (SAME_RESULT, TrainingOptions, arguments, check, context, frozen_dtype, prompt_texts,
@@ -21,8 +21,8 @@ from stages.settings import RunOptions, argument, option
 
 @dataclass(frozen=True, kw_only=True)
 class SfeConfig(TrainingOptions):
-    questions: Path = argument("questions with answers: artifact, a folder of them, or a Parquet file")
-    manifest: Path = option("the images that the questions are about")
+    manifest: Path = argument("the images: manifest artifact, a folder of them, or a Parquet file")
+    questions: Path = option("questions about them with answers: artifact or Parquet file")
     out: Path = option("the trained model and its record")
     facts: Path | None = option("captions of the test images, their fact sentences; needless with --fusion none", None)
     base: str = option("InternVL or LLaVA: short name, hub id or directory, in transformers' own format", "internvl3")
@@ -64,24 +64,21 @@ def run(config: SfeConfig, options: RunOptions) -> Summary:
     device, precision = device_and_precision(config.device, config.precision)
     processes.join(device)
     manifest, questions = read_manifest(config.manifest, config.root), read_questions(config.questions)
-    images = check_images(questions, manifest)
 
     from stages.sage.checkpoint import base_fingerprint, load_processor, merge, resolved
-    from stages.sage.data import Encoder, best_answer, read_facts, refuse_too_long, sample_of
+    from stages.sage.data import Asked, Encoder, best_answer, refuse_too_long
 
-    facts = read_facts(config.facts, settings.sentences) if config.facts else None
-    samples = [sample_of(q, images, facts, settings) for q in questions.rows]
+    asked = Asked(questions, manifest, config.facts, settings)
+    samples = [asked.sample(q) for q in questions.rows]
     answers = [best_answer(q) for q in questions.rows]
     base = resolved(config.base)
     weights = processes.from_first(lambda: base_fingerprint(base, config.revision))
     processor, model_config = load_processor(base, config.revision, settings.tiles)
     encoder = Encoder(processor, settings)
     refuse_too_long(encoder, samples, [(a,) for a in answers], context(model_config, config))
-    spec = Spec("finetune-mllm", asdict(settings) | {n: getattr(config, n) for n in SAME_RESULT} | {
-        "method": config.method, "base": base, "weights": weights, "prompts": prompt_texts()}, {
-        "manifest": manifest.fingerprint, "image files": files_fingerprint(images.values()),
-        "questions": questions.fingerprint, "facts": facts.fingerprint if facts else ""}, config.seed,
-        {"left out": questions.failed})
+    own = asdict(settings) | {n: getattr(config, n) for n in (*SAME_RESULT, "method")}
+    spec = Spec("finetune-mllm", own | {"base": base, "weights": weights, "prompts": prompt_texts()}, asked.inputs,
+                config.seed, {"left out": questions.failed})
     record = {"stage": "sfe", "base": base, "revision": config.revision, "weights": weights}
 
     def train(saved, say):
@@ -96,7 +93,7 @@ def run(config: SfeConfig, options: RunOptions) -> Summary:
         fit(trainer, saved, say, config)
         return trainer, lambda state, folder: save(model, state, processor, folder, record, settings)
 
-    summary = trained(config, spec, list(images.values()), len(samples), options, (), train)
+    summary = trained(config, spec, asked.datasets, len(samples), options, (), train)
     if config.merged and not (config.merged / "config.json").exists():
         processes.from_first(lambda: merge(config.out, config.merged, base))
     return summary

@@ -4,7 +4,7 @@ import csv
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import ceil
@@ -14,11 +14,11 @@ from typing import Any
 from stages import processes
 from stages.artifacts.tables import ENCODERS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.datasets.manifest import Image
 from stages.errors import InputError
 from stages.progress import PLAIN_LINE_SECONDS
 from stages.prompts import load_prompt
 from stages.sage.checkpoint import FOLDER
+from stages.sage.data import PLAIN
 from stages.settings import RunOptions, option
 
 STATE = "_training"          # saved states while training, below the artifact
@@ -79,7 +79,7 @@ def context(model_config: Any, config: TrainingOptions) -> int:
 
 def prompt_texts() -> dict[str, str]:
     """Fingerprints of the prompts that the model is trained behind."""
-    return {i: load_prompt(i).fingerprint for i in ("sage/attention", "sage/text", "sage/reference")}
+    return {i: load_prompt(i).fingerprint for i in ("sage/attention", "sage/text", *PLAIN.values())}
 
 
 def frozen_dtype(config: TrainingOptions, lora: bool, precision: str) -> str:
@@ -130,14 +130,14 @@ class SmallStates:
         self.model.load_state_dict(load_file(Path(resume_from_checkpoint) / WEIGHTS), strict=False)
 
 
-def trained(config: Any, spec: Spec, images: Sequence[Image], n: int, options: RunOptions, parts: tuple[str, ...],
+def trained(config: Any, spec: Spec, datasets: str, n: int, options: RunOptions, parts: tuple[str, ...],
             train: Callable[[Path | None, Callable[[str], None]], tuple[Any, Callable[[Path], None]]]) -> Summary:
-    """Run a training inside its artifact; the first process alone opens it. n: samples.
+    """Run a training inside its artifact; the first process alone opens it. datasets: their names; n: samples.
 
     train: from a saved state (None = from the start) to (trainer at its end, what writes the checkpoint).
     parts: names of the logged values that losses.csv keeps beside the loss.
     """
-    key = ("+".join(sorted({i.dataset for i in images})), "all", None)
+    key = (datasets, "all", None)
     with ExitStack() as stack:
         opened: list[Artifact] = []
 
