@@ -101,7 +101,7 @@ def arguments(config: TrainingOptions, n: int, device: str, precision: str) -> d
         "lr_scheduler_type": "constant_with_warmup" if config.schedule == "constant" else config.schedule,
         "max_grad_norm": config.clip, "optim": "adamw_torch", "bf16": precision == "bf16", "use_cpu": device == "cpu",
         "seed": config.seed, "data_seed": config.seed, "logging_steps": max(steps // 200, 1),
-        "logging_first_step": True,
+        "logging_first_step": True, "ddp_find_unused_parameters": False,
         "save_strategy": "steps", "save_steps": config.save_steps, "save_total_limit": 2, "disable_tqdm": True,
         "report_to": "tensorboard" if find_spec("tensorboard") else "none", "remove_unused_columns": False,
         "dataloader_num_workers": config.workers, "dataloader_pin_memory": device != "cpu", "label_names": ["labels"],
@@ -110,24 +110,31 @@ def arguments(config: TrainingOptions, n: int, device: str, precision: str) -> d
 
 
 class SmallStates:
-    """For a Trainer: saved states hold what is trained, not the base model. Sharded models are left to accelerate and
-    DeepSpeed, which save and load their own."""
+    """For a Trainer: saved states hold what is trained, fusion included, not the base model. DeepSpeed's engine saves
+    and loads its own."""
 
     def _save(self, output_dir=None, state_dict=None):
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        """state_dict: gathered by the caller where the model is sharded."""
+        if self.is_deepspeed_enabled:
             return super()._save(output_dir, state_dict)
         from safetensors.torch import save_file
 
         Path(output_dir).mkdir(parents=True, exist_ok=True)
-        own = {n: p.detach().contiguous() for n, p in self.model.named_parameters() if p.requires_grad}
+        state = self.model.state_dict() if state_dict is None else state_dict
+        own = {n: state[n].detach().contiguous() for n, p in self.model.named_parameters() if p.requires_grad}
         save_file(own, Path(output_dir) / WEIGHTS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return super()._load_from_checkpoint(resume_from_checkpoint, model)
         from safetensors.torch import load_file
 
-        self.model.load_state_dict(load_file(Path(resume_from_checkpoint) / WEIGHTS), strict=False)
+        load_trained(model or self.model, load_file(Path(resume_from_checkpoint) / WEIGHTS))
+
+
+def load_trained(model: Any, tensors: dict) -> None:
+    """Put whole tensors into a model that may be sharded; the others stay."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+    set_model_state_dict(model, tensors, options=StateDictOptions(full_state_dict=True, strict=False))
 
 
 def trained(config: Any, spec: Spec, datasets: str, n: int, options: RunOptions, parts: tuple[str, ...],
