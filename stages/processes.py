@@ -1,7 +1,8 @@
 """Several processes of one run (torchrun): the first one writes and speaks, all of them hear what it decided."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from stages.errors import InputError
@@ -19,12 +20,20 @@ def count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def join(device: str) -> None:
-    """Meet the other processes, if there are any. device: 'cpu' (over gloo) or 'cuda' (over NCCL)."""
-    if count() > 1:
-        from accelerate import PartialState
+@contextmanager
+def joined(device: str) -> Iterator[None]:
+    """Meet the other processes, if there are any, and part from them in order: a process that ends while its
+    connections are open is counted as failed. device: 'cpu' (over gloo) or 'cuda' (over NCCL)."""
+    if count() == 1:
+        yield
+        return
+    from accelerate import PartialState
 
-        PartialState(cpu=device == "cpu")
+    state = PartialState(cpu=device == "cpu")
+    try:
+        yield
+    finally:
+        state.destroy_process_group()
 
 
 def from_first(work: Callable[[], T]) -> T:

@@ -62,12 +62,15 @@ def run(config: SfeConfig, options: RunOptions) -> Summary:
         raise InputError("--merged: a fusion layer cannot be merged; only --fusion none and text can")
     prepare_torch()
     device, precision = device_and_precision(config.device, config.precision)
-    processes.join(device)
-    manifest, questions = read_manifest(config.manifest, config.root), read_questions(config.questions)
+    with processes.joined(device):
+        return _run(config, settings, options, device, precision)
 
+
+def _run(config: SfeConfig, settings: Settings, options: RunOptions, device: str, precision: str) -> Summary:
     from stages.sage.checkpoint import base_fingerprint, load_processor, merge, resolved
     from stages.sage.data import Asked, Encoder, best_answer, refuse_too_long
 
+    manifest, questions = read_manifest(config.manifest, config.root), read_questions(config.questions)
     asked = Asked(questions, manifest, config.facts, settings)
     samples = [asked.sample(q) for q in questions.rows]
     answers = [best_answer(q) for q in questions.rows]
