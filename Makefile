@@ -5,7 +5,7 @@
 #   make reproduce-vidad VIDAD_ROOT=/data/VID-AD VLM=qwen2-vl REWRITER=qwen2-vl ENCODER=bert-base-uncased
 #   make reproduce-lvlm                                        scenes and tiles, no GPU, no downloads
 #   make reproduce-lvlm MVTEC_ROOT=/data/mvtec VISA_ROOT=/data/VisA VLM=qwen2-vl-72b-awq
-#   make reproduce-visualad                                    tiles, a random backbone, no downloads
+#   make reproduce-visualad                                    tiles, an untrained backbone, no downloads
 #   make reproduce-visualad MVTEC_ROOT=/data/mvtec VISA_ROOT=/data/VisA BACKBONE=facebook/dinov2-large
 
 PYTHON     ?= python3

@@ -19,7 +19,7 @@ def command(app: typer.Typer, name: str, config_class: type, run: Callable,
             doc: str, without: tuple[str, ...] = ()) -> None:
     """Add a subcommand whose flags are the fields of `config_class` (and of RunOptions).
 
-    run: the stage; takes (config, options) and returns a Summary. doc: the help text, with one
+    run: the stage; takes (config, options) and returns a Summary, or None. doc: the help text, with one
     example that works as it stands.
     without: names of RunOptions that mean nothing here. A class with `presets` (name ->
     values of its fields) also gets --preset: other defaults, so that what is given beside it wins.
@@ -32,6 +32,8 @@ def command(app: typer.Typer, name: str, config_class: type, run: Callable,
         options = RunOptions(**common)
         with one_line_errors(options.debug):
             summary = run(config_class(**values), options)
+            if summary is None:         # a process that keeps no record (stages/processes.py)
+                return
             report(summary, options)
             if summary.errors or not_all_written(summary, options):
                 raise typer.Exit(FAILED_ROWS)
