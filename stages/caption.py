@@ -37,8 +37,9 @@ def run(config: CaptionConfig, options: RunOptions) -> Summary:
         raise InputError(f"--samples {config.samples}: at least 1")
     if config.samples > 1 and (config.vlm == "scene" or not config.temperature):
         raise InputError(f"--samples {config.samples}: " + (
-            "scene describes an image the same way every time" if config.vlm == "scene" else
-            "greedy texts of one image are all the same, give a --temperature such as 0.9"))
+            "scene describes an image the same way every time; ask it for one, or give another --vlm"
+            if config.vlm == "scene" else
+            "greedy texts of one image are all the same; give a --temperature such as 0.9"))
     manifest = read_manifest(config.manifest, config.root)
     prompts = {image.image_id: prompt_for(image, config.prompt) for image in manifest.images}
     images = {image.image_id: image for image in manifest.images}
