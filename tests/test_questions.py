@@ -139,7 +139,7 @@ def test_ad_pl(tmp_path):
     few[3]["answer_options"][3]["answer_en"] = "answer 3.0"
     records = [ad_pl(), ad_pl(pair_type="defect diagnosis", question_answer=few), ad_pl(test_image="MPDD/b.png"),
                ad_pl(reference_image="MPDD/tubes/test/a.png"), ad_pl(pair_type="guess"), {"pair_type": "x"}, 7,
-               ad_pl(question_answer=[])]
+               ad_pl(question_answer=[]), ad_pl(reference_image="MPDD/c.png", question_answer=few[:1])]
     source = tmp_path / "tubes_fixed.json"
     source.write_text(json.dumps(records))
     rows = imported(tmp_path, source, "ad-pl", ["tubes/test/a.png", "tubes/train/n.png"], 3)
@@ -157,9 +157,10 @@ def test_ad_pl(tmp_path):
     assert all("both the test image and the reference image" in errors.pop(f"tubes_fixed/000003/{n}") for n in range(5))
     assert "`pair_type` is 'guess'" in errors.pop("tubes_fixed/000004")
     assert "`test_image`" in errors.pop("tubes_fixed/000005") and "`test_image`" in errors.pop("tubes_fixed/000006")
-    assert "`question_answer`" in errors.pop("tubes_fixed/000007") and not errors
-    assert rows["tubes_fixed/000001/0"]["level"] == "reasoning" and len(rows) == 5 + 5 + 5 + 5 + 4
-    assert len(read_questions(tmp_path / "q").rows) == 7 and len(read_questions(tmp_path / "q").failed) == 17
+    assert "`question_answer`" in errors.pop("tubes_fixed/000007")
+    assert errors == {"tubes_fixed/000008/0": "MPDD/c.png: no image of the manifest has this path"}
+    assert rows["tubes_fixed/000001/0"]["level"] == "reasoning" and len(rows) == 5 + 5 + 5 + 5 + 4 + 1
+    assert len(read_questions(tmp_path / "q").rows) == 7 and len(read_questions(tmp_path / "q").failed) == 18
 
 
 def test_a_folder_of_files_is_one_table(tmp_path):
