@@ -42,8 +42,8 @@ class EdpoConfig(TrainingOptions):
                             " letter, without a reference", "dpo")
 
 
-def run(config: EdpoConfig, options: RunOptions) -> Summary:
-    """Train on two pairs of every ranked question (one where there are two answers).
+def run(config: EdpoConfig, options: RunOptions) -> Summary | None:
+    """Train on two pairs of every ranked question (one where there are two answers); see `sfe.run`.
 
     Raises:
         InputError: unusable settings, a question that is not ranked, without judgements, image, reference or facts,
@@ -62,7 +62,7 @@ def run(config: EdpoConfig, options: RunOptions) -> Summary:
         return _run(config, options, device, precision)
 
 
-def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -> Summary:
+def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -> Summary | None:
     from stages.sage.checkpoint import fingerprint, load_processor, read_record, stock
     from stages.sage.data import Asked, Encoder, refuse_too_long
 

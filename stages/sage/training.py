@@ -60,13 +60,13 @@ def check(config: TrainingOptions) -> int:
             raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}: at least {least}")
     if config.epochs <= 0 or config.learning_rate <= 0:
         raise InputError("--epochs and --learning-rate must be above 0")
-    share = config.micro_batch * processes.count()
-    if config.batch_size % share:
-        raise InputError(f"--batch-size {config.batch_size}: no multiple of --micro-batch {config.micro_batch} times"
-                         f" {processes.count()} processes")
     if config.deepspeed and not config.deepspeed.is_file():
         raise InputError(f"--deepspeed {config.deepspeed}: no such file")
-    return config.batch_size // share
+    own = processes.share(config.batch_size)
+    if own % config.micro_batch:
+        raise InputError(f"--batch-size {config.batch_size}: {own} per process are no multiple of --micro-batch"
+                         f" {config.micro_batch}")
+    return own // config.micro_batch
 
 
 def context(model_config: Any, config: TrainingOptions) -> int:
@@ -91,8 +91,6 @@ def frozen_dtype(config: TrainingOptions, lora: bool, precision: str) -> str:
 
 def arguments(config: TrainingOptions, n: int, device: str, precision: str) -> dict:
     """Keywords of transformers' TrainingArguments, and so of TRL's DPOConfig. n: samples."""
-    from importlib.util import find_spec
-
     steps = ceil(ceil(n / config.batch_size) * config.epochs)
     return {
         "output_dir": str(config.out / STATE), "per_device_train_batch_size": config.micro_batch,
@@ -103,7 +101,7 @@ def arguments(config: TrainingOptions, n: int, device: str, precision: str) -> d
         "seed": config.seed, "data_seed": config.seed, "logging_steps": max(steps // 200, 1),
         "logging_first_step": True, "ddp_find_unused_parameters": False,
         "save_strategy": "steps", "save_steps": config.save_steps, "save_total_limit": 2, "disable_tqdm": True,
-        "report_to": "tensorboard" if find_spec("tensorboard") else "none", "remove_unused_columns": False,
+        "report_to": "none", "remove_unused_columns": False,
         "dataloader_num_workers": config.workers, "dataloader_pin_memory": device != "cpu", "label_names": ["labels"],
         "gradient_checkpointing": config.checkpoint_activations, "fsdp": config.fsdp or None,
         "deepspeed": str(config.deepspeed) if config.deepspeed else None}
@@ -138,10 +136,11 @@ def load_trained(model: Any, tensors: dict) -> None:
 
 
 def trained(config: Any, spec: Spec, datasets: str, n: int, options: RunOptions, parts: tuple[str, ...],
-            train: Callable[[Path | None, Callable[[str], None]], tuple[Any, Callable[[Path], None]]]) -> Summary:
-    """Run a training inside its artifact; the first process alone opens it. datasets: their names; n: samples.
+            train: Callable[[Path | None, Callable[[str], None]], tuple[Any, Callable]]) -> Summary | None:
+    """Run a training inside its artifact; the first process alone opens it and returns a summary. datasets: their names; n: samples.
 
-    train: from a saved state (None = from the start) to (trainer at its end, what writes the checkpoint).
+    train: from a saved state (None = from the start) to (trainer at its end, what writes the checkpoint
+    from a state dict into a folder).
     parts: names of the logged values that losses.csv keeps beside the loss.
     """
     key = (datasets, "all", None)
@@ -167,7 +166,8 @@ def trained(config: Any, spec: Spec, datasets: str, n: int, options: RunOptions,
                 opened[0].write(dict(zip(ENCODERS.key, key, strict=True)) | {
                     "path": FOLDER, "n": n, "steps": trainer.state.global_step, "first_loss": history[0]["loss"],
                     "last_loss": history[-1]["loss"], "seconds": time.monotonic() - started})
-    return processes.from_first(lambda: opened[0].summary)
+    processes.from_first(lambda: None)              # nobody leaves before the checkpoint is written
+    return opened[0].summary if opened else None
 
 
 def write_checkpoint(out: Path, save: Callable[[Path], None], history: list[dict], parts: tuple[str, ...]) -> None:
