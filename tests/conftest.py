@@ -34,3 +34,42 @@ def save_image():
         return path
 
     return save
+
+
+@pytest.fixture(scope="session")
+def internvl(tmp_path_factory) -> Path:
+    from tests.tiny import tiny_internvl
+
+    return tiny_internvl(tmp_path_factory.mktemp("internvl"))
+
+
+@pytest.fixture(scope="session")
+def tiles(tmp_path_factory):
+    """Twelve ranked questions: tests.sage_world.World."""
+    from tests.sage_world import build
+
+    return build(tmp_path_factory.mktemp("tiles"), 12)
+
+
+@pytest.fixture(scope="session")
+def sfe_models(tiles, internvl, tmp_path_factory) -> dict[int, Path]:
+    """SFE models by rank of LoRA; 0 = all weights trained."""
+    from stages.sage.sfe import run
+    from tests.sage_world import QUIET, sfe_config
+
+    outs = {rank: tmp_path_factory.mktemp("sfe") / "model" for rank in (4, 0)}
+    for rank, out in outs.items():
+        run(sfe_config(tiles, internvl, out, lora_rank=rank), QUIET)
+    return outs
+
+
+@pytest.fixture(scope="session")
+def edpo_models(tiles, sfe_models, tmp_path_factory) -> dict[int, Path]:
+    """What E-DPO made of them."""
+    from stages.sage.edpo import run
+    from tests.sage_world import QUIET, edpo_config
+
+    outs = {rank: tmp_path_factory.mktemp("edpo") / "model" for rank in (4, 0)}
+    for rank, out in outs.items():
+        run(edpo_config(tiles, sfe_models[rank], out), QUIET)
+    return outs

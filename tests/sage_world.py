@@ -1,5 +1,7 @@
-"""A small world for SAGE: grey tiles, some with a dark hole, questions with ranked answers, facts, judgements."""
+"""A small world for SAGE: grey tiles, some with a dark hole, questions with ranked answers, facts, judgements; and
+what its tests have in common."""
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.artifacts.tables import CAPTIONS, JUDGEMENTS, MANIFEST, QUESTIONS, Table
+from stages.datasets.manifest import read_manifest
+from stages.questions.table import read_questions
+from stages.sage.edpo import EdpoConfig
+from stages.sage.sfe import SfeConfig
+from stages.settings import RunOptions
 
 HOLED = ("Yes, a dark hole is in the tile.", "Yes, the tile is not whole.", "Perhaps it is dirty.", "No, it is fine.")
 WHOLE = ("No, the tile is whole.", "No, it looks fine.", "Perhaps it is dirty.", "Yes, a dark hole is in the tile.")
+QUIET = RunOptions(quiet=True)
+FAST = {"batch_size": 4, "micro_batch": 2, "learning_rate": 1e-3, "warmup": 2, "device": "cpu", "precision": "fp32"}
 SCORES = ((5, 5, 5), (4, 4, 3), (2, 2, 3), (1, 1, 1))
 
 
@@ -58,3 +67,35 @@ def build(folder: Path, n: int, seed: int = 0, side: int = 56) -> World:
                  write(folder / "questions.parquet", questions, QUESTIONS),
                  write(folder / "facts.parquet", facts, CAPTIONS),
                  write(folder / "judgements.parquet", judgements, JUDGEMENTS))
+
+
+def sfe_config(world, base, out, **more):
+    return SfeConfig(**{"manifest": world.manifest, "questions": world.questions, "facts": world.facts, "out": out,
+                        "root": world.manifest.parent, "base": str(base), "heads": 4, "patches": 4, "lora_rank": 4,
+                        "epochs": 3} | FAST | more)
+
+
+def edpo_config(world, checkpoint, out, **more):
+    return EdpoConfig(**{"manifest": world.manifest, "questions": world.questions, "facts": world.facts, "out": out,
+                         "root": world.manifest.parent, "judgements": world.judgements, "checkpoint": checkpoint,
+                         "epochs": 1} | FAST | more)
+
+
+def losses(out):
+    return list(csv.DictReader((out / "_checkpoint" / "losses.csv").open()))
+
+
+def tensors(out):
+    from safetensors.torch import load_file
+
+    found = {}
+    for f in sorted((out / "_checkpoint").glob("*.safetensors")):
+        found |= {f"{f.stem}/{n}": t for n, t in load_file(f).items()}
+    return found
+
+
+def asked(world, settings):
+    from stages.sage.data import Asked
+
+    questions = read_questions(world.questions)
+    return questions.rows, Asked(questions, read_manifest(world.manifest, world.manifest.parent), world.facts, settings)

@@ -66,7 +66,11 @@ class Asked:
     """Questions with all that is read beside them. inputs: fingerprints for the cache key; datasets: their names."""
 
     def __init__(self, questions: Questions, manifest: Manifest, facts: Path | None, settings: Settings) -> None:
-        """Raises InputError for images that are not in the manifest, and as `read_facts` does."""
+        """Raises InputError for no facts where they are fused, images that are not in the manifest, and as
+        `read_facts` does."""
+        if settings.fusion != "none" and facts is None:
+            raise InputError(f"--facts is missing: --fusion {settings.fusion} reads facts about the test images"
+                             " (`adcli caption --prompt sage/facts` makes them)")
         self.settings = settings
         self.images = check_images(questions, manifest)
         self.tasks = by_task(manifest.images)
@@ -87,8 +91,10 @@ class Asked:
         for image in filter(None, (test, reference)):
             if image.error:
                 raise InputError(f"{where}: {image.image_id}: {image.error}")
+            if not image.file.is_file():
+                raise InputError(f"{where}: {image.file}: no such image (--root says where paths start)")
         if how.fusion != "none":
-            said = self.facts.sentences.get(test.image_id, ()) if self.facts else ()
+            said = self.facts.sentences.get(test.image_id, ())
             if not said:
                 raise InputError(f"{where}: --facts has none for {test.image_id}; caption it with --prompt sage/facts")
         if how.fusion == "attention":
