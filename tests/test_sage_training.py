@@ -168,7 +168,7 @@ def test_edpo_trains_the_adapter_and_the_language_model_only(sfe_models, edpo_mo
 
 @pytest.mark.parametrize("rank", [4, 0])
 def test_the_reference_stays_the_sfe_model(tiles, sfe_models, tmp_path, rank):
-    """Not the internvl model, and with the image adapter of the SFE model, also after the policy's has moved."""
+    """Not the base model, and with the image adapter of the SFE model, also after the policy's has moved."""
     from stages.sage.checkpoint import load_sage
 
     trainer = trainer_for(tiles, sfe_models[rank], tmp_path)
