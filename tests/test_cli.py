@@ -23,7 +23,9 @@ LEAVES = [["data", "index", "vidad"], ["data", "index", "magnetic-tile"], ["data
               "cvc-clinicdb", "cvc-colondb", "endo", "kvasir", "meta-json")),
           ["data", "synth", "vidad"], ["caption"], ["rewrite-negatives"], ["train-encoder"], ["train-visualad"],
           ["score"], ["score", "--method", "visualad"],
-          ["score", "--method", "text-knn"], ["score", "--method", "lvlm"], ["models"], ["evaluate"]]
+          ["score", "--method", "text-knn"], ["score", "--method", "lvlm"], ["models"], ["evaluate"],
+          ["score", "--method", "vlm-qa"], ["score", "--method", "mle"],
+          ["evaluate", "--questions", "runs/qa/questions.parquet"]]
 
 
 def adcli(*arguments, **more):
