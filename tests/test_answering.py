@@ -112,4 +112,7 @@ def test_what_a_reply_says_beside_its_letter():
     assert in_words("B. A line runs across.", q) == "A line runs across."
     assert in_words("(B) - a line", q) == "a line" and in_words("**B**", q) is None and in_words(None, q) is None
     assert in_words("A crack at the rim", q) == "A crack at the rim"
+    assert in_words("The best answer is B. A line runs across.", q) == "A line runs across."
+    assert in_words("**Answer:** B", q) is None and in_words("I would choose option B.", q) is None
+    assert in_words("The answer is a line", q) == "The answer is a line"
     assert in_words("A, then B", question(choices=())) == "A, then B"

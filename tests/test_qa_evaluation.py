@@ -140,6 +140,7 @@ def test_tables_and_page(config, tmp_path):
     assert "manta,SAGE (published),4.05 / 4.09,3.75 / 3.68,4.35 / 4.47,4.05 / 4.08" in table2
     table3 = (tmp_path / "t" / "sage-table3.csv").read_text()
     assert f'mpdd,"{ONE}, ours",90.9,-,50.0,3.00' in table3 and "Full Model (published),69.64,0.70,17.32,4.05" in table3
+    assert "ours: of 2 to 5." in (tmp_path / "t" / "sage-table3.md").read_text()
     read = (tmp_path / "t" / "replies.csv").read_text().splitlines()
     # 13 questions: 10 strict, one open, one unparsable, one failed
     assert read[2] == f"mpdd,{ONE},13,10,0,0,1,0,1,1,0" and read[1] == f"mpdd,{ZERO},13,2,0,0,0,0,0,0,11"

@@ -23,7 +23,7 @@ ACCURACY = ("Accuracy: share of questions with the right choice, %. A reply that
 SBERT = "SBERT: mean cosine of sentence embeddings of the reply, its option's letter aside, and the right answer."
 SCORE = "Score: mean of the three marks of an answer (Eq. 3), mean over the judged answers."
 GROUPS = ("Acc-G: share of groups with all questions right, %; groups with an answer missing and questions without a"
-          " group are left out.")
+          " group are left out; published: groups of five, ours: ")
 AVERAGE = ("Average: over questions, as the published column (its rows are their levels weighted 1:2:1 on MANTA, 2:2:1"
            " on MPDD; SAGE's on MPDD are 3.0 and 1.2 above that).")
 OTHER = " Published rows are of other questions: they cannot be compared with ours."
@@ -40,7 +40,7 @@ def all_tables(joined: "list[Answered]", rows: list[dict], judges: list[str], re
     grids = [table1(pairs, rows, like_theirs)]
     grids += [per_level(dataset, pairs, rows, list(found)) for dataset, found in levels.items()
               if not set(found) <= set(LEVELS)]
-    grids += [table2(pairs, rows, judges), table3(pairs, rows, judges), how_read(joined),
+    grids += [table2(pairs, rows, judges), table3(pairs, rows, judges, group_sizes(joined)), how_read(joined),
               every_figure(rows, resamples, seed)]
     return [g for g in grids if g.rows]
 
@@ -142,14 +142,20 @@ def _scores(cells: tuple[str, ...]) -> str:
     return " / ".join(f"{sum(map(float, marks)) / 3:.2f}" for marks in settings)
 
 
-def table3(pairs: dict, rows: list[dict], judges: list[str]) -> Grid:
+def group_sizes(joined: "list[Answered]") -> str:
+    """'of 5', or 'of 2 to 7': questions with choices per group."""
+    sizes = Counter((a.method, a.question.group) for a in joined if a.decidable and a.question.group).values()
+    return "none" if not sizes else f"of {min(sizes)}" + (f" to {max(sizes)}" if max(sizes) > min(sizes) else "")
+
+
+def table3(pairs: dict, rows: list[dict], judges: list[str], sizes: str) -> Grid:
     """Table 3: accuracy, SBERT, Acc-G and Score of each method, the published ablation below."""
     metrics = ("accuracy", "sbert", "acc_g", "mle")
     lines = [(dataset, f"{method}, ours", *(cell(rows, dataset, method, m) for m in metrics))
              for dataset, method in pairs]
     lines += [("manta", f"{p['variant']} (published)", p["accuracy"], p["sbert"], p["acc_g"], p["score"])
               for p in published("sage_table3")] if lines else []
-    note = f"{ACCURACY} {SBERT} {GROUPS} Published: zero-shot, groups of five."
+    note = f"{ACCURACY} {SBERT} {GROUPS}{sizes}. Published: zero-shot."
     note += f" {SCORE} {judged_by(judges)}" if any(line[-1] != "-" for line in lines if "ours" in line[1]) else ""
     return Grid("sage-table3", "Accuracy, groups and score (SAGE, Table 3)", ("data set", "method", "Accuracy", "SBERT",
                 "Acc-G", "Score"), tuple(lines),
