@@ -70,7 +70,7 @@ def part_files(path: Path, table: Table, partial: bool = False) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise InputError(f"{path}: no such file or directory (expected the table `{table.name}`)")
+        raise InputError(f"{path}: no such file or directory (expected a {table.name} table)")
     for unfinished in [] if partial else sorted(path.rglob(PARTIAL)):
         record = json.loads(unfinished.read_text())
         raise InputError(
@@ -78,7 +78,7 @@ def part_files(path: Path, table: Table, partial: bool = False) -> list[Path]:
             " still to be run); run that command again first")
     parts = [p for p in sorted(path.rglob("*.parquet")) if p.is_file() and not _hidden(p, path)]
     if not parts and not list(path.rglob(COMPLETE)):
-        raise InputError(f"{path}: holds no Parquet files (expected the table `{table.name}`)")
+        raise InputError(f"{path}: holds no Parquet files (expected a {table.name} table)")
     return parts
 
 
@@ -125,11 +125,11 @@ def _fit(rows: pa.Table, table: Table, part: Path) -> pa.Table:
         try:
             column = column.cast(field.type)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
-            raise InputError(f"{part}: column `{field.name}` is {column.type}, the table `{table.name}` has"
+            raise InputError(f"{part}: column `{field.name}` is {column.type}, a {table.name} table has"
                              f" {field.type} there ({str(e).splitlines()[0]})") from None
         if not field.nullable and column.null_count:
-            raise InputError(f"{part}: column `{field.name}` has {column.null_count} nulls; the"
-                             f" table `{table.name}` allows none there")
+            raise InputError(f"{part}: column `{field.name}` has {column.null_count} nulls; a"
+                             f" {table.name} table allows none there")
         columns.append(column)
     return pa.table(columns, schema=table.schema)
 
@@ -139,7 +139,7 @@ def _absent(field: pa.Field, n: int, table: Table, part: Path) -> pa.Array:
         return pa.nulls(n, field.type)
     if pa.types.is_list(field.type):
         return pa.array([[]] * n, field.type)
-    raise InputError(f"{part}: no column `{field.name}`; the table `{table.name}` needs"
+    raise InputError(f"{part}: no column `{field.name}`; a {table.name} table needs"
                      f" {', '.join(f.name for f in table.schema if not f.nullable)}")
 
 
