@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from stages import processes
 from stages.errors import InputError
 from stages.settings import RunOptions
 
@@ -19,7 +20,7 @@ def command(app: typer.Typer, name: str, config_class: type, run: Callable,
             doc: str, without: tuple[str, ...] = ()) -> None:
     """Add a subcommand whose flags are the fields of `config_class` (and of RunOptions).
 
-    run: the stage; takes (config, options) and returns a Summary. doc: the help text, with one
+    run: the stage; takes (config, options) and returns a Summary, or None. doc: the help text, with one
     example that works as it stands.
     without: names of RunOptions that mean nothing here. A class with `presets` (name ->
     values of its fields) also gets --preset: other defaults, so that what is given beside it wins.
@@ -32,6 +33,8 @@ def command(app: typer.Typer, name: str, config_class: type, run: Callable,
         options = RunOptions(**common)
         with one_line_errors(options.debug):
             summary = run(config_class(**values), options)
+            if summary is None:         # a process that keeps no record (stages/processes.py)
+                return
             report(summary, options)
             if summary.errors or not_all_written(summary, options):
                 raise typer.Exit(FAILED_ROWS)
@@ -74,7 +77,8 @@ def _preset(presets: dict[str, dict[str, Any]]) -> inspect.Parameter:
 
 
 class one_line_errors:
-    """Turns InputError into one line and exit 2, Ctrl-C into exit 130; --debug keeps the traceback."""
+    """Turns InputError into one line and exit 2, Ctrl-C into exit 130; --debug keeps the traceback. Of several
+    processes of one run the first one speaks."""
 
     def __init__(self, debug: bool) -> None:
         self.debug = debug
@@ -86,10 +90,12 @@ class one_line_errors:
         if self.debug or error is None or isinstance(error, typer.Exit):
             return
         if isinstance(error, InputError):
-            print(f"adcli: {error}", file=sys.stderr)
+            if processes.rank() == 0:
+                print(f"adcli: {error}", file=sys.stderr)
             raise typer.Exit(USAGE)
         if isinstance(error, KeyboardInterrupt):
-            print("adcli: interrupted; the same command goes on from here", file=sys.stderr)
+            if processes.rank() == 0:
+                print("adcli: interrupted; the same command goes on from here", file=sys.stderr)
             raise typer.Exit(INTERRUPTED)
         if isinstance(error, Exception):
             print(f"adcli: a defect of adcli: {kind.__name__}: {error} (--debug shows where)",

@@ -26,6 +26,12 @@ Table 1), one-shot or zero-shot, with the choices as lettered options. Writes an
 Example: adcli score runs/qa/manifest.parquet --method vlm-qa --questions runs/qa/questions.parquet --vlm qwen2-vl \\
   --out runs/qa/answers.parquet
 """),
+    "sage": ("stages.sage.score", "ScoreSageConfig", """SAGE: questions to a model that finetune-mllm trained, one-shot
+or zero-shot. Writes answers, not scores.
+
+Example: adcli score runs/qa/manifest.parquet --method sage --questions runs/qa/questions.parquet \\
+  --facts runs/qa/facts.parquet --checkpoint runs/visa/sage-edpo.parquet --out runs/qa/sage-answers.parquet
+"""),
     "mle": ("stages.judge", "JudgeConfig", """SAGE's Multiscale Logical Evaluation: a judge marks answers from 1 to 5
 for defect category, defect location and reasoning (Eq. 3 is their mean). Writes judgements, not scores. --judge words,
 the default, compares words with the expert's answer and needs no model; it is no substitute for one.

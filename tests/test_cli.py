@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 ADCLI = [sys.executable, "-m", "adcli"]
 LEAVES = [["data", "index", "vidad"], ["data", "index", "magnetic-tile"], ["data", "index", "mvtec-ad"],
           ["data", "index", "visa"], ["data", "index", "folder"], ["data", "check"], ["data", "augment"],
+          ["data", "questions"], ["data", "import-questions"],
           *(["data", "index", name] for name in (
               "mvtec-loco", "btad", "ksdd2", "dagm", "dtd-synthetic", "brain-ad", "oct17", "his", "brain-mri",
               "cvc-clinicdb", "cvc-colondb", "endo", "kvasir", "meta-json")),

@@ -154,6 +154,8 @@ ANSWERS = Table("answers", ("question_id", "method"), pa.schema([
     _column("parsed", pa.string(), "strict, fallback, refused or unparsable; likelihood: nothing was parsed", True),
     _column("choice", pa.int32(), "index of the choice in the question's list, from 0", True),
     _column("correct", pa.bool_(), "the choice is the question's answer; null where there is no choice", True),
+    _column("likelihoods", pa.list_(pa.float64()), "of each choice, in the question's order, where it was chosen by"
+            " likelihood: of its letter, or per token of its words (geometric mean)", True),
     _column("seconds", pa.float64(), "time for this row", True),
     ERROR,
 ]), volatile=("seconds",))

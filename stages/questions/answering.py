@@ -179,7 +179,8 @@ def row(question: Question, method: str, order: Sequence[int], *, response: str 
         return columns | ({} if (response or "").strip() else {"error": "the model gave an empty answer"})
     if probabilities is not None:
         place, how, error = _likeliest(probabilities, len(order))
-        columns["response"] = None
+        given = dict(zip(order, (probabilities.get(letter) for letter in LETTERS), strict=False))
+        columns |= {"response": None, "likelihoods": [given[i] for i in range(len(order))]}
     else:
         place, how = parse_choice(response or "", [question.choices[i] for i in order])
         error = None if place is not None else f"the answer names none of the options ({how})"
