@@ -1,7 +1,7 @@
 """Tables of answers to questions, laid out as SAGE's: accuracy per level (1), judged quality (2), ablation (3).
 
 What the paper's Average is a mean over it does not say. Its figures tell: each is its row's three levels weighted
-1 : 2 : 1 on MANTA and 2 : 2 : 1 on MPDD to within rounding, so that it is a mean over questions, not over levels. On
+1 : 2 : 1 on MANTA and 2 : 2 : 1 on MPDD to within 0.12 points, so that it is a mean over questions, not over levels. On
 MPDD two baseline rows are off by 0.2, and SAGE's own 73.8 and 74.1 are 3.0 and 1.2 points above what its levels
 give (70.8 and 72.9).
 """
