@@ -90,9 +90,6 @@ def edpo_trainer(model: Any, reference: Any, encoder: Encoder, samples: Sequence
 def fit(trainer: Trainer, saved: Path | None, say: Callable[[str], None], config: TrainingOptions) -> None:
     """Train, from a saved state if there is one."""
     trainer.remove_callback(PrinterCallback)
-    for callback in (telling(say), *tensorboard(config.out / "_tensorboard")):
+    for callback in (telling(say, config.warmup), *tensorboard(config.out / "_tensorboard")):
         trainer.add_callback(callback)
     trainer.train(resume_from_checkpoint=str(saved) if saved else None)
-    if trainer.state.max_steps < config.warmup:
-        say(f"{trainer.state.max_steps} steps in all are fewer than the --warmup of {config.warmup}: the learning rate"
-            " has not reached its peak")

@@ -99,7 +99,7 @@ def arguments(config: TrainingOptions, n: int, device: str, precision: str) -> d
         "lr_scheduler_type": "constant_with_warmup" if config.schedule == "constant" else config.schedule,
         "max_grad_norm": config.clip, "optim": "adamw_torch", "bf16": precision == "bf16", "use_cpu": device == "cpu",
         "seed": config.seed, "data_seed": config.seed, "logging_steps": max(steps // 200, 1),
-        "logging_first_step": True, "ddp_find_unused_parameters": False,
+        "logging_first_step": True, "logging_nan_inf_filter": False, "ddp_find_unused_parameters": False,
         "save_strategy": "steps", "save_steps": config.save_steps, "save_total_limit": 2, "disable_tqdm": True,
         "report_to": "none", "remove_unused_columns": False,
         "dataloader_num_workers": config.workers, "dataloader_pin_memory": device != "cpu", "label_names": ["labels"],
@@ -137,11 +137,11 @@ def load_trained(model: Any, tensors: dict) -> None:
 
 def trained(config: Any, spec: Spec, datasets: str, n: int, options: RunOptions, parts: tuple[str, ...],
             train: Callable[[Path | None, Callable[[str], None]], tuple[Any, Callable]]) -> Summary | None:
-    """Run a training inside its artifact; the first process alone opens it and returns a summary. datasets: their names; n: samples.
+    """Run a training inside its artifact; the first process alone opens it and returns a summary.
 
-    train: from a saved state (None = from the start) to (trainer at its end, what writes the checkpoint
-    from a state dict into a folder).
-    parts: names of the logged values that losses.csv keeps beside the loss.
+    datasets: their names; n: samples. train: from a saved state (None = from the start) to (trainer at its end, what
+    writes the checkpoint from a state dict into a folder). parts: names of the logged values that losses.csv keeps
+    beside the loss.
     """
     key = (datasets, "all", None)
     with ExitStack() as stack:
@@ -197,12 +197,17 @@ def last_saved(state: Path) -> Path | None:
     return None
 
 
-def telling(say: Callable[[str], None]) -> Any:
-    """A callback of Trainer that says how far it is, at most every 30 s."""
+def telling(say: Callable[[str], None], warmup: int) -> Any:
+    """A callback of Trainer that says how far it is, at most every 30 s, and before that whether its warm-up ends."""
     from transformers import TrainerCallback
 
     class Telling(TrainerCallback):
         last = time.monotonic()
+
+        def on_train_begin(self, args, state, control, **more):
+            if state.max_steps < warmup:
+                say(f"{state.max_steps} steps in all are fewer than the --warmup of {warmup}: the learning rate will"
+                    " not reach its peak")
 
         def on_log(self, args, state, control, logs=None, **more):
             if "loss" in (logs or {}) and time.monotonic() - self.last > PLAIN_LINE_SECONDS:
