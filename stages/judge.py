@@ -24,7 +24,7 @@ from stages.settings import RunOptions, argument, option
 from stages.vlm.engine import Engine, Request, Sampling
 from stages.vlm.factory import EngineOptions, engine_parameters, make_engine
 
-WORDS = "words"
+WORDS = words_judge.NAME
 PROMPT = "judge/mle"
 BLOCK = 256                 # answers whose malformed replies are asked for again before the next ones are judged
 AGAIN = 0.7                 # temperature of further tries: at 0 a model would say the same again

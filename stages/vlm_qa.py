@@ -58,6 +58,8 @@ def run(config: VlmQaConfig, options: RunOptions) -> Summary:
     questions, manifest = read_questions(config.questions), read_manifest(config.manifest, config.root)
     images = check_images(questions, manifest)
     method = method_name(config)
+    unnamed = config.shots and any(q.reference_id is None for q in questions.rows)
+    watched = manifest.images if unnamed else images.values()        # references may be any training image
     engine = make_engine(config.vlm, config)
     drawn = config.choose == "generate"
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens) if drawn else FIRST_TOKEN
@@ -68,7 +70,7 @@ def run(config: VlmQaConfig, options: RunOptions) -> Summary:
         "parser": [source_fingerprint(Path(m.__file__)) for m in (answers, answering)],
     } | engine_parameters(config.vlm, config),
         {"questions": questions.fingerprint, "manifest": manifest.fingerprint,
-         "image files": files_fingerprint(images.values())}, config.seed, {"caveat": engine.caveat})
+         "image files": files_fingerprint(watched)}, config.seed, {"caveat": engine.caveat})
     asked = {q.question_id: q for q in questions.rows}
     keys = [(i, method) for i in (*asked, *questions.failed)]
     with Artifact(config.out, ANSWERS, spec, keys, options) as artifact:

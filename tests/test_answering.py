@@ -95,6 +95,7 @@ def test_rows_by_likelihood():
     q, order = question(), (2, 0, 3, 1)
     chosen = row(q, "m", order, response="ignored", probabilities={"A": 0.1, "B": 0.02, "C": 0.03, "D": 0.4})
     assert (chosen["choice"], chosen["correct"], chosen["response"], chosen["parsed"]) == (1, False, None, None)
+    assert chosen["likelihoods"] == [0.02, 0.4, 0.1, 0.03], "in the question's order, not in that of the letters"
     tie = row(q, "m", order, probabilities={"A": 0.2, "B": 0.2, "C": 0.1, "D": 0.0})
     assert tie["error"] == "A and B are equally likely" and "choice" not in tie
     assert "no probability" in row(q, "m", order, probabilities={})["error"]
@@ -112,4 +113,7 @@ def test_what_a_reply_says_beside_its_letter():
     assert in_words("B. A line runs across.", q) == "A line runs across."
     assert in_words("(B) - a line", q) == "a line" and in_words("**B**", q) is None and in_words(None, q) is None
     assert in_words("A crack at the rim", q) == "A crack at the rim"
+    assert in_words("The best answer is B. A line runs across.", q) == "A line runs across."
+    assert in_words("**Answer:** B", q) is None and in_words("I would choose option B.", q) is None
+    assert in_words("The answer is a line", q) == "The answer is a line"
     assert in_words("A, then B", question(choices=())) == "A, then B"

@@ -25,7 +25,9 @@ LEAVES = [["data", "index", "vidad"], ["data", "index", "magnetic-tile"], ["data
           ["data", "synth", "vidad"], ["caption"], ["rewrite-negatives"], ["train-encoder"], ["train-visualad"],
           ["finetune-mllm"], ["finetune-mllm", "--method", "sage-sfe"], ["finetune-mllm", "--method", "sage-edpo"],
           ["score"], ["score", "--method", "visualad"], ["score", "--method", "sage"],
-          ["score", "--method", "text-knn"], ["score", "--method", "lvlm"], ["models"], ["evaluate"]]
+          ["score", "--method", "text-knn"], ["score", "--method", "lvlm"], ["models"], ["evaluate"],
+          ["score", "--method", "vlm-qa"], ["score", "--method", "mle"],
+          ["evaluate", "--questions", "runs/qa/questions.parquet"]]
 
 
 def adcli(*arguments, **more):

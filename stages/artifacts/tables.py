@@ -119,7 +119,7 @@ THRESHOLDS = Table("thresholds", ("dataset", "category", "condition", "method", 
 
 METRICS = Table("metrics", ("dataset", "category", "condition", "method", "metric"), pa.schema([
     _column("dataset", pa.string(), "data set name"),
-    _column("category", pa.string(), "object or scenario; `mean` = mean over them"),
+    _column("category", pa.string(), "object or scenario; `mean` = mean over them, `all` = the questions of all"),
     _column("condition", pa.string(), "capture condition; null where there is none", True),
     _column("method", pa.string(), "what scored the images"),
     _column("metric", pa.string(), "auroc, ap, f1_max, ...; `auroc/<defect>` = that defect vs normal"),
@@ -127,8 +127,8 @@ METRICS = Table("metrics", ("dataset", "category", "condition", "method", "metri
     _column("value", pa.float64(), "null where it is undefined; `reason` says why", True),
     _column("ci_low", pa.float64(), "lower end of the 95% interval", True),
     _column("ci_high", pa.float64(), "upper end of the 95% interval", True),
-    _column("n", pa.int32(), "images that entered"),
-    _column("n_positive", pa.int32(), "anomalous ones among them"),
+    _column("n", pa.int32(), "images that entered; level qa: questions (acc_g: groups)"),
+    _column("n_positive", pa.int32(), "anomalous ones among them; level qa: questions about such (acc_g: 0)"),
     _column("reason", pa.string(), "why there is no value (one class only, no labels, ...)", True),
 ]))
 
@@ -154,6 +154,8 @@ ANSWERS = Table("answers", ("question_id", "method"), pa.schema([
     _column("parsed", pa.string(), "strict, fallback, refused or unparsable; likelihood: nothing was parsed", True),
     _column("choice", pa.int32(), "index of the choice in the question's list, from 0", True),
     _column("correct", pa.bool_(), "the choice is the question's answer; null where there is no choice", True),
+    _column("likelihoods", pa.list_(pa.float64()), "of each choice, in the question's order, where it was chosen by"
+            " likelihood: of its letter, or per token of its words (geometric mean)", True),
     _column("seconds", pa.float64(), "time for this row", True),
     ERROR,
 ]), volatile=("seconds",))

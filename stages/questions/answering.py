@@ -24,6 +24,7 @@ _SECOND = re.compile(rf"\W*(?:(?:and|or)\b\W*)?([A-Z])\b(?:{_END}|(?=\s+(?:and|o
 _SAID = re.compile(r"(?i:\b(?:answer(?=\W{0,4}:|\W{1,4}is\b)\W{0,6}(?:is\W{1,6})?|(?:option|choice)\W{1,4}is\W{1,6}|"
                    r"I (?:would )?(?:choose|select|pick|go with) )(?:(?:option|choice|letter)\W{1,3})?)"
                    rf"([A-Z])\b(?!\W*(?:and|or|/)\W*[A-Z]\b){_END}")
+_LETTER_SAID = re.compile(rf"\W*(?:\w+ ){{0,2}}{_SAID.pattern}[.):\],;*\s]*")
 _CLAUSES = re.compile(r"(?<=[.!?;])\s+|\n+|;|\b(?:but|however|although|while|whereas)\b", re.IGNORECASE)
 # Denied, doubted or only compared with: words before a choice's text in plain words, and behind it.
 _UNDONE = re.compile(r"\b(?:no|not|cannot|never|neither|nor|none|without|unlikely|whether|if|may|might|could|perhaps|"
@@ -155,10 +156,11 @@ def _plain(text: str) -> str:
 
 
 def in_words(response: str | None, question: Question) -> str | None:
-    """What a reply says beside the letter of an option; None where it is a letter alone, or there is no reply."""
+    """What a reply says beside the letter of an option (`B.`, `The best answer is B.`); None where that is all it
+    says, or there is no reply."""
     if response is None:
         return None
-    first = _LETTER.match(response) if question.choices else None
+    first = (_LETTER.match(response) or _LETTER_SAID.match(response)) if question.choices else None
     return response[first.end() if first else 0:].strip() or None
 
 
@@ -177,7 +179,8 @@ def row(question: Question, method: str, order: Sequence[int], *, response: str 
         return columns | ({} if (response or "").strip() else {"error": "the model gave an empty answer"})
     if probabilities is not None:
         place, how, error = _likeliest(probabilities, len(order))
-        columns["response"] = None
+        given = dict(zip(order, (probabilities.get(letter) for letter in LETTERS), strict=False))
+        columns |= {"response": None, "likelihoods": [given[i] for i in range(len(order))]}
     else:
         place, how = parse_choice(response or "", [question.choices[i] for i in order])
         error = None if place is not None else f"the answer names none of the options ({how})"

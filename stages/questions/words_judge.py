@@ -10,6 +10,7 @@ import re
 from stages.answers import yes_or_no
 from stages.questions.mle import AXES
 
+NAME = "words"           # of this judge, in options and records
 PLACES = ("left right top bottom upper lower centre center central middle edge corner side surface inner outer"
           " inside outside end tip rim front back base neck head body above below near between across"
           " horizontal vertical diagonal")

@@ -19,6 +19,8 @@ from stages.report.tables import SYNTHETIC, condition_name
 from stages.wording import differing_places
 
 if TYPE_CHECKING:
+    import jinja2
+
     from stages.evaluate import Scored, TaskScores
     from stages.report.heatmaps import Panel
 
@@ -59,16 +61,12 @@ def write_report(path: Path, tasks: "list[TaskScores]", rows: list[dict], grids:
 
     pictures: PNG of `figure5`, `figure7` and `curves`, None where the data have no such figure.
     """
-    import jinja2
-
-    source = files("stages.report").joinpath("report.html.j2").read_text()
-    template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
     by_category: dict[tuple, list] = defaultdict(list)
     for task in tasks:
         by_category[task.dataset, task.method, task.category].append(task)
     folded = {"decisions", "answers"} | ({"defects"} if any(g.name == "aspects" for g in grids) else set())
     methods = sorted({t.method for t in tasks})
-    page = template.render(
+    page = template("report.html.j2").render(
         datasets=sorted({t.dataset for t in tasks}), methods=methods,
         synthetic=any(t.dataset == SYNTHETIC for t in tasks), written=f"{datetime.now():%d %B %Y, %H:%M}",
         numbers=_headline(tasks, rows), main=[g for g in grids if g.name not in folded],
@@ -79,9 +77,17 @@ def write_report(path: Path, tasks: "list[TaskScores]", rows: list[dict], grids:
         answered=any(s.row["parsed"] for t in tasks for s in t.rows),
         training=[(str(p), _data(p.read_bytes(), "png")) for p in _loss_curves(provenance)],
         sections=[_section(key, group) for key, group in by_category.items()],
-        provenance=list(dict.fromkeys(map(_said, provenance))))
+        provenance=list(dict.fromkeys(map(said, provenance))))
     make_folder(path.parent)
     write_atomically(path, lambda f: f.write(page.encode()))
+
+
+def template(name: str) -> "jinja2.Template":
+    """One of the pages, or of the parts that they share, in this folder."""
+    import jinja2
+
+    parts = jinja2.FunctionLoader(lambda part: files("stages.report").joinpath(part).read_text())
+    return jinja2.Environment(loader=parts, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(name)
 
 
 def _loss_curves(provenance: list[dict]) -> list[Path]:
@@ -110,7 +116,8 @@ def _headline(tasks: "list[TaskScores]", rows: list[dict]) -> list[tuple[str, st
                       ("images without a score", str(failed))]
 
 
-def _said(record: dict) -> str:
+def said(record: dict) -> str:
+    """One line on how an artifact was made."""
     settings = ", ".join(f"{k} {v}" for k, v in record["parameters"].items()
                          if isinstance(v, str | int | float) and v != "")
     return f"{record['stage']} with {settings}, seed {record['seed']}, adcli {record['version']}"
@@ -168,8 +175,8 @@ def _card(scored: "Scored") -> Card:
     text = row["response"] or ""
     picture, reference, problem = None, None, None
     try:
-        picture = _thumbnail(image.file)
-        reference = _thumbnail(scored.near.file) if answered and scored.near else None
+        picture = thumbnail(image.file)
+        reference = thumbnail(scored.near.file) if answered and scored.near else None
     except ImageError as e:
         problem = str(e)
     truth = {0: "normal", 1: image.defect or "anomalous", None: "unlabelled"}[image.label]
@@ -183,7 +190,8 @@ def _marked(text: str, other: str) -> tuple[tuple[str, bool], ...]:
     return tuple(zip(text.split(), differing_places(text, other), strict=True))
 
 
-def _thumbnail(path: Path) -> str:
+def thumbnail(path: Path) -> str:
+    """A small JPEG as a data URL. Raises ImageError when the image cannot be read."""
     from PIL import Image
 
     picture = Image.fromarray(load_rgb(path))
