@@ -70,7 +70,7 @@ def test_the_length_of_a_prompt_is_known_without_its_images(bases, images, famil
             for s in (sample(images, n), replace(sample(images, n), shown=tuple(images[:2]), reference=None)):
                 ids, parts = encoder.prompt(s)
                 assert len(ids) == encoder.length(s)
-                assert ids.count(encoder.image_id) == parts["image_tokens"] + len(s.facts)
+                assert ids.count(encoder.image_token_id) == parts["image_tokens"] + len(s.facts)
     if family == "llava":
         with pytest.raises(InputError, match="--tiles 2: the images of a llava"):
             load_processor(str(bases[family]), "", 2)
@@ -105,7 +105,7 @@ def by_hand(model, encoder, s, answer, settings):
     first = processor(images=[[Pil.open(s.shown[0].file)]], text=[before], return_tensors="pt")["input_ids"][0].tolist()
     rows, left = [], list(test)
     for token in first:
-        rows.append(left.pop(0) if token == encoder.image_id else word[token])
+        rows.append(left.pop(0) if token == encoder.image_token_id else word[token])
     assert not left
     rows += vectors + [word[t] for t in processor.tokenizer(after)["input_ids"] + encoder.answer(s, answer)]
     return torch.stack(rows)

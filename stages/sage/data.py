@@ -76,7 +76,9 @@ class Asked:
         self.tasks = by_task(manifest.images)
         self.facts = read_facts(facts, settings.sentences) if facts else None
         self.datasets = "+".join(sorted({i.dataset for i in self.images.values()}))
-        self.inputs = {"manifest": manifest.fingerprint, "image files": files_fingerprint(self.images.values()),
+        unnamed = settings.shots and any(q.reference_id is None for q in questions.rows)
+        watched = manifest.images if unnamed else self.images.values()       # references may be any training image
+        self.inputs = {"manifest": manifest.fingerprint, "image files": files_fingerprint(watched),
                        "questions": questions.fingerprint, "facts": self.facts.fingerprint if self.facts else ""}
 
     def sample(self, question: Question, text: str = "") -> Sample:
@@ -134,7 +136,7 @@ class Encoder:
         return self.processor.image_token
 
     @cached_property
-    def image_id(self) -> int:
+    def image_token_id(self) -> int:
         """Number of the image token: of patches and of the vectors of t^s alike."""
         return self.processor.tokenizer.convert_tokens_to_ids(self.image_token)
 
@@ -185,15 +187,15 @@ class Encoder:
         shown = self.processor(images=[[picture(i) for i in sample.shown]], text=[before], return_tensors="pt",
                                padding=False, add_special_tokens=False)
         ids = shown["input_ids"][0].tolist()
-        parts = {"pixel_values": shown["pixel_values"], "image_tokens": ids.count(self.image_id)}
+        parts = {"pixel_values": shown["pixel_values"], "image_tokens": ids.count(self.image_token_id)}
         if sample.reference:
             other = self.processor(images=[[picture(sample.reference)]], text=[self.image_token], return_tensors="pt",
                                    padding=False, add_special_tokens=False)
             parts |= {"reference_pixel_values": other["pixel_values"],
-                      "reference_tokens": other["input_ids"][0].tolist().count(self.image_id)}
+                      "reference_tokens": other["input_ids"][0].tolist().count(self.image_token_id)}
         if sample.facts:
             parts |= {"facts": [self.tokens(f) for f in sample.facts]}
-        return [*ids, *[self.image_id] * len(sample.facts), *self.tokens(after)], parts
+        return [*ids, *[self.image_token_id] * len(sample.facts), *self.tokens(after)], parts
 
     def batch(self, samples: Sequence[Sample], answers: Sequence[Sequence[str]] = ((),), left: bool = False) -> dict:
         """Inputs of `model.embedded`, and completion_mask (S, L): 1 = token of an answer.

@@ -82,6 +82,8 @@ def embedded(core: nn.Module, inputs: dict, settings: Settings) -> dict:
     words = core.get_input_embeddings()(ids)
     where = (ids == core.config.image_token_id)[..., None]
     filled = torch.cat(visual * (len(ids) // len(visual))).to(words.dtype)
+    if int(where.sum()) != len(filled):
+        raise ValueError(f"{int(where.sum())} image tokens for {len(filled)} patches and prompt vectors")
     return inputs | {"input_ids": None, "inputs_embeds": words.masked_scatter(where, filled)}
 
 

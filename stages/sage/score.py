@@ -9,9 +9,10 @@ answer only by where it ends.
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages import answers
 from stages.artifacts.tables import ANSWERS
@@ -20,10 +21,14 @@ from stages.datasets.manifest import read_manifest
 from stages.errors import InputError
 from stages.prompts import load_prompt
 from stages.questions import answering
-from stages.questions.table import read_questions
+from stages.questions.table import Question, read_questions
 from stages.sage.settings import check
 from stages.seeds import source_fingerprint
 from stages.settings import RunOptions, argument, option
+
+if TYPE_CHECKING:
+    from stages.sage.data import Asked
+    from stages.sage.scoring import Answering
 
 WAYS = ("generate", "likelihood")
 
@@ -98,8 +103,9 @@ def run(config: ScoreSageConfig, options: RunOptions) -> Summary:
     return artifact.summary
 
 
-def answered(model, asked, questions, method: str, config: ScoreSageConfig) -> Iterator[dict]:
-    """Rows of ANSWERS, in batches. model: `scoring.Answering`; asked: `data.Asked`."""
+def answered(model: "Answering", asked: "Asked", questions: Sequence[Question], method: str,
+             config: ScoreSageConfig) -> Iterator[dict]:
+    """Rows of ANSWERS, in batches."""
     ready = []
     for question in questions:
         try:
@@ -125,8 +131,10 @@ def answered(model, asked, questions, method: str, config: ScoreSageConfig) -> I
         yield from _batch(model, ready, method, config)
 
 
-def _batch(model, ready: list[tuple], method: str, config: ScoreSageConfig) -> Iterator[dict]:
-    """Rows of one batch; where an image cannot be read, one by one."""
+def _batch(model: "Answering", ready: list[tuple], method: str, config: ScoreSageConfig) -> Iterator[dict]:
+    """Rows of one batch; one by one where an image cannot be read or memory runs out."""
+    import torch
+
     started = time.monotonic()
     try:
         if config.choose == "generate":
@@ -135,9 +143,11 @@ def _batch(model, ready: list[tuple], method: str, config: ScoreSageConfig) -> I
             (question, sample, _), = ready
             values = model.likelihoods(sample, question.choices)
             said = [{"probabilities": dict(zip(answering.LETTERS, values, strict=False))}]
-    except InputError as e:
+    except (InputError, torch.OutOfMemoryError) as e:
+        torch.cuda.empty_cache()
         if len(ready) == 1:
-            yield answering.row(ready[0][0], method, (), error=str(e))
+            error = str(e) if isinstance(e, InputError) else "out of GPU memory on this question alone"
+            yield answering.row(ready[0][0], method, (), error=error)
         else:
             for one in ready:
                 yield from _batch(model, [one], method, config)
