@@ -7,6 +7,9 @@
 #   make reproduce-lvlm MVTEC_ROOT=/data/mvtec VISA_ROOT=/data/VisA VLM=qwen2-vl-72b-awq
 #   make reproduce-visualad                                    tiles, an untrained backbone, no downloads
 #   make reproduce-visualad MVTEC_ROOT=/data/mvtec VISA_ROOT=/data/VisA BACKBONE=facebook/dinov2-large
+#   make reproduce-sage                                        tiles, a tiny random model, no downloads
+#   make reproduce-sage MVTEC_ROOT=/data/mvtec VISA_ROOT=/data/VisA BASE=OpenGVLab/InternVL3-8B-hf JUDGE=gpt-4o \
+#     TEST_MANIFEST=runs/mpdd.parquet TEST_QUESTIONS=runs/mpdd-questions.parquet
 
 PYTHON     ?= python3
 # Shortest captions first: the table starts early.
@@ -205,6 +208,59 @@ ablate-visualad: $(READY)
 	  $(BIN)/adcli train-visualad $(ABLATE_ON) --backbone $(BACKBONE) $(TRAIN) $$option --seed $(SEED) --out $(V)/ablation/$$name.parquet; \
 	  $(BIN)/adcli score $(ABLATE_TO) --method visualad --name $$name --checkpoint $(V)/ablation/$$name.parquet --out $(V)/ablation/scores.parquet/$$name --maps $(V)/ablation/maps.parquet/$$name || [ $$? -eq 3 ]; done
 	$(ADCLI) evaluate $(V)/ablation/scores.parquet --maps $(V)/ablation/maps.parquet --manifest $(ABLATE_TO) --pixel-size 518 --workers $(JOBS) --out $(V)/ablation/metrics.parquet --tables $(V)/ablation/tables --report $(V)/ablation/report.html
+
+# -- SAGE: facts, preference optimisation, judged answers -------------------------------------------------------
+
+# With both roots: SFE learns from MVTec AD, E-DPO from VisA, as in the paper; their questions come from templates,
+# since AD-PL itself is not public. TEST_QUESTIONS: what `data import-questions` made of MANTA, or `data questions` of
+# MPDD. Without roots: tiles, and a tiny random model that is trained whole, since it has nothing to adapt.
+BASE   ?= internvl3
+JUDGE  ?= words
+ASKING ?=
+N      ?= 20
+G      ?= runs/sage$(if $(strip $(REAL)),-$(notdir $(BASE)),-demo)
+SFE    ?= $(if $(strip $(REAL)),,--lora-rank 0 --learning-rate 3e-3 --warmup 10 --micro-batch 8 --epochs 3)
+EDPO   ?= $(if $(strip $(REAL)),,--learning-rate 5e-4 --warmup 5 --micro-batch 8)
+TEST_MANIFEST  ?=
+TEST_QUESTIONS ?=
+.PHONY: reproduce-sage sage-real sage-demo sage-run
+reproduce-sage: $(if $(strip $(REAL)),sage-real,sage-demo)
+
+sage-real: $(if $(MVTEC_ROOT),lvlm-index-mvtec-ad) $(if $(VISA_ROOT),lvlm-index-visa)
+	@test -n "$(MVTEC_ROOT)" -a -n "$(VISA_ROOT)" || { echo "SFE learns from one, E-DPO from the other: give MVTEC_ROOT and VISA_ROOT"; exit 2; }
+	@test -n "$(TEST_MANIFEST)" -a -n "$(TEST_QUESTIONS)" || { echo "give TEST_MANIFEST and TEST_QUESTIONS (adcli data import-questions --help)"; exit 2; }
+	@set -e; for set in mvtec-ad visa; do m=$(L)/manifest.parquet/$$set/original; \
+	  $(BIN)/adcli data questions $$m --out $(G)/questions.parquet/$$set --seed $(SEED) || [ $$? -eq 3 ]; \
+	  $(BIN)/adcli caption $$m --vlm $(BASE) --prompt sage/facts --samples $(N) --temperature 0.9 --seed $(SEED) --out $(G)/facts.parquet/$$set $(ASKING) || [ $$? -eq 3 ]; done
+	@$(BIN)/adcli caption $(TEST_MANIFEST) --vlm $(BASE) --prompt sage/facts --samples $(N) --temperature 0.9 --seed $(SEED) --out $(G)/facts.parquet/test $(ASKING) || [ $$? -eq 3 ]
+	$(MAKE) sage-run LEARN=mvtec-ad ALIGN=visa LEARN_ON=$(L)/manifest.parquet/mvtec-ad/original ALIGN_ON=$(L)/manifest.parquet/visa/original
+
+sage-demo: $(READY)
+	@test -d $(TILES) || { echo "no images: give TILES=..., or MVTEC_ROOT and VISA_ROOT"; exit 2; }
+	@test -d $(G)/base || $(BIN)/python -m benchmarks.random_vlm $(G)/base
+	$(ADCLI) data index magnetic-tile $(TILES) --train-defects 0.5 --train-fraction 0.2 --out $(G)/manifest.parquet
+	$(ADCLI) data questions $(G)/manifest.parquet --splits train --images 100 --out $(G)/questions.parquet/learn --seed $(SEED)
+	$(ADCLI) data questions $(G)/manifest.parquet --splits test --images 60 --out $(G)/questions.parquet/test --seed $(SEED)
+	$(ADCLI) caption $(G)/manifest.parquet --vlm scene --prompt general --out $(G)/facts.parquet/test
+	$(MAKE) sage-run BASE=$(G)/base LEARN=learn ALIGN=learn LEARN_ON=$(G)/manifest.parquet ALIGN_ON=$(G)/manifest.parquet LEARN_FACTS=test ALIGN_FACTS=test TEST_MANIFEST=$(G)/manifest.parquet TEST_QUESTIONS=$(G)/questions.parquet/test SHUFFLE=yes PLAIN='--choose likelihood'
+	@echo "the model is tiny and was random minutes ago: these figures say that the training works, and nothing of SAGE"
+
+LEARN_FACTS ?= $(LEARN)
+ALIGN_FACTS ?= $(ALIGN)
+TRAINED = --method sage --facts $(G)/facts.parquet/test
+sage-run:
+	$(ADCLI) finetune-mllm $(LEARN_ON) --method sage-sfe --questions $(G)/questions.parquet/$(LEARN) --facts $(G)/facts.parquet/$(LEARN_FACTS) --base $(BASE) $(SFE) --seed $(SEED) --out $(G)/sfe.parquet
+	$(ADCLI) score $(ALIGN_ON) --method mle --questions $(G)/questions.parquet/$(ALIGN) --judge $(JUDGE) --out $(G)/judged-choices.parquet
+	$(ADCLI) finetune-mllm $(ALIGN_ON) --method sage-edpo --questions $(G)/questions.parquet/$(ALIGN) --facts $(G)/facts.parquet/$(ALIGN_FACTS) --judgements $(G)/judged-choices.parquet --checkpoint $(G)/sfe.parquet $(EDPO) --seed $(SEED) --out $(G)/edpo.parquet
+	$(if $(SHUFFLE),@$(BIN)/python -m benchmarks.shuffled_ranks $(G)/questions.parquet/$(ALIGN) $(G)/shuffled.parquet)
+	$(if $(SHUFFLE),$(ADCLI) finetune-mllm $(ALIGN_ON) --method sage-edpo --questions $(G)/shuffled.parquet --facts $(G)/facts.parquet/$(ALIGN_FACTS) --judgements $(G)/judged-choices.parquet --checkpoint $(G)/sfe.parquet $(EDPO) --seed $(SEED) --out $(G)/edpo-shuffled.parquet)
+	@set -e; for shots in 0 1; do for model in sfe edpo $(if $(SHUFFLE),edpo-shuffled); do \
+	  $(BIN)/adcli score $(TEST_MANIFEST) $(TRAINED) --questions $(TEST_QUESTIONS) --checkpoint $(G)/$$model.parquet --shots $$shots --choose likelihood --name sage-$$model/$$shots-shot --out $(G)/answers.parquet/$$model-$$shots || [ $$? -eq 3 ]; done; done
+	@set -e; for shots in 0 1; do $(BIN)/adcli score $(TEST_MANIFEST) --method vlm-qa --vlm $(BASE) --questions $(TEST_QUESTIONS) --shots $$shots --out $(G)/answers.parquet/plain-$$shots --seed $(SEED) $(PLAIN) $(ASKING) || [ $$? -eq 3 ]; \
+	  $(if $(SHUFFLE),:,$(BIN)/adcli score $(TEST_MANIFEST) $(TRAINED) --questions $(TEST_QUESTIONS) --checkpoint $(G)/edpo.parquet --shots $$shots --out $(G)/answers.parquet/said-$$shots --seed $(SEED) || [ $$? -eq 3 ]); done
+	$(ADCLI) score $(TEST_MANIFEST) --method mle --questions $(TEST_QUESTIONS) --answers $(G)/answers.parquet --judge $(JUDGE) --out $(G)/judged.parquet
+	$(ADCLI) evaluate --questions $(TEST_QUESTIONS) --answers $(G)/answers.parquet --judgements $(G)/judged.parquet --manifest $(TEST_MANIFEST) --out $(G)/metrics.parquet --tables $(G)/tables --report $(G)/report.html
+	@echo "report: $(G)/report.html"
 
 # -- tests ------------------------------------------------------------------------------------------------------
 

@@ -78,6 +78,16 @@ class Answered:
         return False if self.row["parsed"] in ("refused", "unparsable") else self.row["correct"]
 
     @property
+    def margin(self) -> float | None:
+        """Of ranked choices that were weighed by likelihood: log-likelihood of the best minus the others' mean, nats.
+        None without likelihoods, or where one of them is 0."""
+        found = (self.row or {}).get("likelihoods")
+        if not (found and self.question.ranked and all(found)):
+            return None
+        best, *others = np.log(found)
+        return float(best - np.mean(others))
+
+    @property
     def how(self) -> str:
         """How the answer was read."""
         if self.row is None:
@@ -218,6 +228,9 @@ def values(group: list[Answered], resamples: int, seed: int, without: str | None
                                  [a.question.image_id for a in closed])
     ungrouped = "no group was answered as a whole" if any(a.question.group for a in closed) else "no groups"
     yield "acc_g", mean(right, images, resamples, seed, 0, ungrouped)
+    weighed = [a for a in group if a.margin is not None]
+    if weighed:
+        yield "preference_margin", over(weighed, lambda a: a.margin, "")
     yield "sbert", over([a for a in group if a.similarity is not None], lambda a: a.similarity,
                         without or "no replies in words")
     marked = [a for a in group if a.marks and mle_score(a.marks) is not None]

@@ -224,3 +224,17 @@ def test_the_command_and_its_errors(config, tmp_path):
     wrong = adcli("--questions", config.answers, *common)
     assert wrong.exit_code == 2
     assert "Missing argument" in adcli("--out", config.out).output, "without --questions it is about scores"
+
+
+def test_preference_margins_by_hand(config, tmp_path):
+    """Log-likelihoods -1, -2, -3, -4: 2 above the others' mean; the other way round 2 below; one of 0: left out."""
+    down = np.exp([-1.0, -2, -3, -4]).tolist()
+    rows = [answer("a0", 0, likelihoods=down), answer("a1", 0, likelihoods=down),
+            answer("b0", 3, likelihoods=down[::-1]), answer("b1", 0, likelihoods=[1.0, 0.5, 0.0, 0.5])]
+    config = replace(config, answers=write(tmp_path / "weighed.parquet", ANSWERS, rows), judgements=None,
+                     tables=tmp_path / "tables")
+    run(config, QUIET)
+    found = rows_of(config)[ONE, "all", "preference_margin"]
+    assert found["value"] == pytest.approx(2 / 3) and found["n"] == 3
+    assert found["ci_low"] == pytest.approx(-2) and found["ci_high"] == pytest.approx(2), "image a alone, b alone"
+    assert "0.667 [-2.000, 2.000]" in (tmp_path / "tables" / "margins.csv").read_text()

@@ -57,6 +57,18 @@ def nuts(tmp_path, save_image):
         ("unknown", "test", None, None, None, "metal_nut"), ("alone", "test", 0, None, None, "screw")])
 
 
+def test_some_of_the_images_are_drawn_by_the_seed(nuts):
+    def asked(**more):
+        run(replace(nuts, **more), RunOptions(quiet=True, overwrite=True))
+        return {r["image_id"] for r in read_table(nuts.out, QUESTIONS).to_pylist()}
+
+    every = asked()
+    assert len(asked(images=2)) == 2 and asked(images=2) == asked(images=2) and asked(images=99) == every
+    assert len({frozenset(asked(images=2, seed=n)) for n in range(6)}) > 1
+    with pytest.raises(InputError, match="--images -1"):
+        run(replace(nuts, images=-1), QUIET)
+
+
 def test_five_questions_an_image_and_failures_as_rows(nuts):
     summary = run(nuts, QUIET)
     rows = {r["question_id"]: r for r in read_table(nuts.out, QUESTIONS).to_pylist()}

@@ -39,6 +39,7 @@ class QuestionsConfig(EngineOptions):
                       " directory", "templates")
     captions: Path | None = option("for a model: captions of the same images", None)
     splits: str = option("images to ask about, comma-separated: test, train, val", "test")
+    images: int = option("at most so many images, drawn by the seed; 0 = all", 0)
     reference: str = option(f"which normal training image is shown beside: {', '.join(RULES)}; random is drawn for"
                             " every image, as the paper samples it", "random")
     prompt: str = option("for a model: prompt id or text file with the fields {object}, {facts}, {caption} and"
@@ -72,7 +73,7 @@ def run(config: QuestionsConfig, options: RunOptions) -> Summary:
     """
     _check(config)
     manifest = read_manifest(config.manifest, config.root)
-    images = images_of(manifest, config.splits, config.manifest)
+    images = some_of(images_of(manifest, config.splits, config.manifest), config.images, config.seed)
     anomalous = [i for i in images.values() if i.label == 1]
     if anomalous and not any(i.masks for i in anomalous):
         raise InputError(f"{config.manifest}: none of the {len(anomalous)} anomalous images has a mask; the questions"
@@ -95,7 +96,15 @@ def run(config: QuestionsConfig, options: RunOptions) -> Summary:
     return artifact.summary
 
 
+def some_of(images: dict[str, Image], most: int, seed: int) -> dict[str, Image]:
+    """`most` of the images, in their order; all where it is 0."""
+    drawn = sorted(images, key=lambda i: row_seed(seed, "images", i))[:most or None]
+    return {i: image for i, image in images.items() if i in set(drawn)}
+
+
 def _check(config: QuestionsConfig) -> None:
+    if config.images < 0:
+        raise InputError(f"--images {config.images}: 0 (all) or more")
     if config.reference not in RULES:
         raise InputError(f"--reference {config.reference}: expected {', '.join(RULES)}")
     if config.vlm == "scene":
@@ -109,7 +118,7 @@ def _check(config: QuestionsConfig) -> None:
 def _spec(config: QuestionsConfig, manifest: Manifest, images: dict[str, Image], engine: Engine | None,
           captions: pa.Table | None) -> Spec:
     masks = [replace(i, file=m) for i in images.values() for m in i.masks]
-    parameters = {"vlm": config.vlm, "splits": config.splits, "reference": config.reference,
+    parameters = {"vlm": config.vlm, "splits": config.splits, "images": config.images, "reference": config.reference,
                   "templates": {p: load_prompt(p).fingerprint for p in prompt_ids() if p.startswith(f"{FOLDER}/")},
                   "code": source_fingerprint(Path(__file__).parent)}
     inputs = {"manifest": manifest.fingerprint, "masks": files_fingerprint(masks)}
