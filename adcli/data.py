@@ -82,6 +82,13 @@ Masks are paired by stem, with or without _mask; an anomalous image without one 
 Example: adcli data index dtd-synthetic /data/DTD-Synthetic --out runs/dtd/manifest.parquet
 """
 
+WFDD = """Index WFDD, woven fabrics in the layout of MVTec AD: <category>/train/good, test/<defect>, ground_truth.
+
+Masks are paired by stem, with or without _mask; an anomalous image without one becomes a failed row.
+
+Example: adcli data index wfdd /data/WFDD --out runs/wfdd/manifest.parquet
+"""
+
 BRAIN_AD = """Index Brain-AD, the brain data set of BMAD (BraTS2021_slice): {train,valid,test}/{good,Ungood}.
 
 Below them lie img and anomaly_mask (or label), as the archive has it. valid becomes the split `val`.
@@ -220,6 +227,7 @@ def add_to(app: typer.Typer, arguments: list[str]) -> None:
     command(index, "ksdd2", IndexConfig, ksdd2.run, KSDD2)
     command(index, "dagm", mvtec.MvtecConfig, dagm.run, DAGM)
     command(index, "dtd-synthetic", mvtec.MvtecConfig, mvtec.dtd_synthetic, DTD)
+    command(index, "wfdd", mvtec.MvtecConfig, mvtec.wfdd, WFDD)
     command(index, "brain-ad", IndexConfig, bmad.brain_ad, BRAIN_AD)
     command(index, "oct17", IndexConfig, bmad.oct17, OCT17)
     command(index, "his", IndexConfig, bmad.his, HIS)

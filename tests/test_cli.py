@@ -19,7 +19,7 @@ ADCLI = [sys.executable, "-m", "adcli"]
 LEAVES = [["data", "index", "vidad"], ["data", "index", "magnetic-tile"], ["data", "index", "mvtec-ad"],
           ["data", "index", "visa"], ["data", "index", "folder"], ["data", "check"], ["data", "augment"],
           *(["data", "index", name] for name in (
-              "mvtec-loco", "btad", "ksdd2", "dagm", "dtd-synthetic", "brain-ad", "oct17", "his", "brain-mri",
+              "mvtec-loco", "btad", "ksdd2", "dagm", "dtd-synthetic", "wfdd", "brain-ad", "oct17", "his", "brain-mri",
               "cvc-clinicdb", "cvc-colondb", "endo", "kvasir", "meta-json")),
           ["data", "synth", "vidad"], ["caption"], ["rewrite-negatives"], ["train-encoder"], ["train-visualad"],
           ["score"], ["score", "--method", "visualad"],
