@@ -18,7 +18,6 @@ prepare_torch()
 from stages.vmad import loss  # noqa: E402
 from stages.vmad.dssl import (  # noqa: E402
     Dssl,
-    choose_memory,
     log_similarity,
     overall_features,
     pbsd,
@@ -33,6 +32,7 @@ from stages.vmad.ltc import (  # noqa: E402
     point_to_region,
     regions,
 )
+from stages.vmad.memory import Memory, choose_memory  # noqa: E402
 from stages.vmad.projectors import Projector, pooled  # noqa: E402
 from stages.vmad.settings import PROJECTORS, Settings, Weights, check  # noqa: E402
 
@@ -296,6 +296,25 @@ def test_memory_holds_a_twentieth_of_each_class_and_label():
     assert len({i.image_id for i in memory["d", "a"]}) == 7
     assert choose_memory(images[::-1], 1 / 20, 0) == memory, "whatever the order of the images"
     assert choose_memory(images, 1 / 20, 1) != memory
+
+
+def test_what_is_drawn_belongs_to_the_class():
+    """Class 0 has four normal and one anomalous image, class 1 a single normal one."""
+    n = 6
+    memory = Memory(torch.arange(n, dtype=torch.uint8).reshape(n, 1, 1, 1).expand(-1, 3, 2, 2),
+                    torch.arange(float(n))[:, None], torch.tensor([True] * 4 + [False, True]),
+                    torch.tensor([0, 0, 0, 0, 0, 1]), torch.tensor([[7, 8], [9, 0]]), torch.tensor([[1, 1], [1, 0]]), 2)
+    seen = set()
+    for _ in range(50):
+        drawn = memory.draw(torch.tensor([1, 0]))
+        assert drawn.squares.shape == (2, 3, 3, 2, 2) and drawn.there.tolist() == [[True, False, False], [True] * 3]
+        first, second = drawn.features[:, :, 0].tolist()
+        assert first[0] == 5 and second[2] == 4 and len({*second}) == 3, "no image twice"
+        assert drawn.normal.tolist() == [[True, True, True], [True, True, False]]
+        assert drawn.squares[:, :, 0, 0, 0].tolist() == drawn.features[:, :, 0].tolist()
+        assert drawn.described.tolist() == [[9, 0], [7, 8]]
+        seen |= {*second}
+    assert seen == {0, 1, 2, 3, 4}
 
 
 # -- losses -----------------------------------------------------------------------------------------------

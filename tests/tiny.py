@@ -93,8 +93,8 @@ def tiny_clip_vision(folder: Path, image_size: int = 56, layers: int = 4) -> Pat
     return folder
 
 
-def tiny_llava(folder: Path, image_size: int = 56, layers: int = 6, width: int = 64) -> Path:
-    """LLaVA: a CLIP tower of width 32 with patches of 14 px, a LLaMA of two layers, processor and tokenizer."""
+def tiny_deep_llava(folder: Path, image_size: int = 56, layers: int = 6, width: int = 64) -> Path:
+    """LLaVA whose CLIP tower has the layers that VMAD reads (width 32, patches of 14 px), and a LLaMA of two."""
     from stages.torch_setup import prepare_torch
 
     prepare_torch()

@@ -113,12 +113,20 @@ def load_vmad(place: Path, llava: str = "", sam: str = "", dtype: torch.dtype = 
     look = look_of(llava_name, "" if record["merged"] else revisions[0], base, canvas)
     replace_projector(base, settings, llava_name)
     if not record["merged"]:
-        from peft import PeftModel
-
-        base = PeftModel.from_pretrained(base, folder / ADAPTER)
+        base = _with_adapter(base, folder / ADAPTER)
     model = Vmad(base, backbone, settings, Weights(**record["weights"]), look, record["seg"])
     load_parts(model, load_file(folder / WEIGHTS), folder)
     return freeze(model).requires_grad_(False).eval(), tokenizer
+
+
+def _with_adapter(base: Any, folder: Path) -> Any:
+    """PEFT's wrapper with what was trained. Raises InputError when it does not fit."""
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(base, folder)
+    except (RuntimeError, OSError, ValueError) as e:
+        raise InputError(f"{folder}: does not fit its LLaVA ({str(e).splitlines()[-1].strip()[:160]})") from e
 
 
 def load_parts(model: Vmad, tensors: dict[str, torch.Tensor], where: Path) -> None:

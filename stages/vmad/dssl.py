@@ -8,23 +8,17 @@ What the text leaves open, and what is done here:
   Both sides of Eq. 16 are L2-normalised, as Eq. 11's are, or tau would mean another thing in each model.
 - t_x, the normal description, is one sentence per class, for its anomalous images too; the Meta-Net reads the mean
   of its input embeddings.
-- "Randomly sampled global representations": `drawn` images of each label are drawn from the memory at every step.
+- "Randomly sampled global representations": `drawn` images of each label, from the memory of the class, at a step.
 """
 
-import random
-from collections.abc import Iterable, Sequence
 from math import ceil
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stages.datasets.manifest import Image
-
 SAMPLES = 2          # per side and bin of a region of interest
 BOTTLENECK = 16      # of the Meta-Net, as in CoCoOp, which it is taken from
-
-Class = tuple[str, str]      # (dataset, category)
 
 
 class Dssl(nn.Module):
@@ -114,21 +108,3 @@ def pbsd(visual: Tensor, text: Tensor, positive: Tensor) -> Tensor:
     chosen = positive[:, None].expand_as(text)
     each = torch.where(chosen, -visual.detach().exp() * text.masked_fill(~chosen, 0.0), 0.0)
     return each.sum(-1).mean()
-
-
-def choose_memory(images: Iterable[Image], share: float, seed: int) -> dict[Class, tuple[Image, ...]]:
-    """The images of each class's memory: `share` of the normal and of the anomalous ones, at least one of each that
-    there are, normal ones first."""
-    by_class: dict[Class, dict[int, list[Image]]] = {}
-    for image in sorted(images, key=lambda i: i.image_id):
-        by_class.setdefault((image.dataset, image.category), {0: [], 1: []})[image.label].append(image)
-    drawn = {}
-    for name, of_label in by_class.items():
-        rng = random.Random(f"{seed} {name}")
-        drawn[name] = tuple(i for label in (0, 1) for i in _share(of_label[label], share, rng))
-    return drawn
-
-
-def _share(images: Sequence[Image], share: float, rng: random.Random) -> list[Image]:
-    count = min(max(round(share * len(images)), 1), len(images))
-    return sorted(rng.sample(list(images), count), key=lambda i: i.image_id)

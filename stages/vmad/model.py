@@ -30,6 +30,7 @@ class Vmad(nn.Module):
         text, visual = self.base.config.text_config.hidden_size, sam.config.mask_decoder_config.hidden_size
         self.gamma = nn.Sequential(nn.Linear(text, text), nn.ReLU(), nn.Linear(text, visual))
         self.dssl = Dssl(visual, text) if settings.dssl else None
+        self.memory: Any = None          # stages.vmad.memory.Memory, set for training with DSSL; no part of the weights
         self.recompute = False
         for name in ("mean", "deviation", "canvas_mean", "canvas_deviation"):
             self.register_buffer(name, torch.tensor(getattr(look, name)), persistent=False)
@@ -63,12 +64,12 @@ class Vmad(nn.Module):
     # -- training ---------------------------------------------------------------------------------
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, squares: Tensor, canvases: Tensor,
-                frames: Tensor, masks: Tensor, segmented: Tensor, **memory: Tensor) -> dict[str, Tensor]:
+                frames: Tensor, masks: Tensor, segmented: Tensor, classes: Tensor) -> dict[str, Tensor]:
         """Losses of a batch: `loss` and the parts of Eq. 6 and 7 that it has.
 
         input_ids, attention_mask, labels: (B, T); squares: (B, 3, S, S) uint8 for CLIP; canvases: (B, 3, K, K) uint8
-        for SAM; frames: (B, 2) px; masks: (B, K, K) 0 or 1; segmented: (B,) bool, answers with `<seg>`; memory: see
-        `structure_loss`, absent without DSSL.
+        for SAM; frames: (B, 2) px; masks: (B, K, K) 0 or 1; segmented: (B,) bool, answers with `<seg>`; classes:
+        (B,) numbers of the classes, as the memory counts them.
         """
         hidden = self.hidden_states(input_ids, attention_mask, self.for_clip(squares))
         parts = {"text": loss.text_loss(self.base.lm_head(hidden), labels)}
@@ -80,7 +81,7 @@ class Vmad(nn.Module):
             wide = functional.interpolate(logits[:, None], masks.shape[-1], mode="bilinear")[:, 0]
             parts |= {"bce": loss.bce(wide, wanted, shown), "dice": loss.dice(wide, wanted, shown)}
         if self.dssl:
-            parts["pbsd"] = self.structure_loss(features, inputs, frames, **memory)
+            parts["pbsd"] = self.structure_loss(features, inputs, frames, classes)
         return {"loss": loss.total(parts, self.weights)} | {n: p.detach() for n, p in parts.items()}
 
     def hidden_states(self, input_ids: Tensor, attention_mask: Tensor, pixels: Tensor) -> Tensor:
@@ -125,28 +126,25 @@ class Vmad(nn.Module):
 
     # -- DSSL -------------------------------------------------------------------------------------
 
-    def structure_loss(self, features: Tensor, inputs: Tensor, frames: Tensor, memory_squares: Tensor,
-                       memory_features: Tensor, memory_normal: Tensor, memory_there: Tensor, described: Tensor,
-                       described_mask: Tensor) -> Tensor:
-        """Eq. 8 to 17 for each image of the batch and the memory of its class.
-
-        features: f; inputs: SAM's; memory_squares: (B, m, 3, S, S) uint8; memory_features: (B, m, C), GAP(f) of
-        those images; memory_normal, memory_there: (B, m) bool; described, described_mask: (B, L) token ids of t_x.
-        """
-        s, side = self.settings, self.look.canvas
-        boxes = random_boxes(frames, s.boxes, s.box_size).to(features.device)
+    def structure_loss(self, features: Tensor, inputs: Tensor, frames: Tensor, classes: Tensor) -> Tensor:
+        """Eq. 8 to 17 for each image of the batch and the memory of its class. features: f; inputs: SAM's."""
+        s, side, device = self.settings, self.look.canvas, features.device
+        drawn = self.memory.draw(classes)
+        there, normal = drawn.there.to(device), drawn.normal.to(device)
+        boxes = random_boxes(frames, s.boxes, s.box_size).to(device)
         with torch.no_grad():
             local = self.dssl.local(roi(features, boxes * (features.shape[-1] / side))[..., 0, 0])
-            visual = log_similarity(local, self.dssl.overall(memory_features), s.temperature, memory_there)
+            visual = log_similarity(local, self.dssl.overall(drawn.features.to(device)), s.temperature, there)
             crops = roi(inputs, boxes, self.look.size)
             crops = crops * self.canvas_deviation[:, None, None] + self.canvas_mean[:, None, None]
             crops = (crops - self.mean[:, None, None]) / self.deviation[:, None, None]
         patches = self.pooled_tokens(crops.flatten(0, 1)).unflatten(0, boxes.shape[:2])
-        images = self.pooled_tokens(self.for_clip(memory_squares.flatten(0, 1))).unflatten(0, memory_there.shape)
-        theta = self.dssl.semantic_tokens(images, self.described(described, described_mask)[:, None])
+        images = self.pooled_tokens(self.for_clip(drawn.squares.flatten(0, 1).to(device))).unflatten(0, there.shape)
+        theta = self.dssl.semantic_tokens(images, self.described(drawn.described.to(device),
+                                                                 drawn.described_mask.to(device))[:, None])
         text = log_similarity(functional.normalize(patches, dim=-1), functional.normalize(theta, dim=-1),
-                              s.temperature, memory_there)
-        return pbsd(visual, text, memory_normal & memory_there)
+                              s.temperature, there)
+        return pbsd(visual, text, normal & there)
 
     def pooled_tokens(self, pixels: Tensor) -> Tensor:
         """Mean over tokens of Psi(F_I(.)): (n, 3, S, S) as CLIP takes them -> (n, D)."""

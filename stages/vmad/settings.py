@@ -11,10 +11,10 @@ SEG = "<seg>"
 @dataclass(frozen=True)
 class Settings:
     """projector: of PROJECTORS; rho: downsampling per side; levels: n of Eq. 21; depth, heads: of LTC; dssl: with the
-    PBSD loss; boxes: N_b; box_size: px of the visual backbone's input; temperature: tau of Eq. 11 and 16; rank, alpha,
-    dropout: of LoRA.
+    PBSD loss; boxes: N_b; box_size: px of the visual backbone's input; temperature: tau of Eq. 11 and 16; drawn:
+    images of each label that Eq. 11 and 16 compare with at a step; rank, alpha, dropout: of LoRA.
 
-    Not in the paper, and so ours: depth, heads, temperature (MoCo's), alpha and dropout (LISA's).
+    Not in the paper, and so ours: depth, heads, drawn, temperature (MoCo's), alpha and dropout (LISA's).
     """
 
     projector: str = "ltc"
@@ -26,6 +26,7 @@ class Settings:
     boxes: int = 32
     box_size: int = 32
     temperature: float = 0.07
+    drawn: int = 8
     rank: int = 8
     alpha: int = 16
     dropout: float = 0.05
@@ -61,5 +62,5 @@ def check(settings: Settings, grid: int, depth: int, width: int) -> None:
         raise InputError(f"--heads {s.heads}: does not divide the vision tower's width of {width}")
     if s.depth < 1 or s.rank < 1:
         raise InputError("--depth and --rank: at least 1")
-    if s.boxes < 1 or s.box_size < 1 or s.temperature <= 0:
-        raise InputError("--boxes and --box-size: at least 1; --temperature: above 0")
+    if min(s.boxes, s.box_size, s.drawn) < 1 or s.temperature <= 0:
+        raise InputError("--boxes, --box-size and --drawn: at least 1; --temperature: above 0")
