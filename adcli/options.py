@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from stages import processes
 from stages.errors import InputError
 from stages.settings import RunOptions
 
@@ -74,7 +75,8 @@ def _preset(presets: dict[str, dict[str, Any]]) -> inspect.Parameter:
 
 
 class one_line_errors:
-    """Turns InputError into one line and exit 2, Ctrl-C into exit 130; --debug keeps the traceback."""
+    """Turns InputError into one line and exit 2, Ctrl-C into exit 130; --debug keeps the traceback. Of several
+    processes of one run the first one speaks."""
 
     def __init__(self, debug: bool) -> None:
         self.debug = debug
@@ -86,10 +88,12 @@ class one_line_errors:
         if self.debug or error is None or isinstance(error, typer.Exit):
             return
         if isinstance(error, InputError):
-            print(f"adcli: {error}", file=sys.stderr)
+            if processes.rank() == 0:
+                print(f"adcli: {error}", file=sys.stderr)
             raise typer.Exit(USAGE)
         if isinstance(error, KeyboardInterrupt):
-            print("adcli: interrupted; the same command goes on from here", file=sys.stderr)
+            if processes.rank() == 0:
+                print("adcli: interrupted; the same command goes on from here", file=sys.stderr)
             raise typer.Exit(INTERRUPTED)
         if isinstance(error, Exception):
             print(f"adcli: a defect of adcli: {kind.__name__}: {error} (--debug shows where)",
@@ -104,6 +108,8 @@ def not_all_written(summary: Any, options: RunOptions) -> bool:
 
 def report(summary: Any, options: RunOptions) -> None:
     """The end of a stage: one JSON line on stdout with --json, otherwise a line for people."""
+    if processes.rank() > 0:
+        return
     if options.json:
         print(json.dumps(asdict(summary), default=str))
     if options.quiet:

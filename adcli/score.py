@@ -20,6 +20,25 @@ descriptions of the two images and needs no model; it is no substitute for one.
 
 Example: adcli score runs/demo/manifest.parquet --method lvlm --out runs/demo/lvlm-scores.parquet
 """),
+    "vlm-qa": ("stages.vlm_qa", "VlmQaConfig", """Questions to a plain vision-language model (the baselines of SAGE's
+Table 1), one-shot or zero-shot, with the choices as lettered options. Writes answers, not scores.
+
+Example: adcli score runs/qa/manifest.parquet --method vlm-qa --questions runs/qa/questions.parquet --vlm qwen2-vl \\
+  --out runs/qa/answers.parquet
+"""),
+    "sage": ("stages.sage.score", "ScoreSageConfig", """SAGE: questions to a model that finetune-mllm trained, one-shot
+or zero-shot. Writes answers, not scores.
+
+Example: adcli score runs/qa/manifest.parquet --method sage --questions runs/qa/questions.parquet \\
+  --facts runs/qa/facts.parquet --checkpoint runs/visa/sage-edpo.parquet --out runs/qa/sage-answers.parquet
+"""),
+    "mle": ("stages.judge", "JudgeConfig", """SAGE's Multiscale Logical Evaluation: a judge marks answers from 1 to 5
+for defect category, defect location and reasoning (Eq. 3 is their mean). Writes judgements, not scores. --judge words,
+the default, compares words with the expert's answer and needs no model; it is no substitute for one.
+
+Example: adcli score runs/qa/manifest.parquet --method mle --questions runs/qa/questions.parquet \\
+  --answers runs/qa/answers.parquet --out runs/qa/judgements.parquet
+"""),
     "visualad": ("stages.visualad.score", "ScoreVisualadConfig", """VisualAD: zero-shot anomaly maps of a model that
 train-visualad trained on other data; the score is the mean of the map's highest 1 %.
 

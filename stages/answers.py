@@ -21,7 +21,7 @@ _IDLE = re.compile(r"\b(?:whether|if|unclear|not (?:clear|sure|certain)|may|migh
                    r"hard|(?:cannot|can't) (?:determine|tell|say|confirm|rule)) |^\W*(?:in )?the (?:first|reference) ",
                    re.IGNORECASE)
 _CLAUSES = re.compile(r"(?<=[.!?;])\s+|\n+|;|\b(?:but|however|although|while|whereas)\b", re.IGNORECASE)
-_REFUSES = re.compile(r"\b(?:i'm sorry|i am sorry|i cannot|i can't|unable to|i am not able)\b", re.IGNORECASE)
+REFUSES = re.compile(r"\b(?:i'm sorry|i am sorry|i cannot|i can't|unable to|i am not able)\b", re.IGNORECASE)
 
 
 def yes_or_no(text: str) -> tuple[bool | None, str]:
@@ -38,7 +38,7 @@ def yes_or_no(text: str) -> tuple[bool | None, str]:
     found = said or {v for c in _CLAUSES.split(text) if not _IDLE.search(c) for v in _verdicts(c)}
     if len(found) == 1:
         return found.pop(), FALLBACK
-    return None, REFUSED if _REFUSES.search(text) and not found else UNPARSABLE
+    return None, REFUSED if REFUSES.search(text) and not found else UNPARSABLE
 
 
 def _verdicts(clause: str) -> set[bool]:

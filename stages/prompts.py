@@ -1,6 +1,7 @@
 """Prompts are files: `prompts/<id>.txt` in the package, or any text file of the user's."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -48,9 +49,8 @@ def prompt_ids() -> list[str]:
 def fill(prompt: Prompt, **fields: str) -> str:
     """The prompt's text with `{name}` replaced; other braces stay. Raises InputError when a field that
     must be filled does not occur."""
-    text = prompt.text
-    for name, value in fields.items():
-        if f"{{{name}}}" not in text:
+    for name in fields:
+        if f"{{{name}}}" not in prompt.text:
             raise InputError(f"prompt {prompt.id}: has no {{{name}}}")
-        text = text.replace(f"{{{name}}}", value)
-    return text
+    named = re.compile("{(" + "|".join(map(re.escape, fields)) + ")}")       # at once: a value may hold {name} itself
+    return named.sub(lambda field: fields[field[1]], prompt.text)

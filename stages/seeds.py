@@ -11,7 +11,7 @@ def row_seed(seed: int, *key: object) -> int:
 
 
 def source_fingerprint(package: Path) -> str:
-    """Hash of a package's Python files: for rule-based parts what weights are for a model, and as such
+    """Hash of a package's Python files, or of one file: for rule-based parts what weights are for a model, and as such
     part of the cache key."""
-    files = sorted(package.glob("*.py"))
+    files = sorted(package.glob("*.py")) if package.is_dir() else [package]
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:32]

@@ -25,6 +25,7 @@ class Faulty(ThreadingHTTPServer):
     def __init__(self, plan, retry_after=None):
         super().__init__(("127.0.0.1", 0), Handler)
         self.plan, self.retry_after, self.owner, self.tokenizer = plan, retry_after, "someone", None
+        self.say, self.top = (lambda body, text: f"answer to {text}"), (("Yes", -1.0), ("no", -2.0))
         self.tries, self.bodies, self.times, self.keys = Counter(), [], [], set()
         self.most = self.now = 0
         self.lock = threading.Lock()
@@ -70,13 +71,14 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.now -= 1
 
     def answer(self, body, text, fault):
-        top = [{"token": t, "logprob": p, "bytes": None, "top_logprobs": []} for t, p in (("Yes", -1.0), ("no", -2.0))]
+        top = [{"token": t, "logprob": p, "bytes": None, "top_logprobs": []} for t, p in self.server.top]
         if getattr(self.server, "by_id", False):
             for entry, name in zip(top, ("token_id:1", "token_id:2"), strict=True):
                 entry["token"] = name
         logprobs = {"content": [{"token": "Yes", "logprob": -1.0, "bytes": None, "top_logprobs": top}]}
         reply = {"id": "x", "object": "chat.completion", "created": 0, "model": "tiny", "choices": [{
-            "index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": f"answer to {text}"},
+            "index": 0, "finish_reason": "stop",
+            "message": {"role": "assistant", "content": self.server.say(body, text)},
             "logprobs": logprobs if body.get("logprobs") else None}],
             "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}}
         if fault == "429":
@@ -84,8 +86,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send(429, {"error": {"message": "slow down"}}, **more)
         elif fault in ("500", "503 in the middle"):
             self.send(int(fault[:3]), {"error": {"message": "internal"}})
-        elif fault == "400":
-            self.send(400, {"error": {"message": "prompt too long"}})
+        elif fault in ("400", "401"):
+            said = {"400": "prompt too long", "401": "wrong key"}
+            self.send(int(fault), {"error": {"message": said[fault]}})
         elif fault == "truncated":
             self.send(200, json.dumps(reply)[:40].encode())
         elif fault == "hang":

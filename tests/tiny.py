@@ -93,6 +93,78 @@ def tiny_clip_vision(folder: Path, image_size: int = 56, layers: int = 4) -> Pat
     return folder
 
 
+def _projected_tokenizer(named: dict[str, str]):
+    """A byte-level tokenizer with named special tokens, for models that have an adapter behind the vision tower."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *named.values()]
+    bpe.train_from_iterator(["does the image have a defect compared to the reference? yes, no, a crack, a hole"] * 20,
+                            trainers.BpeTrainer(vocab_size=420, special_tokens=special, show_progress=False,
+                                                initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>",
+                                   extra_special_tokens=named)
+
+
+def _chat(image: str) -> str:
+    return CHAT.replace("<|vision_start|><|image_pad|><|vision_end|>", image)
+
+
+def _text(tokenizer, width: int) -> dict:
+    return {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "vocab_size": len(tokenizer), "max_position_embeddings": 1024,
+            "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
+
+
+def tiny_internvl(folder: Path, width: int = 64, seed: int = 0) -> Path:
+    """InternVL with two layers: 56 px tiles of 16 tokens, up to 2 of them and a thumbnail per image."""
+    from stages.torch_setup import prepare_torch
+
+    prepare_torch()
+    import torch
+    from transformers import (GotOcr2ImageProcessor, InternVLConfig, InternVLForConditionalGeneration,
+                              InternVLProcessor, InternVLVideoProcessor)
+
+    torch.manual_seed(seed)
+    tokenizer = _projected_tokenizer({"start_image_token": "<img>", "end_image_token": "</img>",
+                                      "context_image_token": "<IMG_CONTEXT>", "video_token": "<video>"})
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+              "image_size": [56, 56], "patch_size": [7, 7]}
+    config = InternVLConfig(vision_config=vision, text_config={"model_type": "qwen2", **_text(tokenizer, width)},
+                            image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"), image_seq_length=16,
+                            downsample_ratio=0.5)
+    images = GotOcr2ImageProcessor(size={"height": 56, "width": 56}, crop_to_patches=True, min_patches=1, max_patches=2)
+    InternVLProcessor(images, tokenizer, InternVLVideoProcessor(size={"height": 56, "width": 56}), image_seq_length=16,
+                      chat_template=_chat("<IMG_CONTEXT>\n")).save_pretrained(folder)
+    InternVLForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+def tiny_llava(folder: Path) -> Path:
+    """LLaVA with two layers: 56 px images of 16 tokens."""
+    from stages.torch_setup import prepare_torch
+
+    prepare_torch()
+    import torch
+    from transformers import CLIPImageProcessor, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+
+    torch.manual_seed(0)
+    tokenizer = _projected_tokenizer({"image_token": "<image>"})
+    vision = {"model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3,
+              "num_attention_heads": 2, "image_size": 56, "patch_size": 14, "projection_dim": 32}
+    config = LlavaConfig(vision_config=vision, text_config={"model_type": "llama", **_text(tokenizer, 64)},
+                         image_token_index=tokenizer.convert_tokens_to_ids("<image>"), image_seq_length=16,
+                         vision_feature_select_strategy="default")
+    images = CLIPImageProcessor(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56})
+    LlavaProcessor(images, tokenizer, patch_size=14, vision_feature_select_strategy="default",
+                   num_additional_image_tokens=1, chat_template=_chat("<image>\n")).save_pretrained(folder)
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
 def tiny_deep_llava(folder: Path, image_size: int = 56, layers: int = 6, width: int = 64) -> Path:
     """LLaVA whose CLIP tower has the layers that VMAD reads (width 32, patches of 14 px), and a LLaMA of two."""
     from stages.torch_setup import prepare_torch

@@ -1,0 +1,90 @@
+"""What an importer reads from a foreign file: questions whose images are still paths as that file has them."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.errors import InputError
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A question before its images are looked up. image, reference: paths as the file has them; error: why the
+    file does not say what is asked."""
+
+    question_id: str
+    image: str
+    group: str | None
+    level: str
+    question: str = ""
+    choices: tuple[str, ...] = ()
+    answer: str | None = None
+    ranked: bool = False
+    reference: str | None = None
+    error: str | None = None
+
+
+def source_files(source: Path, pattern: str) -> list[Path]:
+    """The file itself, or the files below a folder that fit `pattern`. Raises InputError when there is none."""
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise InputError(f"{source}: no such file or directory")
+    found = sorted(p for p in source.rglob(pattern) if p.is_file())
+    if not found:
+        raise InputError(f"{source}: no file {pattern} below this folder")
+    return found
+
+
+def read_json(file: Path) -> object:
+    """Raises InputError that names the line when the file is no JSON."""
+    return _parse(_text(file), file, 1)
+
+
+def read_json_lines(file: Path) -> Iterator[tuple[int, object]]:
+    """(number from 1, value) of every line that is not blank, or of every element where the file is one JSON array.
+    Raises InputError that names the line when one is no JSON."""
+    text = _text(file)
+    if text.lstrip().startswith("["):
+        yield from enumerate(_parse(text, file, 1), 1)
+        return
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            yield number, _parse(line, file, number)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise InputError(f"{file}: not UTF-8 text ({e.reason} at byte {e.start})") from None
+
+
+def _parse(text: str, file: Path, first_line: int) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as e:
+        raise InputError(f"{file}, line {first_line + e.lineno - 1}, column {e.colno}: not JSON ({e.msg})") from None
+
+
+def name_of(file: Path, source: Path) -> str:
+    """'JsonData/tubes.json' below the source folder JsonData -> 'tubes': unique among the files of one source."""
+    inside = file.relative_to(source) if file != source else Path(file.name)
+    return inside.with_suffix("").as_posix()
+
+
+def text_of(record: object, field: str) -> str:
+    """A field that must hold text. Raises ValueError, in words, when it does not."""
+    value = record.get(field) if isinstance(record, dict) else None
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"no text in the field `{field}`")
+    return value.strip()
+
+
+def list_of(record: object, field: str) -> list:
+    """A field that must hold a list with something in it. Raises ValueError, in words, when it does not."""
+    value = record.get(field) if isinstance(record, dict) else None
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"no list in the field `{field}`")
+    return value

@@ -1,0 +1,75 @@
+"""Question files of other projects -> a table of questions about the images of a manifest."""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.artifacts.tables import QUESTIONS
+from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.datasets.manifest import read_manifest
+from stages.errors import InputError
+from stages.questions import ad_pl, conversations, manta, mmad
+from stages.questions.drafts import Draft, source_files
+from stages.questions.places import places_of, resolve
+from stages.questions.table import problem
+from stages.seeds import source_fingerprint
+from stages.settings import RunOptions, argument, option
+
+FORMATS = {"ad-pl": ad_pl, "conversations": conversations, "mmad": mmad, "manta": manta}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportConfig:
+    source: Path = argument("the file, or a folder of such files")
+    manifest: Path = option("the images that are asked about: manifest artifact or Parquet file")
+    format: str = option(f"of the source: {', '.join(FORMATS)}")
+    out: Path = option("where the questions go")
+    root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
+
+
+def run(config: ImportConfig, options: RunOptions) -> Summary:
+    """Import every question. One that cannot be used (an image that the manifest lacks, a field that is missing, one
+    answer only) is a row with `error`.
+
+    Raises:
+        InputError: an unknown format, a source that is not of it or no JSON, or two questions with one id.
+    """
+    if config.format not in FORMATS:
+        raise InputError(f"--format {config.format}: expected {', '.join(FORMATS)}")
+    reader = FORMATS[config.format]
+    manifest = read_manifest(config.manifest, config.root)
+    files = source_files(config.source, reader.PATTERN)
+    drafts = [draft for file in files for draft in reader.read(file, config.source)]
+    if not drafts:
+        raise InputError(f"{config.source}: holds no questions")
+    if twice := [i for i, n in Counter(d.question_id for d in drafts).items() if n > 1]:
+        raise InputError(f"{config.source}: two questions are called {twice[0]}")
+    paths = [p for d in drafts if not d.error for p in (d.image, d.reference) if p is not None]
+    found, missing = resolve(paths, places_of(config.manifest, manifest))
+    spec = Spec("data import-questions", {"format": config.format, "code": source_fingerprint(Path(__file__).parent)},
+                {"manifest": manifest.fingerprint, "source": _content(files)})
+    with Artifact(config.out, QUESTIONS, spec, [(d.question_id,) for d in drafts], options,
+                  flush_rows=100_000) as artifact:
+        artifact.write_all(_row(draft, found, missing) for draft in drafts)
+    return artifact.summary
+
+
+def _row(draft: Draft, found: dict[str, str], missing: dict[str, str]) -> dict:
+    columns = {"question_id": draft.question_id, "image_id": found.get(draft.image, draft.image),
+               "group": draft.group, "level": draft.level, "choices": []}
+    error = draft.error or missing.get(draft.image) or missing.get(draft.reference)
+    if error:
+        return columns | {"error": error}
+    columns |= {"reference_id": found.get(draft.reference), "question": draft.question,
+                "choices": list(draft.choices), "answer": draft.answer, "ranked": draft.ranked}
+    if columns["reference_id"] == columns["image_id"]:
+        return columns | {"error": f"{draft.image}: is both the test image and the reference image"}
+    return columns | {"error": problem(columns)}
+
+
+def _content(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:32]

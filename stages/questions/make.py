@@ -1,0 +1,205 @@
+"""A manifest with masks -> questions with four ranked answers each, after AD-PL (SAGE, section 4).
+
+The paper's three steps: captions of the images, scenarios and question templates, answers by a large model. Without a
+model the answers come from templates, too, filled from label, name of the defect and mask; what they say of an image is
+then true by construction, and no wiser than that.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+
+from stages.artifacts.reader import fingerprint, read_table
+from stages.artifacts.tables import CAPTIONS, QUESTIONS
+from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.datasets.manifest import Image, Task, by_task, files_fingerprint, images_of, read_manifest
+from stages.errors import ImageError, InputError
+from stages.images import load_masks
+from stages.prompts import load_prompt, prompt_ids
+from stages.questions import writing
+from stages.questions.geometry import geometry_of
+from stages.questions.ranking import KINDS, Facts, NothingWrong, question_of, ranked_answers
+from stages.questions.table import problem
+from stages.questions.templates import FOLDER, defect_in_words, object_in_words
+from stages.references import RULES, references_for
+from stages.seeds import row_seed, source_fingerprint
+from stages.settings import RunOptions, argument, option
+from stages.vlm.engine import Engine, Sampling
+from stages.vlm.factory import EngineOptions, engine_parameters, make_engine
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionsConfig(EngineOptions):
+    manifest: Path = argument("the images, labelled and with masks: manifest artifact or Parquet file")
+    out: Path = option("where the questions go")
+    vlm: str = option("who writes the answers: templates, or a model: short name (`adcli models`), hub id or"
+                      " directory", "templates")
+    captions: Path | None = option("for a model: captions of the same images", None)
+    splits: str = option("images to ask about, comma-separated: test, train, val", "test")
+    reference: str = option(f"which normal training image is shown beside: {', '.join(RULES)}; random is drawn for"
+                            " every image, as the paper samples it", "random")
+    prompt: str = option("for a model: prompt id or text file with the fields {object}, {facts}, {caption} and"
+                         " {question}", "sage/write")
+    temperature: float = option("for a model: sampling temperature", 0.9)
+    top_p: float = option("for a model: nucleus mass", 0.95)
+    max_tokens: int = option("for a model: longest reply, tokens", 512)
+    root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
+    seed: int = option("other seed, other wordings, references and wrong answers", 0)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the questions about one image are made from. facts: None for a normal image; error: why there are none."""
+
+    image_id: str
+    thing: str
+    names: tuple[str, ...]
+    facts: Facts | None = None
+    reference_id: str | None = None
+    error: str | None = None
+
+
+def run(config: QuestionsConfig, options: RunOptions) -> Summary:
+    """Five questions about every image of the chosen splits, a group each. An image without a label, an anomalous one
+    without a mask, or one without a reference gives rows with `error`.
+
+    Raises:
+        InputError: unknown option values, no image in the chosen splits, anomalous images there but not one mask, or
+            a model without captions.
+    """
+    _check(config)
+    manifest = read_manifest(config.manifest, config.root)
+    images = images_of(manifest, config.splits, config.manifest)
+    anomalous = [i for i in images.values() if i.label == 1]
+    if anomalous and not any(i.masks for i in anomalous):
+        raise InputError(f"{config.manifest}: none of the {len(anomalous)} anomalous images has a mask; the questions"
+                         " say where a defect lies, so index the data set with its masks")
+    captions = read_table(config.captions, CAPTIONS) if config.captions else None
+    engine = None if config.vlm == "templates" else make_engine(config.vlm, config)
+    spec = _spec(config, manifest.fingerprint, images, engine, captions)
+    tasks = by_task(manifest.images)
+    with Artifact(config.out, QUESTIONS, spec, [(f"{i}/{k}",) for i in images for k in KINDS], options) as artifact:
+        wanted: dict[str, list[str]] = {}
+        for key, in artifact.pending:
+            image_id, _, kind = key.rpartition("/")
+            wanted.setdefault(image_id, []).append(kind)
+        cases = (case_of(images[i], tasks[images[i].task], config) for i in wanted)
+        rows = _by_templates(cases, wanted, config) if engine is None else _by_model(
+            cases, wanted, config, engine, _texts(captions.to_pylist()))
+        for row in rows:
+            artifact.write(row, tried=engine is not None and row["question"] is not None)
+            artifact.ran_on = engine.ran_on if engine else "cpu"
+    return artifact.summary
+
+
+def _check(config: QuestionsConfig) -> None:
+    if config.reference not in RULES:
+        raise InputError(f"--reference {config.reference}: expected {', '.join(RULES)}")
+    if config.vlm == "scene":
+        raise InputError("--vlm scene: it describes images and cannot write answers; --vlm templates needs no model")
+    if config.vlm != "templates" and config.captions is None:
+        raise InputError(f"--vlm {config.vlm}: also give the --captions of these images (`adcli caption` makes them)")
+    if config.vlm == "templates" and config.captions is not None:
+        raise InputError("--captions: templates do not read them; give the --vlm that shall write the answers")
+
+
+def _spec(config: QuestionsConfig, manifest: str, images: dict[str, Image], engine: Engine | None, captions) -> Spec:
+    masks = [replace(i, file=m) for i in images.values() for m in i.masks]
+    parameters = {"vlm": config.vlm, "splits": config.splits, "reference": config.reference,
+                  "templates": {p: load_prompt(p).fingerprint for p in prompt_ids() if p.startswith(f"{FOLDER}/")},
+                  "code": source_fingerprint(Path(__file__).parent)}
+    inputs = {"manifest": manifest, "masks": files_fingerprint(masks)}
+    notes = {}
+    if config.reference == "nearest":
+        inputs["image files"] = files_fingerprint(images.values())
+    if engine:
+        parameters |= {"weights": engine.fingerprint, "prompt": load_prompt(config.prompt).fingerprint,
+                       "temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens}
+        parameters |= engine_parameters(config.vlm, config)
+        inputs["captions"] = fingerprint(captions, CAPTIONS)
+        notes = {"caveat": engine.caveat}
+    return Spec("data questions", parameters, inputs, config.seed, notes)
+
+
+def case_of(image: Image, task_images: list[Image], config: QuestionsConfig) -> Case:
+    """Look at the mask and choose the reference image; the case carries `error` when either fails."""
+    names = tuple(i.defect or "" for i in task_images if i.label == 1)
+    case = Case(image.image_id, object_in_words(image.category), names)
+    if image.error or image.label is None:
+        return replace(case, error=image.error or "it is not known whether this image is normal")
+    try:
+        facts = _facts(image) if image.label == 1 else None
+        # a seed of the image's own, since `random` draws once per task otherwise
+        references = references_for(image, task_images, 1, config.reference, row_seed(config.seed, image.image_id))
+    except ImageError as e:
+        return replace(case, error=str(e))
+    if not references:
+        return replace(case, error=f"{_name(image.task)} has no normal training image to compare with")
+    return replace(case, facts=facts, reference_id=references[0].image_id)
+
+
+def _facts(image: Image) -> Facts:
+    if not image.masks:
+        raise ImageError(f"{image.image_id}: an anomalous image without a mask")
+    mask = load_masks(image.masks)
+    if not mask.any():
+        raise ImageError(f"{image.masks[0]}: an empty mask of an anomalous image")
+    return Facts(defect_in_words(image.defect), geometry_of(mask))
+
+
+def _name(task: Task) -> str:
+    return " / ".join(filter(None, task))
+
+
+def _rng(config: QuestionsConfig, question_id: str) -> Random:
+    return Random(row_seed(config.seed, question_id))
+
+
+def _by_templates(cases: Iterator[Case], wanted: dict[str, list[str]], config: QuestionsConfig) -> Iterator[dict]:
+    for case in cases:
+        for kind in wanted[case.image_id]:
+            if case.error:
+                yield _row(case, kind, error=case.error)
+                continue
+            rng = _rng(config, f"{case.image_id}/{kind}")
+            question = question_of(kind, case.thing, rng)
+            try:
+                yield _row(case, kind, question, ranked_answers(kind, case.thing, case.facts, case.names, rng))
+            except NothingWrong as e:
+                yield _row(case, kind, question, error=str(e))
+
+
+def _by_model(cases: Iterator[Case], wanted: dict[str, list[str]], config: QuestionsConfig, engine: Engine,
+              texts: dict[str, str]) -> Iterator[dict]:
+    todo, about = {}, {}
+    for case in cases:
+        caption = texts.get(case.image_id)
+        error = case.error or (None if caption else f"{config.captions} has no caption of this image")
+        for kind in wanted[case.image_id]:
+            if error:
+                yield _row(case, kind, error=error)
+                continue
+            key = f"{case.image_id}/{kind}"
+            question = question_of(kind, case.thing, _rng(config, key))
+            todo[key], about[key] = writing.Task(case.thing, case.facts, caption, question), (case, kind)
+    sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
+    for key, answers, error in writing.written(todo, engine, load_prompt(config.prompt), sampling, config.seed):
+        yield _row(*about[key], todo[key].question, answers, error)
+
+
+def _texts(captions: list[dict]) -> dict[str, str]:
+    """image_id -> its first caption that is one, in order of prompt and sample."""
+    texts: dict[str, str] = {}
+    for row in captions:
+        if row["text"]:
+            texts.setdefault(row["image_id"], row["text"])
+    return texts
+
+
+def _row(case: Case, kind: str, question: str | None = None, answers: list[str] | None = None,
+         error: str | None = None) -> dict:
+    row = {"question_id": f"{case.image_id}/{kind}", "image_id": case.image_id, "reference_id": case.reference_id,
+           "group": case.image_id, "level": KINDS[kind], "question": question, "choices": answers or [],
+           "answer": answers[0] if answers else None, "ranked": True}
+    return row | {"error": error or problem(row)}

@@ -1,0 +1,22 @@
+"""Multiscale Logical Evaluation (SAGE, sections 3.3 and 5.1): three marks for an answer, and their mean."""
+
+import re
+from collections.abc import Mapping
+
+AXES = ("category", "location", "logic")
+
+_DRESS = re.compile(r"[*_`]+")             # Markdown around words
+_FORM = re.compile(r"\s*category: ?([1-5])[,;]?\s+location: ?([1-5])[,;]?\s+logic: ?([1-5])\.?\s*", re.IGNORECASE)
+
+
+def mle_score(row: Mapping) -> float | None:
+    """Eq. 3: S = (category + location + logic) / 3, in 1..5, of a row of JUDGEMENTS; None when a mark is missing."""
+    marks = [row[axis] for axis in AXES]
+    return None if None in marks else sum(marks) / 3
+
+
+def parse_marks(reply: str) -> dict[str, int] | None:
+    """The three marks of a reply that has the form that prompts/judge/mle.txt asks for, Markdown aside; None for any
+    other: a mark outside 1..5, a fraction, a missing axis, anything before or behind."""
+    found = _FORM.fullmatch(_DRESS.sub("", reply))
+    return {axis: int(mark) for axis, mark in zip(AXES, found.groups(), strict=True)} if found else None

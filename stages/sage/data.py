@@ -1,0 +1,246 @@
+"""From questions, images and facts to what the model reads."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from stages.artifacts.reader import fingerprint, read_table
+from stages.artifacts.tables import CAPTIONS
+from stages.datasets.manifest import Image, Manifest, by_task, files_fingerprint
+from stages.errors import InputError
+from stages.images import load_rgb
+from stages.prompts import fill, load_prompt
+from stages.questions.table import Question, Questions, check_images
+from stages.references import references_for
+from stages.sage.settings import Settings
+
+PLACE = "\0"            # where the vectors of t^s go, until the text is cut there
+IGNORED = -100          # label of a token that is not learned
+PLAIN = {0: "sage/zero-shot", 1: "sage/one-shot"}      # without fusion: what the plain models are asked, too
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question, ready to be read. shown: images that the language model sees, in order; reference: the image of
+    Eq. 1; facts: sentences that become vectors; text: the user's turn, with PLACE where the vectors go."""
+
+    question_id: str
+    shown: tuple[Image, ...]
+    reference: Image | None
+    facts: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """sentences: image_id -> fact sentences, in order of (prompt_id, sample); fingerprint: of the whole table."""
+
+    sentences: Mapping[str, tuple[str, ...]]
+    fingerprint: str
+
+
+def read_facts(path: Path, most: int) -> Facts:
+    """Facts of a captions table. A text of several sentences gives several facts (section 3.2: one embedding per
+    sentence); most: keep so many per image, 0 = all. Rows with `error` have none.
+
+    Raises:
+        InputError: as `read_table` does.
+    """
+    table = read_table(path, CAPTIONS)
+    found: dict[str, list[str]] = {}
+    for row in table.to_pylist():
+        found.setdefault(row["image_id"], []).extend(sentences(row["text"] or ""))
+    return Facts({i: tuple(s[:most or None]) for i, s in found.items() if s}, fingerprint(table, CAPTIONS))
+
+
+def sentences(text: str) -> list[str]:
+    """'A dent. Or a 2.5 mm hole!' -> ['A dent.', 'Or a 2.5 mm hole!']; numbers of a list are left out."""
+    parts = (p.strip() for p in re.split(r"(?<=[.!?])\s+|\n+", text))
+    return [p for p in parts if re.search(r"[^\W\d_]", p)]
+
+
+class Asked:
+    """Questions with all that is read beside them. inputs: fingerprints for the cache key; datasets: their names."""
+
+    def __init__(self, questions: Questions, manifest: Manifest, facts: Path | None, settings: Settings) -> None:
+        """Raises InputError for images that are not in the manifest, and as `read_facts` does."""
+        self.settings = settings
+        self.images = check_images(questions, manifest)
+        self.tasks = by_task(manifest.images)
+        self.facts = read_facts(facts, settings.sentences) if facts else None
+        self.datasets = "+".join(sorted({i.dataset for i in self.images.values()}))
+        self.inputs = {"manifest": manifest.fingerprint, "image files": files_fingerprint(self.images.values()),
+                       "questions": questions.fingerprint, "facts": self.facts.fingerprint if self.facts else ""}
+
+    def sample(self, question: Question, text: str = "") -> Sample:
+        """text: the question with its options, where they are shown.
+
+        Raises:
+            InputError: no facts for the image, no reference image for --shots 1, or an image that cannot be read.
+        """
+        where, how = f"question {question.question_id}", self.settings
+        test, said, text = self.images[question.image_id], (), text or question.question
+        reference = self.reference(question, test) if how.shots else None
+        for image in filter(None, (test, reference)):
+            if image.error:
+                raise InputError(f"{where}: {image.image_id}: {image.error}")
+        if how.fusion != "none":
+            said = self.facts.sentences.get(test.image_id, ()) if self.facts else ()
+            if not said:
+                raise InputError(f"{where}: --facts has none for {test.image_id}; caption it with --prompt sage/facts")
+        if how.fusion == "attention":
+            text = fill(load_prompt("sage/attention"), facts=PLACE, question=text)
+            return Sample(question.question_id, (test,), reference, said, text)
+        if how.fusion == "text":
+            text = fill(load_prompt("sage/text"), facts="\n".join(said), question=text)
+        text = fill(load_prompt(PLAIN[how.shots]), question=text)
+        return Sample(question.question_id, (reference, test) if reference else (test,), None, (), text)
+
+    def reference(self, question: Question, test: Image) -> Image:
+        """The question's own reference image; for a question that names none (MANTA's) the first normal training image
+        of the test image's category. Raises InputError: there is none."""
+        if question.reference_id:
+            return self.images[question.reference_id]
+        if found := references_for(test, self.tasks[test.task], 1, "first", 0):
+            return found[0]
+        raise InputError(f"question {question.question_id}: no `reference_id`, and {test.category} has no normal"
+                         " training image to compare with (--shots 0 does without)")
+
+def best_answer(question: Question) -> str:
+    """What SFE learns to say. Raises InputError for a question whose right answer is not known."""
+    if question.answer is None:
+        raise InputError(f"question {question.question_id}: no `answer` to learn from")
+    return question.answer
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Samples and answers -> tensors. processor: transformers' own, of the checkpoint."""
+
+    processor: Any
+    settings: Settings
+
+    @cached_property
+    def image_token(self) -> str:
+        return self.processor.image_token
+
+    @cached_property
+    def image_id(self) -> int:
+        """Number of the image token: of patches and of the vectors of t^s alike."""
+        return self.processor.tokenizer.convert_tokens_to_ids(self.image_token)
+
+    def tokens(self, text: str) -> list[int]:
+        return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def turns(self, sample: Sample) -> tuple[str, str]:
+        """The chat before and after PLACE, up to where the model's turn begins; images are one image token each."""
+        text = self.processor.apply_chat_template(self._chat(sample), add_generation_prompt=True, tokenize=False)
+        before, _, after = text.partition(PLACE)
+        return before, after
+
+    def _chat(self, sample: Sample) -> list[dict]:
+        if self.image_token in sample.text:
+            raise InputError(f"question {sample.question_id}: its text or its facts hold the model's image token"
+                             f" {self.image_token}")
+        content = [{"type": "image"}] * len(sample.shown) + [{"type": "text", "text": sample.text}]
+        return [{"role": "user", "content": content}]
+
+    def answer(self, sample: Sample, text: str) -> list[int]:
+        """Tokens of the model's turn: the answer and the end of the turn, as the chat template writes them.
+
+        Raises:
+            InputError: the template writes the question in another way once it is answered.
+        """
+        begun = "".join(self.turns(sample))
+        chat = [*self._chat(sample), {"role": "assistant", "content": [{"type": "text", "text": text}]}]
+        whole = self.processor.apply_chat_template(chat, tokenize=False).replace(PLACE, "")
+        if not whole.startswith(begun):
+            raise InputError("this checkpoint's chat template does not begin an answer as it ends a question; training"
+                             " needs one that does")
+        return self.tokens(whole[len(begun):].rstrip())
+
+    def length(self, sample: Sample) -> int:
+        """Tokens of the prompt, without loading an image."""
+        before, after = self.turns(sample)
+        images = sum(self.image_tokens(i) for i in sample.shown) - len(sample.shown)
+        return len(self.tokens(before)) + images + len(sample.facts) + len(self.tokens(after))
+
+    def image_tokens(self, image: Image) -> int:
+        """Tokens of one image, those around it included, by its size."""
+        height, width = (image.height, image.width) if image.width else load_rgb(image.file).shape[:2]
+        return self.processor._get_num_multimodal_tokens(image_sizes=[(height, width)]).num_image_tokens[0]
+
+    def prompt(self, sample: Sample) -> tuple[list[int], dict]:
+        """(tokens of the prompt, {pixel_values, image_tokens and the inputs of the fusion} of this sample alone)."""
+        before, after = self.turns(sample)
+        shown = self.processor(images=[[picture(i) for i in sample.shown]], text=[before], return_tensors="pt",
+                               padding=False, add_special_tokens=False)
+        ids = shown["input_ids"][0].tolist()
+        parts = {"pixel_values": shown["pixel_values"], "image_tokens": ids.count(self.image_id)}
+        if sample.reference:
+            other = self.processor(images=[[picture(sample.reference)]], text=[self.image_token], return_tensors="pt",
+                                   padding=False, add_special_tokens=False)
+            parts |= {"reference_pixel_values": other["pixel_values"],
+                      "reference_tokens": other["input_ids"][0].tolist().count(self.image_id)}
+        if sample.facts:
+            parts |= {"facts": [self.tokens(f) for f in sample.facts]}
+        return [*ids, *[self.image_id] * len(sample.facts), *self.tokens(after)], parts
+
+    def batch(self, samples: Sequence[Sample], answers: Sequence[Sequence[str]] = ((),), left: bool = False) -> dict:
+        """Inputs of `model.embedded`, and completion_mask (S, L): 1 = token of an answer.
+
+        answers: rounds of one answer per sample, [[a of every sample], [b of every sample]]; the sequences come in
+        that order and share the images. One empty round: prompts alone. left: pad before instead of behind.
+        """
+        import torch
+
+        prompts, parts = zip(*(self.prompt(s) for s in samples), strict=True)
+        rows = [(p, self.answer(s, a)) for answered in answers if answered
+                for p, s, a in zip(prompts, samples, answered, strict=True)] or [(p, []) for p in prompts]
+        blank = self.processor.tokenizer.pad_token_id
+        inputs = {"input_ids": padded([p + a for p, a in rows], blank, left),
+                  "attention_mask": padded([[1] * (len(p) + len(a)) for p, a in rows], 0, left),
+                  "completion_mask": padded([[0] * len(p) + [1] * len(a) for p, a in rows], 0, left)}
+        for pixels, counts in (("pixel_values", "image_tokens"), ("reference_pixel_values", "reference_tokens")):
+            if pixels in parts[0]:
+                inputs |= {pixels: torch.cat([p[pixels] for p in parts]),
+                           counts: torch.tensor([p[counts] for p in parts])}
+        if "facts" in parts[0]:
+            said = [f for p in parts for f in p["facts"]]
+            inputs |= {"fact_ids": padded(said, blank), "fact_mask": padded([[1] * len(f) for f in said], 0),
+                       "fact_counts": torch.tensor([len(p["facts"]) for p in parts])}
+        return inputs
+
+
+def padded(rows: Sequence[list[int]], blank: int, left: bool = False) -> Any:
+    """Rows of unequal length -> (rows, longest) int64."""
+    import torch
+
+    longest = max(map(len, rows))
+    gaps = [[blank] * (longest - len(r)) for r in rows]
+    return torch.tensor([g + r if left else r + g for r, g in zip(rows, gaps, strict=True)])
+
+
+def picture(image: Image) -> Any:
+    """Pillow's image. Raises ImageError."""
+    from PIL import Image as Pil
+
+    return Pil.fromarray(load_rgb(image.file))
+
+
+def refuse_too_long(encoder: Encoder, samples: Sequence[Sample], answers: Sequence[Sequence[str]], most: int) -> None:
+    """Raises InputError when a prompt with its longest answer exceeds `most` tokens: cutting it would take image tokens
+    or the end of the answer. answers: those of each sample."""
+    lengths = [encoder.length(s) + max(len(encoder.answer(s, a)) for a in given)
+               for s, given in zip(samples, answers, strict=True)]
+    over = [n for n in lengths if n > most]
+    if not over:
+        return
+    longest = samples[lengths.index(max(over))]
+    images = sum(encoder.image_tokens(i) for i in longest.shown)
+    raise InputError(f"{len(over)} of {len(samples)} samples are longer than {most} tokens, the longest is question"
+                     f" {longest.question_id} with {max(over)}, {images} of them of images: a larger --max-length (if"
+                     " the model's context has room), fewer --tiles, or leave these questions out")

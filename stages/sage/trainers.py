@@ -1,0 +1,96 @@
+"""Trainers: transformers' own for SFE, TRL's DPOTrainer with a margin for E-DPO."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+from trl import DPOConfig, DPOTrainer
+
+from stages.sage.data import IGNORED, Encoder, Sample
+from stages.sage.training import SmallStates, TrainingOptions, telling
+
+
+class SfeTrainer(SmallStates, Trainer):
+    """Eq. 8 is the model's own loss."""
+
+
+def sfe_trainer(model: Any, encoder: Encoder, samples: Sequence[Sample], answers: Sequence[str],
+                keywords: dict) -> SfeTrainer:
+    """keywords: see `training.arguments`."""
+    def collate(rows: list[tuple[Sample, str]]) -> dict:
+        some, said = zip(*rows, strict=True)
+        inputs = encoder.batch(some, [said])
+        learned = inputs.pop("completion_mask").bool()
+        return inputs | {"labels": inputs["input_ids"].masked_fill(~learned, IGNORED)}
+
+    arguments = TrainingArguments(**keywords)
+    arguments._n_gpu = min(arguments.n_gpu, 1)      # one process, one GPU
+    data = list(zip(samples, answers, strict=True))
+    return SfeTrainer(model=model, args=arguments, train_dataset=data, data_collator=collate)
+
+
+class EdpoTrainer(SmallStates, DPOTrainer):
+    """DPO with a margin per pair.
+
+    DPO form (default): d = beta [log-ratio of the winner - log-ratio of the loser] - eta dH, log-ratios to the SFE
+    model. Eq. 6 as printed has no pi_ref, but the text says that pi_ref stabilises training by KL regularisation; the
+    log-ratios of DPO are how a reference enters a Bradley-Terry term with just that effect. printed = Eq. 6 to the
+    letter: log-probabilities themselves and no beta.
+
+    A margin m is nothing but a reference that finds the winner exp(m / beta) times as likely: so the reference's
+    log-probabilities are shifted, and loss and metrics stay TRL's.
+    """
+
+    def __init__(self, printed: bool, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.printed = printed
+        self.precompute_ref_logps = True            # TRL's loss then takes the reference from the batch: from us
+
+    def _compute_loss(self, model, inputs, return_outputs=False):
+        inputs = dict(inputs)
+        margin = inputs.pop("margin")
+        if self.printed:
+            winner, loser = torch.zeros_like(margin), torch.zeros_like(margin)
+        else:
+            winner, loser = self.compute_ref_log_probs(self.ref_model or self.model, inputs)
+        inputs |= {"ref_chosen_logps": winner + margin / self.beta, "ref_rejected_logps": loser}
+        return super()._compute_loss(model, inputs, return_outputs)
+
+    def _send_telemetry(self):
+        """TRL reports each training to its makers; a training here tells nobody."""
+
+    def create_model_card(self, *args, **keywords):
+        """Saved states are taken away at the end; they need no card."""
+
+
+def edpo_trainer(model: Any, reference: Any, encoder: Encoder, samples: Sequence[Sample],
+                 pairs: Sequence[tuple[int, str, str, float]], beta: float, printed: bool,
+                 keywords: dict) -> EdpoTrainer:
+    """pairs: (index of the sample, winner, loser, margin). reference: the frozen SFE model; None with LoRA, where TRL
+    keeps a frozen copy of the SFE adapter, image adapter included, beside the one that is trained."""
+    def collate(rows: list[dict]) -> dict:
+        some = [samples[r["sample"]] for r in rows]
+        inputs = encoder.batch(some, [[r["winner"] for r in rows], [r["loser"] for r in rows]])
+        return inputs | {"margin": torch.tensor([r["margin"] for r in rows])}
+
+    data = Dataset.from_list([                      # TRL knows by the column `images` that there is nothing to tokenise
+        {"images": [str(i.file) for i in samples[n].shown], "sample": n, "winner": w, "loser": other, "margin": m}
+        for n, w, other, m in pairs])
+    arguments = DPOConfig(**keywords, beta=1.0 if printed else beta, max_length=None)
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return EdpoTrainer(printed, model=model, ref_model=reference, args=arguments, train_dataset=data,
+                       processing_class=encoder.processor, data_collator=collate)
+
+
+def fit(trainer: Trainer, saved: Path | None, say: Callable[[str], None], config: TrainingOptions) -> None:
+    """Train, from a saved state if there is one."""
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(telling(say))
+    trainer.train(resume_from_checkpoint=str(saved) if saved else None)
+    if trainer.state.max_steps < config.warmup:
+        say(f"{trainer.state.max_steps} steps in all are fewer than the --warmup of {config.warmup}: the learning rate"
+            " has not reached its peak")

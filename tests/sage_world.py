@@ -1,0 +1,60 @@
+"""A small world for SAGE: grey tiles, some with a dark hole, questions with ranked answers, facts, judgements."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.artifacts.tables import CAPTIONS, JUDGEMENTS, MANIFEST, QUESTIONS, Table
+
+HOLED = ("Yes, a dark hole is in the tile.", "Yes, the tile is not whole.", "Perhaps it is dirty.", "No, it is fine.")
+WHOLE = ("No, the tile is whole.", "No, it looks fine.", "Perhaps it is dirty.", "Yes, a dark hole is in the tile.")
+SCORES = ((5, 5, 5), (4, 4, 3), (2, 2, 3), (1, 1, 1))
+
+
+@dataclass(frozen=True)
+class World:
+    manifest: Path
+    questions: Path
+    facts: Path
+    judgements: Path
+
+
+def write(path: Path, rows: list[dict], table: Table) -> Path:
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+    return path
+
+
+def build(folder: Path, n: int, seed: int = 0, side: int = 56) -> World:
+    """n questions about n images, every other one with a hole, and one whole reference image."""
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    images, questions, facts, judgements = [], [], [], []
+    for i in range(-1, n):
+        holed = i >= 0 and i % 2 == 1
+        pixels = rng.normal(160, 12, (side, side))
+        if holed:
+            y, x = rng.integers(0, side - side // 2, 2)
+            pixels[y:y + side // 2, x:x + side // 2] -= 130
+        name = f"t{i:03d}" if i >= 0 else "whole"
+        Image.fromarray(np.repeat(pixels.clip(0, 255).astype(np.uint8)[:, :, None], 3, 2)).save(folder / f"{name}.png")
+        images.append({"image_id": name, "path": f"{name}.png", "dataset": "tiles", "category": "tile", "split": "test",
+                       "label": int(holed), "mask_paths": [], "width": side, "height": side})
+        if i < 0:
+            continue
+        choices = HOLED if holed else WHOLE
+        questions.append({"question_id": f"q{i:03d}", "image_id": name, "reference_id": "whole", "level": "standard",
+                          "group": name, "question": "Is there a defect in the tile?", "choices": choices,
+                          "answer": choices[0], "ranked": True})
+        facts += [{"image_id": name, "prompt_id": "sage/facts", "sample": s, "text": text} for s, text in enumerate((
+            "Tiles may have holes. They may be cracked.", "The tile is grey."))]
+        judgements += [dict(zip(("question_id", "method", "category", "location", "logic"),
+                                (f"q{i:03d}", f"choice/{c}", *SCORES[c]), strict=True)) for c in range(4)]
+    return World(write(folder / "manifest.parquet", images, MANIFEST),
+                 write(folder / "questions.parquet", questions, QUESTIONS),
+                 write(folder / "facts.parquet", facts, CAPTIONS),
+                 write(folder / "judgements.parquet", judgements, JUDGEMENTS))
