@@ -19,7 +19,6 @@ from stages.vmad.build import new_model  # noqa: E402
 from stages.vmad.checkpoint import load_vmad, merged, save_vmad  # noqa: E402
 from stages.vmad.data import (  # noqa: E402
     IGNORED,
-    Text,
     TrainingSet,
     check_lengths,
     collate,
@@ -64,8 +63,7 @@ def pictures(tmp_path_factory):
 
 def made(llava, sam, settings=SMALL, seed=0):
     torch.manual_seed(seed)
-    model, tokenizer = new_model(llava, sam, settings, Weights())
-    return model, tokenizer, Text(tokenizer, model.base.config.image_token_id, model.projector.tokens)
+    return new_model(llava, sam, settings, Weights())
 
 
 def batch_of(model, text, pictures, tasks=("segmentation",), questions=()):
@@ -126,9 +124,10 @@ def test_clip_sees_the_whole_image_and_masks_keep_thin_anomalies(tmp_path, save_
 
 
 def test_seg_takes_a_row_of_its_own_that_starts_at_the_mean(llava, sam):
-    model, tokenizer, text = made(llava, sam)
-    assert tokenizer.convert_ids_to_tokens(model.seg) == "<seg>" and text.answer("It is <seg>")[-2:] == [
-        model.seg, tokenizer.eos_token_id]
+    model, text = made(llava, sam)
+    tokenizer = text.tokenizer
+    assert tokenizer.convert_ids_to_tokens(model.seg) == "<seg>" and model.seg == text.seg
+    assert text.answer("It is <seg>")[-2:] == [model.seg, tokenizer.eos_token_id]
     assert model.base.config.text_config.vocab_size == model.seg + 1
     rows = model.base.get_input_embeddings()(torch.arange(model.seg + 1))
     assert (rows[-1] - rows[:-1].mean(0)).abs().max() < 1e-6
@@ -145,7 +144,7 @@ def test_a_spare_row_is_taken_before_the_vocabulary_grows(llava, sam, tmp_path):
     wide.resize_token_embeddings(there + 8)
     shutil.copytree(llava, tmp_path / "wide")
     wide.save_pretrained(tmp_path / "wide")
-    model, tokenizer, _ = made(str(tmp_path / "wide"), sam)
+    model, text = made(str(tmp_path / "wide"), sam)
     assert model.seg == there and model.base.config.text_config.vocab_size == there + 8
 
 
@@ -182,22 +181,23 @@ def test_samples_that_cannot_be(pictures):
 
 
 def test_texts_hold_the_image_s_tokens_and_only_answers_are_learned(llava, sam, pictures):
-    model, tokenizer, text = made(llava, sam)
+    model, text = made(llava, sam)
     batch = batch_of(model, text, pictures[1:2] + pictures[:1], ("answering",))
     assert (batch["input_ids"] == text.image).sum(1).tolist() == [4, 4], "16 patches, rho = 2"
     learned = [row[row != IGNORED] for row in batch["labels"]]
-    assert tokenizer.decode(learned[0]) == "There is an abnormality in the metal nut: bent wire. It is <seg><|im_end|>"
+    said = "There is an abnormality in the metal nut: bent wire. It is <seg><|im_end|>"
+    assert text.tokenizer.decode(learned[0]) == said
     assert batch["attention_mask"].sum(1).tolist() == (batch["labels"] != IGNORED).sum(1).add(
         torch.tensor([len(text.prompt(s.prompt)) for s in samples_of(pictures[1::-1], ["answering"])])).tolist()
 
 
 def test_long_samples_are_counted_and_refused(llava, sam, pictures):
-    _, _, text = made(llava, sam)
+    _, text = made(llava, sam)
     samples = samples_of(pictures, ["segmentation", "answering"])
     longest = check_lengths(samples, text, 1000)
     assert longest == max(len(text.prompt(s.prompt) + text.answer(s.answer)) for s in samples)
     assert check_lengths(samples, text, longest) == longest
-    with pytest.raises(InputError, match=rf"[1-4] of 8 samples are longer than --max-tokens {longest - 1}, the longest"
+    with pytest.raises(InputError, match=rf"[1-4] of 8 samples are longer than --max-length {longest - 1}, the longest"
                                          rf" {longest} \(i[13], answering\)"):
         check_lengths(samples, text, longest - 1)
 
@@ -206,7 +206,7 @@ def test_long_samples_are_counted_and_refused(llava, sam, pictures):
 
 
 def test_what_is_trained_and_what_gets_a_gradient(llava, sam, pictures):
-    model, _, text = made(llava, sam)
+    model, text = made(llava, sam)
     model.train()
     shaken(model)
     losses = model(**batch_of(model, text, pictures))
@@ -230,7 +230,7 @@ def test_what_is_trained_and_what_gets_a_gradient(llava, sam, pictures):
 
 
 def test_without_dssl_and_without_masks_those_losses_are_absent(llava, sam, pictures):
-    model, _, text = made(llava, sam, replace(SMALL, dssl=False, projector="average-pooling"))
+    model, text = made(llava, sam, replace(SMALL, dssl=False, projector="average-pooling"))
     q = [Question(f"q{n}", f"i{n}", None, None, "other", "What?", (), "That.", False) for n in range(4)]
     assert set(model(**batch_of(model, text, pictures, ("vqa",), q))) == {"loss", "text"}
     mixed = model(**batch_of(model, text, pictures, ("segmentation", "vqa"), q))
@@ -239,7 +239,7 @@ def test_without_dssl_and_without_masks_those_losses_are_absent(llava, sam, pict
 
 def test_the_mask_hears_the_token_s_own_state_and_padding_changes_nothing(llava, sam, pictures):
     """The state at `<seg>` depends on all before it and on nothing after it."""
-    model, _, text = made(llava, sam)
+    model, text = made(llava, sam)
     model.eval()
     batch = batch_of(model, text, pictures[:2], ("segmentation",))
     with torch.no_grad():
@@ -263,7 +263,7 @@ def test_the_mask_hears_the_token_s_own_state_and_padding_changes_nothing(llava,
 
 
 def test_the_loss_ignores_the_padding_of_the_canvas(llava, sam, pictures):
-    model, _, text = made(llava, sam, replace(SMALL, dssl=False))
+    model, text = made(llava, sam, replace(SMALL, dssl=False))
     model.eval()
     batch = batch_of(model, text, pictures[:2])
     h, w = batch["frames"][0].tolist()
@@ -279,7 +279,7 @@ def test_the_loss_ignores_the_padding_of_the_canvas(llava, sam, pictures):
 def test_recomputed_activations_change_nothing(llava, sam, pictures):
     gradients = []
     for again in (False, True):
-        model, _, text = made(llava, sam)
+        model, text = made(llava, sam)
         shaken(model).train()
         if again:
             model.gradient_checkpointing_enable()
@@ -309,25 +309,25 @@ def everything(model, text, pictures):
 
 
 def test_saved_loaded_and_merged_are_the_same(llava, sam, pictures, tmp_path):
-    model, tokenizer, text = made(llava, sam)
+    model, text = made(llava, sam)
     shaken(model).eval()
     masks, logits, said = everything(model, text, pictures)
-    save_vmad(model, tokenizer, tmp_path / "a", llava, sam)
+    save_vmad(model, text, tmp_path / "a", llava, sam)
     assert not [p for p in (tmp_path / "a").rglob("*") if p.suffix in (".bin", ".pt", ".pkl")]
-    again, tokenizer_again = load_vmad(tmp_path / "a")
+    again, text_again = load_vmad(tmp_path / "a")
     assert not trainable(again) and not again.training
-    found = everything(again, Text(tokenizer_again, text.image, text.tokens), pictures)
+    found = everything(again, text_again, pictures)
     assert (found[0] - masks).abs().max() == 0 and (found[1] - logits).abs().max() == 0 and (found[2] == said).all()
     own = {f"{part}.{n}": t for part, module in again.own_parts().items() for n, t in module.state_dict().items()}
     for part, module in model.own_parts().items():
         for n, t in module.state_dict().items():
             assert (own[f"{part}.{n}"] == t).all(), n
     whole = merged(again)
-    save_vmad(whole, tokenizer_again, tmp_path / "b", llava, sam)
+    save_vmad(whole, text_again, tmp_path / "b", llava, sam)
     assert not (tmp_path / "b" / "adapter").exists()
-    last, tokenizer_last = load_vmad(tmp_path / "b")
+    last, text_last = load_vmad(tmp_path / "b")
     for one in (whole, last):
-        found = everything(one, Text(tokenizer_last, text.image, text.tokens), pictures)
+        found = everything(one, text_last, pictures)
         assert (found[0] - masks).abs().max() < 1e-4 and (found[1] - logits).abs().max() < 1e-4
         assert (found[2] == said).all()
 
@@ -335,9 +335,9 @@ def test_saved_loaded_and_merged_are_the_same(llava, sam, pictures, tmp_path):
 def test_a_merged_checkpoint_holds_a_llava_that_loads_without_us(llava, sam, tmp_path):
     from transformers import LlavaForConditionalGeneration
 
-    model, tokenizer, _ = made(llava, sam, replace(SMALL, projector="mlp"))
+    model, text = made(llava, sam, replace(SMALL, projector="mlp"))
     shaken(model).eval()
-    save_vmad(merged(model), tokenizer, tmp_path, llava, sam)
+    save_vmad(merged(model), text, tmp_path, llava, sam)
     plain, said = LlavaForConditionalGeneration.from_pretrained(tmp_path / "llava", output_loading_info=True)
     assert not said["missing_keys"] and not said["unexpected_keys"]
     token = plain.config.image_token_id
@@ -348,8 +348,8 @@ def test_a_merged_checkpoint_holds_a_llava_that_loads_without_us(llava, sam, tmp
 
 
 def test_a_checkpoint_that_does_not_fit_is_said(llava, sam, tmp_path):
-    model, tokenizer, _ = made(llava, sam)
-    save_vmad(model, tokenizer, tmp_path / "a", llava, sam)
+    model, text = made(llava, sam)
+    save_vmad(model, text, tmp_path / "a", llava, sam)
     with pytest.raises(InputError, match="no vmad.safetensors here"):
         load_vmad(tmp_path)
     other = tiny_deep_llava(tmp_path / "other", width=32)
@@ -406,11 +406,11 @@ def test_images_of_one_pixel_and_of_8000_by_8000(llava, sam, tmp_path, save_imag
     save_image(tmp_path / "one_mask.png", np.full((1, 1), 255, np.uint8))
     odd = [replace(pictures[0], image_id="large", file=tmp_path / "large.png"),
            replace(pictures[1], image_id="one", file=tmp_path / "one.png", masks=(tmp_path / "one_mask.png",))]
-    model, _, text = made(llava, sam, replace(SMALL, dssl=False))
+    model, text = made(llava, sam, replace(SMALL, dssl=False))
     batch = batch_of(model, text, odd)
     losses = model(**batch)
     assert batch["frames"].tolist() == [[64, 64]] * 2 and batch["masks"][1].all() and not batch["masks"][0].any()
     assert all(torch.isfinite(v) for v in losses.values())
-    model, _, text = made(llava, sam)
+    model, text = made(llava, sam)
     losses = model(**batch_of(model, text, [odd[1], pictures[0]]))
     assert all(torch.isfinite(v) for v in losses.values()), "a box of one pixel"

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from stages.errors import InputError
+from stages.vmad.data import Text
 from stages.vmad.look import Look
 from stages.vmad.model import Vmad, trainable
 from stages.vmad.projectors import Projector
@@ -17,40 +18,71 @@ LORA_TARGETS = r".*language_model.*\.(q_proj|v_proj)"     # LISA's; the paper na
 
 
 def new_model(llava_name: str, sam_name: str, settings: Settings, weights: Weights,
-              revisions: tuple[str, str] = ("", ""), dtype: torch.dtype = torch.float32) -> tuple[Vmad, Any]:
-    """(untrained model, its tokenizer). dtype: of what stays frozen; what is trained is float32.
-
-    The new token's rows, of the input and of the output embeddings, start at the mean of all rows, and they are the
-    only rows of these that are trained.
+              revisions: tuple[str, str] = ("", ""), dtype: torch.dtype = torch.float32) -> tuple[Vmad, Text]:
+    """(untrained model, how it reads text). dtype: of what stays frozen; what is trained is float32.
 
     Raises:
-        InputError: see `load_llava`, `load_sam` and `add_seg`.
+        InputError: see `read_llava`, `text_of` and `load_sam`.
     """
-    llava, tokenizer = load_llava(llava_name, revisions[0], dtype)
+    config, tokenizer = read_llava(llava_name, revisions[0])
+    text = text_of(config, tokenizer, settings, llava_name)
+    llava = load_llava(llava_name, revisions[0], dtype)
+    give_row(llava, text.seg)
+    replace_projector(llava, settings)
+    llava = with_lora(llava, settings, text.seg)
     sam, canvas = load_sam(sam_name, revisions[1], dtype)
-    seg = add_seg(llava, tokenizer, llava_name)
-    replace_projector(llava, settings, llava_name)
-    llava = with_lora(llava, settings, seg)
-    model = Vmad(llava, sam, settings, weights, look_of(llava_name, revisions[0], llava, canvas), seg)
-    return freeze(model), tokenizer
+    look = look_of(llava_name, revisions[0], config, canvas)
+    return freeze(Vmad(llava, sam, settings, weights, look, text.seg)), text
 
 
-def load_llava(name: str, revision: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    """(LlavaForConditionalGeneration, tokenizer).
-
-    Raises:
-        InputError: it cannot be loaded, is no LLaVA, or has no CLIP vision tower.
-    """
-    from transformers import AutoConfig, AutoTokenizer, LlavaForConditionalGeneration
+def read_llava(name: str, revision: str) -> tuple[Any, Any]:
+    """(configuration, tokenizer). Raises InputError: it cannot be loaded, or see `check_llava`."""
+    from transformers import AutoConfig, AutoTokenizer
 
     try:
         config = AutoConfig.from_pretrained(name, revision=revision or None)
         check_llava(config, name)
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision or None)
-        llava = LlavaForConditionalGeneration.from_pretrained(name, revision=revision or None, dtype=dtype)
+        return config, AutoTokenizer.from_pretrained(name, revision=revision or None)
     except (OSError, ValueError) as e:
         raise InputError(f"--llava {name}: cannot be loaded ({str(e).splitlines()[0][:200]})") from e
-    return llava, tokenizer
+
+
+def text_of(config: Any, tokenizer: Any, settings: Settings, name: str) -> Text:
+    """How a model of these settings reads text; `<seg>` is added to the tokenizer.
+
+    Raises:
+        InputError: settings that this LLaVA cannot have, or a vocabulary that has a `<seg>` already, whose meaning
+            nobody here knows.
+    """
+    from transformers import AddedToken
+
+    vision = config.vision_config
+    grid = vision.image_size // vision.patch_size
+    try:
+        check(settings, grid, layer_of(config) - 1, vision.hidden_size)
+    except InputError as e:
+        raise InputError(f"{e} (--llava {name})") from None
+    if SEG in tokenizer.get_vocab():
+        raise InputError(f"--llava {name}: its vocabulary already has {SEG}; start from the LLaVA checkpoint without it"
+                         " (a training that was interrupted goes on when its command is run again)")
+    tokenizer.add_tokens([AddedToken(SEG, normalized=False)])
+    return Text(tokenizer, config.image_token_id, settings.tokens(grid), tokenizer.convert_tokens_to_ids(SEG))
+
+
+def layer_of(config: Any) -> int:
+    """Which of CLIP's hidden states LLaVA takes, 0 = the embeddings."""
+    last = config.vision_feature_layer
+    return last if last >= 0 else config.vision_config.num_hidden_layers + 1 + last
+
+
+def load_llava(name: str, revision: str, dtype: torch.dtype) -> Any:
+    """LlavaForConditionalGeneration. Raises InputError when it cannot be loaded."""
+    from transformers import LlavaForConditionalGeneration
+
+    try:
+        return LlavaForConditionalGeneration.from_pretrained(name, revision=revision or None, dtype=dtype)
+    except (OSError, ValueError, RuntimeError) as e:
+        raise InputError(f"--llava {name}: cannot be loaded ({str(e).splitlines()[0][:200]})") from e
 
 
 def check_llava(config: Any, name: str) -> None:
@@ -67,15 +99,24 @@ def check_llava(config: Any, name: str) -> None:
                          " on LLaVA 1.x, which takes the patch tokens of one layer")
 
 
-def load_sam(name: str, revision: str, dtype: torch.dtype) -> tuple[Any, dict]:
-    """(SamModel, the settings of its image processor). Raises InputError: it cannot be loaded, or is no SAM."""
-    from transformers import AutoConfig, AutoImageProcessor, SamModel
+def check_sam(name: str, revision: str) -> None:
+    """Raises InputError: it cannot be loaded, or is no SAM."""
+    from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(name, revision=revision or None)
-        if config.model_type != "sam":
-            raise InputError(f"--sam {name}: a {config.model_type} model; expected SAM (for example"
-                             " facebook/sam-vit-huge)")
+    except (OSError, ValueError) as e:
+        raise InputError(f"--sam {name}: cannot be loaded ({str(e).splitlines()[0][:200]})") from e
+    if config.model_type != "sam":
+        raise InputError(f"--sam {name}: a {config.model_type} model; expected SAM (for example facebook/sam-vit-huge)")
+
+
+def load_sam(name: str, revision: str, dtype: torch.dtype) -> tuple[Any, dict]:
+    """(SamModel, the settings of its image processor). Raises InputError as `check_sam` does."""
+    from transformers import AutoImageProcessor, SamModel
+
+    check_sam(name, revision)
+    try:
         sam = SamModel.from_pretrained(name, revision=revision or None, dtype=dtype)
         processor = AutoImageProcessor.from_pretrained(name, revision=revision or None)
     except (OSError, ValueError) as e:
@@ -84,53 +125,38 @@ def load_sam(name: str, revision: str, dtype: torch.dtype) -> tuple[Any, dict]:
                  "canvas_deviation": tuple(processor.image_std)}
 
 
-def look_of(name: str, revision: str, llava: Any, canvas: dict) -> Look:
+def look_of(name: str, revision: str, config: Any, canvas: dict) -> Look:
     """How the two encoders want images: CLIP's numbers from LLaVA's own processor."""
     from transformers import AutoImageProcessor
 
     clip = AutoImageProcessor.from_pretrained(name, revision=revision or None)
-    return Look(llava.config.vision_config.image_size, tuple(clip.image_mean), tuple(clip.image_std), **canvas)
+    return Look(config.vision_config.image_size, tuple(clip.image_mean), tuple(clip.image_std), **canvas)
 
 
-def add_seg(llava: Any, tokenizer: Any, name: str) -> int:
-    """Add `<seg>` to the vocabulary; its id. Checkpoints often have rows to spare, of which it takes the first.
-
-    Raises:
-        InputError: the vocabulary has a `<seg>` already, whose meaning nobody here knows.
-    """
-    from transformers import AddedToken
-
-    if SEG in tokenizer.get_vocab():
-        raise InputError(f"--llava {name}: its vocabulary already has {SEG}; start from the LLaVA checkpoint without it"
-                         " (a trained VMAD goes on by itself when its command is run again)")
-    tokenizer.add_tokens([AddedToken(SEG, normalized=False)])
-    seg = tokenizer.convert_tokens_to_ids(SEG)
+def give_row(llava: Any, seg: int) -> None:
+    """The new token's rows of the input and the output embeddings start at the mean of all rows. Checkpoints often
+    have rows to spare; where they have none, they grow."""
     if seg >= llava.config.text_config.vocab_size:
         llava.resize_token_embeddings(seg + 1, mean_resizing=False)
     with torch.no_grad():
         for rows in (llava.get_input_embeddings().weight, llava.get_output_embeddings().weight):
             rows[seg] = rows[:seg].mean(0)
-    return seg
 
 
-def replace_projector(llava: Any, settings: Settings, name: str) -> None:
+def replace_projector(llava: Any, settings: Settings) -> None:
     """Put our projector around LLaVA's own, and let LLaVA hand it the layers that it reads."""
-    config = llava.config
-    vision, last = config.vision_config, config.vision_feature_layer
-    grid = vision.image_size // vision.patch_size
-    index = last if last >= 0 else vision.num_hidden_layers + 1 + last            # of hidden_states, 0 = embeddings
-    try:
-        check(settings, grid, index - 1, vision.hidden_size)
-    except InputError as e:
-        raise InputError(f"{e} (--llava {name})") from None
+    config, index = llava.config, layer_of(llava.config)
+    vision = config.vision_config
     llava.model.multi_modal_projector = Projector(settings, llava.model.multi_modal_projector, vision.hidden_size,
-                                                  config.text_config.hidden_size, grid).float()
+                                                  config.text_config.hidden_size,
+                                                  vision.image_size // vision.patch_size).float()
     config.vision_feature_layer = list(range(index - settings.layers + 1, index + 1))
     config.image_seq_length = llava.model.multi_modal_projector.tokens
 
 
 def with_lora(llava: Any, settings: Settings, seg: int) -> Any:
-    """PEFT's wrapper: LoRA in the language model's attention, and the two rows of the new token."""
+    """PEFT's wrapper: LoRA in the language model's attention, and the new token's rows, the only ones that are
+    trained."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout,

@@ -1,12 +1,13 @@
-"""A trained VMAD on disk: safetensors, PEFT's adapter, the tokenizer, and what it was made of as JSON.
+"""A trained VMAD on disk: safetensors, PEFT's adapter, and what it was made of as JSON.
 
-`vmad.json`, `vmad.safetensors` (projector, MLPs, mask decoder), `adapter/` (LoRA and the rows of `<seg>`), and the
-tokenizer. Merged, there is no `adapter/` but the whole language model, as a LLaVA checkpoint in `llava/` with
-LLaVA's own projector. SAM's encoder is never copied.
+`vmad.json`, `vmad.safetensors` (projector, MLPs, mask decoder), `adapter/` (LoRA and the rows of `<seg>`). Merged,
+there is no `adapter/` but the whole language model, as a LLaVA checkpoint in `llava/` with LLaVA's own projector and
+`<seg>` in its vocabulary. SAM's encoder is never copied.
 """
 
 import copy
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,16 @@ import torch
 
 from stages.checkpoints import checkpoint_fingerprint
 from stages.errors import InputError
-from stages.vmad.build import add_seg, freeze, load_llava, load_sam, look_of, record_of, replace_projector
+from stages.vmad.build import (freeze, give_row, load_llava, load_sam, look_of, read_llava, record_of,
+                               replace_projector, text_of)
+from stages.vmad.data import Text
 from stages.vmad.model import Vmad
 from stages.vmad.settings import SEG, Settings, Weights
 
 WEIGHTS, RECORD, ADAPTER, MERGED = "vmad.safetensors", "vmad.json", "adapter", "llava"
 
 
-def save_vmad(model: Vmad, tokenizer: Any, folder: Path, llava: str, sam: str,
+def save_vmad(model: Vmad, text: Text, folder: Path, llava: str, sam: str,
               revisions: tuple[str, str] = ("", "")) -> None:
     """llava, sam: directory or hub id that it was made from, as it was given. A merged model brings its own LLaVA."""
     from safetensors.torch import save_file
@@ -31,12 +34,12 @@ def save_vmad(model: Vmad, tokenizer: Any, folder: Path, llava: str, sam: str,
     tensors = {f"{part}.{n}": t.detach().float().cpu().contiguous()
                for part, module in model.own_parts().items() for n, t in module.state_dict().items()}
     save_file(tensors, folder / WEIGHTS)
-    tokenizer.save_pretrained(folder)
     merged = model.llava is model.base
     if merged:
-        _save_llava(model, tokenizer, folder / MERGED)
+        _save_llava(model, text.tokenizer, folder / MERGED)
     else:
         model.llava.save_pretrained(folder / ADAPTER)
+        (folder / ADAPTER / "README.md").unlink(missing_ok=True)
     record = {"llava": llava, "sam": sam, "revisions": revisions, "seg": model.seg, "merged": merged,
               "settings": asdict(model.settings), "weights": asdict(model.weights)}
     (folder / RECORD).write_text(json.dumps(record, indent=2))
@@ -83,40 +86,50 @@ def sources(place: Path, llava: str = "", sam: str = "") -> tuple[Path, dict, st
 def fingerprint(place: Path, llava: str = "", sam: str = "") -> str:
     """Of all weights that a score depends on. Raises InputError: no checkpoint, no such LLaVA or SAM."""
     folder, record, llava, sam = sources(place, llava, sam)
-    names = [(str(folder), ""), (llava, record["revisions"][0]), (sam, record["revisions"][1])]
-    names += [] if record["merged"] else [(str(folder / ADAPTER), "")]
-    try:
-        return " ".join(checkpoint_fingerprint(name, revision) for name, revision in names)
-    except (OSError, ValueError) as e:
-        raise InputError(f"{place}: the LLaVA or SAM that it was trained on is not to be found"
-                         f" ({str(e).splitlines()[0][:200]}); say where with --llava or --sam") from e
+    own = [str(folder)] + ([] if record["merged"] else [str(folder / ADAPTER)])
+    return " ".join([*map(checkpoint_fingerprint, own), source_fingerprints(llava, sam, record["revisions"])])
 
 
-def load_vmad(place: Path, llava: str = "", sam: str = "", dtype: torch.dtype = torch.float32) -> tuple[Vmad, Any]:
-    """(model in evaluation mode, its tokenizer). llava, sam: where they lie now, if elsewhere.
+def source_fingerprints(llava: str, sam: str, revisions: Sequence[str]) -> str:
+    """Of LLaVA and SAM. Raises InputError when one is not to be found."""
+    found = []
+    for option, name, revision in (("--llava", llava, revisions[0]), ("--sam", sam, revisions[1])):
+        try:
+            found.append(checkpoint_fingerprint(name, revision))
+        except (OSError, ValueError) as e:
+            raise InputError(f"{option} {name}: cannot be loaded ({str(e).splitlines()[0][:200]})") from e
+    return " ".join(found)
+
+
+def load_vmad(place: Path, llava: str = "", sam: str = "", dtype: torch.dtype = torch.float32) -> tuple[Vmad, Text]:
+    """(model in evaluation mode, how it reads text). llava, sam: where they lie now, if elsewhere.
 
     Raises:
         InputError: no checkpoint, no such LLaVA or SAM, or tensors that do not fit them.
     """
     from safetensors.torch import load_file
-    from transformers import AutoTokenizer
 
     folder, record, llava_name, sam_name = sources(place, llava, sam)
-    settings, revisions = Settings(**record["settings"]), record["revisions"]
-    base, tokenizer = load_llava(llava_name, "" if record["merged"] else revisions[0], dtype)
-    backbone, canvas = load_sam(sam_name, revisions[1], dtype)
+    settings, revision = Settings(**record["settings"]), "" if record["merged"] else record["revisions"][0]
+    config, tokenizer = read_llava(llava_name, revision)
+    base = load_llava(llava_name, revision, dtype)
     if record["merged"]:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    elif add_seg(base, tokenizer, llava_name) != record["seg"]:
-        raise InputError(f"--llava {llava_name}: gives {SEG} another number than the LLaVA that {folder} was"
-                         " trained on")
-    look = look_of(llava_name, "" if record["merged"] else revisions[0], base, canvas)
-    replace_projector(base, settings, llava_name)
+        grid = config.vision_config.image_size // config.vision_config.patch_size
+        text = Text(tokenizer, config.image_token_id, settings.tokens(grid), record["seg"])
+    else:
+        text = text_of(config, tokenizer, settings, llava_name)
+        if text.seg != record["seg"]:
+            raise InputError(f"--llava {llava_name}: gives {SEG} another number than the LLaVA that {folder} was"
+                             " trained on")
+        give_row(base, text.seg)
+    replace_projector(base, settings)
     if not record["merged"]:
         base = _with_adapter(base, folder / ADAPTER)
-    model = Vmad(base, backbone, settings, Weights(**record["weights"]), look, record["seg"])
+    backbone, canvas = load_sam(sam_name, record["revisions"][1], dtype)
+    model = Vmad(base, backbone, settings, Weights(**record["weights"]),
+                 look_of(llava_name, revision, config, canvas), text.seg)
     load_parts(model, load_file(folder / WEIGHTS), folder)
-    return freeze(model).requires_grad_(False).eval(), tokenizer
+    return freeze(model).requires_grad_(False).eval(), text
 
 
 def _with_adapter(base: Any, folder: Path) -> Any:
@@ -142,6 +155,6 @@ def load_parts(model: Vmad, tensors: dict[str, torch.Tensor], where: Path) -> No
 
 def merged(model: Vmad) -> Vmad:
     """The same model with LoRA added into the language model's weights, and no PEFT around it; the given one is used
-    up."""
+    up. In bfloat16 what a learning rate of 1e-6 has changed would be rounded away: load it in float32 for this."""
     model.llava = model.llava.merge_and_unload()
     return model

@@ -16,7 +16,7 @@ from torch import Tensor
 from stages.datasets.manifest import Image
 from stages.errors import InputError
 from stages.images import load_rgb
-from stages.prompts import load_prompt
+from stages.prompts import load_prompt, prompt_ids
 from stages.questions.table import Question
 from stages.vmad.look import Look
 from stages.vmad.settings import SEG
@@ -107,11 +107,13 @@ def spoken(name: str) -> str:
 
 @dataclass(frozen=True)
 class Text:
-    """Token ids as the model takes them. image: id of LLaVA's image token; tokens: how many an image takes."""
+    """Token ids as the model takes them. image: id of LLaVA's image token; tokens: how many an image takes; seg: id of
+    `<seg>`."""
 
     tokenizer: Any
     image: int
     tokens: int
+    seg: int
 
     @property
     def pad(self) -> int:
@@ -136,10 +138,15 @@ def check_lengths(samples: Iterable[Sample], text: Text, limit: int) -> int:
     over = {s: n for s, n in lengths.items() if n > limit}
     if over:
         worst = max(over, key=over.get)
-        raise InputError(f"{len(over)} of {len(lengths)} samples are longer than --max-tokens {limit}, the longest"
+        raise InputError(f"{len(over)} of {len(lengths)} samples are longer than --max-length {limit}, the longest"
                          f" {over[worst]} ({worst.image.image_id}, {worst.task}); shorten their answers, take them out,"
                          " or raise it as far as the language model goes")
     return max(lengths.values())
+
+
+def prompt_texts() -> dict[str, str]:
+    """Fingerprints of the templates."""
+    return {i: load_prompt(i).fingerprint for i in prompt_ids() if i.startswith("vmad/")}
 
 
 class TrainingSet(torch.utils.data.Dataset):

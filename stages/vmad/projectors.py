@@ -20,8 +20,7 @@ class Projector(nn.Module):
 
     def __init__(self, settings: Settings, mlp: nn.Module, width: int, text_width: int, grid: int) -> None:
         super().__init__()
-        self.layers = settings.layers
-        self.tokens = grid ** 2 if settings.projector == "mlp" else (grid // settings.rho) ** 2
+        self.layers, self.tokens = settings.layers, settings.tokens(grid)
         self.compress, self.mlp, self.refine = parts(settings, width, text_width, self.tokens, mlp)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -36,6 +36,10 @@ class Settings:
         """Layers of CLIP that the projector reads: the one that LLaVA takes, and for LTC those before it."""
         return self.levels + 1 if self.projector == "ltc" else 1
 
+    def tokens(self, grid: int) -> int:
+        """Tokens that an image of grid x grid patches becomes."""
+        return grid ** 2 if self.projector == "mlp" else (grid // self.rho) ** 2
+
 
 @dataclass(frozen=True)
 class Weights:
