@@ -5,7 +5,7 @@
 #   make reproduce-vidad VIDAD_ROOT=/data/VID-AD VLM=qwen2-vl REWRITER=qwen2-vl ENCODER=bert-base-uncased
 #   make reproduce-lvlm                                        scenes and tiles, no GPU, no downloads
 #   make reproduce-lvlm MVTEC_ROOT=/data/mvtec VISA_ROOT=/data/VisA VLM=qwen2-vl-72b-awq
-#   make reproduce-visualad                                    tiles, a random backbone, no downloads
+#   make reproduce-visualad                                    tiles, an untrained backbone, no downloads
 #   make reproduce-visualad MVTEC_ROOT=/data/mvtec VISA_ROOT=/data/VisA BACKBONE=facebook/dinov2-large
 
 PYTHON     ?= python3
@@ -170,12 +170,11 @@ reproduce-lvlm: lvlm-ablation
 # -- VisualAD: trained on one data set, tested on another -----------------------------------------------------
 
 # With both roots: VisA -> MVTec AD and MVTec AD -> VisA, the released scripts' epochs. Without: half of the tile
-# defects -> the other half, with a backbone that nobody has trained.
+# defects -> the other half, with a backbone that nobody has trained (benchmarks/filter_backbone.py).
 BACKBONE ?= openai/clip-vit-large-patch14-336
 V        ?= runs/visualad$(if $(strip $(REAL)),-$(notdir $(BACKBONE)),-demo)
 TRAIN    ?=
-# Small, and with one rate for all parts, so that 30 epochs on few images move something.
-SMALL    := --layers 1,2,3 --size 224 --variant paper
+SMALL    := --layers 2 --size 320
 
 .PHONY: reproduce-visualad visualad-real visualad-demo ablate-visualad
 reproduce-visualad: $(if $(strip $(REAL)),visualad-real,visualad-demo)
@@ -189,12 +188,12 @@ visualad-real: $(if $(MVTEC_ROOT),lvlm-index-mvtec-ad) $(if $(VISA_ROOT),lvlm-in
 
 visualad-demo: $(READY)
 	@test -d $(TILES) || { echo "no images: give TILES=..., or MVTEC_ROOT and VISA_ROOT"; exit 2; }
-	@test -d $(V)/backbone || $(BIN)/python -m benchmarks.random_backbone $(V)/backbone 128 3 16 224
+	@test -d $(V)/backbone || $(BIN)/python -m benchmarks.filter_backbone $(V)/backbone 16 320
 	$(ADCLI) data index magnetic-tile $(TILES) --train-defects 0.5 --train-fraction 0.2 --out $(V)/manifest.parquet
 	$(ADCLI) train-visualad $(V)/manifest.parquet --backbone $(V)/backbone $(SMALL) --split train --epochs 30 $(TRAIN) --seed $(SEED) --out $(V)/trained.parquet
 	$(ADCLI) score $(V)/manifest.parquet --method visualad --checkpoint $(V)/trained.parquet --out $(V)/scores.parquet --maps $(V)/maps.parquet
 	$(ADCLI) evaluate $(V)/scores.parquet --maps $(V)/maps.parquet --manifest $(V)/manifest.parquet --out $(V)/metrics.parquet --tables $(V)/tables --report $(V)/report.html
-	@echo "the backbone has random weights: these figures say that the training works, and nothing of VisualAD"
+	@echo "the backbone is untrained, its filters are written down: these figures say that the training works, and nothing of VisualAD"
 
 # Tables 3 (anchors), 4 (layers) and 5 (positions), trained on ABLATE_ON and tested on ABLATE_TO (manifests).
 ABLATE_ON ?= $(L)/manifest.parquet/mvtec-ad/original

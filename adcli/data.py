@@ -1,4 +1,4 @@
-"""`adcli data`: index a data set into a manifest, check or augment it, or render synthetic scenes."""
+"""`adcli data`: index a data set into a manifest, check or augment it, ask questions about it, or render scenes."""
 
 import json
 from dataclasses import asdict
@@ -192,6 +192,32 @@ Example: adcli data augment runs/demo/manifest.parquet --kind rotate90,timestamp
   --out runs/demo/turned.parquet --images runs/demo/turned
 """
 
+QUESTIONS = """Make five questions about every image, with four answers each from best to worst (after AD-PL, SAGE's
+preference data).
+
+The answers are filled from label, name of the defect and mask; no model is needed. 1: right verdict, kind, place and
+consequence. 2: right but vague. 3: wrong kind, place or extent. 4: wrong verdict. Wordings lie below
+prompts/sage/questions. --vlm NAME asks a model to write them instead, from the same facts and the image's caption; what
+is not four lines in the form asked for is drawn again, up to five times. An anomalous image needs a mask, every image
+a normal training image of its category.
+
+Example: adcli data questions runs/tiles/manifest.parquet --out runs/tiles/questions.parquet
+
+Example: adcli data questions runs/tiles/manifest.parquet --vlm qwen2.5-vl --captions runs/tiles/captions.parquet \\
+  --out runs/tiles/questions-qwen.parquet
+"""
+
+IMPORT = """Import questions from a file of another project, or from a folder of such files.
+
+ad-pl: JSON with pair_type, test_image, reference_image and question_answer. conversations: JSON lines as InternVL's
+trainers read them, human and gpt by turns, or question, chosen and rejected. mmad: mmad.json. manta: JsonData of MANTA.
+Index the images first (`adcli data index folder`, where the data set has no loader). A path is looked up relative to
+the manifest's root, then by its end; one that fits no image or several gives a failed row.
+
+Example: adcli data import-questions /data/MMAD/mmad.json --format mmad --manifest runs/mmad/manifest.parquet \\
+  --out runs/mmad/questions.parquet
+"""
+
 
 def check_and_say(config: "CheckConfig", options: "RunOptions") -> None:
     """Print what was found. Leaves with exit code 3 when it differs from what is known."""
@@ -206,13 +232,15 @@ def check_and_say(config: "CheckConfig", options: "RunOptions") -> None:
 
 
 def add_to(app: typer.Typer, arguments: list[str]) -> None:
-    """Add `data index ...`, `data check`, `data augment` and `data synth ...`."""
+    """Add `data index ...`, `data check`, `data augment`, `data questions`, `data import-questions` and
+    `data synth ...`."""
     from stages.datasets import (augment, bmad, brain_mri, btad, check, dagm, folder, ksdd2, loco, magnetic_tile,
                                  meta_json, mvtec, polyps, vidad, visa)
     from stages.datasets.entries import IndexConfig
     from stages.datasets.synth import vidad as synth_vidad
+    from stages.questions import imports, make
 
-    data = typer.Typer(help="Index, check and augment data sets, or render synthetic scenes.",
+    data = typer.Typer(help="Index, check and augment data sets, ask questions about them, or render synthetic scenes.",
                        no_args_is_help=True, rich_markup_mode=None)
     index = typer.Typer(help="Manifest of a data set in its original layout.", no_args_is_help=True,
                         rich_markup_mode=None)
@@ -240,6 +268,8 @@ def add_to(app: typer.Typer, arguments: list[str]) -> None:
     command(index, "folder", folder.FolderConfig, folder.run, FOLDER)
     command(data, "check", check.CheckConfig, check_and_say, CHECK, without=("shard", "max_errors", "overwrite"))
     command(data, "augment", augment.AugmentConfig, augment.run, AUGMENT)
+    command(data, "questions", make.QuestionsConfig, make.run, QUESTIONS)
+    command(data, "import-questions", imports.ImportConfig, imports.run, IMPORT)
     command(synth, "vidad", synth_vidad.SynthConfig, synth_vidad.run, SYNTH)
     synth.callback()(lambda: None)      # keeps `vidad` a subcommand although it is the only one
     data.add_typer(index, name="index")

@@ -7,7 +7,7 @@ import sys
 import typer
 
 COMMANDS = {   # name -> (module, line in `adcli --help`), in the order of the pipeline
-    "data": ("adcli.data", "Index, check and augment data sets, or render scenes."),
+    "data": ("adcli.data", "Index, check and augment data sets, ask questions about them, render scenes."),
     "caption": ("adcli.caption", "Describe every image in words."),
     "rewrite-negatives": ("adcli.rewrite_negatives", "Rewrite normal captions into contradictions."),
     "train-encoder": ("adcli.train_encoder", "Fine-tune a text encoder per task on both."),

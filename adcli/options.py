@@ -20,7 +20,7 @@ def command(app: typer.Typer, name: str, config_class: type, run: Callable,
             doc: str, without: tuple[str, ...] = ()) -> None:
     """Add a subcommand whose flags are the fields of `config_class` (and of RunOptions).
 
-    run: the stage; takes (config, options) and returns a Summary. doc: the help text, with one
+    run: the stage; takes (config, options) and returns a Summary, or None. doc: the help text, with one
     example that works as it stands.
     without: names of RunOptions that mean nothing here. A class with `presets` (name ->
     values of its fields) also gets --preset: other defaults, so that what is given beside it wins.
@@ -33,6 +33,8 @@ def command(app: typer.Typer, name: str, config_class: type, run: Callable,
         options = RunOptions(**common)
         with one_line_errors(options.debug):
             summary = run(config_class(**values), options)
+            if summary is None:         # a process that keeps no record (stages/processes.py)
+                return
             report(summary, options)
             if summary.errors or not_all_written(summary, options):
                 raise typer.Exit(FAILED_ROWS)
@@ -108,8 +110,6 @@ def not_all_written(summary: Any, options: RunOptions) -> bool:
 
 def report(summary: Any, options: RunOptions) -> None:
     """The end of a stage: one JSON line on stdout with --json, otherwise a line for people."""
-    if processes.rank() > 0:
-        return
     if options.json:
         print(json.dumps(asdict(summary), default=str))
     if options.quiet:

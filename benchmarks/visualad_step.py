@@ -3,17 +3,18 @@
     python -m benchmarks.visualad_step [ROUNDS]
 
 A random ViT-B/16 at 224 px; a step of two images (forward, losses, backward, optimiser), and a pass of one image
-(map, Gaussian, image score). Both use the same frozen weights and the same number of threads. Printed: medians and
-their ratio, and how far the two lie apart.
+(map, Gaussian, image score). Both use the same frozen weights and the same number of threads; ours in float32, and in
+bf16 where the processor has it, which --precision auto then takes. Printed: medians and their ratio.
 """
 
 import statistics
 import sys
 import time
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
-from stages.torch_setup import prepare_torch
+from stages.torch_setup import has_bf16, prepare_torch
 
 prepare_torch()
 
@@ -41,27 +42,34 @@ def made() -> VisualAD:
 
 
 def main(rounds: int) -> None:
-    """Print two lines."""
-    model = made()
+    """Print a line for each precision and work."""
+    for bf16 in (False, True)[:1 + has_bf16("cpu")]:
+        measure(made(), bf16, rounds)
+
+
+def measure(model: VisualAD, bf16: bool, rounds: int) -> None:
+    """The plain formulas in float32 against ours."""
+    ours = deepcopy(model)
+    if bf16:
+        ours.backbone.in_bf16()
     config = replace(TrainVisualadConfig(manifest=Path(), out=Path()), epochs=1)
-    optimiser, _ = optimiser_of(model, config, 100)
+    optimisers = {m: optimiser_of(m, config, 100)[0] for m in (model, ours)}
     pixels = torch.randn(2, 3, 224, 224)
     masks, labels = (pixels[:, 0] > 1).float(), torch.tensor([1.0, 0.0])
 
+    def step(of: VisualAD, loss: torch.Tensor) -> None:
+        optimisers[of].zero_grad()
+        loss.backward()
+        optimisers[of].step()
+
     def plain_step():
         _, enhanced, maps = reference.forward(model, pixels)
-        loss = reference.objective(enhanced, maps, masks, labels)[-1]
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        return float(loss)
+        step(model, reference.objective(enhanced, maps, masks, labels)[-1])
 
     def our_step():
-        loss = losses(model(pixels), masks, labels, "code")["loss"]
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        return float(loss)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = losses(ours(pixels), masks, labels, "code")["loss"]
+        step(ours, loss)
 
     @torch.no_grad()
     def plain_pass():
@@ -71,10 +79,13 @@ def main(rounds: int) -> None:
 
     @torch.inference_mode()
     def our_pass():
-        return float(image_scores(smoothed(model(pixels[:1]).fused)))
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            fused = ours(pixels[:1]).fused.float()
+        return float(image_scores(smoothed(fused)))
 
-    compare("training step, batch 2", plain_step, our_step, rounds)
-    compare("scoring pass, batch 1", plain_pass, our_pass, rounds)
+    name = "bf16" if bf16 else "float32"
+    compare(f"training step, batch 2, ours in {name}", plain_step, our_step, rounds)
+    compare(f"scoring pass, batch 1, ours in {name}", plain_pass, our_pass, rounds)
 
 
 def compare(name: str, plain, ours, rounds: int) -> None:

@@ -35,6 +35,11 @@ def run(config: CaptionConfig, options: RunOptions) -> Summary:
     """Caption every image. Rows that fail (unreadable image, empty answer) carry `error`."""
     if config.samples < 1:
         raise InputError(f"--samples {config.samples}: at least 1")
+    if config.samples > 1 and (config.vlm == "scene" or not config.temperature):
+        raise InputError(f"--samples {config.samples}: " + (
+            "scene describes an image the same way every time; ask it for one, or give another --vlm"
+            if config.vlm == "scene" else
+            "greedy texts of one image are all the same; give a --temperature such as 0.9"))
     manifest = read_manifest(config.manifest, config.root)
     prompts = {image.image_id: prompt_for(image, config.prompt) for image in manifest.images}
     images = {image.image_id: image for image in manifest.images}
@@ -53,13 +58,20 @@ def run(config: CaptionConfig, options: RunOptions) -> Summary:
             artifact.write(_row(key, error=images[key[0]].error), tried=False)
         todo = [k for k in artifact.pending if not images[k[0]].error]
         requests = _requests(todo, images, prompts, config.seed)
+        drawn, seen = 0, set()
         for reply in engine.run(requests, sampling) if todo else ():
             text = clean_text(reply.text or "")
             error = reply.error or (None if text else "the model gave an empty answer")
+            if config.samples > 1 and not error:
+                seen.add((reply.key[0], text))
+                drawn += 1
             artifact.write(_row(reply.key, text=None if error else text, error=error,
                                 finish_reason=reply.finish_reason, prompt_tokens=reply.prompt_tokens,
                                 completion_tokens=reply.completion_tokens))
             artifact.ran_on = engine.ran_on
+        if drawn > len(seen):
+            artifact.progress.say(f"{drawn - len(seen)} of {drawn} texts repeat another one of the same image; a higher"
+                                  " --temperature makes them differ")
     return artifact.summary
 
 

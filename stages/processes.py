@@ -1,7 +1,8 @@
-"""Several processes of one run (torchrun): the first one writes and speaks, all of them hear what it decided."""
+"""Several processes of one training run, as torchrun starts them: the first keeps the record, the others help."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from stages.errors import InputError
@@ -10,27 +11,57 @@ T = TypeVar("T")
 
 
 def rank() -> int:
-    """Number of this process, from 0; 0 where there is only one."""
+    """This process's number, from 0."""
     return int(os.environ.get("RANK", "0"))
 
 
-def count() -> int:
-    """How many processes work on this run."""
+def world() -> int:
+    """How many processes there are."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def join(device: str) -> None:
-    """Meet the other processes, if there are any. device: 'cpu' (over gloo) or 'cuda' (over NCCL)."""
-    if count() > 1:
-        from accelerate import PartialState
+def share(batch_size: int) -> int:
+    """Images of each process per step.
 
-        PartialState(cpu=device == "cpu")
+    Raises:
+        InputError: they cannot all have as many.
+    """
+    if batch_size % world():
+        raise InputError(f"--batch-size {batch_size}: no multiple of the {world()} processes")
+    return batch_size // world()
+
+
+def agreed(pending: bool | None, device: str) -> bool:
+    """What the first process found, in all of them: it alone has opened the artifact; the others pass None."""
+    if world() == 1:
+        return bool(pending)
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    PartialState(cpu=device == "cpu")
+    return bool(broadcast_object_list([pending])[0])
+
+
+@contextmanager
+def joined(device: str) -> Iterator[None]:
+    """Meet the other processes, if there are any, and part from them in order: a process that ends while its
+    connections are open can be counted as failed. device: 'cpu' (over gloo) or 'cuda' (over NCCL)."""
+    if world() == 1:
+        yield
+        return
+    from accelerate import PartialState
+
+    state = PartialState(cpu=device == "cpu")
+    try:
+        yield
+    finally:
+        state.destroy_process_group()
 
 
 def from_first(work: Callable[[], T]) -> T:
-    """What `work` gives on the first process, on every process; the others wait. An InputError is raised on all of
-    them, so that none is left waiting for one that has ended."""
-    if count() == 1:
+    """What `work` gives on the first process, on every process; within `joined`, the others wait. An InputError is
+    raised on all of them, so that none is left waiting for one that has ended."""
+    if world() == 1:
         return work()
     from accelerate.utils import broadcast_object_list
 

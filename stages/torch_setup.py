@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from pathlib import Path
 
 from stages.errors import InputError
 
@@ -97,3 +98,16 @@ def has_bf16(device: str) -> bool:
     except OSError:
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def tensorboard(folder: Path) -> list:
+    """Callbacks of a transformers Trainer that write its losses to FOLDER, where TensorBoard is installed."""
+    from importlib.util import find_spec
+
+    if find_spec("tensorboard") is None:
+        return []
+    from transformers.integrations import TensorBoardCallback
+
+    callback = TensorBoardCallback()
+    callback.logging_dir = str(folder)
+    return [callback]

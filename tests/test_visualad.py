@@ -220,6 +220,16 @@ def test_every_family_takes_two_tokens_and_otherwise_computes_what_it_did(family
     assert output.maps.shape == (2, 2, 84, 84)
 
 
+def test_weights_kept_in_bf16_give_what_autocast_gives(clip):
+    backbone, _, _ = load_backbone(str(clip))
+    pixels, tokens = torch.randn(2, 3, 56, 56), torch.randn(2, backbone.width)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        plain = backbone(pixels, tokens, (2, 4))
+        kept = backbone.in_bf16()(pixels, tokens, (2, 4))
+    assert all(torch.equal(a, b) for x, y in zip(plain, kept, strict=True) for a, b in zip(x, y, strict=True))
+    assert {p.dtype for n, p in backbone.vit.named_parameters() if "mlp" in n} == {torch.bfloat16}
+
+
 def test_what_a_backbone_cannot_have(clip, tmp_path, bert):
     backbone, _, _ = load_backbone(str(clip))
     for wrong, said in (({"size": 60}, "no multiple of the backbone's patch of 14 px; the nearest is 56"),

@@ -20,6 +20,7 @@ from stages.errors import InputError
 from stages.evaluate import EvaluateConfig
 from stages.evaluate import run as evaluate
 from stages.maps import read_maps
+from stages.processes import share
 from stages.settings import RunOptions
 from stages.visualad.score import ScoreVisualadConfig
 from stages.visualad.score import run as score
@@ -87,6 +88,10 @@ def test_training_lowers_the_loss_and_says_so(trained):
     import PIL.Image
 
     assert min(PIL.Image.open(trained / "_checkpoint" / "losses.png").size) > 200
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained / "_tensorboard")).Reload().Scalars("train/loss")
+    assert [e.step for e in events] == list(range(1, 73)) and events[4].value == pytest.approx(loss, abs=1e-4)
 
 
 def test_scores_and_maps(trained, spots, tmp_path):
@@ -110,12 +115,42 @@ def test_scores_and_maps(trained, spots, tmp_path):
     import PIL.Image
 
     score(replace(c, out=tmp_path / "s2", maps=None, explain=tmp_path / "look"), QUIET)
-    pages = sorted((tmp_path / "look").glob("*.png"))
+    pages = sorted((tmp_path / "look").glob("i*.png"))
+    assert min(PIL.Image.open(tmp_path / "look" / "patches.png").size) > 300
     assert len(pages) == 24 and PIL.Image.open(pages[0]).size == (160 * 5, 160 * 2), "four anchors, two layers"
-    e = EvaluateConfig(scores=c.out, manifest=spots, root=spots.parent, maps=c.maps, out=tmp_path / "e", resamples=0)
+    e = EvaluateConfig(scores=c.out, manifest=spots, root=spots.parent, maps=c.maps, out=tmp_path / "e", resamples=0,
+                       report=tmp_path / "report.html")
     evaluate(e, QUIET)
+    assert f"<figcaption>{trained}</figcaption>".replace("</", "/_checkpoint/losses.png</", 1) in e.report.read_text()
     found = {r["metric"]: r["value"] for r in read_table(e.out, METRICS).to_pylist() if r["category"] == "grey"}
     assert found["pixel_auroc"] > 0.8 and found["auroc"] > 0.8, "bright squares are easy, also for a random backbone"
+
+
+def test_patch_clouds_hold_the_right_patches(trained, spots):
+    import torch
+
+    from stages.datasets.manifest import read_manifest
+    from stages.report.figures import apart
+    from stages.visualad.checkpoint import load
+    from stages.visualad.explain import PatchClouds, patch_features
+
+    model, look = load(trained)
+    images = list(read_manifest(spots, spots.parent).images)[:4]
+    pixels = torch.stack([look.pixels(i.file) for i in images])
+    clouds = PatchClouds(model, look)
+    with torch.no_grad():
+        clouds.add(images, pixels)
+        features = patch_features(model, pixels).numpy()
+    wanted = {False: set(), True: set()}
+    for n, image in enumerate(images):
+        mask = look.mask(image.masks).numpy()
+        for at in range(16):                        # 4 x 4 patches of 14 px
+            share = mask[at // 4 * 14:at // 4 * 14 + 14, at % 4 * 14:at % 4 * 14 + 14].mean()
+            if share == 0 or share >= 0.5:
+                wanted[bool(share)].add(features[:, n, at].tobytes())
+    assert {k: {np.ascontiguousarray(p).tobytes() for p in v} for k, v in clouds.kept.items()} == wanted
+    assert wanted[True] and len(wanted[False]) > 32
+    assert apart(np.array([[0., 0], [2, 0]]), np.array([[3., 3], [3, 5]])) == pytest.approx(np.hypot(2, 4) / 1)
 
 
 def test_an_image_that_cannot_be_read_is_a_row_in_both_tables(trained, spots, tmp_path):
@@ -200,3 +235,36 @@ def test_what_is_refused(spots, clip, trained, tmp_path):
     other = tiny_clip_vision(tmp_path / "other", layers=3)
     with pytest.raises(InputError, match="rising numbers from 1 to 3"):
         score(replace(c, checkpoint=trained, backbone=str(other)), QUIET)
+
+
+def test_two_processes_train_as_one_does(spots, clip, tmp_path):
+    """The text's variant, which has no dropout: processes draw that each for themselves."""
+    from safetensors.torch import load
+
+    common = ["train-visualad", spots, "--root", spots.parent, "--backbone", clip, "--size", 56, "--layers", "2,4",
+              "--batch-size", 4, "--epochs", 2, "--device", "cpu", "--precision", "fp32", "--variant", "paper"]
+
+    def run(out, *before):
+        command = [sys.executable, "-m", *before, "adcli", *common, "--out", out]
+        return subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True,
+                              env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+    two = ("torch.distributed.run", "--nproc_per_node", 2, "--master_port", 29577, "-m")
+    for name, before in (("one", ()), ("two", two)):
+        done = run(tmp_path / name, *before)
+        assert done.returncode == 0, done.stderr
+    assert done.stderr.count("1 of 1 rows") == 1, "one record, one report"
+    one, both = (load(weights(tmp_path / n)) for n in ("one", "two"))
+    for name, tensor in one.items():
+        np.testing.assert_allclose(both[name], tensor, atol=2e-5, err_msg=name)
+    a, b = ((tmp_path / n / "_checkpoint" / "losses.csv").read_text().splitlines() for n in ("one", "two"))
+    for x, y in zip(a[1:], b[1:], strict=True):
+        np.testing.assert_allclose([float(v) for v in y.split(",")], [float(v) for v in x.split(",")], rtol=1e-4)
+    assert "up to date" in run(tmp_path / "two", *two).stderr
+
+
+def test_processes_share_a_batch_evenly(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert share(8) == 2
+    with pytest.raises(InputError, match="--batch-size 6: no multiple of the 4 processes"):
+        share(6)

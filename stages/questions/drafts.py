@@ -49,7 +49,7 @@ def read_json_lines(file: Path) -> Iterator[tuple[int, object]]:
     if text.lstrip().startswith("["):
         yield from enumerate(_parse(text, file, 1), 1)
         return
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):     # splitlines would also split at U+2028 inside a string
         if line.strip():
             yield number, _parse(line, file, number)
 

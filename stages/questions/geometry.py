@@ -95,14 +95,14 @@ def ways_to_say(place: Place) -> tuple[str, ...]:
         return "across most of the image", "over most of the image"
     if row == "all":
         side = "down the middle" if column == "middle" else f"down the {column} side"
-        return f"{side}, over most of the height", f"{side} of the image, for most of its height"
+        return f"{side} over most of the height", f"{side} of the image for most of its height"
     if column == "all":
         band = {"upper": "upper part", "middle": "middle", "lower": "lower part"}[row]
-        return f"across the {band}, over most of the width", f"across the {band} of the image, for most of its width"
+        return f"across the {band} over most of the width", f"across the {band} of the image for most of its width"
     if place == ("middle", "middle"):
         return "in the centre", "in the central part of the image", "near the middle of the image"
     if row == "middle":
-        return f"on the {column}, about halfway down", f"in the {column} part of the image, at mid-height"
+        return f"on the {column} about halfway down", f"in the {column} part of the image at mid-height"
     if column == "middle":
-        return f"in the {row} part, in the middle", f"in the {row} middle part of the image"
-    return (f"in the {row} {column}", f"in the {row} {column} part of the image", f"towards the {row} {column} corner")
+        return f"in the middle of the {row} part", f"in the {row} middle part of the image"
+    return f"in the {row} {column}", f"in the {row} {column} part of the image", f"in the {row} {column} area"

@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
+import pyarrow as pa
+
 from stages.artifacts.reader import fingerprint, read_table
 from stages.artifacts.tables import CAPTIONS, QUESTIONS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.datasets.manifest import Image, Task, by_task, files_fingerprint, images_of, read_manifest
+from stages.datasets.manifest import Image, Manifest, Task, by_task, files_fingerprint, images_of, read_manifest
 from stages.errors import ImageError, InputError
 from stages.images import load_masks
 from stages.prompts import load_prompt, prompt_ids
@@ -77,7 +79,7 @@ def run(config: QuestionsConfig, options: RunOptions) -> Summary:
                          " say where a defect lies, so index the data set with its masks")
     captions = read_table(config.captions, CAPTIONS) if config.captions else None
     engine = None if config.vlm == "templates" else make_engine(config.vlm, config)
-    spec = _spec(config, manifest.fingerprint, images, engine, captions)
+    spec = _spec(config, manifest, images, engine, captions)
     tasks = by_task(manifest.images)
     with Artifact(config.out, QUESTIONS, spec, [(f"{i}/{k}",) for i in images for k in KINDS], options) as artifact:
         wanted: dict[str, list[str]] = {}
@@ -104,15 +106,16 @@ def _check(config: QuestionsConfig) -> None:
         raise InputError("--captions: templates do not read them; give the --vlm that shall write the answers")
 
 
-def _spec(config: QuestionsConfig, manifest: str, images: dict[str, Image], engine: Engine | None, captions) -> Spec:
+def _spec(config: QuestionsConfig, manifest: Manifest, images: dict[str, Image], engine: Engine | None,
+          captions: pa.Table | None) -> Spec:
     masks = [replace(i, file=m) for i in images.values() for m in i.masks]
     parameters = {"vlm": config.vlm, "splits": config.splits, "reference": config.reference,
                   "templates": {p: load_prompt(p).fingerprint for p in prompt_ids() if p.startswith(f"{FOLDER}/")},
                   "code": source_fingerprint(Path(__file__).parent)}
-    inputs = {"manifest": manifest, "masks": files_fingerprint(masks)}
+    inputs = {"manifest": manifest.fingerprint, "masks": files_fingerprint(masks)}
     notes = {}
     if config.reference == "nearest":
-        inputs["image files"] = files_fingerprint(images.values())
+        inputs["image files"] = files_fingerprint(manifest.images)
     if engine:
         parameters |= {"weights": engine.fingerprint, "prompt": load_prompt(config.prompt).fingerprint,
                        "temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens}

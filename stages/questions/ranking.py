@@ -93,9 +93,10 @@ def invented(names: Sequence[str], rng: Random) -> Facts:
 def in_words(facts: Facts, rng: Random) -> dict[str, str]:
     """The fields of the templates, but for {object} and {consequence}."""
     g = facts.geometry
-    prefix = {"alone": "", "mainly": "mainly ", "largest": "in several places, the largest "}[g.spread]
+    place = rng.choice(ways_to_say(g.place))
+    where = {"alone": place, "mainly": f"mainly {place}", "largest": f"in several places (the largest {place})"}
     regions = "one connected region" if g.regions == 1 else f"{number(g.regions)} separate regions"
-    return {"defect": facts.defect.phrase, "where": prefix + rng.choice(ways_to_say(g.place)), "size": g.size,
+    return {"defect": facts.defect.phrase, "where": where[g.spread], "size": g.size,
             "shape": g.shape, "regions": regions}
 
 

@@ -7,12 +7,15 @@ from random import Random
 
 from stages.prompts import Prompt, fill
 from stages.questions.ranking import Facts, in_words
-from stages.rewriting.constraints import Rejected
 from stages.seeds import row_seed
 from stages.vlm.engine import Engine, Request, Sampling
 
 ATTEMPTS = 5        # replies drawn before the question is given up
 LINE = re.compile(r"(\d+)[.)]\s*\[(anomalous|normal)\]\s*(.*)", re.IGNORECASE)
+
+
+class NotInForm(ValueError):
+    """A reply that is no four ranked answers; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,9 @@ def written(tasks: dict[str, Task], engine: Engine, prompt: Prompt, sampling: Sa
             key, = reply.key
             try:
                 if reply.error:
-                    raise Rejected(reply.error)
+                    raise NotInForm(reply.error)
                 answers, error = answers_of(reply.text or "", waiting[key].facts is not None), None
-            except Rejected as e:
+            except NotInForm as e:
                 if attempt < ATTEMPTS:
                     continue
                 answers, error = [], f"{e} (last of {attempt} replies)"
@@ -60,19 +63,19 @@ def answers_of(reply: str, anomalous: bool) -> list[str]:
     """The four answers of a reply, verdicts taken off.
 
     Raises:
-        Rejected: not exactly four numbered lines with a verdict, an empty answer, two that are alike, or a verdict
+        NotInForm: not exactly four numbered lines with a verdict, an empty answer, two that are alike, or a verdict
             that the rank does not allow: 1 to 3 agree with the image, 4 does not.
     """
     lines = [line.strip() for line in reply.splitlines() if line.strip() and not line.strip().startswith("```")]
     found = [LINE.fullmatch(line) for line in lines]
     if not all(found) or [m[1] for m in found] != ["1", "2", "3", "4"]:
-        raise Rejected("the reply is not four numbered lines with a verdict in brackets")
+        raise NotInForm("the reply is not four numbered lines with a verdict in brackets")
     verdicts = [m[2].lower() == "anomalous" for m in found]
     if verdicts != [anomalous] * 3 + [not anomalous]:
-        raise Rejected("the verdicts do not fit the ranks")
+        raise NotInForm("the verdicts do not fit the ranks")
     answers = [m[3].strip() for m in found]
     if not all(answers):
-        raise Rejected("an answer is empty")
+        raise NotInForm("an answer is empty")
     if len({a.lower() for a in answers}) < 4:
-        raise Rejected("two answers are the same")
+        raise NotInForm("two answers are the same")
     return answers

@@ -77,10 +77,18 @@ def write_report(path: Path, tasks: "list[TaskScores]", rows: list[dict], grids:
         examples=[(p, _data(p.png, "png")) for p in examples],
         captioned=any(s.row["neighbours"] for t in tasks for s in t.test if s.row["parsed"] is None),
         answered=any(s.row["parsed"] for t in tasks for s in t.rows),
+        training=[(str(p), _data(p.read_bytes(), "png")) for p in _loss_curves(provenance)],
         sections=[_section(key, group) for key, group in by_category.items()],
         provenance=list(dict.fromkeys(map(_said, provenance))))
     make_folder(path.parent)
     write_atomically(path, lambda f: f.write(page.encode()))
+
+
+def _loss_curves(provenance: list[dict]) -> list[Path]:
+    """losses.png of the trained models behind the scores, where it still lies there."""
+    trained = dict.fromkeys(r.get("notes", {}).get("training") for r in provenance)
+    found = (Path(t) / f / "losses.png" for t in trained if t for f in ("", "_checkpoint"))
+    return [p for p in found if p.is_file()]
 
 
 def _headline(tasks: "list[TaskScores]", rows: list[dict]) -> list[tuple[str, str]]:

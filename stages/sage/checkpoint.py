@@ -165,7 +165,7 @@ def stock(folder: Path, settings: Settings, record: dict, base: str = "") -> tup
 def load_sage(place: Path, base: str = "", dtype: Any = "float32", trainable: bool = False,
               settings: Settings | None = None) -> Loaded:
     """A trained SAGE. base: where the base model lies now, if elsewhere; settings: other ones than in training (shots).
-    LoRA stays apart from the base weights: merged in bfloat16, what a small learning rate changed would be rounded away.
+    LoRA stays apart from the base weights: merged in bfloat16, what a small rate changed would be rounded away.
 
     trainable=True makes it ready for E-DPO: language model and image adapter trained, fusion and vision tower frozen.
 

@@ -42,8 +42,8 @@ class EdpoConfig(TrainingOptions):
                             " letter, without a reference", "dpo")
 
 
-def run(config: EdpoConfig, options: RunOptions) -> Summary:
-    """Train on two pairs of every ranked question (one where there are two answers).
+def run(config: EdpoConfig, options: RunOptions) -> Summary | None:
+    """Train on two pairs of every ranked question (one where there are two answers); see `sfe.run`.
 
     Raises:
         InputError: unusable settings, a question that is not ranked, without judgements, image, reference or facts,
@@ -58,8 +58,11 @@ def run(config: EdpoConfig, options: RunOptions) -> Summary:
         raise InputError("--beta must be above 0, --eta 0 or above")
     prepare_torch()
     device, precision = device_and_precision(config.device, config.precision)
-    processes.join(device)
+    with processes.joined(device):
+        return _run(config, options, device, precision)
 
+
+def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -> Summary | None:
     from stages.sage.checkpoint import fingerprint, load_processor, read_record, stock
     from stages.sage.data import Asked, Encoder, refuse_too_long
 

@@ -46,8 +46,9 @@ class SfeConfig(TrainingOptions):
         return Settings(**{n: getattr(self, n) for n in Settings.__dataclass_fields__})
 
 
-def run(config: SfeConfig, options: RunOptions) -> Summary:
-    """Train on every question. A question whose row has `error` is left out and counted.
+def run(config: SfeConfig, options: RunOptions) -> Summary | None:
+    """Train on every question. A question whose row has `error` is left out and counted. Under torchrun every process
+    runs this; only the first opens the artifact and returns a summary.
 
     Raises:
         InputError: unusable settings, a question without answer, image, reference or facts, samples that are too long,
@@ -62,12 +63,15 @@ def run(config: SfeConfig, options: RunOptions) -> Summary:
         raise InputError("--merged: a fusion layer cannot be merged; only --fusion none and text can")
     prepare_torch()
     device, precision = device_and_precision(config.device, config.precision)
-    processes.join(device)
-    manifest, questions = read_manifest(config.manifest, config.root), read_questions(config.questions)
+    with processes.joined(device):
+        return _run(config, settings, options, device, precision)
 
+
+def _run(config: SfeConfig, settings: Settings, options: RunOptions, device: str, precision: str) -> Summary | None:
     from stages.sage.checkpoint import base_fingerprint, load_processor, merge, resolved
     from stages.sage.data import Asked, Encoder, best_answer, refuse_too_long
 
+    manifest, questions = read_manifest(config.manifest, config.root), read_questions(config.questions)
     asked = Asked(questions, manifest, config.facts, settings)
     samples = [asked.sample(q) for q in questions.rows]
     answers = [best_answer(q) for q in questions.rows]

@@ -12,6 +12,7 @@ from trl import DPOConfig, DPOTrainer
 
 from stages.sage.data import IGNORED, Encoder, Sample
 from stages.sage.training import SmallStates, TrainingOptions, telling
+from stages.torch_setup import tensorboard
 
 
 class SfeTrainer(SmallStates, Trainer):
@@ -89,8 +90,6 @@ def edpo_trainer(model: Any, reference: Any, encoder: Encoder, samples: Sequence
 def fit(trainer: Trainer, saved: Path | None, say: Callable[[str], None], config: TrainingOptions) -> None:
     """Train, from a saved state if there is one."""
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(telling(say))
+    for callback in (telling(say, config.warmup), *tensorboard(config.out / "_tensorboard")):
+        trainer.add_callback(callback)
     trainer.train(resume_from_checkpoint=str(saved) if saved else None)
-    if trainer.state.max_steps < config.warmup:
-        say(f"{trainer.state.max_steps} steps in all are fewer than the --warmup of {config.warmup}: the learning rate"
-            " has not reached its peak")

@@ -60,13 +60,13 @@ def check(config: TrainingOptions) -> int:
             raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}: at least {least}")
     if config.epochs <= 0 or config.learning_rate <= 0:
         raise InputError("--epochs and --learning-rate must be above 0")
-    share = config.micro_batch * processes.count()
-    if config.batch_size % share:
-        raise InputError(f"--batch-size {config.batch_size}: no multiple of --micro-batch {config.micro_batch} times"
-                         f" {processes.count()} processes")
     if config.deepspeed and not config.deepspeed.is_file():
         raise InputError(f"--deepspeed {config.deepspeed}: no such file")
-    return config.batch_size // share
+    own = processes.share(config.batch_size)
+    if own % config.micro_batch:
+        raise InputError(f"--batch-size {config.batch_size}: {own} per process are no multiple of --micro-batch"
+                         f" {config.micro_batch}")
+    return own // config.micro_batch
 
 
 def context(model_config: Any, config: TrainingOptions) -> int:
@@ -91,8 +91,6 @@ def frozen_dtype(config: TrainingOptions, lora: bool, precision: str) -> str:
 
 def arguments(config: TrainingOptions, n: int, device: str, precision: str) -> dict:
     """Keywords of transformers' TrainingArguments, and so of TRL's DPOConfig. n: samples."""
-    from importlib.util import find_spec
-
     steps = ceil(ceil(n / config.batch_size) * config.epochs)
     return {
         "output_dir": str(config.out / STATE), "per_device_train_batch_size": config.micro_batch,
@@ -101,41 +99,49 @@ def arguments(config: TrainingOptions, n: int, device: str, precision: str) -> d
         "lr_scheduler_type": "constant_with_warmup" if config.schedule == "constant" else config.schedule,
         "max_grad_norm": config.clip, "optim": "adamw_torch", "bf16": precision == "bf16", "use_cpu": device == "cpu",
         "seed": config.seed, "data_seed": config.seed, "logging_steps": max(steps // 200, 1),
-        "logging_first_step": True,
+        "logging_first_step": True, "logging_nan_inf_filter": False, "ddp_find_unused_parameters": False,
         "save_strategy": "steps", "save_steps": config.save_steps, "save_total_limit": 2, "disable_tqdm": True,
-        "report_to": "tensorboard" if find_spec("tensorboard") else "none", "remove_unused_columns": False,
+        "report_to": "none", "remove_unused_columns": False,
         "dataloader_num_workers": config.workers, "dataloader_pin_memory": device != "cpu", "label_names": ["labels"],
         "gradient_checkpointing": config.checkpoint_activations, "fsdp": config.fsdp or None,
         "deepspeed": str(config.deepspeed) if config.deepspeed else None}
 
 
 class SmallStates:
-    """For a Trainer: saved states hold what is trained, not the base model. Sharded models are left to accelerate and
-    DeepSpeed, which save and load their own."""
+    """For a Trainer: saved states hold what is trained, fusion included, not the base model. DeepSpeed's engine saves
+    and loads its own."""
 
     def _save(self, output_dir=None, state_dict=None):
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        """state_dict: gathered by the caller where the model is sharded."""
+        if self.is_deepspeed_enabled:
             return super()._save(output_dir, state_dict)
         from safetensors.torch import save_file
 
         Path(output_dir).mkdir(parents=True, exist_ok=True)
-        own = {n: p.detach().contiguous() for n, p in self.model.named_parameters() if p.requires_grad}
+        state = self.model.state_dict() if state_dict is None else state_dict
+        own = {n: state[n].detach().contiguous() for n, p in self.model.named_parameters() if p.requires_grad}
         save_file(own, Path(output_dir) / WEIGHTS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return super()._load_from_checkpoint(resume_from_checkpoint, model)
         from safetensors.torch import load_file
 
-        self.model.load_state_dict(load_file(Path(resume_from_checkpoint) / WEIGHTS), strict=False)
+        load_trained(model or self.model, load_file(Path(resume_from_checkpoint) / WEIGHTS))
+
+
+def load_trained(model: Any, tensors: dict) -> None:
+    """Put whole tensors into a model that may be sharded; the others stay."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+    set_model_state_dict(model, tensors, options=StateDictOptions(full_state_dict=True, strict=False))
 
 
 def trained(config: Any, spec: Spec, datasets: str, n: int, options: RunOptions, parts: tuple[str, ...],
-            train: Callable[[Path | None, Callable[[str], None]], tuple[Any, Callable[[Path], None]]]) -> Summary:
-    """Run a training inside its artifact; the first process alone opens it. datasets: their names; n: samples.
+            train: Callable[[Path | None, Callable[[str], None]], tuple[Any, Callable]]) -> Summary | None:
+    """Run a training inside its artifact; the first process alone opens it and returns a summary.
 
-    train: from a saved state (None = from the start) to (trainer at its end, what writes the checkpoint).
-    parts: names of the logged values that losses.csv keeps beside the loss.
+    datasets: their names; n: samples. train: from a saved state (None = from the start) to (trainer at its end, what
+    writes the checkpoint from a state dict into a folder). parts: names of the logged values that losses.csv keeps
+    beside the loss.
     """
     key = (datasets, "all", None)
     with ExitStack() as stack:
@@ -160,7 +166,8 @@ def trained(config: Any, spec: Spec, datasets: str, n: int, options: RunOptions,
                 opened[0].write(dict(zip(ENCODERS.key, key, strict=True)) | {
                     "path": FOLDER, "n": n, "steps": trainer.state.global_step, "first_loss": history[0]["loss"],
                     "last_loss": history[-1]["loss"], "seconds": time.monotonic() - started})
-    return processes.from_first(lambda: opened[0].summary)
+    processes.from_first(lambda: None)              # nobody leaves before the checkpoint is written
+    return opened[0].summary if opened else None
 
 
 def write_checkpoint(out: Path, save: Callable[[Path], None], history: list[dict], parts: tuple[str, ...]) -> None:
@@ -190,12 +197,17 @@ def last_saved(state: Path) -> Path | None:
     return None
 
 
-def telling(say: Callable[[str], None]) -> Any:
-    """A callback of Trainer that says how far it is, at most every 30 s."""
+def telling(say: Callable[[str], None], warmup: int) -> Any:
+    """A callback of Trainer that says how far it is, at most every 30 s, and before that whether its warm-up ends."""
     from transformers import TrainerCallback
 
     class Telling(TrainerCallback):
         last = time.monotonic()
+
+        def on_train_begin(self, args, state, control, **more):
+            if state.max_steps < warmup:
+                say(f"{state.max_steps} steps in all are fewer than the --warmup of {warmup}: the learning rate will"
+                    " not reach its peak")
 
         def on_log(self, args, state, control, logs=None, **more):
             if "loss" in (logs or {}) and time.monotonic() - self.last > PLAIN_LINE_SECONDS:

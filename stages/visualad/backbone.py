@@ -43,6 +43,14 @@ class Backbone(nn.Module):
         self.width, self.depth = vit.config.hidden_size, vit.config.num_hidden_layers
         self.patch = vit.config.patch_size
 
+    def in_bf16(self) -> "Backbone":
+        """Keeps the weights of its linear layers in bf16: autocast would convert them anew in every pass, to the same
+        values."""
+        for module in self.vit.modules():
+            if isinstance(module, nn.Linear):
+                module.to(torch.bfloat16)
+        return self
+
     def train(self, mode: bool = True) -> "Backbone":
         """Stays in evaluation mode: a frozen model has no dropout to train with."""
         return super().train(False)

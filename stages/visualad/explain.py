@@ -1,16 +1,68 @@
-"""Where the anchors of a trained VisualAD look (Figure 6), as pictures."""
+"""What a trained VisualAD sees, as pictures: where its anchors look (Figure 6), how patches lie apart (Figure 5)."""
 
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from torch import Tensor
 
 from stages.artifacts.files import make_folder, write_atomically
 from stages.datasets.manifest import Image
+from stages.errors import ImageError
 from stages.images import load_rgb
+from stages.report.figures import patch_clouds
+from stages.visualad.backbone import parts_of
+from stages.visualad.data import Look
+from stages.visualad.model import VisualAD
 
 SIDE = 160       # px of one cell
+MOST = 2000      # patches of either kind in Figure 5
+EACH = 20        # of one image, so that no image fills the figure
+STAGES = ("backbone alone", "with the two tokens", "with tokens and SAF")
+
+
+class PatchClouds:
+    """Gathers normal and anomalous patches of the deepest layer for Figure 5, over batches."""
+
+    def __init__(self, model: VisualAD, look: Look) -> None:
+        self.model, self.look, self.random = model, look, np.random.default_rng(0)
+        self.kept: dict[bool, list[np.ndarray]] = {False: [], True: []}
+
+    def add(self, images: list[Image], pixels: Tensor) -> None:
+        """images: those of `pixels` (B, 3, S, S); unlabelled ones and anomalous ones without mask are passed over."""
+        features = patch_features(self.model, pixels).float().cpu().numpy()          # (3, B, N, C)
+        for image, own in zip(images, features.swapaxes(0, 1), strict=True):
+            if image.label is None or (image.label and not image.masks):
+                continue
+            try:
+                mask = self.look.mask(image.masks)
+            except ImageError:           # its score has no need of the mask
+                continue
+            share = torch.nn.functional.avg_pool2d(mask[None], self.model.backbone.patch)[0].flatten().numpy()
+            for anomalous in (False, True):
+                at = np.flatnonzero(share >= 0.5 if anomalous else share == 0)
+                at = self.random.permutation(at)[:min(EACH, MOST - len(self.kept[anomalous]))]
+                self.kept[anomalous] += list(own[:, at].swapaxes(0, 1))
+
+    def write(self, path: Path) -> bool:
+        """The picture; False where one kind has fewer than two patches."""
+        if any(len(v) < 2 for v in self.kept.values()):
+            return False
+        clouds = {name: tuple(np.stack(self.kept[kind])[:, n] for kind in (False, True))
+                  for n, name in enumerate(STAGES)}
+        make_folder(path.parent)
+        write_atomically(path, lambda f: f.write(patch_clouds(clouds)))
+        return True
+
+
+def patch_features(model: VisualAD, pixels: Tensor) -> Tensor:
+    """(3, B, N, C): patches of the deepest layer in the order of STAGES, each after its final norm."""
+    layer = model.settings.layers[-1:]
+    _, alone = model.backbone(pixels, model.tokens[:0], layer)
+    _, beside = model.backbone(pixels, model.tokens + model.positions, layer)
+    beside = model.norm(beside[0])
+    return torch.stack([parts_of(model.backbone.vit).norm(alone[0]), beside, model.saf[-1](beside)])
 
 
 def write_attention(folder: Path, image: Image, attention: Tensor) -> None:

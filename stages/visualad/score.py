@@ -22,7 +22,8 @@ class ScoreVisualadConfig:
     checkpoint: Path = option("what train-visualad wrote")
     out: Path = option("where the scores go")
     maps: Path | None = option("where the anomaly maps go; without it only scores are kept", None)
-    explain: Path | None = option("folder for pictures of where the anchors look (Figure 6)", None)
+    explain: Path | None = option("folder for pictures: where the anchors look (Figure 6), and how far normal and"
+                                  " anomalous patches lie apart (patches.png, Figure 5)", None)
     method: str = option("visualad", METHOD)
     name: str = option("what tables call this run", METHOD)
     backbone: str = option("where the backbone lies, if not where it was trained", "")
@@ -55,7 +56,9 @@ def run(config: ScoreVisualadConfig, options: RunOptions) -> Summary:
     inputs = {"manifest": manifest.fingerprint, "image files": files_fingerprint(images.values())}
     keys = [(i, config.name) for i in images]
     with ExitStack() as stack:
-        scores = stack.enter_context(Artifact(config.out, SCORES, Spec("score", parameters, inputs), keys, options))
+        notes = {"training": str(config.checkpoint.resolve())}      # its loss curves go into the report
+        scores = stack.enter_context(Artifact(config.out, SCORES, Spec("score", parameters, inputs, notes=notes), keys,
+                                              options))
         silent = replace(options, quiet=True)        # one progress bar for both
         maps = stack.enter_context(Artifact(config.maps, MAPS, Spec("score maps", parameters, inputs), keys, silent,
                                             MAP_ROWS)) if config.maps else None
@@ -64,6 +67,8 @@ def run(config: ScoreVisualadConfig, options: RunOptions) -> Summary:
         if todo:
             model, look = load(config.checkpoint, config.backbone)
             model = model.to(device)
+            if precision == "bf16":
+                model.backbone.in_bf16()
             scores.ran_on = f"{device} {precision}"
             for image, anomaly_map, score in scored(model, look, todo, config, device, precision == "bf16"):
                 key = (image.image_id, config.name)

@@ -9,7 +9,7 @@ import torch
 from stages.datasets.manifest import Image
 from stages.errors import ImageError
 from stages.visualad.data import Look, ahead
-from stages.visualad.explain import write_attention
+from stages.visualad.explain import PatchClouds, write_attention
 from stages.visualad.model import VisualAD, image_scores, smoothed
 from stages.visualad.score import ScoreVisualadConfig
 
@@ -22,21 +22,27 @@ def scored(model: VisualAD, look: Look, images: list[Image], config: ScoreVisual
             raise ImageError(image.error)
         return look.pixels(image.file)
 
+    clouds = PatchClouds(model, look) if config.explain else None
     loaded = ahead(pixels, images, config.workers, 2 * config.batch_size)
     while batch := list(islice(loaded, config.batch_size)):
-        yield from _scored_batch(model, batch, config, device, bf16)
+        yield from _scored_batch(model, batch, config, device, bf16, clouds)
+    if clouds:
+        clouds.write(config.explain / "patches.png")
 
 
-def _scored_batch(model: VisualAD, batch: list, config: ScoreVisualadConfig, device: str,
-                  bf16: bool) -> Iterator[tuple]:
+def _scored_batch(model: VisualAD, batch: list, config: ScoreVisualadConfig, device: str, bf16: bool,
+                  clouds: PatchClouds | None) -> Iterator[tuple]:
     good = [(i, x) for i, x in batch if not isinstance(x, ImageError)]
     yield from ((i, x, None) for i, x in batch if isinstance(x, ImageError))
     if not good:
         return
     autocast = torch.autocast(device.partition(":")[0], torch.bfloat16) if bf16 else nullcontext()
+    pixels = torch.stack([x for _, x in good]).to(device)
     with torch.inference_mode(), autocast:
-        output = model(torch.stack([x for _, x in good]).to(device), explain=config.explain is not None)
-    if config.explain:
+        output = model(pixels, explain=clouds is not None)
+        if clouds:
+            clouds.add([i for i, _ in good], pixels)
+    if clouds:
         for n, (image, _) in enumerate(good):
             write_attention(config.explain, image, output.attention[:, n])
     with torch.inference_mode():

@@ -14,6 +14,7 @@ from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.checkpoints import checkpoint_fingerprint
 from stages.datasets.manifest import Image, files_fingerprint, read_manifest
 from stages.errors import InputError
+from stages.processes import agreed, rank, share
 from stages.settings import RunOptions, argument, option
 from stages.visualad.settings import POSITIONS, Settings, check
 
@@ -30,7 +31,7 @@ class TrainVisualadConfig:
     variant: str = option("code = what the authors' released code computes; paper = the text's equations", "code")
     split: str = option("images to train on; the authors train on the test split of the auxiliary data set", "test")
     epochs: int = option("passes over the images; the released scripts: 1 on VisA, 2 on MVTec AD", 1)
-    batch_size: int = option("images per step", 8)
+    batch_size: int = option("images per step, all processes together", 8)
     size: int = option("px of the square that images are squashed to", 518)
     layers: str = option("blocks whose patches are scored, from 1; the last is the deepest", "6,12,18,24")
     anchors: int = option("anchor queries per layer", 4)
@@ -55,11 +56,13 @@ class TrainVisualadConfig:
         return Settings(self.variant, layers, self.anchors, self.position, self.size, self.as_released)
 
 
-def run(config: TrainVisualadConfig, options: RunOptions) -> Summary:
-    """Train one model on all images of the split.
+def run(config: TrainVisualadConfig, options: RunOptions) -> Summary | None:
+    """Train one model on all images of the split. Under torchrun every process runs this; only the first opens the
+    artifact and returns a summary.
 
     Raises:
-        InputError: unusable images (see `trainable`) or settings, no such backbone.
+        InputError: unusable images (see `trainable`) or settings, no such backbone, a batch that the processes cannot
+            share.
     """
     from stages.torch_setup import device_and_precision, prepare_torch
 
@@ -69,6 +72,13 @@ def run(config: TrainVisualadConfig, options: RunOptions) -> Summary:
     prepare_torch()
     weights = _checked_backbone(config, settings)
     device, precision = device_and_precision(config.device, config.precision)
+    share(config.batch_size)
+    if rank():
+        if agreed(None, device):
+            from stages.visualad.trainer import train
+
+            train(images, settings, config, lambda _: None)
+        return None
     names = ("split", "epochs", "batch_size", "learning_rate", "precision")
     spec = Spec("train-visualad", {n: getattr(config, n) for n in names} | asdict(settings) | {
         "backbone": config.backbone, "weights": weights}, {
@@ -78,7 +88,7 @@ def run(config: TrainVisualadConfig, options: RunOptions) -> Summary:
     with Artifact(config.out, ENCODERS, spec, [key], options, flush_rows=1) as artifact:
         for line in failed[:3]:
             artifact.progress.say(f"not trained on: {line}")
-        if artifact.pending:
+        if agreed(bool(artifact.pending), device):
             started = time.monotonic()
             from stages.report.figures import loss_curves
             from stages.visualad.trainer import PARTS, train

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from stages.torch_setup import device_and_precision
+from stages.processes import rank, share
+from stages.torch_setup import device_and_precision, tensorboard
 from stages.visualad import checkpoint
 from stages.visualad.backbone import load_backbone
 from stages.visualad.data import Look, TrainingSet
@@ -37,6 +38,8 @@ def train(images: tuple, settings: Settings, config: TrainVisualadConfig, say: A
         say(f"going on from step {saved.name.rpartition('-')[2]}")
     trainer.train(resume_from_checkpoint=str(saved) if saved else None)
     history = [h for h in trainer.state.log_history if "loss" in h]
+    if rank():
+        return history, trainer.state.global_step
     target = config.out / FOLDER
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
@@ -62,12 +65,12 @@ def last_saved(state: Path) -> Path | None:
 
 def trainer_of(model: VisualAD, data: TrainingSet, config: TrainVisualadConfig) -> Any:
     """transformers' Trainer with Eq. 13 as its loss, and the variant's optimiser and schedule."""
-    from importlib.util import find_spec
-
     from transformers import Trainer, TrainingArguments
     from transformers.trainer_callback import PrinterCallback
 
     device, precision = device_and_precision(config.device, config.precision)
+    if precision == "bf16":
+        model.backbone.in_bf16()
 
     class VisualadTrainer(Trainer):
         parts: dict[str, list[torch.Tensor]]
@@ -80,7 +83,8 @@ def trainer_of(model: VisualAD, data: TrainingSet, config: TrainVisualadConfig) 
 
         def log(self, logs, *more):
             if "loss" in logs:
-                logs |= {n: float(torch.stack(v).mean()) for n, v in self.parts.items() if v}
+                means = {n: torch.stack(v).mean() for n, v in self.parts.items() if v}
+                logs |= {n: float(v) for n, v in self.accelerator.reduce(means, "mean").items()}
                 self.parts = {n: [] for n in PARTS}
             super().log(logs, *more)
 
@@ -98,16 +102,17 @@ def trainer_of(model: VisualAD, data: TrainingSet, config: TrainVisualadConfig) 
 
     steps = ceil(len(data) / config.batch_size)
     arguments = TrainingArguments(
-        output_dir=str(config.out / STATE), per_device_train_batch_size=config.batch_size,
+        output_dir=str(config.out / STATE), per_device_train_batch_size=share(config.batch_size),
         num_train_epochs=config.epochs, max_grad_norm=0, bf16=precision == "bf16", use_cpu=device == "cpu",
         seed=config.seed, data_seed=config.seed, logging_steps=max(steps * config.epochs // 200, 1),
         save_strategy="steps", save_steps=config.save_steps, save_total_limit=2,
-        report_to="tensorboard" if find_spec("tensorboard") else "none", disable_tqdm=True,
+        report_to="none", disable_tqdm=True,
         remove_unused_columns=False, dataloader_num_workers=config.workers, torch_compile=config.compile,
-        dataloader_pin_memory=device != "cpu", label_names=["labels"])
-    arguments._n_gpu = min(arguments.n_gpu, 1)      # one process, one GPU
+        dataloader_pin_memory=device != "cpu", label_names=["labels"], ddp_find_unused_parameters=False)
+    arguments._n_gpu = min(arguments.n_gpu, 1)      # one GPU a process
     optimiser, schedule = optimiser_of(model, config, steps)
-    trainer = VisualadTrainer(model=model, args=arguments, train_dataset=data, optimizers=(optimiser, schedule))
+    trainer = VisualadTrainer(model=model, args=arguments, train_dataset=data, optimizers=(optimiser, schedule),
+                              callbacks=tensorboard(config.out / "_tensorboard"))
     trainer.parts = {n: [] for n in PARTS}
     trainer.remove_callback(PrinterCallback)
     return trainer
