@@ -22,9 +22,10 @@ WEIGHTS = "trained.safetensors"
 
 
 def trained(out: Path, spec: Spec, datasets: str, n: int, options: RunOptions, parts: tuple[str, ...],
-            train: Callable[[Path | None, Callable[[str], None]], tuple[Any, Callable[[Path], None]]]) -> Summary:
-    """Run a training inside its artifact; of several processes the first one alone opens it. datasets: their names;
-    n: samples.
+            train: Callable[[Path | None, Callable[[str], None]],
+                            tuple[Any, Callable[[Path], None]]]) -> Summary | None:
+    """Run a training inside its artifact; of several processes the first one alone opens it and returns a summary.
+    datasets: their names; n: samples.
 
     train: from a saved state (None = from the start) to (transformers' Trainer at its end, what writes the
     checkpoint). parts: names of the logged values that losses.csv keeps beside the loss.
@@ -51,7 +52,8 @@ def trained(out: Path, spec: Spec, datasets: str, n: int, options: RunOptions, p
                 opened[0].write(dict(zip(ENCODERS.key, key, strict=True)) | {
                     "path": FOLDER, "n": n, "steps": trainer.state.global_step, "first_loss": history[0]["loss"],
                     "last_loss": history[-1]["loss"], "seconds": time.monotonic() - started})
-    return processes.from_first(lambda: opened[0].summary)
+    processes.from_first(lambda: None)              # nobody leaves before the checkpoint is written
+    return opened[0].summary if opened else None
 
 
 def write_checkpoint(out: Path, save: Callable[[Path], None], history: list[dict], parts: tuple[str, ...]) -> None:

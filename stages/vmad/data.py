@@ -82,10 +82,14 @@ def _of_image(image: Image, tasks: Sequence[str], questions: list[Question]) -> 
 
 
 def sample(image: Image, task: str, **fields: str) -> Sample:
-    """A sample of the template prompts/vmad/<task>.txt."""
+    """A sample of an image."""
+    return Sample(image, task, *conversation(task, object=spoken(image.category), **fields))
+
+
+def conversation(task: str, **fields: str) -> tuple[str, str]:
+    """(prompt, answer) of the template prompts/vmad/<task>.txt with its fields filled in."""
     prompt, _, answer = load_prompt(f"vmad/{task}").text.partition(ANSWERS)
-    fields = {"object": spoken(image.category)} | fields
-    return Sample(image, task, filled(prompt, fields) + ANSWERS, filled(answer, fields).strip())
+    return filled(prompt, fields) + ANSWERS, filled(answer, fields).strip()
 
 
 def described(image: Image) -> str:

@@ -81,8 +81,9 @@ class FinetuneVmadConfig:
         return Weights(**{n: getattr(self, f"weight_{n}") for n in Weights.__dataclass_fields__})
 
 
-def run(config: FinetuneVmadConfig, options: RunOptions) -> Summary:
-    """Train on all samples of the split's images. Images that cannot be read are left out and said.
+def run(config: FinetuneVmadConfig, options: RunOptions) -> Summary | None:
+    """Train on all samples of the split's images. Images that cannot be read are left out and said. Under torchrun
+    every process runs this; only the first opens the artifact and returns a summary.
 
     Raises:
         InputError: unusable images, questions or settings, samples that are too long, or no such LLaVA or SAM.
@@ -90,16 +91,19 @@ def run(config: FinetuneVmadConfig, options: RunOptions) -> Summary:
     from stages.torch_setup import device_and_precision, prepare_torch
 
     check(config)
-    manifest = read_manifest(config.manifest, config.root)
-    images, failed = trainable_images(manifest.images, config.split, config.manifest)
     prepare_torch()
     device, precision = device_and_precision(config.device, config.precision)
-    processes.join(device)
+    with processes.joined(device):
+        return _run(config, options, device, precision)
 
+
+def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision: str) -> Summary | None:
     from stages.vmad.build import check_sam, read_llava, text_of
     from stages.vmad.checkpoint import source_fingerprints
     from stages.vmad.data import check_lengths, prompt_texts, samples_of
 
+    manifest = read_manifest(config.manifest, config.root)
+    images, failed = trainable_images(manifest.images, config.split, config.manifest)
     questions = read_questions(config.questions) if config.questions else Questions((), {}, "")
     samples = samples_of(images, config.tasks.split(","), questions.rows)
     llava_config, tokenizer = read_llava(config.llava, config.llava_revision)
@@ -137,10 +141,10 @@ def check(config: FinetuneVmadConfig) -> int:
         raise InputError("--batch-size, --micro-batch and --save-steps: at least 1")
     if not 0 < config.memory <= 1:
         raise InputError(f"--memory {config.memory}: expected more than 0, at most 1")
-    share = config.micro_batch * processes.count()
+    share = config.micro_batch * processes.world()
     if config.batch_size % share:
         raise InputError(f"--batch-size {config.batch_size}: no multiple of --micro-batch {config.micro_batch} times"
-                         f" {processes.count()} processes")
+                         f" {processes.world()} processes")
     return config.batch_size // share
 
 
