@@ -55,11 +55,12 @@ class Conversation:
         self.object, self.said = config.object, list[int]()
 
     def ask(self, question: str) -> Answer:
-        """question: "" is that of training, for a mask and a description. The first answer always has a mask; a later one where the model writes `<seg>`. Raises InputError for a
-        question with a special token in it, or one for which the model's context has no room left."""
+        """question: "" is that of training, for a mask and a description. The first answer always has a mask, a later
+        one where the model writes `<seg>`. Raises InputError for a question with a special token in it, or one for
+        which the model's context has no room left."""
         prompt = self._prompt(question)
         if len(prompt) + self.most > self.model.base.config.text_config.max_position_embeddings:
-            raise InputError("the conversation is as long as the model's context; start a new one")
+            raise InputError("the conversation and --max-tokens exceed the model's context; lower that, or start anew")
         ids, found = self._answer(prompt, first=not self.said)
         self.said = [*prompt, *ids, self.text.tokenizer.eos_token_id]
         return Answer(question, self.text.tokenizer.decode(ids, skip_special_tokens=True).strip(), found)

@@ -56,8 +56,8 @@ class Vmad(nn.Module):
         self.base.model.vision_tower.eval()
         return self
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None) -> None:
-        """Called by the Trainer: the language model, and DSSL's patches, are computed again on the way back."""
+    def recompute_activations(self) -> None:
+        """From now on the language model, and DSSL's patches, are computed again on the way back."""
         self.recompute = True
         self.base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 

@@ -50,6 +50,8 @@ def fit(config: FinetuneVmadConfig, images: Sequence[Image], samples: Sequence[S
                             torch.bfloat16 if precision == "bf16" else torch.float32)
     keywords = arguments(config, len(samples), device, precision)
     model.to(keywords.device)
+    if config.checkpoint_activations:
+        model.recompute_activations()
     chosen = choose_memory(images, config.memory, config.seed)
     if model.dssl:
         say(f"memory: {sum(map(len, chosen.values()))} images of {len(chosen)} classes")
@@ -73,7 +75,7 @@ def arguments(config: FinetuneVmadConfig, n: int, device: str, precision: str) -
         gradient_accumulation_steps=check(config), num_train_epochs=config.epochs,
         learning_rate=config.learning_rate, lr_scheduler_type="cosine", weight_decay=config.weight_decay,
         max_grad_norm=config.clip, optim="adamw_torch", bf16=precision == "bf16", use_cpu=device == "cpu",
-        gradient_checkpointing=config.checkpoint_activations, seed=config.seed, data_seed=config.seed,
+        seed=config.seed, data_seed=config.seed,
         logging_steps=max(steps // 200, 1), logging_first_step=True, save_strategy="steps",
         save_steps=config.save_steps, save_total_limit=2,
         report_to="tensorboard" if find_spec("tensorboard") else "none", disable_tqdm=True,
