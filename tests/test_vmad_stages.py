@@ -101,7 +101,7 @@ def trained(spots, models, tmp_path_factory):
 def learned(spots, models, tmp_path_factory):
     """Long enough to answer and to segment: one task, without DSSL, since that takes most of the time."""
     out = tmp_path_factory.mktemp("learned") / "v"
-    train(config(spots, models, out, epochs=60, tasks="segmentation", no_dssl=True, merged=out.parent / "merged"),
+    train(config(spots, models, out, epochs=40, tasks="segmentation", no_dssl=True, merged=out.parent / "merged"),
           QUIET)
     return out
 
@@ -129,9 +129,9 @@ def test_training_lowers_the_mask_loss_and_learns_to_end_with_seg(learned, spots
     rows = {r["image_id"]: r for r in read_table(c.out, SCORES).to_pylist()}
     assert {(r["response"], r["parsed"]) for r in rows.values()} == {("It is <seg>", "strict")}
     maps = dict(read_maps(c.maps, {(i, "vmad") for i in rows}))
-    assert len(maps) == 12 and all(m.shape == (12, 16) and 0 <= m.min() <= m.max() <= 1 for m in maps.values())
+    assert len(maps) == 12 and all(m.shape == (24, 32) and 0 <= m.min() <= m.max() <= 1 for m in maps.values())
     for (image_id, _), anomaly_map in maps.items():
-        top = np.sort(anomaly_map.astype(float), axis=None)[-2:]               # 1 % of 192, rounded up
+        top = np.sort(anomaly_map.astype(float), axis=None)[-8:]               # 1 % of 768, rounded up
         assert rows[image_id]["score"] == pytest.approx(top.mean(), abs=1e-3) and rows[image_id]["seconds"] > 0
     assert score(c, QUIET).up_to_date
     tests = read_table(spots, MANIFEST).to_pandas().assign(split="test")
@@ -203,8 +203,9 @@ def test_two_processes_train_as_one_does(spots, models, tmp_path):
     from safetensors.torch import load_file
 
     a, b = (load_file(tmp_path / name / "_checkpoint/vmad.safetensors") for name in ("one", "two"))
-    assert max(float((a[n] - b[n]).abs().max()) for n in a) < 0.01
-    assert losses(tmp_path / "one")[0]["loss"] == pytest.approx(losses(tmp_path / "two")[0]["loss"], rel=0.05)
+    assert max(float((a[n] - b[n]).abs().max()) for n in a) < 2e-4
+    for x, y in list(zip(losses(tmp_path / "one"), losses(tmp_path / "two"), strict=True))[:-1]:    # 26 = 6 x 4 + 2
+        assert x == pytest.approx(y, abs=2e-5)
 
 
 def test_seeds_variants_and_bf16(trained, spots, models, tmp_path):

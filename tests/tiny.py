@@ -184,6 +184,8 @@ def tiny_deep_llava(folder: Path, image_size: int = 56, layers: int = 6, width: 
     config = LlavaConfig(vision_config=vision, text_config=text,
                          image_token_index=tokenizer.convert_tokens_to_ids("<image>"))
     model = LlavaForConditionalGeneration(config)
+    with torch.no_grad():
+        model.lm_head.weight *= 20           # frozen as it is made, it could prefer no token to another
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(folder)
@@ -203,7 +205,7 @@ def tiny_sam(folder: Path, image_size: int = 64, patch: int = 8, layers: int = 2
     torch.manual_seed(0)
     vision = {"hidden_size": 32, "output_channels": 32, "num_hidden_layers": layers, "num_attention_heads": 4,
               "image_size": image_size, "patch_size": patch, "num_pos_feats": 16, "window_size": 4, "mlp_dim": 64,
-              "global_attn_indexes": [layers - 1]}
+              "global_attn_indexes": [layers - 1], "initializer_range": 0.1}      # of SAM's own 1e-10 nothing is seen
     prompt = {"hidden_size": 32, "image_size": image_size, "patch_size": patch,
               "image_embedding_size": image_size // patch}
     decoder = {"hidden_size": 32, "mlp_dim": 64, "num_attention_heads": 4, "iou_head_hidden_dim": 32}

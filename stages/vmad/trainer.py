@@ -20,24 +20,25 @@ from stages.vmad.train import FinetuneVmadConfig, check
 
 
 class VmadTrainer(SmallStates, Trainer):
-    """Logs the parts of Eq. 6 and 7 beside the loss, each averaged over the batches that have it."""
+    """Logs the parts of Eq. 6 and 7 beside the loss, each averaged over the batches, of all processes, that have it."""
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
-        self.parts: dict[str, list[torch.Tensor]] = {}
+        self.parts = torch.zeros(len(PARTS), 2, device=self.args.device)      # sum, and how many batches
         self.remove_callback(PrinterCallback)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         found = model(**inputs)
-        for name in PARTS:
-            if name in found and model.training:
-                self.parts.setdefault(name, []).append(found[name].detach())
+        for n, name in enumerate(PARTS):
+            if name in found:
+                self.parts[n] += torch.stack([found[name].float(), torch.ones_like(found[name]).float()])
         return (found["loss"], None) if return_outputs else found["loss"]
 
     def log(self, logs, *more):
         if "loss" in logs:
-            logs |= {n: float(torch.stack(v).mean()) for n, v in self.parts.items()}
-            self.parts = {}
+            sums = self.accelerator.reduce(self.parts, "sum").tolist()
+            logs |= {name: total / count for name, (total, count) in zip(PARTS, sums, strict=True) if count}
+            self.parts.zero_()
         super().log(logs, *more)
 
 
