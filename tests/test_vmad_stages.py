@@ -155,6 +155,9 @@ def test_batches_and_merged_weights_change_nothing(learned, spots, tmp_path):
     for other in (scores_of("b", batch_size=1), scores_of("c", checkpoint=learned.parent / "merged")):
         assert all(other[i][1] == text and other[i][0] == pytest.approx(value, abs=1e-5)
                    for i, (value, text) in first.items())
+    halved = scores_of("bf16", precision="bf16")
+    assert all(halved[i][1] == text and halved[i][0] == pytest.approx(value, abs=0.05)
+               for i, (value, text) in first.items())
     assert scores_of("d", query="description", max_tokens=3)["i00"][1].endswith("<seg>"), "appended where it is missing"
 
 

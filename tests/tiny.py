@@ -194,8 +194,8 @@ def tiny_deep_llava(folder: Path, image_size: int = 56, layers: int = 6, width: 
     return folder
 
 
-def tiny_sam(folder: Path, image_size: int = 64, patch: int = 8, layers: int = 2) -> Path:
-    """SAM of width 32, and its image processor."""
+def tiny_sam(folder: Path, image_size: int = 64, patch: int = 8, width: int = 32) -> Path:
+    """SAM with two layers, and its image processor. width: of its encoder."""
     from stages.torch_setup import prepare_torch
 
     prepare_torch()
@@ -203,9 +203,10 @@ def tiny_sam(folder: Path, image_size: int = 64, patch: int = 8, layers: int = 2
     from transformers import SamConfig, SamImageProcessor, SamModel
 
     torch.manual_seed(0)
-    vision = {"hidden_size": 32, "output_channels": 32, "num_hidden_layers": layers, "num_attention_heads": 4,
-              "image_size": image_size, "patch_size": patch, "num_pos_feats": 16, "window_size": 4, "mlp_dim": 64,
-              "global_attn_indexes": [layers - 1], "initializer_range": 0.1}      # of SAM's own 1e-10 nothing is seen
+    vision = {"hidden_size": width, "output_channels": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+              "image_size": image_size, "patch_size": patch, "num_pos_feats": 16, "window_size": 4,
+              "mlp_dim": 2 * width, "global_attn_indexes": [1],
+              "initializer_range": 0.02}                           # with SAM's own 1e-10 nothing is seen
     prompt = {"hidden_size": 32, "image_size": image_size, "patch_size": patch,
               "image_embedding_size": image_size // patch}
     decoder = {"hidden_size": 32, "mlp_dim": 64, "num_attention_heads": 4, "iou_head_hidden_dim": 32}

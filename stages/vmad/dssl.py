@@ -96,7 +96,8 @@ def log_similarity(queries: Tensor, keys: Tensor, temperature: float, there: Ten
     Eq. 16's denominator prints v^j, a vector of the visual backbone, where the text compares "patch tokens and
     normal semantic tokens": queries are T_v^j above and below the line.
     """
-    values = queries @ keys.transpose(1, 2) / temperature
+    with torch.autocast(queries.device.type, enabled=False):        # bf16's last digit, divided by tau, is 0.06
+        values = queries.float() @ keys.float().transpose(1, 2) / temperature
     return values.masked_fill(~there[:, None], float("-inf")).log_softmax(-1)
 
 

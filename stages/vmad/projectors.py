@@ -2,7 +2,8 @@
 with, by name.
 
 Each ends in the two-layer MLP of the LLaVA checkpoint itself, which keeps what LLaVA has learned; only LDP-v2, as
-in MobileVLM V2, has it first. The others work in CLIP's width.
+in MobileVLM V2, has it first. The others work in CLIP's width. `ltc-last` injects from the last layer alone
+(Table I's circle), `ltc-coarse` not at all (Table V's baseline).
 """
 
 from collections.abc import Sequence

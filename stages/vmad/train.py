@@ -123,6 +123,9 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
 
         for line in failed[:3]:
             say(f"not trained on: {line}")
+        known = {i.image_id for i in images}
+        if others := len(questions.failed) + sum(q.image_id not in known for q in questions.rows):
+            say(f"{others} questions are about other images, or have `error`, and are not trained on")
         say(f"{len(samples)} samples of {len(images)} images, the longest of {longest} tokens")
         return fit(config, images, samples, saved, say, device, precision)
 
