@@ -25,7 +25,6 @@ from stages.vmad.data import (  # noqa: E402
     sample,
     samples_of,
 )
-from stages.vmad.look import Look, normalised  # noqa: E402
 from stages.vmad.memory import choose_memory, remember  # noqa: E402
 from stages.vmad.model import trainable  # noqa: E402
 from stages.vmad.settings import Settings, Weights  # noqa: E402
@@ -80,44 +79,6 @@ def shaken(model, seed=1):
         for p in trainable(model).values():
             p += 0.1 * torch.randn_like(p)
     return model
-
-
-# -- images -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(40, 60), (61, 33), (64, 64), (1, 1), (3, 500)])
-def test_the_visual_backbone_sees_what_its_own_processor_makes(sam, shape):
-    from transformers import AutoImageProcessor
-
-    processor = AutoImageProcessor.from_pretrained(sam)
-    look = Look(56, (0.5,) * 3, (0.5,) * 3, 64, tuple(processor.image_mean), tuple(processor.image_std))
-    rgb = np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8)
-    h, w = look.frame(rgb.shape)
-    ours = normalised(look.framed(rgb), torch.tensor(look.canvas_mean), torch.tensor(look.canvas_deviation))
-    assert max(h, w) == 64 and min(h, w) >= 1
-    if min(shape) < 4:
-        return                                       # its own processor fails on these
-    theirs = processor(rgb, return_tensors="pt")
-    assert theirs["reshaped_input_sizes"][0].tolist() == [h, w]
-    assert (ours[:, :h, :w] - theirs["pixel_values"][0][:, :h, :w]).abs().max() < 0.03       # one step of 255 levels
-    assert theirs["pixel_values"][0][:, h:].abs().sum() == theirs["pixel_values"][0][..., w:].abs().sum() == 0
-
-
-def test_clip_sees_the_whole_image_and_masks_keep_thin_anomalies(tmp_path, save_image):
-    look = Look(56, (0.5,) * 3, (0.5,) * 3, 64, (0.5,) * 3, (0.5,) * 3)
-    rgb = np.zeros((20, 40, 3), np.uint8)
-    rgb[:, :2] = 255
-    square = look.square(rgb)
-    assert square.shape == (3, 56, 56) and (square[:, :12] == 128).all(), "padded above with the mean"
-    assert (square[:, 20:36, 0] > 200).all() and (square[:, 20:36, 10:] < 5).all()
-    thin = np.zeros((400, 400), np.uint8)
-    thin[:, 100] = 255
-    mask = look.mask([save_image(tmp_path / "thin.png", thin)], (64, 64))
-    assert mask[:, 16].all() and mask.sum() == 64, "0.16 px wide on the canvas, and still there"
-    thin[:, :200] = 255
-    mask = look.mask([save_image(tmp_path / "half.png", thin[:200])], (32, 64))
-    assert mask[:32, :32].all() and mask.sum() == 32 * 32
-    assert look.mask([], (32, 64)).sum() == 0
 
 
 # -- vocabulary and samples -------------------------------------------------------------------------------
