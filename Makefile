@@ -262,6 +262,28 @@ sage-run:
 	$(ADCLI) evaluate --questions $(TEST_QUESTIONS) --answers $(G)/answers.parquet --judgements $(G)/judged.parquet --manifest $(TEST_MANIFEST) --out $(G)/metrics.parquet --tables $(G)/tables --report $(G)/report.html
 	@echo "report: $(G)/report.html"
 
+# -- VMAD -------------------------------------------------------------------------------------------------------
+
+# vmad-demo: tiny models with random weights on the tiles, with a control. ablate-vmad: Table III, trained on VMAD_ON and
+# tested on VMAD_TO (manifests with masks); VMAD_TRAIN: further options of the training.
+VM         ?= runs/vmad
+LLAVA      ?= llava-hf/llava-1.5-7b-hf
+SAM        ?= facebook/sam-vit-huge
+VMAD_ON    ?=
+VMAD_TO    ?=
+VMAD_TRAIN ?=
+.PHONY: vmad-demo ablate-vmad
+vmad-demo: $(READY)
+	$(BIN)/python -m benchmarks.vmad_tiles $(TILES) $(VM)-demo
+
+ablate-vmad: $(READY)
+	@test -n "$(VMAD_ON)" -a -n "$(VMAD_TO)" || { echo "give the manifests VMAD_ON and VMAD_TO"; exit 2; }
+	@set -e; for row in "neither --projector=mlp --no-dssl" "dssl --projector=mlp" "ltc --no-dssl" "ltc-dssl"; do \
+	  name=vmad-$${row%% *}; options=$${row#$${row%% *}}; \
+	  $(BIN)/adcli finetune-mllm $(VMAD_ON) --method vmad --llava $(LLAVA) --sam $(SAM) $(VMAD_TRAIN) $$options --seed $(SEED) --out $(VM)/ablation/$$name.parquet; \
+	  $(BIN)/adcli score $(VMAD_TO) --method vmad --name $$name --checkpoint $(VM)/ablation/$$name.parquet --out $(VM)/ablation/scores.parquet/$$name --maps $(VM)/ablation/maps.parquet/$$name || [ $$? -eq 3 ]; done
+	$(ADCLI) evaluate $(VM)/ablation/scores.parquet --maps $(VM)/ablation/maps.parquet --manifest $(VMAD_TO) --workers $(JOBS) --out $(VM)/ablation/metrics.parquet --tables $(VM)/ablation/tables --report $(VM)/ablation/report.html
+
 # -- tests ------------------------------------------------------------------------------------------------------
 
 test: $(READY)

@@ -82,6 +82,21 @@ Masks are paired by stem, with or without _mask; an anomalous image without one 
 Example: adcli data index dtd-synthetic /data/DTD-Synthetic --out runs/dtd/manifest.parquet
 """
 
+WFDD = """Index WFDD, woven fabrics in the layout of MVTec AD: <category>/train/good, test/<defect>, ground_truth.
+
+Masks are paired by stem, with or without _mask; an anomalous image without one becomes a failed row.
+
+Example: adcli data index wfdd /data/WFDD --out runs/wfdd/manifest.parquet
+"""
+
+RIAD = """Index RIAD, the data set of VMAD: an object's folder, images in it, COCO files with their defects anywhere.
+
+The masks are drawn into PNG files below --masks. Objects are held out for test as a whole, 8 of 24; the texts are
+imported by `adcli data import-questions --format riad`.
+
+Example: adcli data index riad /data/RIAD --masks runs/riad/masks --out runs/riad/manifest.parquet
+"""
+
 BRAIN_AD = """Index Brain-AD, the brain data set of BMAD (BraTS2021_slice): {train,valid,test}/{good,Ungood}.
 
 Below them lie img and anomaly_mask (or label), as the archive has it. valid becomes the split `val`.
@@ -204,6 +219,7 @@ IMPORT = """Import questions from a file of another project, or from a folder of
 
 ad-pl: JSON with pair_type, test_image, reference_image and question_answer. conversations: JSON lines as InternVL's
 trainers read them, human and gpt by turns, or question, chosen and rejected. mmad: mmad.json. manta: JsonData of MANTA.
+riad: description, impact and suggestion of RIAD.
 Index the images first (`adcli data index folder`, where the data set has no loader). A path is looked up relative to
 the manifest's root, then by its end; one that fits no image or several gives a failed row.
 
@@ -228,7 +244,7 @@ def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add `data index ...`, `data check`, `data augment`, `data questions`, `data import-questions` and
     `data synth ...`."""
     from stages.datasets import (augment, bmad, brain_mri, btad, check, dagm, folder, ksdd2, loco, magnetic_tile,
-                                 meta_json, mvtec, polyps, vidad, visa)
+                                 meta_json, mvtec, polyps, riad, vidad, visa)
     from stages.datasets.entries import IndexConfig
     from stages.datasets.synth import vidad as synth_vidad
     from stages.questions import imports, make
@@ -248,6 +264,8 @@ def add_to(app: typer.Typer, arguments: list[str]) -> None:
     command(index, "ksdd2", IndexConfig, ksdd2.run, KSDD2)
     command(index, "dagm", mvtec.MvtecConfig, dagm.run, DAGM)
     command(index, "dtd-synthetic", mvtec.MvtecConfig, mvtec.dtd_synthetic, DTD)
+    command(index, "wfdd", mvtec.MvtecConfig, mvtec.wfdd, WFDD)
+    command(index, "riad", riad.RiadConfig, riad.run, RIAD)
     command(index, "brain-ad", IndexConfig, bmad.brain_ad, BRAIN_AD)
     command(index, "oct17", IndexConfig, bmad.oct17, OCT17)
     command(index, "his", IndexConfig, bmad.his, HIS)

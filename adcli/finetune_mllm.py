@@ -21,6 +21,13 @@ Example: adcli finetune-mllm runs/visa/manifest.parquet --method sage-edpo --que
   --facts runs/visa/facts.parquet --judgements runs/visa/judgements.parquet \\
   --checkpoint runs/mvtec/sage-sfe.parquet --out runs/visa/sage-edpo.parquet
 """),
+    "vmad": ("stages.vmad.train", "FinetuneVmadConfig", """VMAD: LLaVA learns to answer with a <seg> token, whose state
+draws the mask through SAM's decoder; local features compressed to a quarter of the tokens (LTC), patches told apart as
+the visual backbone does (DSSL). Several GPUs: torchrun --nproc_per_node 8 -m adcli finetune-mllm ...
+
+Example: adcli finetune-mllm runs/riad/manifest.parquet --method vmad --questions runs/riad/questions.parquet \\
+  --llava /models/llava-1.5-7b-hf --sam /models/sam-vit-huge --out runs/riad/vmad.parquet
+"""),
 }
 DOC = """Fine-tune a multimodal language model.
 

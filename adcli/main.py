@@ -12,8 +12,9 @@ COMMANDS = {   # name -> (module, line in `adcli --help`), in the order of the p
     "rewrite-negatives": ("adcli.rewrite_negatives", "Rewrite normal captions into contradictions."),
     "train-encoder": ("adcli.train_encoder", "Fine-tune a text encoder per task on both."),
     "train-visualad": ("adcli.train_visualad", "Train two tokens in a frozen ViT to find anomalies anywhere."),
-    "finetune-mllm": ("adcli.finetune_mllm", "Fine-tune a multimodal language model (SAGE)."),
+    "finetune-mllm": ("adcli.finetune_mllm", "Fine-tune a multimodal language model (SAGE, VMAD)."),
     "score": ("adcli.score", "Score every image of a manifest."),
+    "ask": ("adcli.ask", "Talk with a fine-tuned model about one image (VMAD)."),
     "models": ("adcli.models", "Vision-language models with a short name."),
     "evaluate": ("adcli.evaluate", "Metrics, tables and the HTML report."),
 }

@@ -45,6 +45,13 @@ train-visualad trained on other data; the score is the mean of the map's highest
 Example: adcli score runs/tiles/manifest.parquet --method visualad --checkpoint runs/visa/visualad.parquet \\
   --out runs/tiles/visualad-scores.parquet --maps runs/tiles/visualad-maps.parquet
 """),
+    "vmad": ("stages.vmad.score", "ScoreVmadConfig", """VMAD: an answer, the mask that its <seg> token draws, and as the
+score the mean of the highest 1 % of the mask's probabilities; --query asks for a description, the impact or a
+suggestion, too. `adcli ask` talks about one image.
+
+Example: adcli score runs/mvtec/manifest.parquet --method vmad --checkpoint runs/riad/vmad.parquet \\
+  --out runs/mvtec/vmad-scores.parquet --maps runs/mvtec/vmad-maps.parquet
+"""),
 }
 DOC = """Score every image of a manifest; higher = more anomalous.
 

@@ -1,11 +1,17 @@
 """Decoding images, the same way everywhere."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from stages.errors import ImageError
+
+Item, Loaded = TypeVar("Item"), TypeVar("Loaded")
 
 INDEX_VALUES = 16     # no data set numbers that many kinds of defects, and no drawn mask is that faint
 
@@ -67,3 +73,19 @@ def load_mask(path: Path) -> np.ndarray:
     """
     values = load_rgb(path)[:, :, 0]
     return values > 0 if values.max() < INDEX_VALUES else values >= 128
+
+
+def ahead(load: Callable[[Item], Loaded], items: Iterable[Item], workers: int,
+          waiting: int) -> Iterator[tuple[Item, Loaded | ImageError]]:
+    """(item, load(item) or the ImageError that it raised) in order; `workers` threads, `waiting` in advance at most."""
+    items, queue = iter(items), deque[tuple[Item, Future]]()
+    with ThreadPoolExecutor(workers) as pool:
+        while True:
+            queue.extend((i, pool.submit(load, i)) for i in islice(items, waiting - len(queue)))
+            if not queue:
+                return
+            item, future = queue.popleft()
+            try:
+                yield item, future.result()
+            except ImageError as e:
+                yield item, e

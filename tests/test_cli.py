@@ -20,10 +20,11 @@ LEAVES = [["data", "index", "vidad"], ["data", "index", "magnetic-tile"], ["data
           ["data", "index", "visa"], ["data", "index", "folder"], ["data", "check"], ["data", "augment"],
           ["data", "questions"], ["data", "import-questions"],
           *(["data", "index", name] for name in (
-              "mvtec-loco", "btad", "ksdd2", "dagm", "dtd-synthetic", "brain-ad", "oct17", "his", "brain-mri",
-              "cvc-clinicdb", "cvc-colondb", "endo", "kvasir", "meta-json")),
+              "mvtec-loco", "btad", "ksdd2", "dagm", "dtd-synthetic", "wfdd", "riad", "brain-ad", "oct17", "his",
+              "brain-mri", "cvc-clinicdb", "cvc-colondb", "endo", "kvasir", "meta-json")),
           ["data", "synth", "vidad"], ["caption"], ["rewrite-negatives"], ["train-encoder"], ["train-visualad"],
           ["finetune-mllm"], ["finetune-mllm", "--method", "sage-sfe"], ["finetune-mllm", "--method", "sage-edpo"],
+          ["finetune-mllm", "--method", "vmad"], ["score", "--method", "vmad"], ["ask"],
           ["score"], ["score", "--method", "visualad"], ["score", "--method", "sage"],
           ["score", "--method", "text-knn"], ["score", "--method", "lvlm"], ["models"], ["evaluate"],
           ["score", "--method", "vlm-qa"], ["score", "--method", "mle"],
@@ -70,7 +71,7 @@ def test_the_examples_work_as_they_stand_one_after_the_other(tmp_path):
 
 
 def test_help_of_a_stage_does_not_import_torch():
-    for name in ("caption", "train-encoder", "train-visualad", "finetune-mllm", "score", "rewrite-negatives"):
+    for name in ("caption", "train-encoder", "train-visualad", "finetune-mllm", "score", "ask", "rewrite-negatives"):
         code = (f"import sys; sys.argv = ['adcli', '{name}', '--help']\nfrom adcli.main import main\n"
                 "try: main()\nexcept SystemExit: pass\n"
                 "assert not {'torch', 'transformers', 'cv2', 'pandas'} & set(sys.modules)")

@@ -186,6 +186,21 @@ def test_dtd_synthetic_round_trip(tmp_path, save_image):
         index(mvtec.dtd_synthetic, categories(tmp_path / "dtd", tmp_path / "x", categories="woven"))
 
 
+def test_wfdd_round_trip(tmp_path, save_image):
+    for category, kind in (("grey_cloth", "block"), ("pink_flower", "line")):
+        base = tmp_path / "data/WFDD" / category
+        for name in ("train/good/000.png", "test/good/000.png", f"test/{kind}/000.png"):
+            save_image(base / name)
+        save_image(base / f"ground_truth/{kind}/000_mask.png", SQUARE)
+    images = index(mvtec.wfdd, categories(tmp_path / "data", tmp_path / "m"))
+    kinds = {"grey_cloth": "block", "pink_flower": "line"}
+    assert counts(images) == {(category, *rest): 1 for category, kind in kinds.items()
+                              for rest in (("train", 0, None), ("test", 0, None), ("test", 1, kind))}
+    assert {i.dataset for i in images.values()} == {"wfdd"} and not any(i.error for i in images.values())
+    defect, = (i for i in images.values() if i.defect == "line")
+    assert defect.masks == (tmp_path / "data/WFDD/pink_flower/ground_truth/line/000_mask.png",)
+
+
 def test_loco_says_what_is_wrong_as_mvtec_does(tmp_path, save_image):
     save_image(tmp_path / "loco/pushpins/train/good/000.png")
     with pytest.raises(InputError, match="pushpins has no test images"):

@@ -257,7 +257,7 @@ def test_manta(tmp_path):
     ("mmad", "[1]", "no JSON object from image path"), ("mmad", '{"a": 1}', "no JSON object from image path"),
     ("ad-pl", "{}", "no JSON list of records"), ("manta", "3", "no JSON list of records"),
     ("ad-pl", "[]", "holds no questions"), ("conversations", "", "holds no questions"),
-    ("ad_pl", "[]", "--format ad_pl: expected ad-pl, conversations, mmad, manta"),
+    ("ad_pl", "[]", "--format ad_pl: expected ad-pl, conversations, mmad, manta, riad"),
 ])
 def test_files_that_are_not_what_they_should_be(tmp_path, format, text, said):
     from adcli.main import build

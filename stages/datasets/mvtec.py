@@ -3,8 +3,9 @@
 
 Other data sets are published in the same layout, some without `_mask` in the names: both are read. Case of
 folder names and endings does not matter, and the categories may lie some folders below the root. DTD-Synthetic
-is one of them: 12 woven, meshed, ... textures, often in two folders of its own name; what it calls its
-defects and its masks is read from the disk, since no description of it says.
+is one of them: 12 woven, meshed, ... textures, often in two folders of its own name; so is WFDD: the woven fabrics
+grey_cloth, grid_cloth, yellow_cloth and pink_flower, 4101 images. What the two call their defects is read from the
+disk, since no description of them says.
 """
 
 from collections import defaultdict
@@ -36,6 +37,11 @@ def run(config: MvtecConfig, options: RunOptions) -> Summary:
 def dtd_synthetic(config: MvtecConfig, options: RunOptions) -> Summary:
     """Index DTD-Synthetic, as `run` does MVTec AD."""
     return index_categories("dtd-synthetic", entries_of(image_files(config.root)), config, options)
+
+
+def wfdd(config: MvtecConfig, options: RunOptions) -> Summary:
+    """Index WFDD, as `run` does MVTec AD."""
+    return index_categories("wfdd", entries_of(image_files(config.root)), config, options)
 
 
 def index_categories(dataset: str, entries: list[Entry], config: MvtecConfig, options: RunOptions,

@@ -1,22 +1,15 @@
 """Images and masks as VisualAD sees them: squashed to a square, normalised as the backbone wants them."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from stages.datasets.manifest import Image
-from stages.errors import ImageError
 from stages.images import load_mask, load_rgb
-
-Item, Loaded = TypeVar("Item"), TypeVar("Loaded")
 
 
 @dataclass(frozen=True)
@@ -60,19 +53,3 @@ class TrainingSet(torch.utils.data.Dataset):
         image = self.images[n]
         return {"pixels": self.look.pixels(image.file), "masks": self.look.mask(image.masks),
                 "labels": torch.tensor(float(image.label))}
-
-
-def ahead(load: Callable[[Item], Loaded], items: Iterable[Item], workers: int,
-          waiting: int) -> Iterator[tuple[Item, Loaded | ImageError]]:
-    """(item, load(item) or the ImageError that it raised) in order; `workers` threads, `waiting` in advance at most."""
-    items, queue = iter(items), deque[tuple[Item, Future]]()
-    with ThreadPoolExecutor(workers) as pool:
-        while True:
-            queue.extend((i, pool.submit(load, i)) for i in islice(items, waiting - len(queue)))
-            if not queue:
-                return
-            item, future = queue.popleft()
-            try:
-                yield item, future.result()
-            except ImageError as e:
-                yield item, e

@@ -8,7 +8,8 @@ import torch
 
 from stages.datasets.manifest import Image
 from stages.errors import ImageError
-from stages.visualad.data import Look, ahead
+from stages.images import ahead
+from stages.visualad.data import Look
 from stages.visualad.explain import PatchClouds, write_attention
 from stages.visualad.model import VisualAD, image_scores, smoothed
 from stages.visualad.score import ScoreVisualadConfig

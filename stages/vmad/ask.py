@@ -1,0 +1,138 @@
+"""A conversation with a trained VMAD about one image: a first answer with its mask, then follow-up questions."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.errors import InputError
+from stages.settings import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskConfig:
+    checkpoint: Path = option("what finetune-mllm --method vmad wrote")
+    image: Path = option("the image to talk about")
+    object: str = option("what it shows", "object")
+    question: str = option("the first question; by default that of training, for a mask and a description", "")
+    mask: Path | None = option("where the mask goes: PNG of the image's size, 255 = surely anomalous; by default beside"
+                               " the image as <name>.vmad.png", None)
+    llava: str = option("where LLaVA lies, if not where it was trained", "")
+    sam: str = option("where SAM lies, if not where it was trained", "")
+    max_tokens: int = option("longest answer, tokens", 256)
+    precision: str = option("fp32, bf16, or auto = bf16 where the processor has it", "auto")
+    device: str = option("auto, cpu or cuda", "auto")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """mask: (H, W) float32 at the image's size, 0..1; None where the answer has no `<seg>`."""
+
+    question: str
+    text: str
+    mask: np.ndarray | None
+
+
+class Conversation:
+    """Keeps what was said, as token ids."""
+
+    def __init__(self, config: AskConfig) -> None:
+        """Raises InputError: no checkpoint, no LLaVA or SAM, or an image that cannot be read."""
+        from stages.torch_setup import device_and_precision, prepare_torch
+
+        prepare_torch()
+        from stages.images import load_rgb
+        from stages.vmad.checkpoint import load_vmad
+        from stages.vmad.scoring import dtype_of, seen
+
+        rgb = load_rgb(config.image)
+        device, self.precision = device_and_precision(config.device, config.precision)
+        self.model, self.text = load_vmad(config.checkpoint, config.llava, config.sam, dtype_of(self.precision))
+        self.model.to(device)
+        self.shape, self.seen, self.most = rgb.shape[:2], seen(self.model, rgb), config.max_tokens
+        self.object, self.said = config.object, list[int]()
+
+    def ask(self, question: str) -> Answer:
+        """question: "" is that of training, for a mask and a description. The first answer always has a mask, a later
+        one where the model writes `<seg>`. Raises InputError for a question with a special token in it, or one for
+        which the model's context has no room left."""
+        prompt = self._prompt(question)
+        if len(prompt) + self.most > self.model.base.config.text_config.max_position_embeddings:
+            raise InputError("the conversation and --max-tokens exceed the model's context; lower that, or start anew")
+        ids, found = self._answer(prompt, first=not self.said)
+        self.said = [*prompt, *ids, self.text.tokenizer.eos_token_id]
+        return Answer(question, self.text.tokenizer.decode(ids, skip_special_tokens=True).strip(), found)
+
+    def _prompt(self, question: str) -> list[int]:
+        from stages.vmad.data import ANSWERS, IMAGE, conversation
+        from stages.vmad.settings import SEG
+
+        if not question:
+            return self.text.prompt(conversation("answering", object=self.object, query="description", answer="")[0])
+        if IMAGE in question or SEG in question:
+            raise InputError(f"the question holds {IMAGE} or {SEG}, which stand for an image and a mask")
+        if not self.said:
+            return self.text.prompt(f"USER: {IMAGE}\n{question} {ANSWERS}")
+        more = self.text.tokenizer(f"USER: {question} {ANSWERS}", add_special_tokens=False).input_ids
+        return [*self.said, *more]
+
+    def _answer(self, prompt: list[int], first: bool) -> tuple[list[int], Any]:
+        import torch
+
+        from stages.vmad.scoring import generated, masks_of, mixed
+
+        model, text, device = self.model, self.text, self.model.mean.device
+        with torch.inference_mode(), mixed(device, self.precision):
+            pixels = model.for_clip(self.seen.square[None].to(device))
+            ids = generated(model, text, pixels, [prompt], self.most, stop_at_seg=first)[0]
+            if first and text.seg not in ids:
+                ids = [*ids, text.seg]
+            if text.seg not in ids:
+                return ids, None
+            frames = self.seen.frame[None].to(device)
+            logits = masks_of(model, text, pixels, self.seen.canvas[None].to(device), frames, [[*prompt, *ids]])
+            return ids, self._at_image_size(logits[0], frames[0])
+
+    def _at_image_size(self, logits: Any, frame: Any) -> np.ndarray:
+        import cv2
+
+        from stages.vmad.scoring import probabilities
+
+        found = probabilities(logits, frame, self.model.look.canvas).cpu().numpy()
+        return cv2.resize(found, self.shape[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def answers(config: AskConfig, questions: Iterator[str]) -> Iterator[Answer | InputError]:
+    """The answer to the first question, then to each of `questions`; an InputError for one that cannot be put."""
+    talk = Conversation(config)
+    yield talk.ask(config.question)
+    for question in questions:
+        try:
+            yield talk.ask(question)
+        except InputError as e:
+            yield e
+
+
+def mask_path(config: AskConfig) -> Path:
+    """Raises InputError when the mask would take the place of the image."""
+    path = config.mask or config.image.with_name(f"{config.image.stem}.vmad.png")
+    if path.resolve() == config.image.resolve():
+        raise InputError(f"--mask {path}: that is the image itself; give another name")
+    if path.suffix.lower() != ".png":
+        raise InputError(f"--mask {path}: expected a name that ends in .png")
+    return path
+
+
+def write_mask(path: Path, mask: np.ndarray) -> None:
+    """(H, W) of 0..1 as 8-bit PNG. Raises InputError when it cannot be written."""
+    from PIL import Image
+
+    from stages.artifacts.files import write_atomically
+
+    picture = Image.fromarray((mask * 255).round().astype(np.uint8))
+    try:
+        write_atomically(path, lambda f: picture.save(f, "png"))
+    except OSError as e:
+        raise InputError(f"{path}: cannot be written ({e.strerror})") from e

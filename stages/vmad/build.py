@@ -1,0 +1,193 @@
+"""From a LLaVA and a SAM checkpoint to a VMAD model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from stages.errors import InputError
+from stages.vmad.data import Text
+from stages.vmad.look import Look
+from stages.vmad.model import Vmad, trainable
+from stages.vmad.projectors import Projector
+from stages.vmad.settings import SEG, Settings, Weights, check
+
+LORA_TARGETS = r".*language_model.*\.(q_proj|v_proj)"     # LISA's; the paper names only the rank
+
+
+def new_model(llava_name: str, sam_name: str, settings: Settings, weights: Weights,
+              revisions: tuple[str, str] = ("", ""), dtype: torch.dtype = torch.float32) -> tuple[Vmad, Text]:
+    """(untrained model, how it reads text). dtype: of what stays frozen; what is trained is float32.
+
+    Raises:
+        InputError: see `read_llava`, `text_of` and `load_sam`.
+    """
+    config, tokenizer = read_llava(llava_name, revisions[0])
+    text = text_of(config, tokenizer, settings, llava_name)
+    llava = load_llava(llava_name, revisions[0], dtype)
+    give_row(llava, text.seg)
+    replace_projector(llava, settings)
+    llava = with_lora(llava, settings, text.seg)
+    sam, canvas = load_sam(sam_name, revisions[1], dtype)
+    look = look_of(llava_name, revisions[0], config, canvas)
+    return freeze(Vmad(llava, sam, settings, weights, look, text.seg)), text
+
+
+def read_llava(name: str, revision: str) -> tuple[Any, Any]:
+    """(configuration, tokenizer). Raises InputError: it cannot be loaded, or see `check_llava`."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision or None)
+        check_llava(config, name)
+        return config, AutoTokenizer.from_pretrained(name, revision=revision or None)
+    except (OSError, ValueError) as e:
+        raise InputError(f"--llava {name}: cannot be loaded ({str(e).splitlines()[0][:200]})") from e
+
+
+def text_of(config: Any, tokenizer: Any, settings: Settings, name: str) -> Text:
+    """How a model of these settings reads text; `<seg>` is added to the tokenizer.
+
+    Raises:
+        InputError: settings that this LLaVA cannot have, or a vocabulary that has a `<seg>` already, whose meaning
+            nobody here knows.
+    """
+    from transformers import AddedToken
+
+    vision = config.vision_config
+    grid = vision.image_size // vision.patch_size
+    try:
+        check(settings, grid, layer_of(config) - 1, vision.hidden_size)
+    except InputError as e:
+        raise InputError(f"{e} (--llava {name})") from None
+    if SEG in tokenizer.get_vocab():
+        raise InputError(f"--llava {name}: its vocabulary already has {SEG}; start from the LLaVA checkpoint without it"
+                         " (a training that was interrupted goes on when its command is run again)")
+    tokenizer.add_tokens([AddedToken(SEG, normalized=False)])
+    return Text(tokenizer, config.image_token_id, settings.tokens(grid), tokenizer.convert_tokens_to_ids(SEG))
+
+
+def layer_of(config: Any) -> int:
+    """Which of CLIP's hidden states LLaVA takes, 0 = the embeddings."""
+    last = config.vision_feature_layer
+    return last if last >= 0 else config.vision_config.num_hidden_layers + 1 + last
+
+
+def load_llava(name: str, revision: str, dtype: torch.dtype) -> Any:
+    """LlavaForConditionalGeneration. Raises InputError when it cannot be loaded."""
+    from transformers import LlavaForConditionalGeneration
+
+    try:
+        return LlavaForConditionalGeneration.from_pretrained(name, revision=revision or None, dtype=dtype)
+    except (OSError, ValueError, RuntimeError) as e:
+        raise InputError(f"--llava {name}: cannot be loaded ({str(e).splitlines()[0][:200]})") from e
+
+
+def check_llava(config: Any, name: str) -> None:
+    """Raises InputError for a model that is no LLaVA with a CLIP tower whose one layer it takes."""
+    if config.model_type != "llava":
+        raise InputError(f"--llava {name}: a {config.model_type} model; VMAD is built on LLaVA 1.x"
+                         " (for example llava-hf/llava-1.5-7b-hf)")
+    tower = config.vision_config.model_type
+    if tower != "clip_vision_model":
+        raise InputError(f"--llava {name}: its vision tower is a {tower}; VMAD needs LLaVA with a CLIP tower"
+                         " (for example llava-hf/llava-1.5-7b-hf)")
+    if not isinstance(config.vision_feature_layer, int) or config.vision_feature_select_strategy != "default":
+        raise InputError(f"--llava {name}: takes several layers of its vision tower, or its class token; VMAD is built"
+                         " on LLaVA 1.x, which takes the patch tokens of one layer")
+
+
+def check_sam(name: str, revision: str) -> None:
+    """Raises InputError: it cannot be loaded, or is no SAM."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision or None)
+    except (OSError, ValueError) as e:
+        raise InputError(f"--sam {name}: cannot be loaded ({str(e).splitlines()[0][:200]})") from e
+    if config.model_type != "sam":
+        raise InputError(f"--sam {name}: a {config.model_type} model; expected SAM (for example facebook/sam-vit-huge)")
+
+
+def load_sam(name: str, revision: str, dtype: torch.dtype) -> tuple[Any, dict]:
+    """(SamModel, the settings of its image processor). Raises InputError as `check_sam` does."""
+    from transformers import AutoImageProcessor, SamModel
+
+    check_sam(name, revision)
+    try:
+        sam = SamModel.from_pretrained(name, revision=revision or None, dtype=dtype)
+        processor = AutoImageProcessor.from_pretrained(name, revision=revision or None)
+    except (OSError, ValueError) as e:
+        raise InputError(f"--sam {name}: cannot be loaded ({str(e).splitlines()[0][:200]})") from e
+    return sam, {"canvas": sam.config.vision_config.image_size, "canvas_mean": tuple(processor.image_mean),
+                 "canvas_deviation": tuple(processor.image_std)}
+
+
+def look_of(name: str, revision: str, config: Any, canvas: dict) -> Look:
+    """How the two encoders want images: CLIP's numbers from LLaVA's own processor."""
+    from transformers import AutoImageProcessor
+
+    clip = AutoImageProcessor.from_pretrained(name, revision=revision or None)
+    return Look(config.vision_config.image_size, tuple(clip.image_mean), tuple(clip.image_std), **canvas)
+
+
+def give_row(llava: Any, seg: int) -> None:
+    """The new token's rows of the input and the output embeddings start at the mean of all rows. Checkpoints often
+    have rows to spare; where they have none, they grow."""
+    if seg >= llava.config.text_config.vocab_size:
+        llava.resize_token_embeddings(seg + 1, mean_resizing=False)
+    with torch.no_grad():
+        for rows in (llava.get_input_embeddings().weight, llava.get_output_embeddings().weight):
+            rows[seg] = rows[:seg].mean(0)
+
+
+def replace_projector(llava: Any, settings: Settings) -> None:
+    """Put our projector around LLaVA's own, and let LLaVA hand it the layers that it reads."""
+    config, index = llava.config, layer_of(llava.config)
+    vision = config.vision_config
+    llava.model.multi_modal_projector = Projector(settings, llava.model.multi_modal_projector, vision.hidden_size,
+                                                  config.text_config.hidden_size,
+                                                  vision.image_size // vision.patch_size).float()
+    config.vision_feature_layer = list(range(index - settings.layers + 1, index + 1))
+    config.image_seq_length = llava.model.multi_modal_projector.tokens
+
+
+def with_lora(llava: Any, settings: Settings, seg: int) -> Any:
+    """PEFT's wrapper: LoRA in the language model's attention, and the new token's rows, the only ones that are
+    trained."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout,
+                        target_modules=LORA_TARGETS, trainable_token_indices={"embed_tokens": [seg], "lm_head": [seg]},
+                        task_type="CAUSAL_LM")
+    return get_peft_model(llava, config)
+
+
+def freeze(model: Vmad) -> Vmad:
+    """Train LoRA, the projector, the MLPs and the mask decoder, in float32; nothing else. What a parameter cannot
+    influence is left out: SAM's other three masks and its estimate of the mask's quality."""
+    unused = [model.sam.mask_decoder.iou_prediction_head, *model.sam.mask_decoder.output_hypernetworks_mlps[1:]]
+    adapters = {n for n, p in model.llava.named_parameters() if p.requires_grad}
+    model.requires_grad_(False)
+    for name, p in model.llava.named_parameters():
+        p.requires_grad_(name in adapters)
+    trained: list[nn.Module] = [model.projector, model.gamma, model.sam.mask_decoder]
+    trained += [model.dssl.meta] if model.dssl else []
+    for part in trained:
+        part.requires_grad_(True).float()
+    for part in unused:
+        part.requires_grad_(False)
+    for p in trainable(model).values():
+        p.data = p.data.float()
+    return model
+
+
+def record_of(folder: Path, name: str) -> dict:
+    """A JSON file of a checkpoint. Raises InputError when it is not there or no JSON."""
+    try:
+        return json.loads((folder / name).read_text())
+    except (OSError, ValueError) as e:
+        raise InputError(f"--checkpoint {folder}: no readable {name} here (expected what finetune-mllm --method vmad"
+                         " wrote)") from e

@@ -1,0 +1,160 @@
+"""A trained VMAD on disk: safetensors, PEFT's adapter, and what it was made of as JSON.
+
+`vmad.json`, `vmad.safetensors` (projector, MLPs, mask decoder), `adapter/` (LoRA and the rows of `<seg>`). Merged,
+there is no `adapter/` but the whole language model, as a LLaVA checkpoint in `llava/` with LLaVA's own projector and
+`<seg>` in its vocabulary. SAM's encoder is never copied.
+"""
+
+import copy
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stages.checkpoints import checkpoint_fingerprint
+from stages.errors import InputError
+from stages.vmad.build import (freeze, give_row, load_llava, load_sam, look_of, read_llava, record_of,
+                               replace_projector, text_of)
+from stages.vmad.data import Text
+from stages.vmad.model import Vmad
+from stages.vmad.settings import SEG, Settings, Weights
+
+WEIGHTS, RECORD, ADAPTER, MERGED = "vmad.safetensors", "vmad.json", "adapter", "llava"
+
+
+def save_vmad(model: Vmad, text: Text, folder: Path, llava: str, sam: str,
+              revisions: tuple[str, str] = ("", "")) -> None:
+    """llava, sam: directory or hub id that it was made from, as it was given. A merged model brings its own LLaVA."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"{part}.{n}": t.detach().float().cpu().contiguous()
+               for part, module in model.own_parts().items() for n, t in module.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS)
+    merged = model.llava is model.base
+    if merged:
+        _save_llava(model, text.tokenizer, folder / MERGED)
+    else:
+        model.llava.save_pretrained(folder / ADAPTER)
+        (folder / ADAPTER / "README.md").unlink(missing_ok=True)
+    record = {"llava": llava, "sam": sam, "revisions": revisions, "seg": model.seg, "merged": merged,
+              "settings": asdict(model.settings), "weights": asdict(model.weights)}
+    (folder / RECORD).write_text(json.dumps(record, indent=2))
+
+
+def _save_llava(model: Vmad, tokenizer: Any, folder: Path) -> None:
+    """A LLaVA checkpoint that loads without us: its own projector is the MLP within ours."""
+    ours, mlp = "model.multi_modal_projector.", "model.multi_modal_projector.mlp."
+    state = {(ours + n.removeprefix(mlp) if n.startswith(mlp) else n): t for n, t in model.base.state_dict().items()
+             if n.startswith(mlp) or not n.startswith(ours)}
+    inside = model.base.config
+    outside = copy.deepcopy(inside)
+    outside.vision_feature_layer = inside.vision_feature_layer[-1]
+    outside.image_seq_length = (inside.vision_config.image_size // inside.vision_config.patch_size) ** 2
+    try:
+        model.base.config = outside
+        model.base.save_pretrained(folder, state_dict=state)
+    finally:
+        model.base.config = inside
+    tokenizer.save_pretrained(folder)
+    look = model.look
+    from transformers import CLIPImageProcessor
+
+    CLIPImageProcessor(size={"shortest_edge": look.size}, crop_size=look.size, image_mean=list(look.mean),
+                       image_std=list(look.deviation)).save_pretrained(folder)
+
+
+def find(place: Path) -> Path:
+    """The folder with the checkpoint: `place` itself, or the one of a finetune-mllm artifact. Raises InputError."""
+    for folder in (place, place / "_checkpoint"):
+        if (folder / WEIGHTS).is_file() and (folder / RECORD).is_file():
+            return folder
+    raise InputError(f"--checkpoint {place}: no {WEIGHTS} here (expected what finetune-mllm --method vmad wrote)")
+
+
+def sources(place: Path, llava: str = "", sam: str = "") -> tuple[Path, dict, str, str]:
+    """(folder, record, LLaVA, SAM) with the places that they lie at now; llava, sam: if elsewhere than in training."""
+    folder = find(place)
+    record = record_of(folder, RECORD)
+    inside = str(folder / MERGED) if record["merged"] else record["llava"]
+    return folder, record, llava or inside, sam or record["sam"]
+
+
+def fingerprint(place: Path, llava: str = "", sam: str = "") -> str:
+    """Of all weights that a score depends on. Raises InputError: no checkpoint, no such LLaVA or SAM."""
+    folder, record, llava, sam = sources(place, llava, sam)
+    own = [str(folder)] + ([] if record["merged"] else [str(folder / ADAPTER)])
+    return " ".join([*map(checkpoint_fingerprint, own), source_fingerprints(llava, sam, record["revisions"])])
+
+
+def source_fingerprints(llava: str, sam: str, revisions: Sequence[str]) -> str:
+    """Of LLaVA and SAM. Raises InputError when one is not to be found."""
+    found = []
+    for option, name, revision in (("--llava", llava, revisions[0]), ("--sam", sam, revisions[1])):
+        try:
+            found.append(checkpoint_fingerprint(name, revision))
+        except (OSError, ValueError) as e:
+            raise InputError(f"{option} {name}: cannot be loaded ({str(e).splitlines()[0][:200]})") from e
+    return " ".join(found)
+
+
+def load_vmad(place: Path, llava: str = "", sam: str = "", dtype: torch.dtype = torch.float32) -> tuple[Vmad, Text]:
+    """(model in evaluation mode, how it reads text). llava, sam: where they lie now, if elsewhere.
+
+    Raises:
+        InputError: no checkpoint, no such LLaVA or SAM, or tensors that do not fit them.
+    """
+    from safetensors.torch import load_file
+
+    folder, record, llava_name, sam_name = sources(place, llava, sam)
+    settings, revision = Settings(**record["settings"]), "" if record["merged"] else record["revisions"][0]
+    config, tokenizer = read_llava(llava_name, revision)
+    base = load_llava(llava_name, revision, dtype)
+    if record["merged"]:
+        grid = config.vision_config.image_size // config.vision_config.patch_size
+        text = Text(tokenizer, config.image_token_id, settings.tokens(grid), record["seg"])
+    else:
+        text = text_of(config, tokenizer, settings, llava_name)
+        if text.seg != record["seg"]:
+            raise InputError(f"--llava {llava_name}: gives {SEG} another number than the LLaVA that {folder} was"
+                             " trained on")
+        give_row(base, text.seg)
+    replace_projector(base, settings)
+    if not record["merged"]:
+        base = _with_adapter(base, folder / ADAPTER)
+    backbone, canvas = load_sam(sam_name, record["revisions"][1], dtype)
+    model = Vmad(base, backbone, settings, Weights(**record["weights"]),
+                 look_of(llava_name, revision, config, canvas), text.seg)
+    load_parts(model, load_file(folder / WEIGHTS), folder)
+    return freeze(model).requires_grad_(False).eval(), text
+
+
+def _with_adapter(base: Any, folder: Path) -> Any:
+    """PEFT's wrapper with what was trained. Raises InputError when it does not fit."""
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(base, folder)
+    except (RuntimeError, OSError, ValueError) as e:
+        raise InputError(f"{folder}: does not fit its LLaVA ({str(e).splitlines()[-1].strip()[:160]})") from e
+
+
+def load_parts(model: Vmad, tensors: dict[str, torch.Tensor], where: Path) -> None:
+    """Put a checkpoint's own tensors into the model. Raises InputError when they do not fit."""
+    for part, module in model.own_parts().items():
+        own = {n.removeprefix(f"{part}."): t for n, t in tensors.items() if n.startswith(f"{part}.")}
+        try:
+            module.float().load_state_dict(own)
+        except RuntimeError as e:
+            raise InputError(f"{where}: does not fit its LLaVA and SAM"
+                             f" ({str(e).splitlines()[-1].strip()[:160]})") from e
+
+
+def merged(model: Vmad) -> Vmad:
+    """The same model with LoRA added into the language model's weights, and no PEFT around it; the given one is used
+    up. In bfloat16 what a learning rate of 1e-6 has changed would be rounded away: load it in float32 for this."""
+    model.llava = model.llava.merge_and_unload()
+    return model

@@ -1,0 +1,166 @@
+"""VMAD (section III-B): LLaVA with a compressing projector, a `<seg>` token, and SAM's mask decoder.
+
+Which state of the language model is the `<seg>` token's: the text says the token's own, the one that is read at its
+position. (LISA, whose scheme this is, takes the one before, from which the token is predicted.)
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from stages.vmad import loss
+from stages.vmad.dssl import Dssl, log_similarity, pbsd, random_boxes, roi
+from stages.vmad.look import Look, normalised
+from stages.vmad.settings import Settings, Weights
+
+AT_ONCE = 16         # images through CLIP and the projector at a time, for DSSL
+
+
+class Vmad(nn.Module):
+    """llava: LlavaForConditionalGeneration with our projector, or PEFT's wrapper of one; sam: SamModel; seg: id of the
+    `<seg>` token. Of all this, `trainable` says what is trained."""
+
+    def __init__(self, llava: Any, sam: Any, settings: Settings, weights: Weights, look: Look, seg: int) -> None:
+        super().__init__()
+        self.llava, self.sam = llava, sam
+        self.settings, self.weights, self.look, self.seg = settings, weights, look, seg
+        text, visual = self.base.config.text_config.hidden_size, sam.config.mask_decoder_config.hidden_size
+        self.gamma = nn.Sequential(nn.Linear(text, text), nn.ReLU(), nn.Linear(text, visual))
+        self.dssl = Dssl(visual, text) if settings.dssl else None
+        self.memory: Any = None          # stages.vmad.memory.Memory, set for training with DSSL; no part of the weights
+        self.recompute = False
+        for name in ("mean", "deviation", "canvas_mean", "canvas_deviation"):
+            self.register_buffer(name, torch.tensor(getattr(look, name)), persistent=False)
+
+    @property
+    def base(self) -> Any:
+        """The LlavaForConditionalGeneration itself."""
+        return self.llava.get_base_model() if hasattr(self.llava, "peft_config") else self.llava
+
+    @property
+    def projector(self) -> nn.Module:
+        return self.base.model.multi_modal_projector
+
+    def own_parts(self) -> dict[str, nn.Module]:
+        """What a checkpoint holds beside LoRA, by name."""
+        parts = {"projector": self.projector, "gamma": self.gamma, "decoder": self.sam.mask_decoder}
+        return parts | ({"dssl": self.dssl} if self.dssl else {})
+
+    def train(self, mode: bool = True) -> "Vmad":
+        """As of any module, but the frozen encoders stay in evaluation mode."""
+        super().train(mode)
+        self.sam.vision_encoder.eval()
+        self.base.model.vision_tower.eval()
+        return self
+
+    def recompute_activations(self) -> None:
+        """From now on the language model, and DSSL's patches, are computed again on the way back."""
+        self.recompute = True
+        self.base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    # -- training ---------------------------------------------------------------------------------
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, squares: Tensor, canvases: Tensor,
+                frames: Tensor, masks: Tensor, segmented: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        """Losses of a batch: `loss` and the parts of Eq. 6 and 7 that it has.
+
+        input_ids, attention_mask, labels: (B, T); squares: (B, 3, S, S) uint8 for CLIP; canvases: (B, 3, K, K) uint8
+        for SAM; frames: (B, 2) px; masks: (B, K, K) 0 or 1; segmented: (B,) bool, answers with `<seg>`; classes:
+        (B,) numbers of the classes, as the memory counts them.
+        """
+        hidden = self.hidden_states(input_ids, attention_mask, self.for_clip(squares))
+        parts = {"text": loss.text_loss(self.base.lm_head(hidden), labels)}
+        inputs = self.for_sam(canvases, frames)
+        features = self.visual_features(inputs)
+        if segmented.any():
+            logits = self.mask_logits(self.seg_states(hidden, input_ids)[segmented], features[segmented])
+            wanted, shown = masks[segmented].float(), self.shown(frames)[segmented].float()
+            wide = functional.interpolate(logits[:, None], masks.shape[-1], mode="bilinear")[:, 0]
+            parts |= {"bce": loss.bce(wide, wanted, shown), "dice": loss.dice(wide, wanted, shown)}
+        if self.dssl:
+            parts["pbsd"] = self.structure_loss(features, inputs, frames, classes)
+        return {"loss": loss.total(parts, self.weights)} | {n: p.detach() for n, p in parts.items()}
+
+    def hidden_states(self, input_ids: Tensor, attention_mask: Tensor, pixels: Tensor) -> Tensor:
+        """(B, T, D) after the language model's last layer and its norm."""
+        return self.base.model(input_ids=input_ids, attention_mask=attention_mask,
+                               pixel_values=pixels).last_hidden_state
+
+    def seg_states(self, hidden: Tensor, input_ids: Tensor) -> Tensor:
+        """(B, D): the state at each row's last `<seg>`; of a row without one, some state."""
+        at = (input_ids == self.seg) * torch.arange(1, input_ids.shape[1] + 1, device=input_ids.device)
+        return hidden[torch.arange(len(hidden), device=hidden.device), at.argmax(1)]
+
+    def mask_logits(self, states: Tensor, features: Tensor) -> Tensor:
+        """Eq. 4 and 5. states: (B, D), features: (B, C, h, w) -> (B, 4 h, 4 w)."""
+        prompts = self.gamma(states)[:, None, None]                        # one mask of one prompt token per image
+        dense = self.sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        positions = self.sam.get_image_wide_positional_embeddings().expand(len(states), -1, -1, -1)
+        found, _ = self.sam.mask_decoder(
+            image_embeddings=features.to(prompts.dtype), image_positional_embeddings=positions.to(prompts.dtype),
+            sparse_prompt_embeddings=prompts, dense_prompt_embeddings=dense.to(prompts.dtype), multimask_output=False)
+        return found[:, 0, 0].float()
+
+    # -- images -----------------------------------------------------------------------------------
+
+    def for_clip(self, squares: Tensor) -> Tensor:
+        """(B, 3, S, S) uint8 -> what CLIP takes."""
+        return normalised(squares, self.mean, self.deviation)
+
+    def for_sam(self, canvases: Tensor, frames: Tensor) -> Tensor:
+        """(B, 3, K, K) uint8 -> what SAM takes: 0 outside the frame."""
+        return normalised(canvases, self.canvas_mean, self.canvas_deviation) * self.shown(frames)[:, None]
+
+    def shown(self, frames: Tensor) -> Tensor:
+        """(B, K, K) bool: where the canvas shows the image."""
+        at = torch.arange(self.look.canvas, device=frames.device)
+        return (at[None, :, None] < frames[:, 0, None, None]) & (at[None, None] < frames[:, 1, None, None])
+
+    def visual_features(self, inputs: Tensor) -> Tensor:
+        """f of Eq. 4: (B, C, h, w), without gradient."""
+        dtype = next(self.sam.vision_encoder.parameters()).dtype
+        return self.sam.get_image_embeddings(inputs.to(dtype)).float()
+
+    # -- DSSL -------------------------------------------------------------------------------------
+
+    def structure_loss(self, features: Tensor, inputs: Tensor, frames: Tensor, classes: Tensor) -> Tensor:
+        """Eq. 8 to 17 for each image of the batch and the memory of its class. features: f; inputs: SAM's."""
+        s, side, device = self.settings, self.look.canvas, features.device
+        drawn = self.memory.draw(classes)
+        there, normal = drawn.there.to(device), drawn.normal.to(device)
+        boxes = random_boxes(frames, s.boxes, s.box_size).to(device)
+        with torch.no_grad():
+            local = self.dssl.local(roi(features, boxes * (features.shape[-1] / side))[..., 0, 0])
+            visual = log_similarity(local, self.dssl.overall(drawn.features.to(device)), s.temperature, there)
+            crops = roi(inputs, boxes, self.look.size)
+            crops = crops * self.canvas_deviation[:, None, None] + self.canvas_mean[:, None, None]
+            crops = (crops - self.mean[:, None, None]) / self.deviation[:, None, None]
+        patches = self.pooled_tokens(crops.flatten(0, 1)).unflatten(0, boxes.shape[:2])
+        images = self.pooled_tokens(self.for_clip(drawn.squares.flatten(0, 1).to(device))).unflatten(0, there.shape)
+        theta = self.dssl.semantic_tokens(images, self.described(drawn.described.to(device),
+                                                                 drawn.described_mask.to(device))[:, None])
+        text = log_similarity(functional.normalize(patches, dim=-1), functional.normalize(theta, dim=-1),
+                              s.temperature, there)
+        return pbsd(visual, text, normal & there)
+
+    def pooled_tokens(self, pixels: Tensor) -> Tensor:
+        """Mean over tokens of Psi(F_I(.)): (n, 3, S, S) as CLIP takes them -> (n, D)."""
+        def some(few: Tensor) -> Tensor:
+            return torch.stack(list(self.base.get_image_features(few).pooler_output)).float().mean(1)
+
+        again = self.recompute and self.training
+        return torch.cat([checkpoint(some, few, use_reentrant=False) if again else some(few)
+                          for few in pixels.split(AT_ONCE)])
+
+    def described(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(B, L) -> (B, D): the mean of the input embeddings of the normal description."""
+        found = self.base.get_input_embeddings()(ids).float() * mask[..., None]
+        return found.sum(1) / mask.sum(1, keepdim=True)
+
+
+def trainable(model: Vmad) -> dict[str, nn.Parameter]:
+    """Name -> parameter of everything that is trained."""
+    return {n: p for n, p in model.named_parameters() if p.requires_grad}

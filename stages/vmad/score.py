@@ -1,0 +1,86 @@
+"""Scoring with a trained VMAD: for every image an answer, a mask and an image score."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from stages.artifacts.tables import MAPS, SCORES
+from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.datasets.manifest import files_fingerprint, images_of, read_manifest
+from stages.errors import ImageError, InputError
+from stages.maps import to_row
+from stages.settings import RunOptions, argument, option
+
+METHOD = "vmad"
+MAP_ROWS = 64            # maps of a part
+QUERIES = ("", "description", "impact", "suggestion")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreVmadConfig:
+    manifest: Path = argument("the images: manifest artifact, a folder of them, or a Parquet file")
+    checkpoint: Path = option("what finetune-mllm --method vmad wrote")
+    out: Path = option("where the scores and answers go")
+    maps: Path | None = option("where the masks' probabilities go; without it only scores are kept", None)
+    method: str = option("vmad", METHOD)
+    name: str = option("what tables call this run", METHOD)
+    query: str = option("what to ask for beside the mask: description, impact, suggestion or nothing", "")
+    llava: str = option("where LLaVA lies, if not where it was trained", "")
+    sam: str = option("where SAM lies, if not where it was trained", "")
+    splits: str = option("images to score, comma-separated: test, train, val", "test")
+    max_tokens: int = option("longest answer, tokens", 256)
+    batch_size: int = option("images per forward pass", 8)
+    precision: str = option("fp32, bf16, or auto = bf16 where the processor has it", "auto")
+    device: str = option("auto, cpu or cuda", "auto")
+    workers: int = option("threads that load images", 4)
+    root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
+
+
+def run(config: ScoreVmadConfig, options: RunOptions) -> Summary:
+    """Score every image of the splits. An image that cannot be read is a row with `error`; `parsed` is strict where the
+    model wrote `<seg>` itself, fallback where it had to be appended.
+
+    The image score is the mean of the highest 1 % of the mask's probabilities; the paper names no rule.
+
+    Raises:
+        InputError: no checkpoint, no LLaVA or SAM, or no image in the splits.
+    """
+    from stages.torch_setup import device_and_precision, prepare_torch
+
+    if config.query not in QUERIES:
+        raise InputError(f"--query {config.query}: expected {', '.join(QUERIES[1:])}")
+    if config.max_tokens < 1:
+        raise InputError(f"--max-tokens {config.max_tokens}: at least 1")
+    prepare_torch()
+    from stages.vmad.checkpoint import fingerprint
+    from stages.vmad.data import prompt_texts
+
+    manifest = read_manifest(config.manifest, config.root)
+    images = images_of(manifest, config.splits, config.manifest)
+    device, precision = device_and_precision(config.device, config.precision)
+    same = {n: getattr(config, n) for n in ("splits", "query", "max_tokens")}
+    parameters = same | {"method": config.name, "precision": precision, "prompts": prompt_texts(),
+                         "weights": fingerprint(config.checkpoint, config.llava, config.sam)}
+    inputs = {"manifest": manifest.fingerprint, "image files": files_fingerprint(images.values())}
+    keys = [(i, config.name) for i in images]
+    with ExitStack() as stack:
+        scores = stack.enter_context(Artifact(config.out, SCORES, Spec("score", parameters, inputs), keys, options))
+        silent = replace(options, quiet=True)        # one progress bar for both
+        maps = stack.enter_context(Artifact(config.maps, MAPS, Spec("score maps", parameters, inputs), keys, silent,
+                                            MAP_ROWS)) if config.maps else None
+        open_keys = [set(a.pending) for a in (scores, maps) if a]
+        todo = [images[k[0]] for k in keys if any(k in o for o in open_keys)]
+        if todo:
+            from stages.vmad.scoring import scored
+
+            scores.ran_on = f"{device} {precision}"
+            for image, found in scored(config, todo, device, precision):
+                key = (image.image_id, config.name)
+                columns = dict(zip(SCORES.key, key, strict=True))
+                error = {"error": str(found)} if isinstance(found, ImageError) else {}
+                if key in open_keys[0]:
+                    scores.tokens += 0 if error else found.tokens
+                    scores.write(columns | (error or found.columns()))
+                if maps and key in open_keys[1]:
+                    maps.write(columns | error if error else to_row(key, found.map.numpy()))
+    return scores.summary
