@@ -40,7 +40,8 @@ def all_tables(joined: "list[Answered]", rows: list[dict], judges: list[str], re
     grids = [table1(pairs, rows, like_theirs)]
     grids += [per_level(dataset, pairs, rows, list(found)) for dataset, found in levels.items()
               if not set(found) <= set(LEVELS)]
-    grids += [table2(pairs, rows, judges), table3(pairs, rows, judges, group_sizes(joined)), margins(rows), how_read(joined),
+    grids += [table2(pairs, rows, judges), table3(pairs, rows, judges, group_sizes(joined)), margins(rows),
+              how_read(joined),
               every_figure(rows, resamples, seed)]
     return [g for g in grids if g.rows]
 
@@ -166,8 +167,8 @@ def margins(rows: list[dict]) -> Grid:
     """How much likelier the best of ranked choices is than the others, where choices were weighed by likelihood."""
     lines = [(r["dataset"], r["method"], _number(r), str(r["n"])) for r in rows
              if r["metric"] == "preference_margin" and r["category"] == ALL]
-    note = ("Log-likelihood per token of the best answer minus the mean of the others', nats, mean over ranked questions;"
-            " above 0 the model prefers what the experts prefer. Intervals: 95%, images resampled.")
+    note = ("Log-likelihood per token of the best answer minus the mean of the others', nats, mean over ranked"
+            " questions; above 0 the model prefers what the experts prefer. Intervals: 95%, images resampled.")
     return Grid("margins", "Preference margins", ("data set", "method", "margin", "questions"), tuple(lines), note,
                 printed=True)
 
