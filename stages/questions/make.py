@@ -73,11 +73,12 @@ def run(config: QuestionsConfig, options: RunOptions) -> Summary:
     """
     _check(config)
     manifest = read_manifest(config.manifest, config.root)
-    images = some_of(images_of(manifest, config.splits, config.manifest), config.images, config.seed)
+    images = images_of(manifest, config.splits, config.manifest)
     anomalous = [i for i in images.values() if i.label == 1]
     if anomalous and not any(i.masks for i in anomalous):
         raise InputError(f"{config.manifest}: none of the {len(anomalous)} anomalous images has a mask; the questions"
                          " say where a defect lies, so index the data set with its masks")
+    images = some_of(images, config.images, config.seed)
     captions = read_table(config.captions, CAPTIONS) if config.captions else None
     engine = None if config.vlm == "templates" else make_engine(config.vlm, config)
     spec = _spec(config, manifest, images, engine, captions)
