@@ -31,17 +31,6 @@ def share(batch_size: int) -> int:
     return batch_size // world()
 
 
-def agreed(pending: bool | None, device: str) -> bool:
-    """What the first process found, in all of them: it alone has opened the artifact; the others pass None."""
-    if world() == 1:
-        return bool(pending)
-    from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
-
-    PartialState(cpu=device == "cpu")
-    return bool(broadcast_object_list([pending])[0])
-
-
 @contextmanager
 def joined(device: str) -> Iterator[None]:
     """Meet the other processes, if there are any, and part from them in order: a process that ends while its

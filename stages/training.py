@@ -1,10 +1,11 @@
-"""What trainings of large models have in common: the artifact around one, and states that a killed run goes on from."""
+"""What trainings on transformers' Trainer have in common: the artifact around one, and states that a killed run goes on
+from."""
 
 import csv
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from math import nan
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from stages import processes
 from stages.artifacts.tables import ENCODERS
 from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.errors import InputError
 from stages.progress import PLAIN_LINE_SECONDS
 from stages.settings import RunOptions
 
@@ -22,13 +24,13 @@ WEIGHTS = "trained.safetensors"
 
 
 def trained(out: Path, spec: Spec, datasets: str, n: int, options: RunOptions, parts: tuple[str, ...],
-            train: Callable[[Path | None, Callable[[str], None]],
-                            tuple[Any, Callable[[Path], None]]]) -> Summary | None:
+            train: Callable[[Path | None, Callable[[str], None]], tuple[Any, Callable[[Path], None]]],
+            left_out: Sequence[str] = ()) -> Summary | None:
     """Run a training inside its artifact; of several processes the first one alone opens it and returns a summary.
-    datasets: their names; n: samples.
 
-    train: from a saved state (None = from the start) to (transformers' Trainer at its end, what writes the
-    checkpoint). parts: names of the logged values that losses.csv keeps beside the loss.
+    datasets: their names; n: samples; left_out: why others are none, the first few are said. train: from a saved state
+    (None = from the start) to (the Trainer at its end, what writes the checkpoint). parts: names of the logged
+    values that losses.csv keeps beside the loss.
     """
     key = (datasets, "all", None)
     with ExitStack() as stack:
@@ -40,6 +42,8 @@ def trained(out: Path, spec: Spec, datasets: str, n: int, options: RunOptions, p
 
         pending, saved = processes.from_first(open_artifact)
         say = opened[0].progress.say if opened else lambda text: None
+        for line in left_out[:3]:
+            say(f"not trained on: {line}")
         if pending:
             started = time.monotonic()
             if saved:
@@ -85,28 +89,61 @@ def last_saved(state: Path) -> Path | None:
     return None
 
 
+def accumulated(batch_size: int, micro_batch: int) -> int:
+    """Micro-batches of a process per step. Raises InputError where they do not add up to the batch."""
+    own = processes.share(batch_size)
+    if own % micro_batch:
+        raise InputError(f"--batch-size {batch_size}: {own} per process are no multiple of --micro-batch {micro_batch}")
+    return own // micro_batch
+
+
+def context(model_config: Any, max_length: int) -> int:
+    """Longest sample, tokens; max_length: 0 = the model's own. Raises InputError for one beyond the model's context."""
+    room = model_config.get_text_config().max_position_embeddings
+    if max_length > room:
+        raise InputError(f"--max-length {max_length}: the model's context has {room} tokens")
+    return max_length or room
+
+
 class SmallStates:
-    """For a Trainer: saved states hold what is trained, not the frozen weights."""
+    """For a Trainer: saved states hold what is trained, not the frozen weights. DeepSpeed's engine saves and loads its
+    own."""
 
     def _save(self, output_dir=None, state_dict=None):
+        """state_dict: gathered by the caller where the model is sharded."""
+        if self.is_deepspeed_enabled:
+            return super()._save(output_dir, state_dict)
         from safetensors.torch import save_file
 
         Path(output_dir).mkdir(parents=True, exist_ok=True)
-        own = {n: p.detach().contiguous() for n, p in self.model.named_parameters() if p.requires_grad}
+        state = self.model.state_dict() if state_dict is None else state_dict
+        own = {n: state[n].detach().contiguous() for n, p in self.model.named_parameters() if p.requires_grad}
         save_file(own, Path(output_dir) / WEIGHTS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         from safetensors.torch import load_file
 
-        self.model.load_state_dict(load_file(Path(resume_from_checkpoint) / WEIGHTS), strict=False)
+        load_trained(model or self.model, load_file(Path(resume_from_checkpoint) / WEIGHTS))
 
 
-def telling(say: Callable[[str], None]) -> Any:
-    """A callback of Trainer that says how far it is, at most every 30 s."""
+def load_trained(model: Any, tensors: dict) -> None:
+    """Put whole tensors into a model that may be sharded; the others stay."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+    set_model_state_dict(model, tensors, options=StateDictOptions(full_state_dict=True, strict=False))
+
+
+def telling(say: Callable[[str], None], warmup: int = 0) -> Any:
+    """A callback of Trainer that says how far it is, at most every 30 s, and before that whether its warm-up ends."""
     from transformers import TrainerCallback
 
     class Telling(TrainerCallback):
         last = time.monotonic()
+
+        def on_train_begin(self, args, state, control, **more):
+            if state.max_steps < warmup:
+                say(f"{state.max_steps} steps in all are fewer than the --warmup of {warmup}: the learning rate will"
+                    " not reach its peak")
 
         def on_log(self, args, state, control, logs=None, **more):
             if "loss" in (logs or {}) and time.monotonic() - self.last > PLAIN_LINE_SECONDS:

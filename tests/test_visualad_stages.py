@@ -189,7 +189,7 @@ def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(spots, clip, tm
     newest = max((killed / "_training").glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
     half = newest.with_name("checkpoint-9999")
     half.mkdir()                                                # as if killed while it was being written
-    (half / "visualad.safetensors").write_bytes((newest / "visualad.safetensors").read_bytes()[:100])
+    (half / "trained.safetensors").write_bytes((newest / "trained.safetensors").read_bytes()[:100])
     _, said = (again := run(killed)).communicate()
     assert again.returncode == 0 and "going on from step" in said, said
     assert weights(whole) == weights(killed)

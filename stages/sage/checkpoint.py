@@ -13,9 +13,9 @@ from typing import Any
 from stages.checkpoints import checkpoint_fingerprint
 from stages.errors import InputError
 from stages.sage.settings import Settings
+from stages.training import FOLDER
 from stages.vlm.models import SHORT_NAMES, not_found
 
-FOLDER = "_checkpoint"       # below the artifact; readers of Parquet pass over names with an underscore
 RECORD, FUSION = "sage.json", "fusion.safetensors"
 
 

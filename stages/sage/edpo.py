@@ -18,9 +18,9 @@ from stages.errors import InputError
 from stages.questions.mle import mle_score
 from stages.questions.table import Question, read_questions
 from stages.sage.entropy import pairs_of
-from stages.sage.training import (SAME_RESULT, TrainingOptions, arguments, check, context, frozen_dtype, prompt_texts,
-                                  trained)
+from stages.sage.training import SAME_RESULT, TrainingOptions, arguments, check, frozen_dtype, prompt_texts
 from stages.settings import RunOptions, argument, option
+from stages.training import context, trained
 
 OBJECTIVES = ("dpo", "printed")
 PARTS = ("rewards/margins", "rewards/accuracies")
@@ -78,7 +78,7 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
     weights = processes.from_first(lambda: fingerprint(config.checkpoint, config.base))
     processor, model_config = load_processor(*stock(folder, settings, record, config.base), settings.tiles)
     encoder = Encoder(processor, settings)
-    refuse_too_long(encoder, samples, [q.choices for q in questions.rows], context(model_config, config))
+    refuse_too_long(encoder, samples, [q.choices for q in questions.rows], context(model_config, config.max_length))
     own = {n: getattr(config, n) for n in (*SAME_RESULT, "method", "eta", "beta", "objective")}
     inputs = asked.inputs | {"judgements": table_fingerprint(judged, JUDGEMENTS)}
     spec = Spec("finetune-mllm", own | {"weights": weights, "prompts": prompt_texts()}, inputs, config.seed,
@@ -95,10 +95,10 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
         reference = None if settings.lora_rank else load_sage(config.checkpoint, config.base, dtype).model
         trainer = edpo_trainer(model, reference, encoder, samples, pairs, config.beta, config.objective == "printed",
                                arguments(config, len(pairs), device, precision))
-        fit(trainer, saved, say, config)
-        return trainer, lambda state, out: save(model, state, processor, out, record | {"stage": "edpo"}, settings)
+        state = fit(trainer, saved, say, config)
+        return trainer, lambda folder: save(model, state, processor, folder, record | {"stage": "edpo"}, settings)
 
-    return trained(config, spec, asked.datasets, len(pairs), options, PARTS, train)
+    return trained(config.out, spec, asked.datasets, len(pairs), options, PARTS, train)
 
 
 def preference_pairs(questions: Sequence[Question], judgements: Sequence[Mapping], eta: float,

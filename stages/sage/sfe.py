@@ -14,9 +14,9 @@ from stages.errors import InputError
 from stages.questions.table import read_questions
 from stages.sage.settings import FUSIONS, SIMILARITIES, Settings
 from stages.sage.settings import check as check_settings
-from stages.sage.training import (SAME_RESULT, TrainingOptions, arguments, check, context, frozen_dtype, prompt_texts,
-                                  trained)
+from stages.sage.training import SAME_RESULT, TrainingOptions, arguments, check, frozen_dtype, prompt_texts
 from stages.settings import RunOptions, argument, option
+from stages.training import context, trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def _run(config: SfeConfig, settings: Settings, options: RunOptions, device: str
     weights = processes.from_first(lambda: base_fingerprint(base, config.revision))
     processor, model_config = load_processor(base, config.revision, settings.tiles)
     encoder = Encoder(processor, settings)
-    refuse_too_long(encoder, samples, [(a,) for a in answers], context(model_config, config))
+    refuse_too_long(encoder, samples, [(a,) for a in answers], context(model_config, config.max_length))
     own = asdict(settings) | {n: getattr(config, n) for n in (*SAME_RESULT, "method")}
     spec = Spec("finetune-mllm", own | {"base": base, "weights": weights, "prompts": prompt_texts()}, asked.inputs,
                 config.seed, {"left out": questions.failed})
@@ -94,10 +94,10 @@ def _run(config: SfeConfig, settings: Settings, options: RunOptions, device: str
         model = prepare(base, config.revision, settings, config.seed,
                         frozen_dtype(config, bool(settings.lora_rank), precision))
         trainer = sfe_trainer(model, encoder, samples, answers, arguments(config, len(samples), device, precision))
-        fit(trainer, saved, say, config)
-        return trainer, lambda state, folder: save(model, state, processor, folder, record, settings)
+        state = fit(trainer, saved, say, config)
+        return trainer, lambda folder: save(model, state, processor, folder, record, settings)
 
-    summary = trained(config, spec, asked.datasets, len(samples), options, (), train)
+    summary = trained(config.out, spec, asked.datasets, len(samples), options, (), train)
     if config.merged and not (config.merged / "config.json").exists():
         processes.from_first(lambda: merge(config.out, config.merged, base))
     return summary

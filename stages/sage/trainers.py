@@ -11,8 +11,9 @@ from transformers.trainer_callback import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
 from stages.sage.data import IGNORED, Encoder, Sample
-from stages.sage.training import SmallStates, TrainingOptions, telling
+from stages.sage.training import TrainingOptions
 from stages.torch_setup import tensorboard
+from stages.training import SmallStates, telling
 
 
 class SfeTrainer(SmallStates, Trainer):
@@ -87,9 +88,10 @@ def edpo_trainer(model: Any, reference: Any, encoder: Encoder, samples: Sequence
                        processing_class=encoder.processor, data_collator=collate)
 
 
-def fit(trainer: Trainer, saved: Path | None, say: Callable[[str], None], config: TrainingOptions) -> None:
-    """Train, from a saved state if there is one."""
+def fit(trainer: Trainer, saved: Path | None, say: Callable[[str], None], config: TrainingOptions) -> dict:
+    """Train, from a saved state if there is one; the state dict at the end, whole where the model is sharded."""
     trainer.remove_callback(PrinterCallback)
     for callback in (telling(say, config.warmup), *tensorboard(config.out / "_tensorboard")):
         trainer.add_callback(callback)
     trainer.train(resume_from_checkpoint=str(saved) if saved else None)
+    return trainer.accelerator.get_state_dict(trainer.model_wrapped)

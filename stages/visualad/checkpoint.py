@@ -6,6 +6,7 @@ from pathlib import Path
 
 from stages.checkpoints import checkpoint_fingerprint
 from stages.errors import InputError
+from stages.training import FOLDER
 from stages.visualad.backbone import load_backbone
 from stages.visualad.data import Look
 from stages.visualad.model import VisualAD
@@ -31,7 +32,7 @@ def find(place: Path) -> Path:
     Raises:
         InputError: none there.
     """
-    for folder in (place, place / "_checkpoint"):
+    for folder in (place, place / FOLDER):
         if (folder / WEIGHTS).is_file() and (folder / RECORD).is_file():
             return folder
     raise InputError(f"--checkpoint {place}: no {WEIGHTS} here (expected what train-visualad wrote)")

@@ -4,21 +4,20 @@ The loop is transformers' Trainer: mixed precision, resuming, torch.compile and 
 on from the last saved step, on a CPU to the very same weights.
 """
 
-import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from stages.artifacts.tables import ENCODERS
-from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.artifacts.writer import Spec, Summary
 from stages.checkpoints import checkpoint_fingerprint
 from stages.datasets.manifest import Image, files_fingerprint, read_manifest
 from stages.errors import InputError
-from stages.processes import agreed, rank, share
+from stages.processes import joined, share
 from stages.settings import RunOptions, argument, option
+from stages.training import trained
 from stages.visualad.settings import POSITIONS, Settings, check
 
-FOLDER = "_checkpoint"       # below the artifact; readers of Parquet pass over names with an underscore
+PARTS = ("cls", "seg", "ctr")        # of the loss, as losses.csv has them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,33 +72,20 @@ def run(config: TrainVisualadConfig, options: RunOptions) -> Summary | None:
     weights = _checked_backbone(config, settings)
     device, precision = device_and_precision(config.device, config.precision)
     share(config.batch_size)
-    if rank():
-        if agreed(None, device):
-            from stages.visualad.trainer import train
-
-            train(images, settings, config, lambda _: None)
-        return None
     names = ("split", "epochs", "batch_size", "learning_rate", "precision")
     spec = Spec("train-visualad", {n: getattr(config, n) for n in names} | asdict(settings) | {
         "backbone": config.backbone, "weights": weights}, {
         "manifest": manifest.fingerprint, "image files": files_fingerprint(images)}, config.seed,
         {"left out": failed})
-    key = ("+".join(sorted({i.dataset for i in images})), "all", None)
-    with Artifact(config.out, ENCODERS, spec, [key], options, flush_rows=1) as artifact:
-        for line in failed[:3]:
-            artifact.progress.say(f"not trained on: {line}")
-        if agreed(bool(artifact.pending), device):
-            started = time.monotonic()
-            from stages.report.figures import loss_curves
-            from stages.visualad.trainer import PARTS, train
 
-            artifact.ran_on = f"{device} {precision}"
-            history, steps = train(images, settings, config, artifact.progress.say)
-            (config.out / FOLDER / "losses.png").write_bytes(loss_curves(history, PARTS))
-            artifact.write(dict(zip(ENCODERS.key, key, strict=True)) | {
-                "path": FOLDER, "n": len(images), "steps": steps, "first_loss": history[0]["loss"],
-                "last_loss": history[-1]["loss"], "seconds": time.monotonic() - started})
-    return artifact.summary
+    def train(saved, say):
+        from stages.visualad.trainer import fit
+
+        return fit(images, settings, config, saved)
+
+    with joined(device):
+        return trained(config.out, spec, "+".join(sorted({i.dataset for i in images})), len(images), options, PARTS,
+                       train, failed)
 
 
 def _checked_backbone(config: TrainVisualadConfig, settings: Settings) -> str:

@@ -1,8 +1,5 @@
 """The loop that trains VisualAD: transformers' Trainer with our loss, optimiser and small saved states."""
 
-import csv
-import json
-import shutil
 from collections.abc import Callable
 from math import ceil, cos, pi
 from pathlib import Path
@@ -10,57 +7,29 @@ from typing import Any
 
 import torch
 
-from stages.processes import rank, share
+from stages.processes import share
 from stages.torch_setup import device_and_precision, tensorboard
+from stages.training import STATE, SmallStates
 from stages.visualad import checkpoint
 from stages.visualad.backbone import load_backbone
 from stages.visualad.data import Look, TrainingSet
 from stages.visualad.loss import losses
 from stages.visualad.model import VisualAD
 from stages.visualad.settings import Settings
-from stages.visualad.train import FOLDER, TrainVisualadConfig
+from stages.visualad.train import PARTS, TrainVisualadConfig
 
 LEAST_RATE = 1e-4            # released code: where the cosine schedule ends, and the rate of SCA, SAF and norm
-STATE = "_training"          # saved states while training, below the artifact
-PARTS = ("cls", "seg", "ctr")
 
 
-def train(images: tuple, settings: Settings, config: TrainVisualadConfig, say: Any) -> tuple[list[dict], int]:
-    """Train, from the last saved step if there is one, and save; returns the loss history and the steps."""
+def fit(images: tuple, settings: Settings, config: TrainVisualadConfig, saved: Path | None) -> tuple[Any, Callable]:
+    """Train from a saved state, or from the start; (the trainer at its end, what writes the checkpoint)."""
     torch.manual_seed(config.seed)
     backbone, mean, deviation = load_backbone(config.backbone, config.revision, config.checkpoint_activations)
     look = Look(settings.size, tuple(mean), tuple(deviation))
     model = VisualAD(backbone, settings)
     trainer = trainer_of(model, TrainingSet(images, look), config)
-    state = config.out / STATE
-    saved = last_saved(state)
-    if saved:
-        say(f"going on from step {saved.name.rpartition('-')[2]}")
     trainer.train(resume_from_checkpoint=str(saved) if saved else None)
-    history = [h for h in trainer.state.log_history if "loss" in h]
-    if rank():
-        return history, trainer.state.global_step
-    target = config.out / FOLDER
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir()
-    checkpoint.save(model, target, config.backbone, config.revision, look)
-    with open(target / "losses.csv", "w", newline="") as f:
-        writer = csv.DictWriter(f, ("step", "loss", *PARTS, "learning_rate"), extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(history)
-    shutil.rmtree(state, ignore_errors=True)
-    return history, trainer.state.global_step
-
-
-def last_saved(state: Path) -> Path | None:
-    """The newest saved state that was written to its end: trainer_state.json comes last. Others are taken away."""
-    for folder in sorted(state.glob("checkpoint-*"), key=lambda p: -int(p.name.rpartition("-")[2])):
-        try:
-            json.loads((folder / "trainer_state.json").read_text())
-            return folder
-        except (OSError, ValueError):
-            shutil.rmtree(folder, ignore_errors=True)
-    return None
+    return trainer, lambda folder: checkpoint.save(model, folder, config.backbone, config.revision, look)
 
 
 def trainer_of(model: VisualAD, data: TrainingSet, config: TrainVisualadConfig) -> Any:
@@ -72,7 +41,7 @@ def trainer_of(model: VisualAD, data: TrainingSet, config: TrainVisualadConfig) 
     if precision == "bf16":
         model.backbone.in_bf16()
 
-    class VisualadTrainer(Trainer):
+    class VisualadTrainer(SmallStates, Trainer):
         parts: dict[str, list[torch.Tensor]]
 
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -87,18 +56,6 @@ def trainer_of(model: VisualAD, data: TrainingSet, config: TrainVisualadConfig) 
                 logs |= {n: float(v) for n, v in self.accelerator.reduce(means, "mean").items()}
                 self.parts = {n: [] for n in PARTS}
             super().log(logs, *more)
-
-        def _save(self, output_dir=None, state_dict=None):      # the frozen backbone is not saved with every state
-            from safetensors.torch import save_file
-
-            Path(output_dir).mkdir(parents=True, exist_ok=True)
-            own = {n: t.contiguous() for n, t in self.model.trained().items()}
-            save_file(own, Path(output_dir) / checkpoint.WEIGHTS)
-
-        def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-            from safetensors.torch import load_file
-
-            self.model.load_state_dict(load_file(Path(resume_from_checkpoint) / checkpoint.WEIGHTS), strict=False)
 
     steps = ceil(len(data) / config.batch_size)
     arguments = TrainingArguments(

@@ -16,6 +16,7 @@ import torch
 
 from stages.checkpoints import checkpoint_fingerprint
 from stages.errors import InputError
+from stages.training import FOLDER
 from stages.vmad.build import (freeze, give_row, load_llava, load_sam, look_of, read_llava, record_of,
                                replace_projector, text_of)
 from stages.vmad.data import Text
@@ -69,7 +70,7 @@ def _save_llava(model: Vmad, tokenizer: Any, folder: Path) -> None:
 
 def find(place: Path) -> Path:
     """The folder with the checkpoint: `place` itself, or the one of a finetune-mllm artifact. Raises InputError."""
-    for folder in (place, place / "_checkpoint"):
+    for folder in (place, place / FOLDER):
         if (folder / WEIGHTS).is_file() and (folder / RECORD).is_file():
             return folder
     raise InputError(f"--checkpoint {place}: no {WEIGHTS} here (expected what finetune-mllm --method vmad wrote)")

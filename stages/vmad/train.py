@@ -13,7 +13,7 @@ from stages.datasets.manifest import Image, files_fingerprint, read_manifest
 from stages.errors import InputError
 from stages.questions.table import Questions, read_questions
 from stages.settings import RunOptions, argument, option
-from stages.training import trained
+from stages.training import accumulated, context, trained
 from stages.vmad.settings import PROJECTORS, Settings, Weights
 
 LLAVA, SAM = "llava-hf/llava-1.5-7b-hf", "facebook/sam-vit-huge"
@@ -109,7 +109,7 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
     llava_config, tokenizer = read_llava(config.llava, config.llava_revision)
     check_sam(config.sam, config.sam_revision)
     longest = check_lengths(samples, text_of(llava_config, tokenizer, config.settings(), config.llava),
-                            context(llava_config, config))
+                            context(llava_config, config.max_length))
     weights = processes.from_first(lambda: source_fingerprints(config.llava, config.sam, (
         config.llava_revision, config.sam_revision)))
     own = {n: getattr(config, n) for n in (*SAME_RESULT, "method")} | asdict(config.settings())
@@ -121,8 +121,6 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
     def train(saved, say):
         from stages.vmad.trainer import fit
 
-        for line in failed[:3]:
-            say(f"not trained on: {line}")
         known = {i.image_id for i in images}
         if others := len(questions.failed) + sum(q.image_id not in known for q in questions.rows):
             say(f"{others} questions are about other images, or have `error`, and are not trained on")
@@ -130,7 +128,8 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
         return fit(config, images, samples, saved, say, device, precision)
 
     datasets = "+".join(sorted({i.dataset for i in images}))
-    summary = trained(config.out, spec, datasets, len(samples), options, ("text", "bce", "dice", "pbsd"), train)
+    summary = trained(config.out, spec, datasets, len(samples), options, ("text", "bce", "dice", "pbsd"), train,
+                      failed)
     if config.merged:
         processes.from_first(lambda: write_merged(config.out, config.merged))
     return summary
@@ -144,19 +143,7 @@ def check(config: FinetuneVmadConfig) -> int:
         raise InputError("--batch-size, --micro-batch and --save-steps: at least 1")
     if not 0 < config.memory <= 1:
         raise InputError(f"--memory {config.memory}: expected more than 0, at most 1")
-    share = config.micro_batch * processes.world()
-    if config.batch_size % share:
-        raise InputError(f"--batch-size {config.batch_size}: no multiple of --micro-batch {config.micro_batch} times"
-                         f" {processes.world()} processes")
-    return config.batch_size // share
-
-
-def context(llava_config, config: FinetuneVmadConfig) -> int:
-    """Longest sample, tokens. Raises InputError for a --max-length beyond the model's context."""
-    room = llava_config.text_config.max_position_embeddings
-    if config.max_length > room:
-        raise InputError(f"--max-length {config.max_length}: the model's context has {room} tokens")
-    return config.max_length or room
+    return accumulated(config.batch_size, config.micro_batch)
 
 
 def trainable_images(images: Iterable[Image], split: str, where: Path) -> tuple[tuple[Image, ...], list[str]]:

@@ -10,6 +10,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from stages.datasets.manifest import Image
+from stages.torch_setup import tensorboard
 from stages.training import STATE, SmallStates, telling
 from stages.vmad.build import new_model
 from stages.vmad.checkpoint import save_vmad
@@ -60,14 +61,14 @@ def fit(config: FinetuneVmadConfig, images: Sequence[Image], samples: Sequence[S
     data = TrainingSet(samples, text, model.look, {name: n for n, name in enumerate(chosen)})
     trainer = VmadTrainer(model=model, args=keywords, train_dataset=data,
                           data_collator=partial(collate, pad=text.pad))
-    trainer.add_callback(telling(say))
+    for callback in (telling(say), *tensorboard(config.out / "_tensorboard")):
+        trainer.add_callback(callback)
     trainer.train(resume_from_checkpoint=str(saved) if saved else None)
     return trainer, lambda folder: save_vmad(model, text, folder, config.llava, config.sam, revisions)
 
 
 def arguments(config: FinetuneVmadConfig, n: int, device: str, precision: str) -> TrainingArguments:
     """n: samples."""
-    from importlib.util import find_spec
     from math import ceil
 
     steps = ceil(ceil(n / config.batch_size) * config.epochs)
@@ -79,7 +80,7 @@ def arguments(config: FinetuneVmadConfig, n: int, device: str, precision: str) -
         seed=config.seed, data_seed=config.seed,
         logging_steps=max(steps // 200, 1), logging_first_step=True, save_strategy="steps",
         save_steps=config.save_steps, save_total_limit=2,
-        report_to="tensorboard" if find_spec("tensorboard") else "none", disable_tqdm=True,
+        report_to="none", disable_tqdm=True,
         remove_unused_columns=False, dataloader_num_workers=config.workers, dataloader_pin_memory=device != "cpu",
         label_names=["labels"],
         ddp_find_unused_parameters=True)      # a batch of questions alone has no mask and trains no decoder
