@@ -8,8 +8,7 @@ The Chinese twins of the fields are not read. A record is a group.
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.errors import InputError
-from stages.questions.drafts import Draft, list_of, name_of, read_json, text_of
+from stages.questions.drafts import Draft, drafts_of, list_of, records_of, text_of
 
 PATTERN = "*.json"
 LEVEL = {"standard comparison": "standard", "defect identification": "identification",
@@ -18,31 +17,18 @@ LEVEL = {"standard comparison": "standard", "defect identification": "identifica
 
 def read(file: Path, source: Path) -> Iterator[Draft]:
     """Drafts of one file. Raises InputError when it is no JSON list."""
-    records = read_json(file)
-    if not isinstance(records, list):
-        raise InputError(f"{file}: holds no JSON list of records (expected AD-PL's, with `test_image` and"
-                         " `question_answer`)")
-    for number, record in enumerate(records):
-        yield from _record(f"{name_of(file, source)}/{number:06d}", record)
+    for group, record in records_of(file, source, "AD-PL's"):
+        yield from drafts_of(group, record, _about, _asked)
 
 
-def _record(group: str, record: object) -> Iterator[Draft]:
-    try:
-        image, level = text_of(record, "test_image"), level_of(record)
-        reference, items = text_of(record, "reference_image"), list_of(record, "question_answer")
-    except ValueError as e:
-        said = record if isinstance(record, dict) else {}
-        yield Draft(group, str(said.get("test_image") or ""), group, str(said.get("pair_type") or "unknown"),
-                    error=str(e))
-        return
-    for n, item in enumerate(items):
-        draft = {"question_id": f"{group}/{n}", "image": image, "group": group, "level": level,
-                 "reference": reference}
-        try:
-            answers = tuple(text_of(a, "answer_en") for a in list_of(item, "answer_options"))
-            yield Draft(**draft, question=text_of(item, "question_en"), choices=answers, answer=answers[0], ranked=True)
-        except ValueError as e:
-            yield Draft(**draft, error=str(e))
+def _about(record: object) -> dict:
+    return {"image": text_of(record, "test_image"), "level": level_of(record),
+            "reference": text_of(record, "reference_image")}
+
+
+def _asked(item: dict) -> dict:
+    answers = tuple(text_of(a, "answer_en") for a in list_of(item, "answer_options"))
+    return {"question": text_of(item, "question_en"), "choices": answers, "answer": answers[0], "ranked": True}
 
 
 def level_of(record: dict) -> str:

@@ -1,7 +1,7 @@
 """What an importer reads from a foreign file: questions whose images are still paths as that file has them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +66,38 @@ def _parse(text: str, file: Path, first_line: int) -> object:
         return json.loads(text)
     except json.JSONDecodeError as e:
         raise InputError(f"{file}, line {first_line + e.lineno - 1}, column {e.colno}: not JSON ({e.msg})") from None
+
+
+def records_of(file: Path, source: Path, whose: str) -> Iterator[tuple[str, object]]:
+    """(group, record) of a file that is a list of them. Raises InputError when it is no JSON list."""
+    records = read_json(file)
+    if not isinstance(records, list):
+        raise InputError(f"{file}: holds no JSON list of records (expected {whose}, with `test_image` and"
+                         " `question_answer`)")
+    for number, record in enumerate(records):
+        yield f"{name_of(file, source)}/{number:06d}", record
+
+
+def drafts_of(group: str, record: object, about: Callable[[object], dict],
+              asked: Callable[[dict], dict]) -> Iterator[Draft]:
+    """A draft for each item of a record's `question_answer`, and one with `error` for what cannot be read.
+
+    about: a record's image, level and reference; asked: an item's question, choices and answer. Both raise ValueError,
+    in words.
+    """
+    try:
+        same = about(record) | {"group": group}
+        items = list_of(record, "question_answer")
+    except ValueError as e:
+        said = record if isinstance(record, dict) else {}
+        yield Draft(group, str(said.get("test_image") or ""), group, str(said.get("pair_type") or "unknown"),
+                    error=str(e))
+        return
+    for n, item in enumerate(items):
+        try:
+            yield Draft(f"{group}/{n}", **same, **asked(item))
+        except ValueError as e:
+            yield Draft(f"{group}/{n}", **same, error=str(e))
 
 
 def name_of(file: Path, source: Path) -> str:

@@ -1,14 +1,12 @@
 """Scoring with a trained VisualAD: an anomaly map and an image score for every image, no training image needed."""
 
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from stages.artifacts.tables import MAPS, SCORES
-from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.artifacts.writer import Summary
 from stages.datasets.manifest import files_fingerprint, images_of, read_manifest
 from stages.errors import ImageError
-from stages.maps import to_row
+from stages.scored import scores_and_maps
 from stages.settings import RunOptions, argument, option
 from stages.visualad.settings import SIGMA
 
@@ -55,27 +53,18 @@ def run(config: ScoreVisualadConfig, options: RunOptions) -> Summary:
                   "precision": config.precision, "weights": fingerprint(config.checkpoint, config.backbone)}
     inputs = {"manifest": manifest.fingerprint, "image files": files_fingerprint(images.values())}
     keys = [(i, config.name) for i in images]
-    with ExitStack() as stack:
-        notes = {"training": str(config.checkpoint.resolve())}      # its loss curves go into the report
-        scores = stack.enter_context(Artifact(config.out, SCORES, Spec("score", parameters, inputs, notes=notes), keys,
-                                              options))
-        silent = replace(options, quiet=True)        # one progress bar for both
-        maps = stack.enter_context(Artifact(config.maps, MAPS, Spec("score maps", parameters, inputs), keys, silent,
-                                            MAP_ROWS)) if config.maps else None
-        open_keys = [set(a.pending) for a in (scores, maps) if a]
-        todo = [images[k[0]] for k in keys if any(k in o for o in open_keys)]
-        if todo:
-            model, look = load(config.checkpoint, config.backbone)
-            model = model.to(device)
-            if precision == "bf16":
-                model.backbone.in_bf16()
-            scores.ran_on = f"{device} {precision}"
-            for image, anomaly_map, score in scored(model, look, todo, config, device, precision == "bf16"):
-                key = (image.image_id, config.name)
-                columns = dict(zip(SCORES.key, key, strict=True))
-                error = {"error": str(anomaly_map)} if isinstance(anomaly_map, ImageError) else {}
-                if key in open_keys[0]:
-                    scores.write(columns | (error or {"score": score}))
-                if maps and key in open_keys[1]:
-                    maps.write(columns | error if error else to_row(key, anomaly_map.numpy()))
-    return scores.summary
+
+    def results(todo, scores):
+        model, look = load(config.checkpoint, config.backbone)
+        model = model.to(device)
+        if precision == "bf16":
+            model.backbone.in_bf16()
+        scores.ran_on = f"{device} {precision}"
+        some = [images[k[0]] for k in todo]
+        for image, anomaly_map, score in scored(model, look, some, config, device, precision == "bf16"):
+            failed = isinstance(anomaly_map, ImageError)
+            yield ((image.image_id, config.name), anomaly_map if failed else {"score": score},
+                   None if failed else anomaly_map.numpy())
+
+    notes = {"training": str(config.checkpoint.resolve())}      # its loss curves go into the report
+    return scores_and_maps(config.out, config.maps, parameters, inputs, keys, options, MAP_ROWS, results, notes)

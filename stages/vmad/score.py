@@ -1,14 +1,12 @@
 """Scoring with a trained VMAD: for every image an answer, a mask and an image score."""
 
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from stages.artifacts.tables import MAPS, SCORES
-from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.artifacts.writer import Summary
 from stages.datasets.manifest import files_fingerprint, images_of, read_manifest
 from stages.errors import ImageError, InputError
-from stages.maps import to_row
+from stages.scored import scores_and_maps
 from stages.settings import RunOptions, argument, option
 
 METHOD = "vmad"
@@ -63,24 +61,16 @@ def run(config: ScoreVmadConfig, options: RunOptions) -> Summary:
                          "weights": fingerprint(config.checkpoint, config.llava, config.sam)}
     inputs = {"manifest": manifest.fingerprint, "image files": files_fingerprint(images.values())}
     keys = [(i, config.name) for i in images]
-    with ExitStack() as stack:
-        scores = stack.enter_context(Artifact(config.out, SCORES, Spec("score", parameters, inputs), keys, options))
-        silent = replace(options, quiet=True)        # one progress bar for both
-        maps = stack.enter_context(Artifact(config.maps, MAPS, Spec("score maps", parameters, inputs), keys, silent,
-                                            MAP_ROWS)) if config.maps else None
-        open_keys = [set(a.pending) for a in (scores, maps) if a]
-        todo = [images[k[0]] for k in keys if any(k in o for o in open_keys)]
-        if todo:
-            from stages.vmad.scoring import scored
 
-            scores.ran_on = f"{device} {precision}"
-            for image, found in scored(config, todo, device, precision):
-                key = (image.image_id, config.name)
-                columns = dict(zip(SCORES.key, key, strict=True))
-                error = {"error": str(found)} if isinstance(found, ImageError) else {}
-                if key in open_keys[0]:
-                    scores.tokens += 0 if error else found.tokens
-                    scores.write(columns | (error or found.columns()))
-                if maps and key in open_keys[1]:
-                    maps.write(columns | error if error else to_row(key, found.map.numpy()))
-    return scores.summary
+    def results(todo, scores):
+        from stages.vmad.scoring import scored
+
+        scores.ran_on = f"{device} {precision}"
+        lacking = set(scores.pending)
+        for image, found in scored(config, [images[k[0]] for k in todo], device, precision):
+            key, failed = (image.image_id, config.name), isinstance(found, ImageError)
+            if not failed and key in lacking:
+                scores.tokens += found.tokens
+            yield key, found if failed else found.columns(), None if failed else found.map.numpy()
+
+    return scores_and_maps(config.out, config.maps, parameters, inputs, keys, options, MAP_ROWS, results)
