@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 from stages.artifacts.files import make_folder
 from stages.artifacts.reader import read_provenance, read_table
 from stages.artifacts.tables import MANIFEST, METRICS
+from stages.checkpoints import checkpoint_fingerprint
+from stages.errors import InputError
 from stages.evaluate import EvaluateConfig
 from stages.evaluate import run as evaluate
 from stages.settings import RunOptions
@@ -38,8 +40,12 @@ def shuffled(rows: list[dict], seed: int = 0) -> list[dict]:
 
 
 def training_of(run: Path) -> TrainVisualadConfig:
-    """The configuration that made RUN/trained.parquet."""
+    """The configuration that made RUN/trained.parquet. Raises InputError where another backbone lies in that place now,
+    as when this is run from another folder: the control would be no control."""
     (record,) = read_provenance(run / "trained.parquet")
+    backbone, weights = (record["parameters"][n] for n in ("backbone", "weights"))
+    if checkpoint_fingerprint(backbone) != weights:
+        raise InputError(f"{backbone} is not the backbone of {run / 'trained.parquet'}; run this from the same folder")
     known = {f.name for f in fields(TrainVisualadConfig)}
     values = {k: v for k, v in record["parameters"].items() if k in known}
     values["layers"] = ",".join(map(str, values["layers"]))
