@@ -16,16 +16,17 @@ KINDS = {2: "<f2", 4: "<f4", 8: "<f8"}                   # bytes per pixel -> ty
 Key = tuple[str, str]                                    # (image_id, method)
 
 
-def to_row(key: Key, anomaly_map: np.ndarray) -> dict:
-    """A row of MAPS. anomaly_map: (H, W) float, kept as float16.
+def to_row(key: Key, anomaly_map: np.ndarray, kind: str = "<f2") -> dict:
+    """A row of MAPS. anomaly_map: (H, W) float, kept as float16; kind: "<f4" for probabilities, whose float16 is 0
+    below 3e-8: half of the pixels would tie.
 
     Raises:
-        ValueError: a value that float16 cannot hold (beyond 65504, or NaN), which would be stored as infinity.
+        ValueError: a value that the kind cannot hold (beyond 65504, or NaN), which would be stored as infinity.
     """
     with np.errstate(over="ignore"):           # looked at below
-        small = anomaly_map.astype("<f2")
+        small = anomaly_map.astype(kind)
     if not np.isfinite(small).all():
-        raise ValueError("the anomaly map holds values that are not finite in float16")
+        raise ValueError(f"the anomaly map holds values that are not finite in {np.dtype(kind).name}")
     return {"image_id": key[0], "method": key[1], "height": small.shape[0], "width": small.shape[1],
             "map": small.tobytes()}
 

@@ -18,11 +18,12 @@ Result = tuple[Key, dict | ImageError, np.ndarray | None]     # columns of SCORE
 
 def scores_and_maps(out: Path, maps_out: Path | None, parameters: dict, inputs: dict[str, str], keys: list[Key],
                     options: RunOptions, map_rows: int, scored: Callable[[list[Key], Artifact], Iterable[Result]],
-                    notes: dict | None = None) -> Summary:
+                    notes: dict | None = None, map_kind: str = "<f2") -> Summary:
     """Write both artifacts, of one cache key; returns the summary of the scores.
 
     map_rows: of a part; scored: from the keys that one of the two lacks, and the open scores, whose `ran_on` and
-    `tokens` it may set, to a result for each; not called when there is nothing to do. notes: of the scores.
+    `tokens` it may set, to a result for each; not called when there is nothing to do. notes: of the scores;
+    map_kind: the kind of `maps.to_row`.
     """
     with ExitStack() as stack:
         scores = stack.enter_context(Artifact(out, SCORES, Spec("score", parameters, inputs, notes=notes or {}), keys,
@@ -38,5 +39,5 @@ def scores_and_maps(out: Path, maps_out: Path | None, parameters: dict, inputs: 
             if key in lacking[0]:
                 scores.write(columns | (error or found))
             if maps and key in lacking[1]:
-                maps.write(columns | error if error else to_row(key, anomaly_map))
+                maps.write(columns | error if error else to_row(key, anomaly_map, map_kind))
     return scores.summary

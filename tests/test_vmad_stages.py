@@ -129,10 +129,11 @@ def test_training_lowers_the_mask_loss_and_learns_to_end_with_seg(learned, spots
     rows = {r["image_id"]: r for r in read_table(c.out, SCORES).to_pylist()}
     assert {(r["response"], r["parsed"]) for r in rows.values()} == {("It is <seg>", "strict")}
     maps = dict(read_maps(c.maps, {(i, "vmad") for i in rows}))
-    assert len(maps) == 12 and all(m.shape == (24, 32) and 0 <= m.min() <= m.max() <= 1 for m in maps.values())
+    assert len(maps) == 12 and {(m.shape, m.dtype.name) for m in maps.values()} == {((24, 32), "float32")}
+    assert all(0 < m.min() <= m.max() <= 1 for m in maps.values())
     for (image_id, _), anomaly_map in maps.items():
         top = np.sort(anomaly_map.astype(float), axis=None)[-8:]               # 1 % of 768, rounded up
-        assert rows[image_id]["score"] == pytest.approx(top.mean(), abs=1e-3) and rows[image_id]["seconds"] > 0
+        assert rows[image_id]["score"] == pytest.approx(top.mean(), abs=1e-6) and rows[image_id]["seconds"] > 0
     assert score(c, QUIET).up_to_date
     tests = read_table(spots, MANIFEST).to_pandas().assign(split="test")
     pq.write_table(pa.Table.from_pandas(tests, MANIFEST.schema, preserve_index=False), tmp_path / "test.parquet")

@@ -10,7 +10,7 @@ from stages.scored import scores_and_maps
 from stages.settings import RunOptions, argument, option
 
 METHOD = "vmad"
-MAP_ROWS = 64            # maps of a part
+MAP_ROWS = 64            # maps of a part: at 256 x 256 some 17 MB before compression
 QUERIES = ("", "description", "impact", "suggestion")
 
 
@@ -73,4 +73,5 @@ def run(config: ScoreVmadConfig, options: RunOptions) -> Summary:
                 scores.tokens += found.tokens
             yield key, found if failed else found.columns(), None if failed else found.map.numpy()
 
-    return scores_and_maps(config.out, config.maps, parameters, inputs, keys, options, MAP_ROWS, results)
+    return scores_and_maps(config.out, config.maps, parameters, inputs, keys, options, MAP_ROWS, results,
+                           map_kind="<f4")
