@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,11 @@ from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.datasets.manifest import Image, read_manifest
 from stages.errors import InputError
 from stages.metrics.image import Value
-from stages.metrics.qa import level_mean, mean, whole_groups
+from stages.metrics.qa import MARGINS, level_mean, mean, whole_groups
 from stages.questions.answering import in_words
 from stages.questions.mle import AXES, mle_score
 from stages.questions.table import Question, read_questions
+from stages.sage.entropy import Pair, pairs_of
 from stages.settings import RunOptions, option
 from stages.text_encoder.model import PACKAGED, encode, encoder_fingerprint, load_encoder
 
@@ -27,7 +28,8 @@ ALL, MEAN = "all", "mean"       # categories of rows over all questions, and of 
 class EvaluateQaConfig:
     questions: Path = option("the questions, with the right answers")
     answers: Path = option("answers artifact, a folder of them, or a Parquet file")
-    judgements: Path | None = option("judgements of these answers: artifact, a folder of them, or a Parquet file", None)
+    judgements: Path | None = option("judgements of these answers, and of the questions' own choices where margins of"
+                                     " Eq. 5's pairs are wanted: artifact, a folder of them, or a Parquet file", None)
     manifest: Path | None = option("data set, category and files of the images; without it the image ids name data set"
                                    " and category, and the report has no pictures", None)
     out: Path = option("the metrics table to write")
@@ -53,7 +55,8 @@ class Place:
 @dataclass(frozen=True)
 class Answered:
     """A question, what a method answered, and what the judge gave it. row: None where there is no answer yet;
-    similarity: cosine of the reply's words and the right answer, None where either is missing."""
+    similarity: cosine of the reply's words and the right answer, None where either is missing; pairs: of Eq. 5, where
+    the question's own choices were judged."""
 
     question: Question
     place: Place
@@ -61,6 +64,7 @@ class Answered:
     row: dict | None
     marks: dict | None = None
     similarity: float | None = None
+    pairs: tuple[Pair, ...] = ()
 
     @property
     def decidable(self) -> bool:
@@ -78,14 +82,21 @@ class Answered:
         return False if self.row["parsed"] in ("refused", "unparsable") else self.row["correct"]
 
     @property
-    def margin(self) -> float | None:
-        """Of ranked choices that were weighed by likelihood: log-likelihood of the best minus the others' mean, nats.
-        None without likelihoods, or where one of them is 0."""
+    def weighed(self) -> bool:
+        """Whether ranked choices were weighed by likelihood, and none of them is 0."""
         found = (self.row or {}).get("likelihoods")
-        if not (found and self.question.ranked and all(found)):
-            return None
-        best, *others = np.log(found)
-        return float(best - np.mean(others))
+        return bool(found and self.question.ranked and all(found))
+
+    def margins(self) -> Iterator[tuple[str, float]]:
+        """(metric, value) of a question that is `weighed`, nats. Log-likelihoods of whole texts where words were
+        weighed: winner minus loser (Eq. 6's first two terms), mean over the pairs of Eq. 5; first minus last. Per
+        token: first minus the mean of the others."""
+        tokens = np.log(self.row["likelihoods"])
+        whole = tokens * (self.row.get("choice_tokens") or 1)
+        if self.pairs:
+            yield MARGINS[0], float(np.mean([whole[p.winner] - whole[p.loser] for p in self.pairs]))
+        yield MARGINS[1], float(whole[0] - whole[-1])
+        yield MARGINS[2], float(tokens[0] - np.mean(tokens[1:]))
 
     @property
     def how(self) -> str:
@@ -165,9 +176,18 @@ def join(questions: Sequence[Question], places: dict[str, Place], answers: list[
         raise InputError("--judgements: judges none of these answers; give those of `score --method mle --answers"
                          f" {path}`")
     there = dict.fromkeys((method, places[i].dataset) for i, method in sorted(by_key, key=lambda k: (k[1], k[0])))
+    pairs = {q.question_id: judged_pairs(q, marks) for q in questions}
     return [Answered(q, places[q.question_id], method, by_key.get((q.question_id, method)),
-                     marks.get((q.question_id, method)))
+                     marks.get((q.question_id, method)), pairs=pairs[q.question_id])
             for method, dataset in there for q in questions if places[q.question_id].dataset == dataset]
+
+
+def judged_pairs(question: Question, marks: dict[tuple[str, str], dict]) -> tuple[Pair, ...]:
+    """Eq. 5 of a ranked question; none where one of its choices was not judged."""
+    rows = [marks.get((question.question_id, f"choice/{i}")) for i in range(len(question.choices))]
+    scores = [mle_score(r) if r else None for r in rows]
+    judged = question.ranked and len(scores) > 1 and None not in scores
+    return tuple(pairs_of(scores)) if judged else ()
 
 
 def with_similarity(joined: list[Answered], encoder: str) -> tuple[list[Answered], str | None]:
@@ -189,7 +209,7 @@ def with_similarity(joined: list[Answered], encoder: str) -> tuple[list[Answered
     place = {t: n for n, t in enumerate(texts)}
     z = encode(model, tokenizer, texts)
     found = {i: float(z[place[a]] @ z[place[b]]) for i, (a, b) in pairs.items()}
-    return [Answered(a.question, a.place, a.method, a.row, a.marks, found.get(i)) for i, a in enumerate(joined)], None
+    return [replace(a, similarity=found.get(i)) for i, a in enumerate(joined)], None
 
 
 def metric_rows(joined: list[Answered], resamples: int, seed: int, without: str | None, judged: bool) -> list[dict]:
@@ -228,9 +248,11 @@ def values(group: list[Answered], resamples: int, seed: int, without: str | None
                                  [a.question.image_id for a in closed])
     ungrouped = "no group was answered as a whole" if any(a.question.group for a in closed) else "no groups"
     yield "acc_g", mean(right, images, resamples, seed, 0, ungrouped)
-    weighed = [a for a in group if a.margin is not None]
-    if weighed:
-        yield "preference_margin", over(weighed, lambda a: a.margin, "")
+    weighed = [(a, dict(a.margins())) for a in group if a.weighed]
+    for name in MARGINS:
+        if of := [(a, found[name]) for a, found in weighed if name in found]:
+            yield name, mean([v for _, v in of], [a.question.image_id for a, _ in of], resamples, seed,
+                             _positive([a for a, _ in of]))
     yield "sbert", over([a for a in group if a.similarity is not None], lambda a: a.similarity,
                         without or "no replies in words")
     marked = [a for a in group if a.marks and mle_score(a.marks) is not None]

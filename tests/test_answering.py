@@ -96,6 +96,9 @@ def test_rows_by_likelihood():
     chosen = row(q, "m", order, response="ignored", probabilities={"A": 0.1, "B": 0.02, "C": 0.03, "D": 0.4})
     assert (chosen["choice"], chosen["correct"], chosen["response"], chosen["parsed"]) == (1, False, None, None)
     assert chosen["likelihoods"] == [0.02, 0.4, 0.1, 0.03], "in the question's order, not in that of the letters"
+    weighed = row(q, "m", order, tokens=[7, 5, 9, 6],
+                  probabilities={"A": 0.1, "B": 0.02, "C": 0.03, "D": 0.4})
+    assert weighed["choice_tokens"] == [5, 6, 7, 9], "in the question's order, too"
     tie = row(q, "m", order, probabilities={"A": 0.2, "B": 0.2, "C": 0.1, "D": 0.0})
     assert tie["error"] == "A and B are equally likely" and "choice" not in tie
     assert "no probability" in row(q, "m", order, probabilities={})["error"]

@@ -227,14 +227,22 @@ def test_the_command_and_its_errors(config, tmp_path):
 
 
 def test_preference_margins_by_hand(config, tmp_path):
-    """Log-likelihoods -1, -2, -3, -4: 2 above the others' mean; the other way round 2 below; one of 0: left out."""
+    """Log-likelihoods -1, -2, -3, -4 a token: 2 above the others' mean and 3 above the last; whole texts of 5, 2, 7 and
+    5 tokens -5, -4, -21, -20: 15 above the last. Entropies of marks 5, 3, 1, 1: 0.12, 0.25, 0.07, 0.07, so that the
+    pairs are the third and fourth, -1, and the first and last, 15. One likelihood of 0: left out."""
     down = np.exp([-1.0, -2, -3, -4]).tolist()
-    rows = [answer("a0", 0, likelihoods=down), answer("a1", 0, likelihoods=down),
+    rows = [answer("a0", 0, likelihoods=down), answer("a1", 0, likelihoods=down, choice_tokens=[5, 2, 7, 5]),
             answer("b0", 3, likelihoods=down[::-1]), answer("b1", 0, likelihoods=[1.0, 0.5, 0.0, 0.5])]
-    config = replace(config, answers=write(tmp_path / "weighed.parquet", ANSWERS, rows), judgements=None,
-                     tables=tmp_path / "tables")
+    marks = [{"question_id": i, "method": m, "category": n, "location": n, "logic": n} for i, m, n in (
+        ("a0", ONE, 3), *(("a1", f"choice/{k}", n) for k, n in enumerate((5, 3, 1, 1))), ("b0", "choice/0", 5))]
+    config = replace(config, answers=write(tmp_path / "weighed.parquet", ANSWERS, rows), tables=tmp_path / "tables",
+                     judgements=write(tmp_path / "marks.parquet", JUDGEMENTS, marks))
     run(config, QUIET)
-    found = rows_of(config)[ONE, "all", "preference_margin"]
-    assert found["value"] == pytest.approx(2 / 3) and found["n"] == 3
-    assert found["ci_low"] == pytest.approx(-2) and found["ci_high"] == pytest.approx(2), "image a alone, b alone"
-    assert "0.667 [-2.000, 2.000]" in (tmp_path / "tables" / "margins.csv").read_text()
+    pairs, last, others = (rows_of(config)[ONE, "all", f"margin_{m}"] for m in ("pairs", "first_last", "first_others"))
+    assert (pairs["value"], pairs["n"]) == (pytest.approx(7), 1), "b0's choices were not all judged"
+    assert (last["value"], last["n"]) == (pytest.approx((3 + 15 - 3) / 3), 3)
+    assert last["ci_low"] == pytest.approx(-3) and last["ci_high"] == pytest.approx(9), "image b alone, a alone"
+    assert (others["value"], others["n"]) == (pytest.approx(2 / 3), 3)
+    assert others["ci_low"] == pytest.approx(-2) and others["ci_high"] == pytest.approx(2)
+    written = (tmp_path / "tables" / "margins.csv").read_text()
+    assert '7.000,"5.000 [-3.000, 9.000]","0.667 [-2.000, 2.000]",3' in written

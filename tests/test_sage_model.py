@@ -246,14 +246,14 @@ def test_likelihoods_and_replies(bases, images, tmp_path):
     model, encoder = opened(bases["internvl"])
     answering = Answering(load_sage(saved(model, encoder, tmp_path / "c", bases["internvl"])), "cpu", 6)
     s, choices = sample(images, 1), ("yes", "no, the image is whole", "a crack")
-    for choice, found in zip(choices, answering.likelihoods(s, choices), strict=True):
+    for choice, found, tokens in zip(choices, *answering.likelihoods(s, choices), strict=True):
         inputs = encoder.batch([s], [[choice]])
         n = int(inputs.pop("completion_mask").sum())
         with torch.no_grad():
             logs = model(**inputs).logits[0].log_softmax(-1)
         ids = inputs["input_ids"][0]
         mean = sum(float(logs[t - 1, ids[t]]) for t in range(len(ids) - n, len(ids))) / n
-        assert found == pytest.approx(np.exp(mean), rel=1e-4)
+        assert found == pytest.approx(np.exp(mean), rel=1e-4) and tokens == n
     samples = [sample(images, n) for n in range(3)]
     assert answering.replies(samples) == [answering.replies([s])[0] for s in samples]
     assert answering.room(s, None) == 1024 - encoder.length(s) - 6

@@ -77,8 +77,9 @@ def test_answers_by_likelihood_and_by_reply(tiles, sfe_models, tmp_path, shots):
     settings = replace(load_sage(sfe_models[4]).settings, shots=shots)
     model = Answering(load_sage(sfe_models[4], settings=settings), "cpu", 8)
     for q, questions in ((q, asked(tiles, settings)[1]) for q in read_questions(tiles.questions).rows[:4]):
-        values = model.likelihoods(questions.sample(q), q.choices)
+        values, tokens = model.likelihoods(questions.sample(q), q.choices)
         row = rows[q.question_id]
+        assert row["choice_tokens"] == tokens
         assert row["choice"] == int(np.argmax(values)) and row["correct"] == (row["choice"] == 0)
         assert row["method"] == f"sage-sfe/{shots}-shot+likelihood" and row["response"] is row["parsed"] is None
     replies = replace(c, out=tmp_path / "replies", choose="generate", max_tokens=8, batch_size=5)

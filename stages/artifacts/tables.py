@@ -156,6 +156,8 @@ ANSWERS = Table("answers", ("question_id", "method"), pa.schema([
     _column("correct", pa.bool_(), "the choice is the question's answer; null where there is no choice", True),
     _column("likelihoods", pa.list_(pa.float64()), "of each choice, in the question's order, where it was chosen by"
             " likelihood: of its letter, or per token of its words (geometric mean)", True),
+    _column("choice_tokens", pa.list_(pa.int32()), "tokens of each choice's words, the end of the turn included, where"
+            " they were weighed: the whole text's likelihood is the likelihood to this power", True),
     _column("seconds", pa.float64(), "time for this row", True),
     ERROR,
 ]), volatile=("seconds",))

@@ -10,6 +10,8 @@ import numpy as np
 
 from stages.metrics.image import Value, interval, resampled
 
+MARGINS = ("margin_pairs", "margin_first_last", "margin_first_others")      # of ranked choices
+
 
 def mean(values: Sequence[float], images: Sequence[str], resamples: int, seed: int, positive: int = 0,
          reason: str = "no questions") -> Value:

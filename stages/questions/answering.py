@@ -165,10 +165,11 @@ def in_words(response: str | None, question: Question) -> str | None:
 
 
 def row(question: Question, method: str, order: Sequence[int], *, response: str | None = None,
-        probabilities: Mapping[str, float] | None = None, error: str | None = None,
-        seconds: float | None = None) -> dict:
+        probabilities: Mapping[str, float] | None = None, tokens: Sequence[int] | None = None,
+        error: str | None = None, seconds: float | None = None) -> dict:
     """A row of ANSWERS. order: as `shown` gave it. probabilities: letter -> probability, where the choice is made by
-    likelihood: the most probable letter is chosen and no text is read. error: why there is neither.
+    likelihood: the most probable letter is chosen and no text is read; tokens: of each choice shown, where its words
+    were weighed. error: why there is neither.
 
     Without choices the response is kept and `choice` is null; `correct` is null where the right answer is unknown.
     """
@@ -181,6 +182,8 @@ def row(question: Question, method: str, order: Sequence[int], *, response: str 
         place, how, error = _likeliest(probabilities, len(order))
         given = dict(zip(order, (probabilities.get(letter) for letter in LETTERS), strict=False))
         columns |= {"response": None, "likelihoods": [given[i] for i in range(len(order))]}
+        if tokens:
+            columns["choice_tokens"] = [tokens[order.index(i)] for i in range(len(order))]
     else:
         place, how = parse_choice(response or "", [question.choices[i] for i in order])
         error = None if place is not None else f"the answer names none of the options ({how})"

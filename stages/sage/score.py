@@ -141,8 +141,8 @@ def _batch(model: "Answering", ready: list[tuple], method: str, config: ScoreSag
             said = [{"response": text} for text in model.replies([sample for _, sample, _ in ready])]
         else:
             (question, sample, _), = ready
-            values = model.likelihoods(sample, question.choices)
-            said = [{"probabilities": dict(zip(answering.LETTERS, values, strict=False))}]
+            values, tokens = model.likelihoods(sample, question.choices)
+            said = [{"probabilities": dict(zip(answering.LETTERS, values, strict=False)), "tokens": tokens}]
     except (InputError, torch.OutOfMemoryError) as e:
         torch.cuda.empty_cache()
         if len(ready) == 1:

@@ -39,10 +39,11 @@ class Answering:
         return [t.strip() for t in self.encoder.processor.tokenizer.batch_decode(said, skip_special_tokens=True)]
 
     @torch.inference_mode()
-    def likelihoods(self, sample: Sample, choices: Sequence[str]) -> list[float]:
-        """exp of the mean log-probability of each choice's tokens, the end of the turn included. Raises ImageError."""
+    def likelihoods(self, sample: Sample, choices: Sequence[str]) -> tuple[list[float], list[int]]:
+        """(exp of the mean log-probability of each choice's tokens, the end of the turn included; their numbers).
+        Raises ImageError."""
         sums, lengths = self.log_probabilities([sample], [[c] for c in choices])
-        return (sums / lengths).exp().tolist()
+        return (sums / lengths).exp().tolist(), lengths.tolist()
 
     @torch.inference_mode()
     def log_probabilities(self, samples: Sequence[Sample],
