@@ -130,6 +130,8 @@ def test_what_sfe_refuses(tiles, internvl, tmp_path):
                        ({"max_length": 5000}, "--max-length 5000: the model's context has 1024"),
                        ({"max_length": 60}, "^12 of 12 samples are longer than 60 tokens"),
                        ({"deepspeed": Path("nowhere.json")}, "--deepspeed nowhere.json: no such file"),
+                       ({"deepspeed": tiles.facts}, "--deepspeed needs the package deepspeed: pip install deepspeed"),
+                       ({"fsdp": "full_shard"}, "--fsdp shards over several processes"),
                        ({"precision": "fp8"}, "--precision fp8"), ({"heads": 7}, "--heads 7: does not divide")):
         with pytest.raises(InputError, match=said):
             sfe(sfe_config(tiles, internvl, tmp_path / f"o-{next(iter(more))}", **more), QUIET)

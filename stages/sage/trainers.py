@@ -10,6 +10,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
+from stages.errors import InputError
 from stages.sage.data import IGNORED, Encoder, Sample
 from stages.sage.training import TrainingOptions
 from stages.torch_setup import tensorboard
@@ -89,7 +90,13 @@ def edpo_trainer(model: Any, reference: Any, encoder: Encoder, samples: Sequence
 
 
 def fit(trainer: Trainer, saved: Path | None, say: Callable[[str], None], config: TrainingOptions) -> dict:
-    """Train, from a saved state if there is one; the state dict at the end, whole where the model is sharded."""
+    """Train, from a saved state if there is one; the state dict at the end, whole where the model is sharded.
+
+    Raises:
+        InputError: --fsdp where accelerate does not shard (CPUs): it would train whole copies and say nothing.
+    """
+    if config.fsdp and not trainer.is_fsdp_enabled:
+        raise InputError(f"--fsdp: nothing is sharded on --device {trainer.args.device.type}; leave it out there")
     trainer.remove_callback(PrinterCallback)
     for callback in (telling(say, config.warmup), *tensorboard(config.out / "_tensorboard")):
         trainer.add_callback(callback)
