@@ -13,6 +13,8 @@ def sharding(self, *args, fsdp_plugin=None, **more):
     plain(self, *args, fsdp_plugin=fsdp_plugin, **more)
     if fsdp_plugin is not None:
         self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+        if self._mixed_precision != "no":
+            fsdp_plugin.set_mixed_precision(self._mixed_precision)
         self.fsdp_plugin = fsdp_plugin
 
 

@@ -279,3 +279,20 @@ def test_nothing_is_sharded_on_cpus(tiles, sfe_models, tmp_path):
 
     with pytest.raises(InputError, match="--fsdp: nothing is sharded on --device cpu; leave it out there"):
         fit(trainer_for(tiles, sfe_models[4], tmp_path), None, print, config)
+
+
+def test_shards_in_bf16_hand_on_losses_in_float32(tiles, tmp_path, monkeypatch):
+    import torch
+    from transformers import TrainingArguments
+
+    from stages.sage.trainers import on_one_gpu
+    from stages.sage.training import arguments
+
+    config = sfe_config(tiles, "", tmp_path, fsdp="shard_grad_op")
+    monkeypatch.setattr("stages.processes.world", lambda: 2)
+    with pytest.raises(InputError, match="--fsdp shard: expected words of full_shard, shard_grad_op"):
+        arguments(replace(config, fsdp="full_shard shard"), 4, "cpu", "bf16")
+    found = on_one_gpu(TrainingArguments(**arguments(config, 4, "cpu", "bf16"))).fsdp_plugin_args
+    policy = found["mixed_precision_policy"]
+    assert (policy.param_dtype, policy.reduce_dtype, policy.output_dtype) == (torch.bfloat16, torch.float32, None)
+    assert found["reshard_after_forward"] is False and not found.get("cpu_offload")

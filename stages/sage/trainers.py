@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from trl import DPOConfig, DPOTrainer
@@ -15,6 +16,15 @@ from stages.sage.data import IGNORED, Encoder, Sample
 from stages.sage.training import TrainingOptions
 from stages.torch_setup import tensorboard
 from stages.training import SmallStates, telling
+
+
+def on_one_gpu(arguments: TrainingArguments) -> TrainingArguments:
+    """One GPU for each process. With shards and bf16 gradients are summed, and losses and log-probabilities handed on,
+    in float32: accelerate's own policy rounds them to bf16, by as much as pairs of answers differ."""
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    if arguments.fsdp and arguments.bf16:
+        arguments.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy(torch.bfloat16, torch.float32)
+    return arguments
 
 
 class SfeTrainer(SmallStates, Trainer):
@@ -30,8 +40,7 @@ def sfe_trainer(model: Any, encoder: Encoder, samples: Sequence[Sample], answers
         learned = inputs.pop("completion_mask").bool()
         return inputs | {"labels": inputs["input_ids"].masked_fill(~learned, IGNORED)}
 
-    arguments = TrainingArguments(**keywords)
-    arguments._n_gpu = min(arguments.n_gpu, 1)      # one process, one GPU
+    arguments = on_one_gpu(TrainingArguments(**keywords))
     data = list(zip(samples, answers, strict=True))
     return SfeTrainer(model=model, args=arguments, train_dataset=data, data_collator=collate)
 
@@ -83,8 +92,7 @@ def edpo_trainer(model: Any, reference: Any, encoder: Encoder, samples: Sequence
     data = Dataset.from_list([                      # TRL knows by the column `images` that there is nothing to tokenise
         {"images": [str(i.file) for i in samples[n].shown], "sample": n, "winner": w, "loser": other, "margin": m}
         for n, w, other, m in pairs])
-    arguments = DPOConfig(**keywords, beta=1.0 if printed else beta, max_length=None)
-    arguments._n_gpu = min(arguments.n_gpu, 1)
+    arguments = on_one_gpu(DPOConfig(**keywords, beta=1.0 if printed else beta, max_length=None))
     return EdpoTrainer(printed, model=model, ref_model=reference, args=arguments, train_dataset=data,
                        processing_class=encoder.processor, data_collator=collate)
 
