@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from stages.artifacts.reader import read_table
+from stages.artifacts.reader import read_provenance, read_table
 from stages.artifacts.tables import ANSWERS, CAPTIONS, ENCODERS, JUDGEMENTS, MANIFEST, QUESTIONS
 from stages.errors import InputError
 from stages.questions.table import read_questions
@@ -74,6 +74,8 @@ def test_answers_by_likelihood_and_by_reply(tiles, sfe_models, tmp_path, shots):
                         choose="likelihood", precision="fp32")
     assert score(c, QUIET).errors == 0
     rows = answers(c.out)
+    model = read_provenance(c.out)[0]["notes"]["model"]
+    assert (model["patches"], model["sentences"], model["shots"], model["stage"]) == (4, 0, shots, "sfe")
     settings = replace(load_sage(sfe_models[4]).settings, shots=shots)
     model = Answering(load_sage(sfe_models[4], settings=settings), "cpu", 8)
     for q, questions in ((q, asked(tiles, settings)[1]) for q in read_questions(tiles.questions).rows[:4]):
