@@ -13,6 +13,7 @@ from stages.errors import InputError
 from stages.qa_evaluation import EvaluateQaConfig, run
 from stages.report.grid import published
 from stages.report.qa import cell, split_name
+from stages.report.qa_figures import Curve, by_setting, curves_by_setting, group_accuracy
 from stages.settings import RunOptions
 from tests.qa import RANKED, question, write, write_manifest
 
@@ -246,3 +247,24 @@ def test_preference_margins_by_hand(config, tmp_path):
     assert others["ci_low"] == pytest.approx(-2) and others["ci_high"] == pytest.approx(2)
     written = (tmp_path / "tables" / "margins.csv").read_text()
     assert '7.000,"5.000 [-3.000, 9.000]","0.667 [-2.000, 2.000]",3' in written
+
+
+def test_figures_by_hand():
+    """Figure 5 needs two runs with groups. Figure 7 joins runs that differ in one setting alone; 0 sentences, that is
+    all, come last."""
+    def metric(method, value, name="accuracy", **more):
+        return {"dataset": "manta", "category": "all", "condition": None, "method": method, "metric": name,
+                "value": value, "ci_low": None, "ci_high": None} | more
+
+    base = {"patches": 20, "sentences": 0, "stage": "sfe", "shots": 1, "base": "b"}
+    models = {"a": base, "b": base | {"patches": 50}, "c": base | {"sentences": 3}, "d": base | {"shots": 0},
+              "e": base | {"patches": 50, "base": "another"}}
+    rows = [metric(m, v) for m, v in zip("abcdef", (0.5, 0.6, 0.7, 0.8, 0.9, 1.0), strict=True)]
+    rows += [metric("b", 3.5, "mle"), metric("a", 3.0, "mle"), metric("a", 0.1, category="bolt"), metric("c", None)]
+    assert curves_by_setting(rows, models) == [
+        Curve("sentences", "accuracy", "manta · sage-sfe/1-shot · 20 patches", ((3, 70.0), (0, 50.0))),
+        Curve("patches", "accuracy", "manta · sage-sfe/1-shot · all sentences", ((20, 50.0), (50, 60.0))),
+        Curve("patches", "mle", "manta · sage-sfe/1-shot · all sentences", ((20, 3.0), (50, 3.5)))]
+    assert by_setting(curves_by_setting(rows, models)).startswith(b"\x89PNG") and by_setting([]) is None
+    groups = [metric("m/0-shot", 0.1, "acc_g", ci_low=0.0, ci_high=0.2), metric("m/1-shot", 0.3, "acc_g")]
+    assert group_accuracy(groups).startswith(b"\x89PNG") and group_accuracy(groups[:1] + rows) is None

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from stages.artifacts.reader import read_table
+from stages.artifacts.reader import read_provenance, read_table
 from stages.artifacts.tables import ANSWERS, CAPTIONS, ENCODERS, JUDGEMENTS, MANIFEST, QUESTIONS
 from stages.errors import InputError
 from stages.questions.table import read_questions
@@ -74,6 +74,8 @@ def test_answers_by_likelihood_and_by_reply(tiles, sfe_models, tmp_path, shots):
                         choose="likelihood", precision="fp32")
     assert score(c, QUIET).errors == 0
     rows = answers(c.out)
+    model = read_provenance(c.out)[0]["notes"]["model"]
+    assert (model["patches"], model["sentences"], model["shots"], model["stage"]) == (4, 0, shots, "sfe")
     settings = replace(load_sage(sfe_models[4]).settings, shots=shots)
     model = Answering(load_sage(sfe_models[4], settings=settings), "cpu", 8)
     for q, questions in ((q, asked(tiles, settings)[1]) for q in read_questions(tiles.questions).rows[:4]):
@@ -131,6 +133,8 @@ def test_what_sfe_refuses(tiles, internvl, tmp_path):
                        ({"max_length": 5000}, "--max-length 5000: the model's context has 1024"),
                        ({"max_length": 60}, "^12 of 12 samples are longer than 60 tokens"),
                        ({"deepspeed": Path("nowhere.json")}, "--deepspeed nowhere.json: no such file"),
+                       ({"deepspeed": tiles.facts}, "--deepspeed needs the package deepspeed: pip install deepspeed"),
+                       ({"fsdp": "full_shard"}, "--fsdp shards over several processes"),
                        ({"precision": "fp8"}, "--precision fp8"), ({"heads": 7}, "--heads 7: does not divide")):
         with pytest.raises(InputError, match=said):
             sfe(sfe_config(tiles, internvl, tmp_path / f"o-{next(iter(more))}", **more), QUIET)

@@ -14,6 +14,7 @@ import pytest
 
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import ENCODERS, JUDGEMENTS
+from stages.errors import InputError
 from stages.sage.edpo import preference_pairs
 from stages.sage.edpo import run as edpo
 from stages.sage.entropy import edpo_loss, pairs_of
@@ -220,22 +221,78 @@ def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(tiles, internvl
     assert run(replace(config, out=killed), QUIET).up_to_date
 
 
+def by_two(tiles, out, method, port, *own, program=("-m", "adcli")):
+    """What two processes say that train together on CPUs."""
+    command = [tiles.manifest, "--method", method, "--questions", tiles.questions, "--facts", tiles.facts, "--root",
+               tiles.manifest.parent, *own, "--out", out, "--batch-size", 4, "--micro-batch", 2,
+               "--learning-rate", 1e-3, "--warmup", 2, "--device", "cpu", "--precision", "fp32"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", port, *program]
+    done = subprocess.run(list(map(str, [*launch, "finetune-mllm", *command])), cwd=ROOT, capture_output=True,
+                          text=True, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)})
+    return done.returncode, done.stderr
+
+
+def same_training(one, two, atol):
+    """Curve and tensors."""
+    for a, b in zip(losses(one), losses(two), strict=True):
+        assert a["step"] == b["step"] and float(a["loss"]) == pytest.approx(float(b["loss"]), abs=2e-5)
+    first, second = tensors(one), tensors(two)
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        np.testing.assert_allclose(second[name], tensor, atol=atol, err_msg=name)
+
+
 @pytest.mark.parametrize("method", ["sage-sfe", "sage-edpo"])
 def test_two_processes_train_as_one_does(tiles, internvl, sfe_models, edpo_models, tmp_path, method):
     own = ["--checkpoint", sfe_models[4], "--judgements", tiles.judgements, "--epochs", 1]
     if method == "sage-sfe":
         own = ["--base", internvl, "--heads", 4, "--patches", 4, "--lora-rank", 4, "--epochs", 3]
-    command = [tiles.manifest, "--method", method, "--questions", tiles.questions, "--facts", tiles.facts, "--root",
-               tiles.manifest.parent, *own, "--out", tmp_path / "two", "--batch-size", 4, "--micro-batch", 2,
-               "--learning-rate", 1e-3, "--warmup", 2, "--device", "cpu", "--precision", "fp32"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port",
-              "29611" if method == "sage-sfe" else "29612", "-m", "adcli", "finetune-mllm"]
-    done = subprocess.run([*launch, *map(str, command)], cwd=ROOT, capture_output=True, text=True,
-                          env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)})
-    assert done.returncode == 0 and done.stderr.count("1 of 1 rows") == 1, done.stderr
-    one = (sfe_models if method == "sage-sfe" else edpo_models)[4]
-    for a, b in zip(losses(one), losses(tmp_path / "two"), strict=True):
-        assert a["step"] == b["step"] and float(a["loss"]) == pytest.approx(float(b["loss"]), abs=2e-5)
-    first, second = tensors(one), tensors(tmp_path / "two")
-    for name, tensor in first.items():
-        np.testing.assert_allclose(second[name], tensor, atol=2e-4, err_msg=name)
+    code, said = by_two(tiles, tmp_path / "two", method, 29611 if method == "sage-sfe" else 29612, *own)
+    assert code == 0 and said.count("1 of 1 rows") == 1, said
+    same_training((sfe_models if method == "sage-sfe" else edpo_models)[4], tmp_path / "two", 2e-4)
+
+
+@pytest.mark.parametrize(("method", "rank"), [("sage-sfe", 4), ("sage-edpo", 0)])
+def test_two_processes_with_shards_train_as_one_does(tiles, internvl, sfe_models, edpo_models, tmp_path, method, rank):
+    """LoRA and fusion layer sharded; all weights sharded, and the frozen reference model too. Saved whole."""
+    from stages.sage.checkpoint import load_sage
+    from stages.sage.scoring import Answering
+
+    out, sfe_run = tmp_path / "two", method == "sage-sfe"
+    own = ["--checkpoint", sfe_models[rank], "--judgements", tiles.judgements, "--epochs", 1]
+    if sfe_run:
+        own = ["--base", internvl, "--heads", 4, "--patches", 4, "--lora-rank", rank, "--epochs", 3]
+    code, said = by_two(tiles, out, method, 29613 if sfe_run else 29614, *own, "--fsdp", "full_shard",
+                        program=("tests/fsdp_on_cpu.py",))
+    assert (out / "_checkpoint" / "losses.csv").exists(), f"{code} {said}"     # gloo may abort once all is done
+    one = (sfe_models if sfe_run else edpo_models)[rank]
+    same_training(one, out, 1e-5)
+    rows, questions = asked(tiles, load_sage(one).settings)
+    first, second = (Answering(load_sage(place), "cpu", 8).likelihoods(questions.sample(rows[1]), rows[1].choices)
+                     for place in (one, out))
+    assert first == pytest.approx(second, abs=1e-5)
+
+
+def test_nothing_is_sharded_on_cpus(tiles, sfe_models, tmp_path):
+    config = edpo_config(tiles, sfe_models[4], tmp_path, fsdp="full_shard")
+    from stages.sage.trainers import fit
+
+    with pytest.raises(InputError, match="--fsdp: nothing is sharded on --device cpu; leave it out there"):
+        fit(trainer_for(tiles, sfe_models[4], tmp_path), None, print, config)
+
+
+def test_shards_in_bf16_hand_on_losses_in_float32(tiles, tmp_path, monkeypatch):
+    import torch
+    from transformers import TrainingArguments
+
+    from stages.sage.trainers import on_one_gpu
+    from stages.sage.training import arguments
+
+    config = sfe_config(tiles, "", tmp_path, fsdp="shard_grad_op")
+    monkeypatch.setattr("stages.processes.world", lambda: 2)
+    with pytest.raises(InputError, match="--fsdp shard: expected words of full_shard, shard_grad_op"):
+        arguments(replace(config, fsdp="full_shard shard"), 4, "cpu", "bf16")
+    found = on_one_gpu(TrainingArguments(**arguments(config, 4, "cpu", "bf16"))).fsdp_plugin_args
+    policy = found["mixed_precision_policy"]
+    assert (policy.param_dtype, policy.reduce_dtype, policy.output_dtype) == (torch.bfloat16, torch.float32, None)
+    assert found["reshard_after_forward"] is False and not found.get("cpu_offload")

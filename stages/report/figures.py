@@ -18,7 +18,7 @@ MARKS = {"white_bg": "#f2b134", "cable_bg": "#4c78a8", "mesh_bg": "#54a24b", "lo
          "blurry": "#b279a2"}
 
 
-def _png(figure) -> bytes:
+def as_png(figure) -> bytes:
     import matplotlib.pyplot as plt
 
     data = io.BytesIO()
@@ -27,7 +27,7 @@ def _png(figure) -> bytes:
     return data.getvalue()
 
 
-def _pyplot():
+def pyplot():
     import matplotlib
 
     matplotlib.use("Agg")
@@ -48,7 +48,7 @@ def sensitivity(rows: list[dict]) -> bytes | None:
     values = {c: v for c, v in values.items() if len(v) > 1}
     if not values:
         return None
-    plt = _pyplot()
+    plt = pyplot()
     names = [s for s in SCENARIOS if s in values] + sorted(set(values) - set(SCENARIOS))
     figure, axes = plt.subplots(figsize=(9, 3.4))
     seen = [c for c in CONDITIONS if any(c in v for v in values.values())]
@@ -66,7 +66,7 @@ def sensitivity(rows: list[dict]) -> bytes | None:
     low = min(min(v.values()) for v in values.values())
     axes.set_ylim(min(0.45, low - 0.05), 1.03)
     axes.legend(ncol=5, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    return _png(figure)
+    return as_png(figure)
 
 
 def histograms(tasks: "list[TaskScores]") -> bytes | None:
@@ -76,7 +76,7 @@ def histograms(tasks: "list[TaskScores]") -> bytes | None:
                    key=lambda t: order.index(t.condition) if t.condition in order else len(order))
     if not tasks:
         return None
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(1, len(tasks), figsize=(max(2.1 * len(tasks), 3.6), 1.9), sharey=True,
                                 squeeze=False)
     for ax, task in zip(axes[0], tasks, strict=True):
@@ -92,18 +92,18 @@ def histograms(tasks: "list[TaskScores]") -> bytes | None:
         ax.set_title(condition_name(task.condition, task.category), fontsize=9)
         ax.tick_params(labelsize=7)
     axes[0][0].set_ylabel("images")
-    return _png(figure)
+    return as_png(figure)
 
 
 def loss_curves(history: list[dict], parts: tuple[str, ...]) -> bytes:
     """Training loss and its parts by step. history: rows with `step`, `loss` and the parts."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(6, 3))
     for name in ("loss", *parts):
         axes.plot([h["step"] for h in history], [h[name] for h in history], lw=2 if name == "loss" else 1, label=name)
     axes.set(xlabel="step", ylabel="loss")
     axes.legend(frameon=False, fontsize=8)
-    return _png(figure)
+    return as_png(figure)
 
 
 def patch_clouds(clouds: dict[str, tuple[np.ndarray, np.ndarray]]) -> bytes:
@@ -114,7 +114,7 @@ def patch_clouds(clouds: dict[str, tuple[np.ndarray, np.ndarray]]) -> bytes:
     """
     from sklearn.decomposition import PCA
 
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(1, len(clouds), figsize=(4 * len(clouds), 3.8), layout="constrained")
     for axis, (stage, (normal, anomalous)) in zip(axes, clouds.items(), strict=True):
         plane = PCA(2, random_state=0).fit(np.vstack([normal, anomalous]))
@@ -124,7 +124,7 @@ def patch_clouds(clouds: dict[str, tuple[np.ndarray, np.ndarray]]) -> bytes:
         axis.set_title(f"{stage}\nfirst axis {first:.0%}, means {apart(normal, anomalous):.2f} apart", fontsize=9)
         axis.set(xticks=[], yticks=[])
     axes[-1].legend(frameon=False, fontsize=8, markerscale=3)
-    return _png(figure)
+    return as_png(figure)
 
 
 def apart(normal: np.ndarray, anomalous: np.ndarray) -> float:
@@ -141,7 +141,7 @@ def curves(pixels: "list[PixelResult]", limit: float) -> bytes | None:
             groups.setdefault((r.task.dataset, r.task.method, r.task.condition), []).append(r)
     if not groups:
         return None
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(len(groups), 2, figsize=(9, 3.4 * len(groups)), squeeze=False, layout="constrained")
     for (left, right), (key, results) in zip(axes, groups.items(), strict=True):
         colours = plt.get_cmap("tab20")
@@ -154,7 +154,7 @@ def curves(pixels: "list[PixelResult]", limit: float) -> bytes | None:
         right.set(xlim=(0, limit), ylim=(0, 1.02), xlabel=f"false positive rate, to the limit {limit:g}",
                   ylabel="overlap, mean over regions")
         left.legend(fontsize=6.5, ncol=2 if len(results) > 8 else 1, frameon=False, loc="lower right")
-    return _png(figure)
+    return as_png(figure)
 
 
 def mask_area(bins: list[Bin]) -> bytes | None:
@@ -163,7 +163,7 @@ def mask_area(bins: list[Bin]) -> bytes | None:
     methods = list(dict.fromkeys(b.method for b in bins))
     if not methods:
         return None
-    plt = _pyplot()
+    plt = pyplot()
     from matplotlib.ticker import LogLocator, NullFormatter
 
     columns = min(len(methods), 3)
@@ -191,4 +191,4 @@ def mask_area(bins: list[Bin]) -> bytes | None:
     handles = {h.get_label(): h for ax in axes.flat for h in ax.lines}
     figure.legend(handles=list(handles.values()), loc="outside upper left", ncol=len(datasets), frameon=False,
                   fontsize=8)
-    return _png(figure)
+    return as_png(figure)

@@ -71,11 +71,11 @@ def write_report(path: Path, tasks: "list[TaskScores]", rows: list[dict], grids:
         synthetic=any(t.dataset == SYNTHETIC for t in tasks), written=f"{datetime.now():%d %B %Y, %H:%M}",
         numbers=_headline(tasks, rows), main=[g for g in grids if g.name not in folded],
         details=[g for g in grids if g.name in folded],
-        pictures={name: _data(png, "png") for name, png in pictures.items()},
-        examples=[(p, _data(p.png, "png")) for p in examples],
+        pictures={name: data_url(png, "png") for name, png in pictures.items()},
+        examples=[(p, data_url(p.png, "png")) for p in examples],
         captioned=any(s.row["neighbours"] for t in tasks for s in t.test if s.row["parsed"] is None),
         answered=any(s.row["parsed"] for t in tasks for s in t.rows),
-        training=[(str(p), _data(p.read_bytes(), "png")) for p in _loss_curves(provenance)],
+        training=[(str(p), data_url(p.read_bytes(), "png")) for p in _loss_curves(provenance)],
         sections=[_section(key, group) for key, group in by_category.items()],
         provenance=list(dict.fromkeys(map(said, provenance))))
     make_folder(path.parent)
@@ -124,7 +124,7 @@ def said(record: dict) -> str:
 
 
 def _section(key: tuple, tasks: "list[TaskScores]") -> Section:
-    return Section(key[1], key[2], _data(figures.histograms(tasks), "png"), tuple(_groups(tasks)))
+    return Section(key[1], key[2], data_url(figures.histograms(tasks), "png"), tuple(_groups(tasks)))
 
 
 def _groups(tasks: "list[TaskScores]"):
@@ -198,8 +198,8 @@ def thumbnail(path: Path) -> str:
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     data = io.BytesIO()
     picture.save(data, "JPEG", quality=80)
-    return _data(data.getvalue(), "jpeg")
+    return data_url(data.getvalue(), "jpeg")
 
 
-def _data(content: bytes | None, kind: str) -> str | None:
+def data_url(content: bytes | None, kind: str) -> str | None:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}" if content else None

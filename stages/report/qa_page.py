@@ -11,7 +11,8 @@ from stages.artifacts.files import make_folder, write_atomically
 from stages.errors import ImageError
 from stages.questions.mle import AXES
 from stages.report.grid import Grid
-from stages.report.html import said, template, thumbnail
+from stages.report.html import data_url, said, template, thumbnail
+from stages.report.qa_figures import by_setting, curves_by_setting, group_accuracy
 
 if TYPE_CHECKING:
     from stages.qa_evaluation import Answered
@@ -48,9 +49,12 @@ def write_page(path: Path, joined: "list[Answered]", rows: list[dict], grids: li
     of: dict[str, list] = defaultdict(list)
     for a in joined:
         of[a.method].append(a)
+    models = {p["parameters"]["method"]: p["notes"]["model"] for p in provenance if "model" in p.get("notes", {})}
+    figures = {"figure5": group_accuracy(rows), "figure7": by_setting(curves_by_setting(rows, models))}
     page = template("qa.html.j2").render(
         datasets=sorted({a.place.dataset for a in joined}), methods=sorted(of),
         written=f"{datetime.now():%d %B %Y, %H:%M}", numbers=_headline(joined, rows),
+        pictures={name: data_url(png, "png") for name, png in figures.items()},
         main=[g for g in grids if g.name != "qa-figures"],
         details=[g for g in grids if g.name == "qa-figures"],
         sections=[Section(method, tuple(_groups(members))) for method, members in of.items()],

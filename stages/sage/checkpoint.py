@@ -211,7 +211,8 @@ def save(model: Any, state: Mapping[str, Any], processor: Any, folder: Path, rec
     if settings.lora_rank:
         model.save_pretrained(folder, state_dict=rest, selected_adapters=["default"], save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
-    else:
+    else:                                           # gathered from shards, tied tensors are copies: one is enough
+        rest = {n: t for n, t in rest.items() if n not in model.all_tied_weights_keys}
         model.save_pretrained(folder, state_dict=rest)
         processor.save_pretrained(folder)
     if fusion:

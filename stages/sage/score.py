@@ -10,7 +10,7 @@ answer only by where it ends.
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,7 +81,8 @@ def run(config: ScoreSageConfig, options: RunOptions) -> Summary:
         "method": method, "weights": fingerprint(config.checkpoint, config.base), "shots": config.shots,
         "choose": config.choose, "max_tokens": config.max_tokens, "precision": precision,
         "prompts": [load_prompt(p).fingerprint for p in prompts],
-        "parser": [source_fingerprint(Path(m.__file__)) for m in (answers, answering)]}, asked.inputs, config.seed)
+        "parser": [source_fingerprint(Path(m.__file__)) for m in (answers, answering)]}, asked.inputs, config.seed,
+        {"model": asdict(settings) | {"stage": record["stage"], "base": record["weights"], "choose": config.choose}})
     rows = {q.question_id: q for q in questions.rows}
     with Artifact(config.out, ANSWERS, spec, [(i, method) for i in (*rows, *questions.failed)], options) as artifact:
         for key in artifact.pending:

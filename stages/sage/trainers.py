@@ -6,14 +6,25 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
+from stages.errors import InputError
 from stages.sage.data import IGNORED, Encoder, Sample
 from stages.sage.training import TrainingOptions
 from stages.torch_setup import tensorboard
 from stages.training import SmallStates, telling
+
+
+def on_one_gpu(arguments: TrainingArguments) -> TrainingArguments:
+    """One GPU for each process. With shards and bf16 gradients are summed, and losses and log-probabilities handed on,
+    in float32: accelerate's own policy rounds them to bf16, by as much as pairs of answers differ."""
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    if arguments.fsdp and arguments.bf16:
+        arguments.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy(torch.bfloat16, torch.float32)
+    return arguments
 
 
 class SfeTrainer(SmallStates, Trainer):
@@ -29,8 +40,7 @@ def sfe_trainer(model: Any, encoder: Encoder, samples: Sequence[Sample], answers
         learned = inputs.pop("completion_mask").bool()
         return inputs | {"labels": inputs["input_ids"].masked_fill(~learned, IGNORED)}
 
-    arguments = TrainingArguments(**keywords)
-    arguments._n_gpu = min(arguments.n_gpu, 1)      # one process, one GPU
+    arguments = on_one_gpu(TrainingArguments(**keywords))
     data = list(zip(samples, answers, strict=True))
     return SfeTrainer(model=model, args=arguments, train_dataset=data, data_collator=collate)
 
@@ -82,14 +92,19 @@ def edpo_trainer(model: Any, reference: Any, encoder: Encoder, samples: Sequence
     data = Dataset.from_list([                      # TRL knows by the column `images` that there is nothing to tokenise
         {"images": [str(i.file) for i in samples[n].shown], "sample": n, "winner": w, "loser": other, "margin": m}
         for n, w, other, m in pairs])
-    arguments = DPOConfig(**keywords, beta=1.0 if printed else beta, max_length=None)
-    arguments._n_gpu = min(arguments.n_gpu, 1)
+    arguments = on_one_gpu(DPOConfig(**keywords, beta=1.0 if printed else beta, max_length=None))
     return EdpoTrainer(printed, model=model, ref_model=reference, args=arguments, train_dataset=data,
                        processing_class=encoder.processor, data_collator=collate)
 
 
 def fit(trainer: Trainer, saved: Path | None, say: Callable[[str], None], config: TrainingOptions) -> dict:
-    """Train, from a saved state if there is one; the state dict at the end, whole where the model is sharded."""
+    """Train, from a saved state if there is one; the state dict at the end, whole where the model is sharded.
+
+    Raises:
+        InputError: --fsdp where accelerate does not shard (CPUs): it would train whole copies and say nothing.
+    """
+    if config.fsdp and not trainer.is_fsdp_enabled:
+        raise InputError(f"--fsdp: nothing is sharded on --device {trainer.args.device.type}; leave it out there")
     trainer.remove_callback(PrinterCallback)
     for callback in (telling(say, config.warmup), *tensorboard(config.out / "_tensorboard")):
         trainer.add_callback(callback)

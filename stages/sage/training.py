@@ -1,9 +1,11 @@
 """What SFE and E-DPO have in common: their options, and what Trainer makes of them."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
 
+from stages import processes
 from stages.errors import InputError
 from stages.prompts import load_prompt
 from stages.sage.data import PLAIN
@@ -12,6 +14,7 @@ from stages.training import STATE, accumulated
 
 SAME_RESULT = ("epochs", "batch_size", "learning_rate", "warmup", "schedule", "clip", "weight_decay", "max_length",
                "precision")
+FSDP = ("full_shard", "shard_grad_op", "offload", "auto_wrap")     # auto_wrap: what transformers does anyway
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +32,10 @@ class TrainingOptions:
     max_length: int = option("longest sample, tokens; 0 = the model's context; a longer one is refused, never cut", 0)
     precision: str = option("fp32, bf16 (the paper's), or auto = bf16 where the processor has it", "auto")
     checkpoint_activations: bool = option("recompute activations: less memory, more time", False)
-    fsdp: str = option("transformers' --fsdp, for example full_shard", "")
-    deepspeed: Path | None = option("DeepSpeed configuration, JSON, as transformers' --deepspeed takes it", None)
+    fsdp: str = option("shard over the GPUs of torchrun: full_shard, or shard_grad_op = weights stay whole after the"
+                       " forward pass; 'full_shard offload' keeps shards in main memory; not tried on GPUs", "")
+    deepspeed: Path | None = option("DeepSpeed configuration, JSON, as transformers' --deepspeed takes it; not tried",
+                                    None)
     save_steps: int = option("steps between saved states, from which a killed run goes on", 100)
     device: str = option("auto, cpu or cuda", "auto")
     workers: int = option("processes that load images; 0 = in this one", 0)
@@ -49,6 +54,12 @@ def check(config: TrainingOptions) -> int:
         raise InputError("--epochs and --learning-rate must be above 0")
     if config.deepspeed and not config.deepspeed.is_file():
         raise InputError(f"--deepspeed {config.deepspeed}: no such file")
+    if config.deepspeed and find_spec("deepspeed") is None:
+        raise InputError("--deepspeed needs the package deepspeed: pip install deepspeed")
+    if config.fsdp and (config.deepspeed or processes.world() == 1):
+        raise InputError("--fsdp shards over several processes (torchrun --nproc_per_node N), without --deepspeed")
+    if unknown := [w for w in config.fsdp.split() if w not in FSDP]:
+        raise InputError(f"--fsdp {unknown[0]}: expected words of {', '.join(FSDP)}")
     return accumulated(config.batch_size, config.micro_batch)
 
 
@@ -78,5 +89,7 @@ def arguments(config: TrainingOptions, n: int, device: str, precision: str) -> d
         "save_strategy": "steps", "save_steps": config.save_steps, "save_total_limit": 2, "disable_tqdm": True,
         "report_to": "none", "remove_unused_columns": False,
         "dataloader_num_workers": config.workers, "dataloader_pin_memory": device != "cpu", "label_names": ["labels"],
-        "gradient_checkpointing": config.checkpoint_activations, "fsdp": config.fsdp or None,
+        "gradient_checkpointing": config.checkpoint_activations, "fsdp": bool(config.fsdp),
+        "fsdp_config": {"reshard_after_forward": "shard_grad_op" not in config.fsdp,
+                        "cpu_offload": "offload" in config.fsdp} if config.fsdp else None,
         "deepspeed": str(config.deepspeed) if config.deepspeed else None}

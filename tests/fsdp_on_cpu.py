@@ -1,0 +1,23 @@
+"""adcli with accelerate made to shard on CPUs too: torch's fully_shard can over gloo, accelerate keeps it for GPUs.
+Everything else is what runs on GPUs: wrapping, gathering, saving. Run by torchrun."""
+
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
+
+from adcli.main import main
+
+plain = AcceleratorState.__init__
+
+
+def sharding(self, *args, fsdp_plugin=None, **more):
+    plain(self, *args, fsdp_plugin=fsdp_plugin, **more)
+    if fsdp_plugin is not None:
+        self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+        if self._mixed_precision != "no":
+            fsdp_plugin.set_mixed_precision(self._mixed_precision)
+        self.fsdp_plugin = fsdp_plugin
+
+
+if __name__ == "__main__":
+    AcceleratorState.__init__ = sharding
+    main()
