@@ -93,8 +93,8 @@ def table2(rows: list[dict], there: Sequence[tuple[str, str]]) -> Grid:
               for method in dict.fromkeys(p["method"] for p in theirs)] if lines else []
     heads = ("method", *(f"{c} {name}" for c in (*objects, "Average") for name in METRICS.values()))
     return Grid("vmad-table2", "Objects that training has not seen, RIAD (VMAD, Table II)", heads, tuple(lines),
-                f"{IN_PAPER.format('II')} Average: published, over 8 objects, of which the paper names these four; ours,"
-                f" over {len(tested)}: {', '.join(tested)}.", printed=True)
+                f"{IN_PAPER.format('II')} Average: published, over 8 objects, of which the paper names these four;"
+                f" ours, over {len(tested)}: {', '.join(tested)}.", printed=True)
 
 
 def table3(rows: list[dict], known: Sequence[tuple[str, str]], made: dict[str, dict]) -> Grid:

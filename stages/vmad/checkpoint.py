@@ -85,7 +85,8 @@ def sources(place: Path, llava: str = "", sam: str = "") -> tuple[Path, dict, st
 
 
 def made_of(place: Path) -> dict:
-    """projector, dssl, and how many tokens an image becomes (None in checkpoints that do not say). Raises InputError as `find` does."""
+    """projector, dssl, and how many tokens an image becomes, None in checkpoints that do not say. Raises InputError as
+    `find` does."""
     record = record_of(find(place), RECORD)
     return {n: record["settings"][n] for n in ("projector", "dssl")} | {"tokens": record.get("tokens")}
 
