@@ -82,7 +82,7 @@ def test_tables_one_and_two(folder):
     assert lines[-2:] == [["VMAD° (published)", "93.9", "94.0", "89.7", "87.2", "0.75"],
                           ["VMAD (published)", "95.8", "96.1", "91.2", "87.6", "0.84"]]
     head, *lines = found["table2"]
-    assert head[4:7] == ["u_block Img", "u_block Pixel", "u_block PRO"] and head[-1] == "Average PRO"
+    assert head[4:7] == ["u block Img", "u block Pixel", "u block PRO"] and head[-1] == "Average PRO"
     assert lines[1] == ["vmad, ours", "-", "-", "-", "100.0", "100.0", "100.0", *"------", "87.5", "75.0", "57.5"]
     assert lines[2][:4] == ["LISA (published)", "84.1", "90.5", "81.0"] and len(lines) == 2 + 9
     assert lines[-1][-6:] == ["93.7", "98.1", "89.5", "94.9", "98.9", "92.3"]

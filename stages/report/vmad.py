@@ -91,7 +91,7 @@ def table2(rows: list[dict], there: Sequence[tuple[str, str]]) -> Grid:
     of = {(p["category"], p["method"]): p for p in theirs}
     lines += [(f"{method} (published)", *(of[c, method][m] for c in (*objects, "mean") for m in METRICS))
               for method in dict.fromkeys(p["method"] for p in theirs)] if lines else []
-    heads = ("method", *(f"{c} {name}" for c in (*objects, "Average") for name in METRICS.values()))
+    heads = ("method", *(f"{c.replace('_', ' ')} {name}" for c in (*objects, "Average") for name in METRICS.values()))
     return Grid("vmad-table2", "Objects that training has not seen, RIAD (VMAD, Table II)", heads, tuple(lines),
                 f"{IN_PAPER.format('II')} Average: published, over 8 objects, of which the paper names these four;"
                 f" ours, over {len(tested)}: {', '.join(tested)}.", printed=True)
@@ -134,7 +134,7 @@ def table5(tasks: "Sequence[TaskScores]", rows: list[dict], known: Sequence[tupl
     heads = ("data set", "method", "projector", "tokens of an image", "tokens / s", "s / image", *METRICS.values())
     return Grid("vmad-table5", "Visual projectors, and what they cost (VMAD, Table V)", heads, tuple(lines),
                 f"{IN_PAPER.format('V')} The 114 tokens of LTC are as printed; rho = 2 gives 144. {SPEED} How the paper"
-                f" counts is not said.{_ran_on(records)}", printed=True)
+                f" counts is not said. Rows of other data sets cannot be compared.{_ran_on(records)}", printed=True)
 
 
 def _named(rows: list[dict]) -> tuple[str, ...]:
