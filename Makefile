@@ -10,6 +10,8 @@
 #   make reproduce-sage                                        tiles, a tiny random model, no downloads
 #   make reproduce-sage MVTEC_ROOT=/data/mvtec VISA_ROOT=/data/VisA BASE=OpenGVLab/InternVL3-8B-hf JUDGE=gpt-4o \
 #     TEST_MANIFEST=runs/mpdd.parquet TEST_QUESTIONS=runs/mpdd-questions.parquet
+#   make reproduce-vmad                                        tiles, tiny random models, no downloads
+#   make reproduce-vmad RIAD_ROOT=/data/RIAD MVTEC_ROOT=/data/mvtec VISA_ROOT=/data/VisA WFDD_ROOT=/data/WFDD GPUS=8
 
 PYTHON     ?= python3
 # Shortest captions first: the table starts early.
@@ -264,25 +266,76 @@ sage-run:
 
 # -- VMAD -------------------------------------------------------------------------------------------------------
 
-# vmad-demo: tiny models with random weights on the tiles, with a control. ablate-vmad: Table III, trained on VMAD_ON and
-# tested on VMAD_TO (manifests with masks); VMAD_TRAIN: further options of the training.
-VM         ?= runs/vmad
+# With RIAD_ROOT: one model is trained on 16 of RIAD's objects and tested on the other 8 (Table II), one on all of RIAD
+# and tested on the other data sets whose roots are given (Table I). RIAD_TEXTS: its question files; empty = none.
+# GPUS: of this machine, for training. Without: tiles, and tiny random models that are trained whole, with a control
+# that learns from masks dealt out anew. VMAD_TRAIN, VMAD_SCORE: further options.
+RIAD_ROOT  ?=
+WFDD_ROOT  ?=
+RIAD_TEXTS ?= $(RIAD_ROOT)
 LLAVA      ?= llava-hf/llava-1.5-7b-hf
 SAM        ?= facebook/sam-vit-huge
-VMAD_ON    ?=
-VMAD_TO    ?=
+GPUS       ?= 1
+VM         ?= runs/vmad$(if $(RIAD_ROOT),-$(notdir $(patsubst %/,%,$(LLAVA))),-demo)$(call named,$(SEED),0)
 VMAD_TRAIN ?=
-.PHONY: vmad-demo ablate-vmad
-vmad-demo: $(READY)
-	$(BIN)/python -m benchmarks.vmad_tiles $(TILES) $(VM)-demo
+VMAD_SCORE ?=
+VMAD_SMALL ?= --tasks segmentation --heads 4 --depth 1 --boxes 4 --box-size 32 --drawn 2 --epochs 50 --batch-size 8 \
+              --micro-batch 8 --learning-rate 2e-3 --precision fp32
+CROSS      := $(if $(MVTEC_ROOT),mvtec-ad) $(if $(VISA_ROOT),visa) $(if $(WFDD_ROOT),wfdd)
+root-mvtec-ad = $(MVTEC_ROOT)
+root-visa     = $(VISA_ROOT)
+root-wfdd     = $(WFDD_ROOT)
+TORCHRUN    = $(if $(filter-out 1,$(GPUS)),$(BIN)/python -m torch.distributed.run --nproc_per_node $(GPUS) -m adcli,$(BIN)/adcli)
+# $(call vmad-learn,MANIFEST,OUT,options) and $(call vmad-look,MANIFEST,CHECKPOINT,name of scores and maps,options)
+vmad-learn  = $(TORCHRUN) finetune-mllm $1 --method vmad --llava $(LLAVA) --sam $(SAM) $3 $(VMAD_TRAIN) --seed $(SEED) --out $2
+vmad-look   = $(BIN)/adcli score $1 --method vmad --checkpoint $2 $4 $(VMAD_SCORE) --out $(VM)/scores.parquet/$3 --maps $(VM)/maps.parquet/$3 || [ $$? -eq 3 ]
+VMAD_TEXTS  = $(if $(RIAD_TEXTS),--questions $(VM)/riad-questions.parquet)
+.PHONY: reproduce-vmad vmad-real vmad-demo vmad-tables ablate-vmad ablate-vmad-projectors
+reproduce-vmad: $(if $(strip $(RIAD_ROOT)),vmad-real,vmad-demo)
 
-ablate-vmad: $(READY)
+vmad-real: $(READY)
+	@set -e; for held_out in 8:manifest.parquet/riad 0:riad-whole.parquet; do \
+	  $(BIN)/adcli data index riad $(RIAD_ROOT) --masks $(VM)/riad-masks --test-objects $${held_out%%:*} --seed $(SEED) --out $(VM)/$${held_out#*:} || [ $$? -eq 3 ]; done
+	@set -e; $(foreach d,$(CROSS),$(BIN)/adcli data index $d $(root-$d) --out $(VM)/manifest.parquet/$d || [ $$? -eq 3 ];) \
+	  $(if $(RIAD_TEXTS),$(BIN)/adcli data import-questions $(RIAD_TEXTS) --format riad --manifest $(VM)/riad-whole.parquet --out $(VM)/riad-questions.parquet || [ $$? -eq 3 ])
+	$(call vmad-learn,$(VM)/manifest.parquet/riad,$(VM)/trained-on-16.parquet,$(VMAD_TEXTS))
+	$(call vmad-look,$(VM)/manifest.parquet/riad,$(VM)/trained-on-16.parquet,riad)
+	$(if $(CROSS),$(call vmad-learn,$(VM)/riad-whole.parquet,$(VM)/trained-on-riad.parquet,$(VMAD_TEXTS)))
+	@set -e; $(foreach d,$(CROSS),$(call vmad-look,$(VM)/manifest.parquet/$d,$(VM)/trained-on-riad.parquet,$d);)
+	$(MAKE) vmad-tables
+
+vmad-demo: LLAVA = $(VM)/models/llava
+vmad-demo: SAM = $(VM)/models/sam
+vmad-demo: VMAD_SCORE += --max-tokens 16 --precision fp32
+vmad-demo: $(READY)
+	@test -d $(TILES) || { echo "no images: give TILES=..., or RIAD_ROOT"; exit 2; }
+	@test -d $(SAM) || $(BIN)/python -m benchmarks.random_vmad $(VM)/models
+	$(ADCLI) data index magnetic-tile $(TILES) --train-defects 0.5 --train-fraction 0.2 --seed $(SEED) --out $(VM)/manifest.parquet
+	@$(BIN)/python -m benchmarks.dealt_masks $(VM)/manifest.parquet $(VM)/dealt.parquet
+	$(call vmad-learn,$(VM)/manifest.parquet,$(VM)/trained.parquet,$(VMAD_SMALL))
+	$(call vmad-learn,$(VM)/dealt.parquet,$(VM)/trained-on-dealt.parquet,$(VMAD_SMALL) --root $(TILES))
+	$(call vmad-look,$(VM)/manifest.parquet,$(VM)/trained.parquet,vmad)
+	$(call vmad-look,$(VM)/manifest.parquet,$(VM)/trained-on-dealt.parquet,vmad-dealt,--name vmad-dealt)
+	$(MAKE) vmad-tables
+	@echo "the models are tiny and were random minutes ago: these figures say that the training works, and nothing of VMAD"
+
+vmad-tables:
+	$(ADCLI) evaluate $(VM)/scores.parquet --maps $(VM)/maps.parquet --manifest $(VM)/manifest.parquet --workers $(JOBS) --out $(VM)/metrics.parquet --tables $(VM)/tables --report $(VM)/report.html --seed $(SEED)
+	@echo "report: $(VM)/report.html"
+
+# Table III (ablate-vmad) and Table V (ablate-vmad-projectors), trained on VMAD_ON and tested on VMAD_TO (manifests).
+VMAD_ON   ?=
+VMAD_TO   ?=
+VMAD_ROWS := "neither --projector=mlp --no-dssl" "dssl --projector=mlp" "ltc --no-dssl" "ltc-dssl"
+ablate-vmad-projectors: VMAD_ROWS := "ltc-coarse --projector=ltc-coarse" "ltc-last --projector=ltc-last" "ltc" \
+  "mlp --projector=mlp" "average-pooling --projector=average-pooling" "resampler --projector=resampler" "ldp-v2 --projector=ldp-v2"
+ablate-vmad ablate-vmad-projectors: $(READY)
 	@test -n "$(VMAD_ON)" -a -n "$(VMAD_TO)" || { echo "give the manifests VMAD_ON and VMAD_TO"; exit 2; }
-	@set -e; for row in "neither --projector=mlp --no-dssl" "dssl --projector=mlp" "ltc --no-dssl" "ltc-dssl"; do \
-	  name=vmad-$${row%% *}; options=$${row#$${row%% *}}; \
-	  $(BIN)/adcli finetune-mllm $(VMAD_ON) --method vmad --llava $(LLAVA) --sam $(SAM) $(VMAD_TRAIN) $$options --seed $(SEED) --out $(VM)/ablation/$$name.parquet; \
-	  $(BIN)/adcli score $(VMAD_TO) --method vmad --name $$name --checkpoint $(VM)/ablation/$$name.parquet --out $(VM)/ablation/scores.parquet/$$name --maps $(VM)/ablation/maps.parquet/$$name || [ $$? -eq 3 ]; done
-	$(ADCLI) evaluate $(VM)/ablation/scores.parquet --maps $(VM)/ablation/maps.parquet --manifest $(VMAD_TO) --workers $(JOBS) --out $(VM)/ablation/metrics.parquet --tables $(VM)/ablation/tables --report $(VM)/ablation/report.html
+	@set -e; for row in $(VMAD_ROWS); do name=vmad-$${row%% *}; options=$${row#$${row%% *}}; \
+	  $(call vmad-learn,$(VMAD_ON),$(VM)/$@/$$name.parquet,$$options); \
+	  $(BIN)/adcli score $(VMAD_TO) --method vmad --name $$name --checkpoint $(VM)/$@/$$name.parquet $(VMAD_SCORE) --out $(VM)/$@/scores.parquet/$$name --maps $(VM)/$@/maps.parquet/$$name || [ $$? -eq 3 ]; done
+	$(ADCLI) evaluate $(VM)/$@/scores.parquet --maps $(VM)/$@/maps.parquet --manifest $(VMAD_TO) --workers $(JOBS) --out $(VM)/$@/metrics.parquet --tables $(VM)/$@/tables --report $(VM)/$@/report.html
+	@echo "report: $(VM)/$@/report.html"
 
 # -- tests ------------------------------------------------------------------------------------------------------
 

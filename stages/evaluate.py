@@ -195,7 +195,8 @@ def _publish(tasks: list[TaskScores], rows: list[dict], pixels: list[PixelResult
     from stages.report.heatmaps import example_panels, write_heatmaps
     from stages.report.mask_area import area_bins
 
-    grids = tables.all_tables(tasks, rows, config.resamples, config.seed, pixels)
+    provenance = read_provenance(config.scores)
+    grids = tables.all_tables(tasks, rows, config.resamples, config.seed, pixels, provenance)
     if not (options.quiet or options.json):
         print("\n\n".join(grid.as_text(g) for g in grids if g.printed))
     if config.heatmaps:
@@ -214,7 +215,7 @@ def _publish(tasks: list[TaskScores], rows: list[dict], pixels: list[PixelResult
         from stages.report.html import write_report
 
         examples = example_panels(pixels, config.maps)
-        write_report(config.report, tasks, rows, grids, pictures, examples, read_provenance(config.scores))
+        write_report(config.report, tasks, rows, grids, pictures, examples, provenance)
 
 
 def collect(rows: list[dict], images: tuple[Image, ...], path: Path) -> list[TaskScores]:

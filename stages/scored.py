@@ -21,8 +21,8 @@ def scores_and_maps(out: Path, maps_out: Path | None, parameters: dict, inputs: 
                     notes: dict | None = None, map_kind: str = "<f2") -> Summary:
     """Write both artifacts, of one cache key; returns the summary of the scores.
 
-    map_rows: of a part; scored: from the keys that one of the two lacks, and the open scores, whose `ran_on` and
-    `tokens` it may set, to a result for each; not called when there is nothing to do. notes: of the scores;
+    map_rows: of a part; scored: from the keys that one of the two lacks, and the open scores, whose `ran_on` it may
+    set, to a result for each; not called when there is nothing to do. notes: of the scores;
     map_kind: the kind of `maps.to_row`.
     """
     with ExitStack() as stack:

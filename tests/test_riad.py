@@ -84,6 +84,7 @@ def test_objects_are_held_out_as_a_whole(root, tmp_path, save_image):
     assert "u_block" in several and len(several) == 4, "what Table II names comes first"
     assert test_objects(test_objects=4, seed=3) != several or test_objects(test_objects=4, seed=4) != several
     assert test_objects(test="a,toy") == {"a", "toy"}
+    assert test_objects(test_objects=0) == set(), "all for training: the test is another data set"
     with pytest.raises(InputError, match="--test q: none of the objects a, b, c, d, data, e, toy, u_block"):
         test_objects(test="a,q")
     with pytest.raises(InputError, match="8 objects, 8 of them for test: none is left"):

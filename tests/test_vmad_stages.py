@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.artifacts.reader import read_table
+from stages.artifacts.reader import read_provenance, read_table
 from stages.artifacts.tables import ENCODERS, MANIFEST, MAPS, QUESTIONS, SCORES
 from stages.errors import InputError
 from stages.evaluate import EvaluateConfig
@@ -125,8 +125,16 @@ def test_training_lowers_the_mask_loss_and_learns_to_end_with_seg(learned, spots
     first, last = lines[0], lines[-1]
     assert last["bce"] < 0.7 * first["bce"] and last["text"] < 0.1 * first["text"]
     c = scoring(spots, learned, tmp_path)
-    assert score(c, QUIET).errors == 0
+    summary = score(c, QUIET)
     rows = {r["image_id"]: r for r in read_table(c.out, SCORES).to_pylist()}
+    from transformers import AutoTokenizer
+
+    count = len(AutoTokenizer.from_pretrained(json.loads((learned / "_checkpoint/vmad.json").read_text())["llava"])(
+        "It is").input_ids) + 2                                     # the blank and <seg>
+    assert {r["completion_tokens"] for r in rows.values()} == {count} and summary.errors == 0
+    assert summary.tokens == 12 * count
+    record, = read_provenance(c.out)
+    assert record["notes"]["vmad"] == {"projector": "ltc", "dssl": False, "tokens": 4}, "4 x 4 patches, rho 2"
     assert {(r["response"], r["parsed"]) for r in rows.values()} == {("It is <seg>", "strict")}
     maps = dict(read_maps(c.maps, {(i, "vmad") for i in rows}))
     assert len(maps) == 12 and {(m.shape, m.dtype.name) for m in maps.values()} == {((24, 32), "float32")}

@@ -91,9 +91,10 @@ SCORES = Table("scores", ("image_id", "method"), pa.schema([
     _column("response", pa.string(), "the text that was scored or answered", True),
     _column("parsed", pa.string(), "strict, fallback, refused or unparsable", True),
     _column("neighbours", pa.list_(NEIGHBOUR), "nearest normal captions, nearest first; or reference images", True),
+    _column("completion_tokens", pa.int32(), "tokens written, where the method counts them", True),
     _column("seconds", pa.float64(), "time for this row", True),
     ERROR,
-]), volatile=("seconds",))
+]), volatile=("completion_tokens", "seconds"))
 
 MAPS = Table("maps", ("image_id", "method"), pa.schema([
     _column("image_id", pa.string(), "the manifest's"),

@@ -35,7 +35,7 @@ class RiadConfig:
     root: Path = argument("folder that holds the data set")
     out: Path = option("the manifest to write")
     masks: Path = option("folder for the masks, drawn from the COCO files; not below the data set")
-    test_objects: int = option("objects held out for test; the paper: 8 of 24", 8)
+    test_objects: int = option("objects held out for test; the paper: 8 of 24, or none to test on other data sets", 8)
     test: str = option("which, comma-separated; by default those that Table II names, and others at random", "")
     seed: int = option("of the random ones", 0)
 
@@ -90,7 +90,10 @@ def _entry(path: Path, name: str, split: str, image: Listed | None, error: str |
 
 
 def held_out_of(names: Sequence[str], config: RiadConfig) -> set[str]:
-    """The objects to test on. Raises InputError when they are not there, or none is left to train on."""
+    """The objects to test on, none with --test-objects 0. Raises InputError when they are not there, or none is left to
+    train on."""
+    if config.test_objects == 0 and not config.test:
+        return set()
     if config.test:
         chosen = set(config.test.split(","))
         if strange := sorted(chosen - set(names)):
@@ -98,7 +101,7 @@ def held_out_of(names: Sequence[str], config: RiadConfig) -> set[str]:
     else:
         first = [n for n in HELD_OUT if n in names]
         rest = random.Random(config.seed).sample([n for n in names if n not in first], len(names) - len(first))
-        chosen = set([*first, *rest][:config.test_objects])
+        chosen = set([*first, *rest][:max(config.test_objects, 0)])
     if not 0 < len(chosen) < len(names):
         raise InputError(f"{config.root}: {len(names)} objects, {len(chosen)} of them for test: none is left to train"
                          " on, or to test on (--test-objects)")

@@ -11,6 +11,7 @@ import numpy as np
 
 from stages.datasets.augment import KINDS, split_condition
 from stages.report.grid import Grid, published
+from stages.report.means import percent
 
 if TYPE_CHECKING:
     from stages.evaluate import TaskScores
@@ -68,11 +69,6 @@ def accuracy_tables(tasks: "list[TaskScores]", rows: list[dict]) -> list[Grid]:
     grids = [table1(tasks, rows, ruled), table3(tasks, rows, ruled), table5(tasks, rows, ruled),
              table8(tasks, rows, ruled), answers(tasks)]
     return [g for g in grids if g.rows]
-
-
-def percent(value: float | None) -> str:
-    """0.918 -> '91.8'."""
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def table1(tasks: "list[TaskScores]", rows: list[dict], ruled: list[tuple[str, str, str]]) -> Grid:

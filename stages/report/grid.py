@@ -23,7 +23,7 @@ class Grid:
 
 def published(name: str) -> list[dict[str, str]]:
     """Rows of one of the CSV files with the papers' figures."""
-    text = files("stages.report.published").joinpath(f"{name}.csv").read_text()
+    text = files("stages.report.published").joinpath(f"{name}.csv").read_text(encoding="utf-8")
     return list(csv.DictReader(io.StringIO(text)))
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from stages.datasets.augment import KINDS, split_condition
 from stages.datasets.vidad import ASPECTS, CONDITIONS, SCENARIOS
 from stages.report import mask_area as area
-from stages.report import zero_shot
+from stages.report import vmad, zero_shot
 from stages.report.accuracy import KIND_NAMES, accuracy_tables
 from stages.report.grid import Grid, published
 
@@ -27,10 +27,11 @@ def condition_name(condition: str | None, unnamed: str = "all") -> str:
 
 
 def all_tables(tasks: "list[TaskScores]", rows: list[dict], resamples: int, seed: int,
-               pixels: "Sequence[PixelResult]" = ()) -> list[Grid]:
-    """The table of tasks first; the papers' tables where the data are theirs; defects and decisions last."""
+               pixels: "Sequence[PixelResult]" = (), provenance: "Sequence[dict]" = ()) -> list[Grid]:
+    """The table of tasks first; the papers' tables where the data are theirs; defects and decisions last. provenance:
+    records of the scores."""
     grids = [*per_task(tasks, rows, resamples, seed), *accuracy_tables(tasks, rows),
-             per_pixel(rows, pixels), zero_shot.table1(rows, pixels)]
+             per_pixel(rows, pixels), zero_shot.table1(rows, pixels), *vmad.all_tables(tasks, rows, provenance)]
     if any(t.dataset.startswith("vidad") for t in tasks):
         grids += [table4(rows), table5(rows), per_aspect(rows)]
     grids += [per_defect(rows, resamples, seed), decisions(tasks, rows)]

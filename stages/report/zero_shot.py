@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from stages.report.grid import Grid, published
+from stages.report.means import over_categories, percent, pro_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,9 +23,9 @@ def table1(rows: list[dict], pixels: "Sequence[PixelResult]") -> Grid:
     lines = []
     for dataset in (d for d in known if any(d == p[0] for p in pairs)):
         for _, method in sorted(p for p in pairs if p[0] == dataset):
-            cells = [_value(rows, dataset, method, m) for m in (*IMAGE, *PIXEL[:-1])]
-            limit = next((r["metric"] for r in rows if r["metric"].startswith("pro@")), "pro@0.3")
-            lines.append((dataset, f"{method}, ours", *cells, _value(rows, dataset, method, limit)))
+            metrics = (*IMAGE, *PIXEL[:-1], pro_name(rows))
+            lines.append((dataset, f"{method}, ours", *(percent(over_categories(rows, dataset, method, m))
+                                                        for m in metrics)))
         lines += [(dataset, f"{p['method']} (published)", *(p[m] or "-" for m in (*IMAGE, *PIXEL)))
                   for p in theirs if p["dataset"] == dataset]
     heads = ("data set", "method", *(f"image {m}" for m in ("AUROC", "F1-max", "AP")),
@@ -32,11 +33,3 @@ def table1(rows: list[dict], pixels: "Sequence[PixelResult]") -> Grid:
     return Grid("zero-shot", "Zero-shot detection", heads, tuple(lines),
                 "VisualAD, Table 1. %, mean over categories. Our PRO is exact; the released code computes none, and how"
                 " the published one came about is not known.")
-
-
-def _value(rows: list[dict], dataset: str, method: str, metric: str) -> str:
-    """The mean over categories, or the only category's value, in %."""
-    found = {r["category"]: r["value"] for r in rows if (r["dataset"], r["method"], r["metric"], r["condition"]) == (
-        dataset, method, metric, None)}
-    value = found.get("mean", next(iter(found.values())) if len(found) == 1 else None)
-    return "-" if value is None else f"{100 * value:.1f}"

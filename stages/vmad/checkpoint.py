@@ -42,7 +42,7 @@ def save_vmad(model: Vmad, text: Text, folder: Path, llava: str, sam: str,
         model.llava.save_pretrained(folder / ADAPTER)
         (folder / ADAPTER / "README.md").unlink(missing_ok=True)
     record = {"llava": llava, "sam": sam, "revisions": revisions, "seg": model.seg, "merged": merged,
-              "settings": asdict(model.settings), "weights": asdict(model.weights)}
+              "tokens": model.projector.tokens, "settings": asdict(model.settings), "weights": asdict(model.weights)}
     (folder / RECORD).write_text(json.dumps(record, indent=2))
 
 
@@ -82,6 +82,13 @@ def sources(place: Path, llava: str = "", sam: str = "") -> tuple[Path, dict, st
     record = record_of(folder, RECORD)
     inside = str(folder / MERGED) if record["merged"] else record["llava"]
     return folder, record, llava or inside, sam or record["sam"]
+
+
+def made_of(place: Path) -> dict:
+    """projector, dssl, and how many tokens an image becomes, None in checkpoints that do not say. Raises InputError as
+    `find` does."""
+    record = record_of(find(place), RECORD)
+    return {n: record["settings"][n] for n in ("projector", "dssl")} | {"tokens": record.get("tokens")}
 
 
 def fingerprint(place: Path, llava: str = "", sam: str = "") -> str:

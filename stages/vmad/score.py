@@ -50,7 +50,7 @@ def run(config: ScoreVmadConfig, options: RunOptions) -> Summary:
     if config.max_tokens < 1:
         raise InputError(f"--max-tokens {config.max_tokens}: at least 1")
     prepare_torch()
-    from stages.vmad.checkpoint import fingerprint
+    from stages.vmad.checkpoint import fingerprint, made_of
     from stages.vmad.data import prompt_texts
 
     manifest = read_manifest(config.manifest, config.root)
@@ -66,12 +66,11 @@ def run(config: ScoreVmadConfig, options: RunOptions) -> Summary:
         from stages.vmad.scoring import scored
 
         scores.ran_on = f"{device} {precision}"
-        lacking = set(scores.pending)
         for image, found in scored(config, [images[k[0]] for k in todo], device, precision):
             key, failed = (image.image_id, config.name), isinstance(found, ImageError)
-            if not failed and key in lacking:
-                scores.tokens += found.tokens
             yield key, found if failed else found.columns(), None if failed else found.map.numpy()
 
-    return scores_and_maps(config.out, config.maps, parameters, inputs, keys, options, MAP_ROWS, results,
+    notes = {"training": str(config.checkpoint.resolve()), "batch_size": config.batch_size,
+             "vmad": made_of(config.checkpoint)}        # loss curves and Tables III and V of the report
+    return scores_and_maps(config.out, config.maps, parameters, inputs, keys, options, MAP_ROWS, results, notes,
                            map_kind="<f4")

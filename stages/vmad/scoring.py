@@ -47,7 +47,7 @@ class Found:
     def columns(self) -> dict:
         """Of SCORES."""
         return {"score": top_mean(self.map), "response": self.response, "seconds": self.seconds,
-                "parsed": "strict" if self.own_seg else "fallback"}
+                "completion_tokens": self.tokens, "parsed": "strict" if self.own_seg else "fallback"}
 
 
 def scored(config: ScoreVmadConfig, images: Iterable[Image], device: str,
