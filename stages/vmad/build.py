@@ -22,7 +22,7 @@ def new_model(llava_name: str, sam_name: str, settings: Settings, weights: Weigh
     """(untrained model, how it reads text). dtype: of what stays frozen; what is trained is float32.
 
     Raises:
-        InputError: see `read_llava`, `text_of` and `load_sam`.
+        InputError: see `read_llava`, `text_of`, `load_llava`, `load_sam` and `look_of`.
     """
     config, tokenizer = read_llava(llava_name, revisions[0])
     text = text_of(config, tokenizer, settings, llava_name)
@@ -76,13 +76,23 @@ def layer_of(config: Any) -> int:
 
 
 def load_llava(name: str, revision: str, dtype: torch.dtype) -> Any:
-    """LlavaForConditionalGeneration. Raises InputError when it cannot be loaded."""
+    """LlavaForConditionalGeneration. Raises InputError as `whole` does."""
     from transformers import LlavaForConditionalGeneration
 
+    return whole(LlavaForConditionalGeneration, "--llava", name, revision, dtype)
+
+
+def whole(kind: Any, option: str, name: str, revision: str, dtype: torch.dtype) -> Any:
+    """A model of this class. Raises InputError when it cannot be loaded, or when its files lack weights, which
+    transformers would make up: LLaVA's own releases before the conversion are so, and a language model alone."""
     try:
-        return LlavaForConditionalGeneration.from_pretrained(name, revision=revision or None, dtype=dtype)
+        model, said = kind.from_pretrained(name, revision=revision or None, dtype=dtype, output_loading_info=True)
     except (OSError, ValueError, RuntimeError) as e:
-        raise InputError(f"--llava {name}: cannot be loaded ({str(e).splitlines()[0][:200]})") from e
+        raise InputError(f"{option} {name}: cannot be loaded ({str(e).splitlines()[0][:200]})") from e
+    if lacking := sorted(said["missing_keys"]):
+        raise InputError(f"{option} {name}: {len(lacking)} of its weights are not in its files, the first"
+                         f" {lacking[0]}; give a complete checkpoint in transformers' format")
+    return model
 
 
 def check_llava(config: Any, name: str) -> None:
@@ -112,25 +122,33 @@ def check_sam(name: str, revision: str) -> None:
 
 
 def load_sam(name: str, revision: str, dtype: torch.dtype) -> tuple[Any, dict]:
-    """(SamModel, the settings of its image processor). Raises InputError as `check_sam` does."""
-    from transformers import AutoImageProcessor, SamModel
+    """(SamModel, its encoder in `dtype`; the settings of its image processor). Raises InputError as `check_sam` and
+    `whole` do."""
+    from transformers import SamModel
 
     check_sam(name, revision)
-    try:
-        sam = SamModel.from_pretrained(name, revision=revision or None, dtype=dtype)
-        processor = AutoImageProcessor.from_pretrained(name, revision=revision or None)
-    except (OSError, ValueError) as e:
-        raise InputError(f"--sam {name}: cannot be loaded ({str(e).splitlines()[0][:200]})") from e
+    sam = whole(SamModel, "--sam", name, revision, torch.float32)
+    sam.vision_encoder.to(dtype)             # the decoder is trained, and what tells it positions needs all its digits
+    processor = image_processor("--sam", name, revision)
     return sam, {"canvas": sam.config.vision_config.image_size, "canvas_mean": tuple(processor.image_mean),
                  "canvas_deviation": tuple(processor.image_std)}
 
 
 def look_of(name: str, revision: str, config: Any, canvas: dict) -> Look:
-    """How the two encoders want images: CLIP's numbers from LLaVA's own processor."""
+    """How the two encoders want images: CLIP's numbers from LLaVA's own processor. Raises InputError: it has none."""
+    clip = image_processor("--llava", name, revision)
+    return Look(config.vision_config.image_size, tuple(clip.image_mean), tuple(clip.image_std), **canvas)
+
+
+def image_processor(option: str, name: str, revision: str) -> Any:
+    """Raises InputError when it cannot be loaded."""
     from transformers import AutoImageProcessor
 
-    clip = AutoImageProcessor.from_pretrained(name, revision=revision or None)
-    return Look(config.vision_config.image_size, tuple(clip.image_mean), tuple(clip.image_std), **canvas)
+    try:
+        return AutoImageProcessor.from_pretrained(name, revision=revision or None)
+    except (OSError, ValueError) as e:
+        raise InputError(f"{option} {name}: its image processor cannot be loaded ({str(e).splitlines()[0][:200]})"
+                         ) from e
 
 
 def give_row(llava: Any, seg: int) -> None:

@@ -77,11 +77,18 @@ def find(place: Path) -> Path:
 
 
 def sources(place: Path, llava: str = "", sam: str = "") -> tuple[Path, dict, str, str]:
-    """(folder, record, LLaVA, SAM) with the places that they lie at now; llava, sam: if elsewhere than in training."""
+    """(folder, record, LLaVA, SAM) with the places that they lie at now; llava, sam: if elsewhere than in training.
+    Raises InputError: no checkpoint, or one of another version."""
     folder = find(place)
     record = record_of(folder, RECORD)
-    inside = str(folder / MERGED) if record["merged"] else record["llava"]
-    return folder, record, llava or inside, sam or record["sam"]
+    try:
+        settings, weights = Settings(**record["settings"]), Weights(**record["weights"])
+        inside = str(folder / MERGED) if record["merged"] else record["llava"]
+        record |= {"settings": settings, "weights": weights, "seg": int(record["seg"]),
+                   "revisions": tuple(record["revisions"])}
+        return folder, record, llava or inside, sam or record["sam"]
+    except (TypeError, KeyError, ValueError) as e:
+        raise InputError(f"{folder / RECORD}: not of this version of adcli ({e})") from e
 
 
 def fingerprint(place: Path, llava: str = "", sam: str = "") -> str:
@@ -111,7 +118,7 @@ def load_vmad(place: Path, llava: str = "", sam: str = "", dtype: torch.dtype = 
     from safetensors.torch import load_file
 
     folder, record, llava_name, sam_name = sources(place, llava, sam)
-    settings, revision = Settings(**record["settings"]), "" if record["merged"] else record["revisions"][0]
+    settings, revision = record["settings"], "" if record["merged"] else record["revisions"][0]
     config, tokenizer = read_llava(llava_name, revision)
     base = load_llava(llava_name, revision, dtype)
     if record["merged"]:
@@ -127,7 +134,7 @@ def load_vmad(place: Path, llava: str = "", sam: str = "", dtype: torch.dtype = 
     if not record["merged"]:
         base = _with_adapter(base, folder / ADAPTER)
     backbone, canvas = load_sam(sam_name, record["revisions"][1], dtype)
-    model = Vmad(base, backbone, settings, Weights(**record["weights"]),
+    model = Vmad(base, backbone, settings, record["weights"],
                  look_of(llava_name, revision, config, canvas), text.seg)
     load_parts(model, load_file(folder / WEIGHTS), folder)
     return freeze(model).requires_grad_(False).eval(), text
