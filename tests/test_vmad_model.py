@@ -310,6 +310,12 @@ def test_checkpoints_that_are_refused(llava, sam, tmp_path):
                        (str(tmp_path / "none"), "cannot be loaded")):
         with pytest.raises(InputError, match=said):
             new_model(name, sam, SMALL, Weights())
+    strange = changed("strange", lambda c: c | {"image_token_index": 32000})
+    with pytest.raises(InputError, match="strange: its tokenizer has no image token .number 32000"):
+        new_model(strange, sam, SMALL, Weights())
+    for option, names in (("llava", ("./typo", sam)), ("sam", (llava, "/no/such/folder")), ("sam", (llava, "sam"))):
+        with pytest.raises(InputError, match=f"--{option} .*: cannot be loaded, there is no such folder"):
+            new_model(*names, SMALL, Weights())
     with pytest.raises(InputError, match="--sam .*: a llava model; expected SAM"):
         new_model(llava, llava, SMALL, Weights())
     with pytest.raises(InputError, match="--levels 9: expected 1 to 4, the layers below.*--llava"):

@@ -233,6 +233,8 @@ def test_ask_keeps_the_conversation(learned, spots, tmp_path):
     second = talk.ask("And why?")
     assert talk.said[:len(before)] == before and len(talk.said) > len(before)
     assert (second.mask is None) == ("<seg>" not in second.text)
+    with pytest.raises(InputError, match="--max-tokens 0: at least 1"):
+        Conversation(AskConfig(checkpoint=learned, image=image, max_tokens=0))
     with pytest.raises(InputError, match="holds <image> or <seg>"):
         talk.ask("What is <image>?")
     done = subprocess.run([sys.executable, "-m", "adcli", "ask", "--checkpoint", learned, "--image", image, "--object",

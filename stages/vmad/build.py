@@ -44,15 +44,23 @@ def read_llava(name: str, revision: str) -> tuple[Any, Any]:
         check_llava(config, name)
         return config, AutoTokenizer.from_pretrained(name, revision=revision or None)
     except (OSError, ValueError) as e:
-        raise InputError(f"--llava {name}: cannot be loaded ({str(e).splitlines()[0][:200]})") from e
+        raise not_loaded("--llava", name, e) from e
+
+
+def not_loaded(option: str, name: str, error: Exception) -> InputError:
+    """Why a model cannot be loaded, in a line: mostly its name is wrong."""
+    if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
+        return InputError(f"{option} {name}: cannot be loaded, there is no such folder; expected one with a checkpoint"
+                          " in transformers' format, or a hub id such as organisation/model")
+    return InputError(f"{option} {name}: cannot be loaded ({str(error).splitlines()[0][:200]})")
 
 
 def text_of(config: Any, tokenizer: Any, settings: Settings, name: str) -> Text:
     """How a model of these settings reads text; `<seg>` is added to the tokenizer.
 
     Raises:
-        InputError: settings that this LLaVA cannot have, or a vocabulary that has a `<seg>` already, whose meaning
-            nobody here knows.
+        InputError: settings that this LLaVA cannot have, a tokenizer without its image token, or a vocabulary that
+            has a `<seg>` already, whose meaning nobody here knows.
     """
     from transformers import AddedToken
 
@@ -62,6 +70,10 @@ def text_of(config: Any, tokenizer: Any, settings: Settings, name: str) -> Text:
         check(settings, grid, layer_of(config) - 1, vision.hidden_size)
     except InputError as e:
         raise InputError(f"{e} (--llava {name})") from None
+    if tokenizer.convert_ids_to_tokens(config.image_token_id) is None:
+        raise InputError(f"--llava {name}: its tokenizer has no image token (number {config.image_token_id}), as"
+                         " LLaVA's own releases have none; give one in transformers' format, for example"
+                         " llava-hf/llava-1.5-7b-hf")
     if SEG in tokenizer.get_vocab():
         raise InputError(f"--llava {name}: its vocabulary already has {SEG}; start from the LLaVA checkpoint without it"
                          " (a training that was interrupted goes on when its command is run again)")
@@ -88,7 +100,7 @@ def whole(kind: Any, option: str, name: str, revision: str, dtype: torch.dtype) 
     try:
         model, said = kind.from_pretrained(name, revision=revision or None, dtype=dtype, output_loading_info=True)
     except (OSError, ValueError, RuntimeError) as e:
-        raise InputError(f"{option} {name}: cannot be loaded ({str(e).splitlines()[0][:200]})") from e
+        raise not_loaded(option, name, e) from e
     if lacking := sorted(said["missing_keys"]):
         raise InputError(f"{option} {name}: {len(lacking)} of its weights are not in its files, the first"
                          f" {lacking[0]}; give a complete checkpoint in transformers' format")
@@ -116,7 +128,7 @@ def check_sam(name: str, revision: str) -> None:
     try:
         config = AutoConfig.from_pretrained(name, revision=revision or None)
     except (OSError, ValueError) as e:
-        raise InputError(f"--sam {name}: cannot be loaded ({str(e).splitlines()[0][:200]})") from e
+        raise not_loaded("--sam", name, e) from e
     if config.model_type != "sam":
         raise InputError(f"--sam {name}: a {config.model_type} model; expected SAM (for example facebook/sam-vit-huge)")
 

@@ -17,7 +17,7 @@ import torch
 from stages.checkpoints import checkpoint_fingerprint
 from stages.errors import InputError
 from stages.training import FOLDER
-from stages.vmad.build import (freeze, give_row, load_llava, load_sam, look_of, read_llava, record_of,
+from stages.vmad.build import (freeze, give_row, load_llava, load_sam, look_of, not_loaded, read_llava, record_of,
                                replace_projector, text_of)
 from stages.vmad.data import Text
 from stages.vmad.model import Vmad
@@ -105,7 +105,7 @@ def source_fingerprints(llava: str, sam: str, revisions: Sequence[str]) -> str:
         try:
             found.append(checkpoint_fingerprint(name, revision))
         except (OSError, ValueError) as e:
-            raise InputError(f"{option} {name}: cannot be loaded ({str(e).splitlines()[0][:200]})") from e
+            raise not_loaded(option, name, e) from e
     return " ".join(found)
 
 
