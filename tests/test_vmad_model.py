@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from stages.datasets.manifest import Image
 from stages.errors import InputError
 from stages.questions.table import Question
 from stages.torch_setup import prepare_torch
@@ -19,18 +18,14 @@ from stages.vmad.build import new_model  # noqa: E402
 from stages.vmad.checkpoint import load_vmad, merged, save_vmad  # noqa: E402
 from stages.vmad.data import (  # noqa: E402
     IGNORED,
-    TrainingSet,
     check_lengths,
-    collate,
     sample,
     samples_of,
 )
-from stages.vmad.memory import choose_memory, remember  # noqa: E402
 from stages.vmad.model import trainable  # noqa: E402
-from stages.vmad.settings import Settings, Weights  # noqa: E402
+from stages.vmad.settings import Weights  # noqa: E402
 from tests.tiny import tiny_clip_vision, tiny_deep_llava, tiny_sam  # noqa: E402
-
-SMALL = Settings(heads=4, depth=1, boxes=3, box_size=16, drawn=2)
+from tests.vmad_world import SMALL, batch_of, made, paint, shaken  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -45,40 +40,7 @@ def sam(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Four images of 40 x 60 of two categories, every other with a mask; one portrait among them."""
-    from PIL import Image as Picture
-
-    folder, rng, found = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0), []
-    for n in range(4):
-        h, w = (60, 40) if n == 3 else (40, 60)
-        mask = np.zeros((h, w), np.uint8)
-        mask[5:20, 10:30] = 255 * (n % 2)
-        Picture.fromarray(rng.integers(0, 255, (h, w, 3), np.uint8)).save(folder / f"{n}.png")
-        Picture.fromarray(mask).save(folder / f"{n}_mask.png")
-        found.append(Image(f"i{n}", folder / f"{n}.png", "d", ("metal_nut", "tile")[n // 2], None, "train", n % 2,
-                           "bent_wire" if n % 2 else None, (folder / f"{n}_mask.png",) if n % 2 else (), w, h, None))
-    return found
-
-
-def made(llava, sam, settings=SMALL, seed=0):
-    torch.manual_seed(seed)
-    return new_model(llava, sam, settings, Weights())
-
-
-def batch_of(model, text, pictures, tasks=("segmentation",), questions=()):
-    classes = {("d", "metal_nut"): 0, ("d", "tile"): 1}
-    if model.dssl:
-        model.memory = remember(choose_memory(pictures, 1.0, 0), model, text, model.settings.drawn)
-    data = TrainingSet(samples_of(pictures, tasks, questions), text, model.look, classes)
-    return collate([data[n] for n in range(len(data))], text.pad)
-
-
-def shaken(model, seed=1):
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for p in trainable(model).values():
-            p += 0.1 * torch.randn_like(p)
-    return model
+    return paint(tmp_path_factory.mktemp("pictures"))
 
 
 # -- vocabulary and samples -------------------------------------------------------------------------------
@@ -131,6 +93,8 @@ def test_samples_that_cannot_be(pictures):
     bare = replace(pictures[1], masks=())
     with pytest.raises(InputError, match="i1 is anomalous, but has no mask; segmentation needs it"):
         samples_of([pictures[0], bare], ["segmentation"])
+    with pytest.raises(InputError, match="i1: no mask at .*gone.png; segmentation needs it"):
+        samples_of([replace(bare, masks=(bare.file.with_name("gone.png"),))], ["segmentation"])
     q = Question("q0", "i1", None, None, "other", "What?", (), "That.", False)
     assert len(samples_of([bare], ["vqa"], [q])) == 1
     with pytest.raises(InputError, match="--tasks segment: expected segmentation"):
@@ -321,6 +285,10 @@ def test_a_checkpoint_that_does_not_fit_is_said(llava, sam, tmp_path):
     with pytest.raises(InputError, match="gone: cannot be loaded"):
         load_vmad(tmp_path / "a")
     assert load_vmad(tmp_path / "a", llava=llava)[0].seg == model.seg
+    for other in ({"seg": None}, {"settings": record["settings"] | {"window": 3}}):
+        (tmp_path / "a/vmad.json").write_text(json.dumps(record | other))
+        with pytest.raises(InputError, match="vmad.json: not of this version of adcli"):
+            load_vmad(tmp_path / "a")
 
 
 # -- bad input --------------------------------------------------------------------------------------------
@@ -342,10 +310,40 @@ def test_checkpoints_that_are_refused(llava, sam, tmp_path):
                        (str(tmp_path / "none"), "cannot be loaded")):
         with pytest.raises(InputError, match=said):
             new_model(name, sam, SMALL, Weights())
+    strange = changed("strange", lambda c: c | {"image_token_index": 32000})
+    with pytest.raises(InputError, match="strange: its tokenizer has no image token .number 32000"):
+        new_model(strange, sam, SMALL, Weights())
+    for option, names in (("llava", ("./typo", sam)), ("sam", (llava, "/no/such/folder")), ("sam", (llava, "sam"))):
+        with pytest.raises(InputError, match=f"--{option} .*: cannot be loaded, there is no such folder"):
+            new_model(*names, SMALL, Weights())
     with pytest.raises(InputError, match="--sam .*: a llava model; expected SAM"):
         new_model(llava, llava, SMALL, Weights())
     with pytest.raises(InputError, match="--levels 9: expected 1 to 4, the layers below.*--llava"):
         new_model(llava, sam, replace(SMALL, levels=9), Weights())
+
+
+def test_weights_that_are_not_there_are_not_made_up(llava, sam, tmp_path):
+    """transformers would fill them with random numbers and go on."""
+    from safetensors.torch import load_file, save_file
+
+    def without(source, part, name):
+        shutil.copytree(source, tmp_path / name)
+        tensors = load_file(tmp_path / name / "model.safetensors")
+        kept = {n: t for n, t in tensors.items() if part not in n}
+        assert len(kept) < len(tensors)
+        save_file(kept, tmp_path / name / "model.safetensors", {"format": "pt"})
+        return str(tmp_path / name)
+
+    with pytest.raises(InputError, match="--llava .*bare: [0-9]+ of its weights are not in its files, .*vision_tower"):
+        new_model(without(llava, "vision_tower", "bare"), sam, SMALL, Weights())
+    with pytest.raises(InputError, match="--sam .*blunt: [0-9]+ of its weights are not in its files, .*mask_decoder"):
+        new_model(llava, without(sam, "mask_decoder", "blunt"), SMALL, Weights())
+    for option, source in (("llava", llava), ("sam", sam)):
+        shutil.copytree(source, tmp_path / f"{option}-blind")
+        (tmp_path / f"{option}-blind" / "preprocessor_config.json").unlink()
+        names = {"llava": llava, "sam": sam} | {option: str(tmp_path / f"{option}-blind")}
+        with pytest.raises(InputError, match=f"--{option} .*blind: its image processor cannot be loaded"):
+            new_model(names["llava"], names["sam"], SMALL, Weights())
 
 
 def test_a_vocabulary_that_has_seg_already_is_refused(llava, sam, tmp_path):

@@ -241,6 +241,8 @@ def test_ask_keeps_the_conversation(learned, spots, tmp_path):
     second = talk.ask("And why?")
     assert talk.said[:len(before)] == before and len(talk.said) > len(before)
     assert (second.mask is None) == ("<seg>" not in second.text)
+    with pytest.raises(InputError, match="--max-tokens 0: at least 1"):
+        Conversation(AskConfig(checkpoint=learned, image=image, max_tokens=0))
     with pytest.raises(InputError, match="holds <image> or <seg>"):
         talk.ask("What is <image>?")
     done = subprocess.run([sys.executable, "-m", "adcli", "ask", "--checkpoint", learned, "--image", image, "--object",
@@ -253,6 +255,63 @@ def test_ask_keeps_the_conversation(learned, spots, tmp_path):
     written = np.asarray(Image.open(tmp_path / "1.vmad.png"))
     assert (written == (first.mask * 255).round()).all() or second.mask is not None
     assert image.read_bytes() == (spots.parent / "1.png").read_bytes()
+
+
+def test_a_new_process_and_merged_weights_answer_as_the_model_in_memory(trained, spots, models, tmp_path):
+    """Every trained weight moved at random first, so that the answers differ from image to image."""
+    import torch
+
+    from stages.datasets.manifest import read_manifest
+    from stages.images import load_rgb
+    from stages.vmad.build import new_model
+    from stages.vmad.checkpoint import save_vmad
+    from stages.vmad.model import trainable
+    from stages.vmad.scoring import answered, asked, seen
+    from stages.vmad.settings import Settings, Weights
+    from stages.vmad.train import write_merged
+
+    torch.manual_seed(0)
+    model, text = new_model(models["llava"], models["sam"], Settings(heads=4, depth=1), Weights())
+    with torch.no_grad():
+        for p in trainable(model.eval()).values():
+            p += 0.1 * torch.randn_like(p)
+    save_vmad(model, text, tmp_path / "saved", models["llava"], models["sam"])
+    write_merged(tmp_path / "saved", tmp_path / "merged")
+    images = read_manifest(spots, spots.parent).images
+    there = answered(model, text, [seen(model, load_rgb(i.file)) for i in images],
+                     [text.prompt(asked(i, "impact")) for i in images], 12, "fp32")
+    assert len({a.response for a in there}) > 3 and max(float(a.map.std()) for a in there) > 1e-3
+    for name in ("saved", "merged"):
+        options = {"out": tmp_path / name / "s", "maps": tmp_path / name / "maps", "query": "impact", "splits": "train",
+                   "max-tokens": 12, "batch-size": 5, "precision": "fp32", "device": "cpu", "root": spots.parent,
+                   "checkpoint": tmp_path / name}
+        words = [str(w) for n, value in options.items() for w in (f"--{n}", value)]
+        process = launched([], ["score", str(spots), "--method", "vmad", *words])
+        assert (process.communicate(), process.returncode)[1] == 0
+        texts = {r["image_id"]: r["response"] for r in read_table(tmp_path / name / "s", SCORES).to_pylist()}
+        maps = dict(read_maps(tmp_path / name / "maps", {(i.image_id, "vmad") for i in images}))
+        for image, one in zip(images, there, strict=True):
+            assert texts[image.image_id] == one.response
+            assert abs(maps[image.image_id, "vmad"] - one.map.numpy()).max() < 1e-4
+
+
+def test_a_changed_mask_is_noticed_and_missing_files_are_said(trained, spots, models, tmp_path):
+    from PIL import Image
+
+    shutil.copytree(spots.parent, tmp_path / "spots")
+    m, made = tmp_path / "spots" / "m.parquet", tmp_path / "made"
+    few = {"tasks": "segmentation", "no_dssl": True, "questions": None, "epochs": 0.2, "root": m.parent}
+    train(config(m, models, made, **few), QUIET)
+    assert train(config(m, models, made, **few), QUIET).up_to_date
+    Image.fromarray(np.eye(48, 64, dtype=np.uint8) * 255).save(m.parent / "1_mask.png")
+    with pytest.raises(InputError, match="mask files"):
+        train(config(m, models, made, **few), QUIET)
+    (m.parent / "0.png").unlink()
+    train(config(m, models, tmp_path / "eleven", **few), QUIET)
+    assert read_table(tmp_path / "eleven", ENCODERS).to_pylist()[0]["n"] == 11
+    (m.parent / "1_mask.png").unlink()
+    with pytest.raises(InputError, match="i01: no mask at .*1_mask.png"):
+        train(config(m, models, tmp_path / "none", **few), QUIET)
 
 
 def test_what_is_refused(spots, models, trained, tmp_path):
@@ -281,6 +340,7 @@ def test_what_is_refused(spots, models, trained, tmp_path):
     c = scoring(spots, trained, tmp_path)
     for wrong, said in ((replace(c, checkpoint=tmp_path), "no vmad.safetensors here"),
                         (replace(c, query="cause"), "--query cause: expected description"),
+                        (replace(c, max_tokens=500), "--max-tokens 500: with a prompt of .* context of 512"),
                         (replace(c, llava=str(tmp_path / "gone")), "--llava .*gone: cannot be loaded")):
         with pytest.raises(InputError, match=said):
             score(wrong, QUIET)

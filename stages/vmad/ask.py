@@ -39,9 +39,12 @@ class Conversation:
     """Keeps what was said, as token ids."""
 
     def __init__(self, config: AskConfig) -> None:
-        """Raises InputError: no checkpoint, no LLaVA or SAM, or an image that cannot be read."""
+        """Raises InputError: no checkpoint, no LLaVA or SAM, no tokens to answer with, or an image that cannot be
+        read."""
         from stages.torch_setup import device_and_precision, prepare_torch
 
+        if config.max_tokens < 1:
+            raise InputError(f"--max-tokens {config.max_tokens}: at least 1")
         prepare_torch()
         from stages.images import load_rgb
         from stages.vmad.checkpoint import load_vmad

@@ -22,7 +22,7 @@ def new_model(llava_name: str, sam_name: str, settings: Settings, weights: Weigh
     """(untrained model, how it reads text). dtype: of what stays frozen; what is trained is float32.
 
     Raises:
-        InputError: see `read_llava`, `text_of` and `load_sam`.
+        InputError: see `read_llava`, `text_of`, `load_llava`, `load_sam` and `look_of`.
     """
     config, tokenizer = read_llava(llava_name, revisions[0])
     text = text_of(config, tokenizer, settings, llava_name)
@@ -44,15 +44,23 @@ def read_llava(name: str, revision: str) -> tuple[Any, Any]:
         check_llava(config, name)
         return config, AutoTokenizer.from_pretrained(name, revision=revision or None)
     except (OSError, ValueError) as e:
-        raise InputError(f"--llava {name}: cannot be loaded ({str(e).splitlines()[0][:200]})") from e
+        raise not_loaded("--llava", name, e) from e
+
+
+def not_loaded(option: str, name: str, error: Exception) -> InputError:
+    """Why a model cannot be loaded, in a line: mostly its name is wrong."""
+    if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
+        return InputError(f"{option} {name}: cannot be loaded, there is no such folder; expected one with a checkpoint"
+                          " in transformers' format, or a hub id such as organisation/model")
+    return InputError(f"{option} {name}: cannot be loaded ({str(error).splitlines()[0][:200]})")
 
 
 def text_of(config: Any, tokenizer: Any, settings: Settings, name: str) -> Text:
     """How a model of these settings reads text; `<seg>` is added to the tokenizer.
 
     Raises:
-        InputError: settings that this LLaVA cannot have, or a vocabulary that has a `<seg>` already, whose meaning
-            nobody here knows.
+        InputError: settings that this LLaVA cannot have, a tokenizer without its image token, or a vocabulary that
+            has a `<seg>` already, whose meaning nobody here knows.
     """
     from transformers import AddedToken
 
@@ -62,6 +70,10 @@ def text_of(config: Any, tokenizer: Any, settings: Settings, name: str) -> Text:
         check(settings, grid, layer_of(config) - 1, vision.hidden_size)
     except InputError as e:
         raise InputError(f"{e} (--llava {name})") from None
+    if tokenizer.convert_ids_to_tokens(config.image_token_id) is None:
+        raise InputError(f"--llava {name}: its tokenizer has no image token (number {config.image_token_id}), as"
+                         " LLaVA's own releases have none; give one in transformers' format, for example"
+                         " llava-hf/llava-1.5-7b-hf")
     if SEG in tokenizer.get_vocab():
         raise InputError(f"--llava {name}: its vocabulary already has {SEG}; start from the LLaVA checkpoint without it"
                          " (a training that was interrupted goes on when its command is run again)")
@@ -76,13 +88,23 @@ def layer_of(config: Any) -> int:
 
 
 def load_llava(name: str, revision: str, dtype: torch.dtype) -> Any:
-    """LlavaForConditionalGeneration. Raises InputError when it cannot be loaded."""
+    """LlavaForConditionalGeneration. Raises InputError as `whole` does."""
     from transformers import LlavaForConditionalGeneration
 
+    return whole(LlavaForConditionalGeneration, "--llava", name, revision, dtype)
+
+
+def whole(kind: Any, option: str, name: str, revision: str, dtype: torch.dtype) -> Any:
+    """A model of this class. Raises InputError when it cannot be loaded, or when its files lack weights, which
+    transformers would make up: LLaVA's own releases before the conversion are so, and a language model alone."""
     try:
-        return LlavaForConditionalGeneration.from_pretrained(name, revision=revision or None, dtype=dtype)
+        model, said = kind.from_pretrained(name, revision=revision or None, dtype=dtype, output_loading_info=True)
     except (OSError, ValueError, RuntimeError) as e:
-        raise InputError(f"--llava {name}: cannot be loaded ({str(e).splitlines()[0][:200]})") from e
+        raise not_loaded(option, name, e) from e
+    if lacking := sorted(said["missing_keys"]):
+        raise InputError(f"{option} {name}: {len(lacking)} of its weights are not in its files, the first"
+                         f" {lacking[0]}; give a complete checkpoint in transformers' format")
+    return model
 
 
 def check_llava(config: Any, name: str) -> None:
@@ -106,31 +128,39 @@ def check_sam(name: str, revision: str) -> None:
     try:
         config = AutoConfig.from_pretrained(name, revision=revision or None)
     except (OSError, ValueError) as e:
-        raise InputError(f"--sam {name}: cannot be loaded ({str(e).splitlines()[0][:200]})") from e
+        raise not_loaded("--sam", name, e) from e
     if config.model_type != "sam":
         raise InputError(f"--sam {name}: a {config.model_type} model; expected SAM (for example facebook/sam-vit-huge)")
 
 
 def load_sam(name: str, revision: str, dtype: torch.dtype) -> tuple[Any, dict]:
-    """(SamModel, the settings of its image processor). Raises InputError as `check_sam` does."""
-    from transformers import AutoImageProcessor, SamModel
+    """(SamModel, its encoder in `dtype`; the settings of its image processor). Raises InputError as `check_sam` and
+    `whole` do."""
+    from transformers import SamModel
 
     check_sam(name, revision)
-    try:
-        sam = SamModel.from_pretrained(name, revision=revision or None, dtype=dtype)
-        processor = AutoImageProcessor.from_pretrained(name, revision=revision or None)
-    except (OSError, ValueError) as e:
-        raise InputError(f"--sam {name}: cannot be loaded ({str(e).splitlines()[0][:200]})") from e
+    sam = whole(SamModel, "--sam", name, revision, torch.float32)
+    sam.vision_encoder.to(dtype)             # the decoder is trained, and what tells it positions needs all its digits
+    processor = image_processor("--sam", name, revision)
     return sam, {"canvas": sam.config.vision_config.image_size, "canvas_mean": tuple(processor.image_mean),
                  "canvas_deviation": tuple(processor.image_std)}
 
 
 def look_of(name: str, revision: str, config: Any, canvas: dict) -> Look:
-    """How the two encoders want images: CLIP's numbers from LLaVA's own processor."""
+    """How the two encoders want images: CLIP's numbers from LLaVA's own processor. Raises InputError: it has none."""
+    clip = image_processor("--llava", name, revision)
+    return Look(config.vision_config.image_size, tuple(clip.image_mean), tuple(clip.image_std), **canvas)
+
+
+def image_processor(option: str, name: str, revision: str) -> Any:
+    """Raises InputError when it cannot be loaded."""
     from transformers import AutoImageProcessor
 
-    clip = AutoImageProcessor.from_pretrained(name, revision=revision or None)
-    return Look(config.vision_config.image_size, tuple(clip.image_mean), tuple(clip.image_std), **canvas)
+    try:
+        return AutoImageProcessor.from_pretrained(name, revision=revision or None)
+    except (OSError, ValueError) as e:
+        raise InputError(f"{option} {name}: its image processor cannot be loaded ({str(e).splitlines()[0][:200]})"
+                         ) from e
 
 
 def give_row(llava: Any, seg: int) -> None:

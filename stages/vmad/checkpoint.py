@@ -17,7 +17,7 @@ import torch
 from stages.checkpoints import checkpoint_fingerprint
 from stages.errors import InputError
 from stages.training import FOLDER
-from stages.vmad.build import (freeze, give_row, load_llava, load_sam, look_of, read_llava, record_of,
+from stages.vmad.build import (freeze, give_row, load_llava, load_sam, look_of, not_loaded, read_llava, record_of,
                                replace_projector, text_of)
 from stages.vmad.data import Text
 from stages.vmad.model import Vmad
@@ -77,11 +77,18 @@ def find(place: Path) -> Path:
 
 
 def sources(place: Path, llava: str = "", sam: str = "") -> tuple[Path, dict, str, str]:
-    """(folder, record, LLaVA, SAM) with the places that they lie at now; llava, sam: if elsewhere than in training."""
+    """(folder, record, LLaVA, SAM) with the places that they lie at now; llava, sam: if elsewhere than in training.
+    Raises InputError: no checkpoint, or one of another version."""
     folder = find(place)
     record = record_of(folder, RECORD)
-    inside = str(folder / MERGED) if record["merged"] else record["llava"]
-    return folder, record, llava or inside, sam or record["sam"]
+    try:
+        settings, weights = Settings(**record["settings"]), Weights(**record["weights"])
+        inside = str(folder / MERGED) if record["merged"] else record["llava"]
+        record |= {"settings": settings, "weights": weights, "seg": int(record["seg"]),
+                   "revisions": tuple(record["revisions"])}
+        return folder, record, llava or inside, sam or record["sam"]
+    except (TypeError, KeyError, ValueError) as e:
+        raise InputError(f"{folder / RECORD}: not of this version of adcli ({e})") from e
 
 
 def made_of(place: Path) -> dict:
@@ -105,7 +112,7 @@ def source_fingerprints(llava: str, sam: str, revisions: Sequence[str]) -> str:
         try:
             found.append(checkpoint_fingerprint(name, revision))
         except (OSError, ValueError) as e:
-            raise InputError(f"{option} {name}: cannot be loaded ({str(e).splitlines()[0][:200]})") from e
+            raise not_loaded(option, name, e) from e
     return " ".join(found)
 
 
@@ -118,7 +125,7 @@ def load_vmad(place: Path, llava: str = "", sam: str = "", dtype: torch.dtype = 
     from safetensors.torch import load_file
 
     folder, record, llava_name, sam_name = sources(place, llava, sam)
-    settings, revision = Settings(**record["settings"]), "" if record["merged"] else record["revisions"][0]
+    settings, revision = record["settings"], "" if record["merged"] else record["revisions"][0]
     config, tokenizer = read_llava(llava_name, revision)
     base = load_llava(llava_name, revision, dtype)
     if record["merged"]:
@@ -134,7 +141,7 @@ def load_vmad(place: Path, llava: str = "", sam: str = "", dtype: torch.dtype = 
     if not record["merged"]:
         base = _with_adapter(base, folder / ADAPTER)
     backbone, canvas = load_sam(sam_name, record["revisions"][1], dtype)
-    model = Vmad(base, backbone, settings, Weights(**record["weights"]),
+    model = Vmad(base, backbone, settings, record["weights"],
                  look_of(llava_name, revision, config, canvas), text.seg)
     load_parts(model, load_file(folder / WEIGHTS), folder)
     return freeze(model).requires_grad_(False).eval(), text

@@ -49,8 +49,8 @@ def samples_of(images: Iterable[Image], tasks: Sequence[str], questions: Iterabl
     any is described by its label and kind of defect. vqa: one per question with an answer, in its own words.
 
     Raises:
-        InputError: an anomalous image without a mask where one is to be segmented; an unknown task; a question or an
-            answer with a special token in it; or no sample at all.
+        InputError: an anomalous image whose mask is missing where one is to be segmented; an unknown task; a question
+            or an answer with a special token in it; or no sample at all.
     """
     if other := set(tasks) - set(TASKS):
         raise InputError(f"--tasks {sorted(other)[0]}: expected {', '.join(TASKS)}, comma-separated")
@@ -64,6 +64,8 @@ def samples_of(images: Iterable[Image], tasks: Sequence[str], questions: Iterabl
         if s.segmented and s.image.label == 1 and not s.image.masks:
             raise InputError(f"{s.image.image_id} is anomalous, but has no mask; {s.task} needs it (--tasks vqa"
                              " trains without masks)")
+        if gone := [m for m in s.image.masks if s.segmented and not m.is_file()]:
+            raise InputError(f"{s.image.image_id}: no mask at {gone[0]}; {s.task} needs it")
     if not found:
         raise InputError(f"no sample for --tasks {','.join(tasks)}: vqa needs --questions with answers on these images")
     return found

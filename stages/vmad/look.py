@@ -30,14 +30,16 @@ class Look:
     canvas_deviation: Colour
 
     def square(self, rgb: np.ndarray) -> Tensor:
-        """(H, W, 3) uint8 -> (3, size, size) uint8 for CLIP, bicubic."""
+        """(H, W, 3) uint8 -> (3, size, size) uint8 for CLIP, bicubic; padded last, or a long strip would become an
+        image of gigabytes."""
         from PIL import Image as Picture
 
-        h, w = rgb.shape[:2]
-        side = max(h, w)
-        padded = Picture.new("RGB", (side, side), tuple(round(255 * m) for m in self.mean))
-        padded.paste(Picture.fromarray(rgb), ((side - w) // 2, (side - h) // 2))
-        return _tensor(padded.resize((self.size, self.size), Picture.Resampling.BICUBIC))
+        scale = self.size / max(rgb.shape[:2])
+        h, w = (max(round(side * scale), 1) for side in rgb.shape[:2])
+        padded = Picture.new("RGB", (self.size, self.size), tuple(round(255 * m) for m in self.mean))
+        seen = Picture.fromarray(rgb).resize((w, h), Picture.Resampling.BICUBIC)
+        padded.paste(seen, ((self.size - w) // 2, (self.size - h) // 2))
+        return _tensor(padded)
 
     def frame(self, shape: Sequence[int]) -> tuple[int, int]:
         """(height, width) that an image of this shape takes of the canvas, px; no side is 0."""

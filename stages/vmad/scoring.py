@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from stages.datasets.manifest import Image
-from stages.errors import ImageError
+from stages.errors import ImageError, InputError
 from stages.images import ahead, load_rgb
+from stages.training import context
 from stages.vmad.checkpoint import load_vmad
 from stages.vmad.data import QUERIES, Text, sample
 from stages.vmad.model import Vmad
@@ -50,11 +51,12 @@ class Found:
                 "completion_tokens": self.tokens, "parsed": "strict" if self.own_seg else "fallback"}
 
 
-def scored(config: ScoreVmadConfig, images: Iterable[Image], device: str,
+def scored(config: ScoreVmadConfig, images: Sequence[Image], device: str,
            precision: str) -> Iterator[tuple[Image, Found | ImageError]]:
-    """(image, what was found), or (image, why not)."""
+    """(image, what was found), or (image, why not). Raises InputError as `load_vmad` and `check_room` do."""
     model, text = load_vmad(config.checkpoint, config.llava, config.sam, dtype_of(precision))
     model.to(device)
+    check_room(model, text, {asked(i, config.query) for i in images}, config.max_tokens)
 
     def load(image: Image) -> Seen:
         if image.error:
@@ -69,6 +71,14 @@ def scored(config: ScoreVmadConfig, images: Iterable[Image], device: str,
             prompts = [text.prompt(asked(i, config.query)) for i, _ in good]
             found = answered(model, text, [x for _, x in good], prompts, config.max_tokens, precision)
             yield from zip((i for i, _ in good), found, strict=True)
+
+
+def check_room(model: Vmad, text: Text, prompts: Iterable[str], most: int) -> None:
+    """Raises InputError when the longest prompt and answer are more than the model's context."""
+    longest, room = max(len(text.prompt(p)) for p in prompts), context(model.base.config, 0)
+    if longest + most > room:
+        raise InputError(f"--max-tokens {most}: with a prompt of {longest} tokens more than the model's context of"
+                         f" {room}")
 
 
 def asked(image: Image, query: str) -> str:

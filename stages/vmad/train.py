@@ -4,7 +4,7 @@ Memory, counted and not measured: see `docs/vmad.md`.
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from stages import processes
@@ -115,7 +115,8 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
     own = {n: getattr(config, n) for n in (*SAME_RESULT, "method")} | asdict(config.settings())
     spec = Spec("finetune-mllm", own | {
         "loss weights": asdict(config.weights()), "weights": weights, "prompts": prompt_texts()}, {
-        "manifest": manifest.fingerprint, "questions": questions.fingerprint, "image files": files_fingerprint(images)},
+        "manifest": manifest.fingerprint, "questions": questions.fingerprint, "image files": files_fingerprint(images),
+        "mask files": files_fingerprint(replace(i, file=mask) for i in images for mask in i.masks)},
         config.seed, {"left out": failed, "longest sample": longest})
 
     def train(saved, say):
@@ -150,8 +151,9 @@ def trainable_images(images: Iterable[Image], split: str, where: Path) -> tuple[
     """(images to train on, why others are left out) of one split. Raises InputError for an image without a label, which
     the memory and the answers need, or no usable image."""
     chosen = [i for i in images if i.split == split]
-    failed = [f"{i.image_id}: {i.error}" for i in chosen if i.error]
-    good = tuple(i for i in chosen if not i.error)
+    errors = {i.image_id: i.error or ("" if i.file.is_file() else f"{i.file}: no such image") for i in chosen}
+    failed = [f"{image_id}: {error}" for image_id, error in errors.items() if error]
+    good = tuple(i for i in chosen if not errors[i.image_id])
     if unlabelled := next((i for i in good if i.label is None), None):
         raise InputError(f"{where}: {unlabelled.image_id} has no label; training needs them all")
     if not good:
@@ -169,4 +171,4 @@ def write_merged(out: Path, target: Path) -> None:
         raise InputError(f"--merged {target}: holds something already; give a new folder")
     _, record, llava, sam = sources(find(out))
     model, text = load_vmad(out)
-    save_vmad(merged(model), text, target, llava, sam, tuple(record["revisions"]))
+    save_vmad(merged(model), text, target, llava, sam, record["revisions"])
