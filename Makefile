@@ -221,8 +221,8 @@ JUDGE  ?= words
 ASKING ?=
 N      ?= 20
 G      ?= runs/sage$(if $(strip $(REAL)),-$(notdir $(BASE)),-demo)
-SFE    ?= $(if $(strip $(REAL)),,--lora-rank 0 --learning-rate 3e-3 --warmup 10 --micro-batch 8 --epochs 3)
-EDPO   ?= $(if $(strip $(REAL)),,--learning-rate 5e-4 --warmup 5 --micro-batch 8)
+SFE    ?= $(if $(strip $(REAL)),,--lora-rank 0 --learning-rate 3e-3 --warmup 10 --batch-size 8 --micro-batch 8 --epochs 3 --precision fp32)
+EDPO   ?= $(if $(strip $(REAL)),,--learning-rate 5e-4 --warmup 5 --batch-size 8 --micro-batch 8 --epochs 2 --precision fp32)
 TEST_MANIFEST  ?=
 TEST_QUESTIONS ?=
 .PHONY: reproduce-sage sage-real sage-demo sage-run
@@ -249,7 +249,7 @@ sage-demo: $(READY)
 
 LEARN_FACTS ?= $(LEARN)
 ALIGN_FACTS ?= $(ALIGN)
-TRAINED = --method sage --facts $(G)/facts.parquet/test
+TRAINED = --method sage --facts $(G)/facts.parquet/test $(if $(SHUFFLE),--precision fp32)
 sage-run:
 	$(ADCLI) finetune-mllm $(LEARN_ON) --method sage-sfe --questions $(G)/questions.parquet/$(LEARN) --facts $(G)/facts.parquet/$(LEARN_FACTS) --base $(BASE) $(SFE) --seed $(SEED) --out $(G)/sfe.parquet
 	$(ADCLI) score $(ALIGN_ON) --method mle --questions $(G)/questions.parquet/$(ALIGN) --judge $(JUDGE) --out $(G)/judged-choices.parquet
@@ -260,7 +260,8 @@ sage-run:
 	  $(BIN)/adcli score $(TEST_MANIFEST) $(TRAINED) --questions $(TEST_QUESTIONS) --checkpoint $(G)/$$model.parquet --shots $$shots --choose likelihood --name sage-$$model/$$shots-shot --out $(G)/answers.parquet/$$model-$$shots || [ $$? -eq 3 ]; done; done
 	@set -e; for shots in 0 1; do $(BIN)/adcli score $(TEST_MANIFEST) --method vlm-qa --vlm $(BASE) --questions $(TEST_QUESTIONS) --shots $$shots --out $(G)/answers.parquet/plain-$$shots --seed $(SEED) $(PLAIN) $(ASKING) || [ $$? -eq 3 ]; \
 	  $(if $(SHUFFLE),:,$(BIN)/adcli score $(TEST_MANIFEST) $(TRAINED) --questions $(TEST_QUESTIONS) --checkpoint $(G)/edpo.parquet --shots $$shots --out $(G)/answers.parquet/said-$$shots --seed $(SEED) || [ $$? -eq 3 ]); done
-	$(ADCLI) score $(TEST_MANIFEST) --method mle --questions $(TEST_QUESTIONS) --answers $(G)/answers.parquet --judge $(JUDGE) --out $(G)/judged.parquet
+	$(ADCLI) score $(TEST_MANIFEST) --method mle --questions $(TEST_QUESTIONS) --answers $(G)/answers.parquet --judge $(JUDGE) --out $(G)/judged.parquet/answers
+	$(if $(SHUFFLE),$(ADCLI) score $(TEST_MANIFEST) --method mle --questions $(TEST_QUESTIONS) --judge $(JUDGE) --out $(G)/judged.parquet/choices)
 	$(ADCLI) evaluate --questions $(TEST_QUESTIONS) --answers $(G)/answers.parquet --judgements $(G)/judged.parquet --manifest $(TEST_MANIFEST) --out $(G)/metrics.parquet --tables $(G)/tables --report $(G)/report.html
 	@echo "report: $(G)/report.html"
 

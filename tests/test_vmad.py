@@ -322,13 +322,17 @@ def test_what_is_drawn_belongs_to_the_class():
 
 
 def test_bce_and_dice_by_hand():
-    """Two images of 1 x 3 pixels; the last pixel of the first is padding."""
+    """Two images of 1 x 3 pixels, the second normal; the last pixel of the first is padding."""
     logits = Tensor([[[0.0, log(3), 50.0]], [[-log(4), 0.0, 0.0]]])               # p: 1/2, 3/4, -; 1/5, 1/2, 1/2
     masks, frame = Tensor([[[0, 1, 0]], [[0, 0, 0]]]), Tensor([[[1, 1, 0]], [[1, 1, 1]]])
     first, second = (log(2) + log(4 / 3)) / 2, (log(5 / 4) + 2 * log(2)) / 3
     assert float(loss.bce(logits, masks, frame)) == pytest.approx((first + second) / 2, abs=1e-6)
-    first, second = 1 - (2 * 0.75 + 1) / (1.25 + 1 + 1), 1 - 1 / (1.2 + 1)
-    assert float(loss.dice(logits, masks, frame)) == pytest.approx((first + second) / 2, abs=1e-6)
+    logits.requires_grad_()
+    found = loss.dice(logits, masks, frame)
+    assert float(found.detach()) == pytest.approx(1 - (2 * 0.75 + 1) / (1.25 + 1 + 1), abs=1e-6), "a normal image has none"
+    found.backward()
+    assert logits.grad[0, 0, 1] < 0 < logits.grad[0, 0, 0] and not logits.grad[1].any()
+    assert float(loss.dice(logits, 0 * masks, frame)) == 0, "no mask in the batch"
 
 
 def test_text_loss_is_of_the_answer_alone():

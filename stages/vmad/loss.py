@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from stages.vmad.settings import Weights
 
-SMOOTH = 1.0         # of Dice: with it the empty mask of a normal image has a gradient, too
+SMOOTH = 1.0         # px, of Dice
 PARTS = ("text", "bce", "dice", "pbsd")
 
 
@@ -20,10 +20,17 @@ def bce(logits: Tensor, masks: Tensor, frame: Tensor) -> Tensor:
 
 
 def dice(logits: Tensor, masks: Tensor, frame: Tensor) -> Tensor:
-    """Mean over images of 1 - (2 sum(p y) + 1) / (sum p + sum y + 1) over the pixels in `frame`. All (B, H, W)."""
-    p = logits.sigmoid() * frame
-    both = 2 * (p * masks).sum((1, 2)) + SMOOTH
-    return (1 - both / (p.sum((1, 2)) + (masks * frame).sum((1, 2)) + SMOOTH)).mean()
+    """Mean over the images with a mask of 1 - (2 sum(p y) + 1) / (sum p + sum y + 1) over the pixels in `frame`; 0
+    where there are none. All (B, H, W).
+
+    A normal image has nothing to overlap with: there Dice falls only once all of its probabilities together are below
+    one pixel, which drives every logit down and teaches no place. BCE is what normal images are for. In LISA, whose
+    loss this is, every mask has pixels.
+    """
+    p, y = logits.sigmoid() * frame, masks * frame
+    each = 1 - (2 * (p * y).sum((1, 2)) + SMOOTH) / (p.sum((1, 2)) + y.sum((1, 2)) + SMOOTH)
+    masked = y.flatten(1).any(1)
+    return (each * masked).sum() / masked.sum().clamp(min=1)
 
 
 def text_loss(logits: Tensor, labels: Tensor) -> Tensor:
