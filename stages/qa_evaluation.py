@@ -13,7 +13,7 @@ from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.datasets.manifest import Image, read_manifest
 from stages.errors import InputError
 from stages.metrics.image import Value
-from stages.metrics.qa import MARGINS, level_mean, mean, whole_groups
+from stages.metrics.qa import GROWN, MARGINS, level_mean, mean, whole_groups
 from stages.questions.answering import in_words
 from stages.questions.mle import AXES, mle_score
 from stages.questions.table import Question, read_questions
@@ -121,6 +121,8 @@ def run(config: EvaluateQaConfig, options: RunOptions) -> Summary:
     joined = join(questions.rows, places, answers.to_pylist(), judged.to_pylist() if judged else [], config.answers)
     joined, without = with_similarity(joined, config.encoder)
     rows = metric_rows(joined, config.resamples, config.seed, without, judged is not None)
+    provenance = read_provenance(config.answers)
+    rows += grown(joined, models_of(provenance), config.resamples, config.seed)
     inputs = {"questions": questions.fingerprint, "answers": fingerprint(answers, ANSWERS)}
     if judged is not None:
         inputs["judgements"] = fingerprint(judged, JUDGEMENTS)
@@ -136,7 +138,7 @@ def run(config: EvaluateQaConfig, options: RunOptions) -> Summary:
             artifact.progress.say(f"{strangers} answers are to other questions and are left out")
         if questions.failed:
             artifact.progress.say(f"{len(questions.failed)} questions have an `error` and are left out")
-    _publish(joined, rows, config, options)
+    _publish(joined, rows, provenance, config, options)
     return artifact.summary
 
 
@@ -262,6 +264,33 @@ def values(group: list[Answered], resamples: int, seed: int, without: str | None
         yield "mle", over(marked, lambda a: mle_score(a.marks), "no judgements")
 
 
+def models_of(provenance: Sequence[dict]) -> dict[str, dict]:
+    """Method -> what its model is made of, where `score` notes it."""
+    return {p["parameters"]["method"]: p["notes"]["model"] for p in provenance if "model" in p.get("notes", {})}
+
+
+def grown(joined: Sequence[Answered], models: dict[str, dict], resamples: int, seed: int) -> Iterator[dict]:
+    """What E-DPO adds to the margin over Eq. 5's pairs: that of an E-DPO model minus that of the SFE model of the same
+    settings, question by question. Rows of METRICS; none where no SFE model, or more than one, could be meant."""
+    of: dict[tuple, dict[str, Answered]] = defaultdict(dict)
+    for a in joined:
+        if a.weighed and a.pairs:
+            of[a.place.dataset, a.place.condition, a.method][a.question.question_id] = a
+    for (dataset, condition, method), after in of.items():
+        model = models.get(method, {})
+        sfe = model | {"stage": "sfe"}
+        starts = [m for m, other in models.items() if other == sfe and (dataset, condition, m) in of]
+        if model.get("stage") != "edpo" or len(starts) != 1:
+            continue
+        before = of[dataset, condition, starts[0]]
+        both = [(a, before[i]) for i, a in after.items() if i in before]
+        v = mean([dict(a.margins())[MARGINS[0]] - dict(b.margins())[MARGINS[0]] for a, b in both],
+                 [a.question.image_id for a, _ in both], resamples, seed, _positive([a for a, _ in both]))
+        yield {"dataset": dataset, "category": ALL, "condition": condition, "method": method, "level": "qa",
+               "metric": GROWN, "value": v.value, "ci_low": v.ci_low, "ci_high": v.ci_high, "n": v.n,
+               "n_positive": v.n_positive, "reason": v.reason}
+
+
 def _positive(members: list[Answered]) -> int:
     return sum(a.place.image is not None and a.place.image.label == 1 for a in members)
 
@@ -279,7 +308,8 @@ def _means(rows: list[dict]) -> Iterator[dict]:
                               "n_positive": sum(r["n_positive"] for r in group)}
 
 
-def _publish(joined: list[Answered], rows: list[dict], config: EvaluateQaConfig, options: RunOptions) -> None:
+def _publish(joined: list[Answered], rows: list[dict], provenance: list[dict], config: EvaluateQaConfig,
+             options: RunOptions) -> None:
     from stages.report import grid, qa
 
     judged = read_provenance(config.judgements) if config.judgements else []
@@ -292,4 +322,4 @@ def _publish(joined: list[Answered], rows: list[dict], config: EvaluateQaConfig,
     if config.report:
         from stages.report.qa_page import write_page
 
-        write_page(config.report, joined, rows, grids, [*read_provenance(config.answers), *judged])
+        write_page(config.report, joined, rows, grids, [*provenance, *judged], models_of(provenance))

@@ -10,10 +10,12 @@ from stages import judge
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import ANSWERS, JUDGEMENTS, METRICS, QUESTIONS
 from stages.errors import InputError
-from stages.qa_evaluation import EvaluateQaConfig, run
+from stages.qa_evaluation import Answered, EvaluateQaConfig, Place, grown, run
+from stages.questions.table import Question
 from stages.report.grid import published
 from stages.report.qa import cell, split_name
 from stages.report.qa_figures import Curve, by_setting, curves_by_setting, group_accuracy
+from stages.sage.entropy import Pair
 from stages.settings import RunOptions
 from tests.qa import RANKED, question, write, write_manifest
 
@@ -246,7 +248,26 @@ def test_preference_margins_by_hand(config, tmp_path):
     assert (others["value"], others["n"]) == (pytest.approx(2 / 3), 3)
     assert others["ci_low"] == pytest.approx(-2) and others["ci_high"] == pytest.approx(2)
     written = (tmp_path / "tables" / "margins.csv").read_text()
-    assert '7.000,"5.000 [-3.000, 9.000]","0.667 [-2.000, 2.000]",3' in written
+    assert '7.000,-,"5.000 [-3.000, 9.000]","0.667 [-2.000, 2.000]",3' in written
+
+
+def test_what_edpo_adds_is_paired_with_its_own_sfe_model(config):
+    """Two ranked choices: SFE's margins 1 and 2, E-DPO's 1.5 and 4, of two images: grown by 0.5 and 2."""
+    questions = [Question(i, i, None, None, "standard", "?", ("a", "b"), "a", True) for i in ("q", "r")]
+    pair = (Pair(0, 1, 0.0),)
+
+    def answered(method, margins):
+        return [Answered(q, Place("mpdd", "cable", None), method, {"likelihoods": [1.0, float(np.exp(-m))]}, pairs=pair)
+                for q, m in zip(questions, margins, strict=True)]
+
+    joined = [*answered("sfe", (1, 2)), *answered("edpo", (1.5, 4)), *answered("other", (9, 9))]
+    model = {"stage": "sfe", "shots": 1}
+    models = {"sfe": model, "edpo": model | {"stage": "edpo"}, "other": {"stage": "sfe", "shots": 0}}
+    found, = grown(joined, models, 200, 0)
+    assert (found["method"], found["metric"], found["n"]) == ("edpo", "margin_pairs_grown", 2)
+    assert (found["value"], found["ci_low"], found["ci_high"]) == pytest.approx((1.25, 0.5, 2))
+    assert not list(grown(joined, models | {"other": model}, 0, 0)), "two SFE models: which one is meant?"
+    assert not list(grown(joined, {}, 0, 0))
 
 
 def test_figures_by_hand():

@@ -329,7 +329,7 @@ def test_bce_and_dice_by_hand():
     assert float(loss.bce(logits, masks, frame)) == pytest.approx((first + second) / 2, abs=1e-6)
     logits.requires_grad_()
     found = loss.dice(logits, masks, frame)
-    assert float(found.detach()) == pytest.approx(1 - (2 * 0.75 + 1) / (1.25 + 1 + 1), abs=1e-6), "a normal image has none"
+    assert float(found.detach()) == pytest.approx(1 - (2 * 0.75 + 1) / (1.25 + 1 + 1), abs=1e-6), "none of a normal one"
     found.backward()
     assert logits.grad[0, 0, 1] < 0 < logits.grad[0, 0, 0] and not logits.grad[1].any()
     assert float(loss.dice(logits, 0 * masks, frame)) == 0, "no mask in the batch"

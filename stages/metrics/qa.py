@@ -11,6 +11,7 @@ import numpy as np
 from stages.metrics.image import Value, interval, resampled
 
 MARGINS = ("margin_pairs", "margin_first_last", "margin_first_others")      # of ranked choices
+GROWN = "margin_pairs_grown"                                                # by E-DPO, over its SFE model
 
 
 def mean(values: Sequence[float], images: Sequence[str], resamples: int, seed: int, positive: int = 0,

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from stages.metrics.qa import MARGINS
+from stages.metrics.qa import GROWN, MARGINS
 from stages.questions.words_judge import NAME as WORDS
 from stages.report.grid import Grid, published
 
@@ -168,14 +168,16 @@ def margins(rows: list[dict]) -> Grid:
     """How much likelier better ranked choices are than worse ones, where choices were weighed by likelihood."""
     found = {(r["dataset"], r["method"], r["metric"]): r for r in rows if r["category"] == ALL}
     at = dict.fromkeys((dataset, method) for dataset, method, metric in found if metric == MARGINS[1])
-    lines = [(*key, *(_number(found[*key, m]) if (*key, m) in found else "-" for m in MARGINS),
+    columns = (MARGINS[0], GROWN, *MARGINS[1:])
+    lines = [(*key, *(_number(found[*key, m]) if (*key, m) in found else "-" for m in columns),
               str(found[*key, MARGINS[1]]["n"])) for key in at]
     note = ("Means over ranked questions; above 0 the model prefers what the experts prefer. Pairs: log-likelihood of"
             " the winner minus that of the loser, nats, whole answers (their letters where only these were weighed), in"
-            " the pairs that E-DPO makes of these questions (SAGE, Eq. 5; needs judgements of their choices). First"
+            " the pairs that E-DPO makes of these questions (SAGE, Eq. 5; needs judgements of their choices). Grown:"
+            " by E-DPO, over the SFE model that it began with, question by question. First"
             " over last: the same of the best and the worst answer. First over the others: log-likelihood per token of"
             " the best answer minus the mean of the others'. Intervals: 95%, images resampled.")
-    return Grid("margins", "Preference margins", ("data set", "method", "pairs", "first over last",
+    return Grid("margins", "Preference margins", ("data set", "method", "pairs", "grown over SFE", "first over last",
                 "first over the others", "questions"), tuple(lines), note, printed=True)
 
 

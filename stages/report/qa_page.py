@@ -44,12 +44,12 @@ class Section:
 
 
 def write_page(path: Path, joined: "list[Answered]", rows: list[dict], grids: list[Grid],
-               provenance: list[dict]) -> None:
-    """Render and write the page. Pictures that cannot be read are named as such on their card."""
+               provenance: list[dict], models: dict[str, dict]) -> None:
+    """Render and write the page. models: method -> what its model is made of (Figure 7). Pictures that cannot be read
+    are named as such on their card."""
     of: dict[str, list] = defaultdict(list)
     for a in joined:
         of[a.method].append(a)
-    models = {p["parameters"]["method"]: p["notes"]["model"] for p in provenance if "model" in p.get("notes", {})}
     figures = {"figure5": group_accuracy(rows), "figure7": by_setting(curves_by_setting(rows, models))}
     page = template("qa.html.j2").render(
         datasets=sorted({a.place.dataset for a in joined}), methods=sorted(of),
