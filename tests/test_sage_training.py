@@ -268,7 +268,7 @@ def test_two_processes_with_shards_train_as_one_does(tiles, internvl, sfe_models
     one = (sfe_models if sfe_run else edpo_models)[rank]
     same_training(one, out, 1e-5)
     rows, questions = asked(tiles, load_sage(one).settings)
-    first, second = (Answering(load_sage(place), "cpu", 8).likelihoods(questions.sample(rows[1]), rows[1].choices)
+    first, second = (Answering(load_sage(place), "cpu", 8).likelihoods(questions.sample(rows[1]), rows[1].choices)[0]
                      for place in (one, out))
     assert first == pytest.approx(second, abs=1e-5)
 
