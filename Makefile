@@ -269,8 +269,8 @@ sage-run:
 
 # With RIAD_ROOT: one model is trained on 16 of RIAD's objects and tested on the other 8 (Table II), one on all of RIAD
 # and tested on the other data sets whose roots are given (Table I). RIAD_TEXTS: its question files; empty = none.
-# GPUS: of this machine, for training. Without: tiles, and tiny random models that are trained whole, with a control
-# that learns from masks dealt out anew. VMAD_TRAIN, VMAD_SCORE: further options.
+# GPUS: of this machine, for training. Without: tiles, and tiny random models, with two controls: one that learns from
+# masks dealt out anew, and one that has learned nothing. VMAD_TRAIN, VMAD_SCORE: further options.
 RIAD_ROOT  ?=
 WFDD_ROOT  ?=
 RIAD_TEXTS ?= $(RIAD_ROOT)
@@ -280,8 +280,8 @@ GPUS       ?= 1
 VM         ?= runs/vmad$(if $(RIAD_ROOT),-$(notdir $(patsubst %/,%,$(LLAVA))),-demo)$(call named,$(SEED),0)
 VMAD_TRAIN ?=
 VMAD_SCORE ?=
-VMAD_SMALL ?= --tasks segmentation --heads 4 --depth 1 --boxes 4 --box-size 32 --drawn 2 --epochs 50 --batch-size 8 \
-              --micro-batch 8 --learning-rate 2e-3 --precision fp32
+VMAD_SMALL ?= --tasks segmentation --heads 4 --depth 1 --boxes 4 --box-size 32 --drawn 2 --epochs 20 --batch-size 8 \
+              --micro-batch 8 --learning-rate 2e-3 --weight-dice 5 --precision fp32
 CROSS      := $(if $(MVTEC_ROOT),mvtec-ad) $(if $(VISA_ROOT),visa) $(if $(WFDD_ROOT),wfdd)
 root-mvtec-ad = $(MVTEC_ROOT)
 root-visa     = $(VISA_ROOT)
@@ -315,8 +315,10 @@ vmad-demo: $(READY)
 	@$(BIN)/python -m benchmarks.dealt_masks $(VM)/manifest.parquet $(VM)/dealt.parquet
 	$(call vmad-learn,$(VM)/manifest.parquet,$(VM)/trained.parquet,$(VMAD_SMALL))
 	$(call vmad-learn,$(VM)/dealt.parquet,$(VM)/trained-on-dealt.parquet,$(VMAD_SMALL) --root $(TILES))
+	@$(BIN)/python -m benchmarks.untrained_vmad $(VM)/trained.parquet $(VM)/untrained
 	$(call vmad-look,$(VM)/manifest.parquet,$(VM)/trained.parquet,vmad)
 	$(call vmad-look,$(VM)/manifest.parquet,$(VM)/trained-on-dealt.parquet,vmad-dealt,--name vmad-dealt)
+	$(call vmad-look,$(VM)/manifest.parquet,$(VM)/untrained,vmad-untrained,--name vmad-untrained)
 	$(MAKE) vmad-tables
 	@echo "the models are tiny and were random minutes ago: these figures say that the training works, and nothing of VMAD"
 
