@@ -280,7 +280,7 @@ GPUS       ?= 1
 VM         ?= runs/vmad$(if $(RIAD_ROOT),-$(notdir $(patsubst %/,%,$(LLAVA))),-demo)$(call named,$(SEED),0)
 VMAD_TRAIN ?=
 VMAD_SCORE ?=
-VMAD_SMALL ?= --tasks segmentation --heads 4 --depth 1 --boxes 4 --box-size 32 --drawn 2 --epochs 20 --batch-size 8 \
+VMAD_SMALL ?= --tasks segmentation --heads 4 --depth 1 --boxes 4 --box-size 32 --drawn 2 --epochs 11 --batch-size 8 \
               --micro-batch 8 --learning-rate 2e-3 --weight-dice 5 --precision fp32
 CROSS      := $(if $(MVTEC_ROOT),mvtec-ad) $(if $(VISA_ROOT),visa) $(if $(WFDD_ROOT),wfdd)
 root-mvtec-ad = $(MVTEC_ROOT)

@@ -187,6 +187,17 @@ SLOW_STAGE = textwrap.dedent("""
 """)
 
 
+def test_what_a_killed_process_was_writing_is_removed(tmp_path):
+    """Its part and its record; not another shard's part, which may be in the making."""
+    out = tmp_path / "c"
+    out.mkdir()
+    for name in ("part-00000-of-00001-000003.parquet", "_adcli.partial.json", "_adcli.json",
+                 "part-00001-of-00002-000000.parquet"):
+        (out / f".tmp-99-{name}").write_text("cut")
+    write_all(out)
+    assert [n for n in os.listdir(out) if n.startswith(".tmp")] == [".tmp-99-part-00001-of-00002-000000.parquet"]
+
+
 def test_killed_at_random_instants(tmp_path):
     """A plain writer killed again and again; whole stages are killed in test_kill.py."""
     out, rng = tmp_path / "c", random.Random(7)

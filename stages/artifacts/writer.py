@@ -185,8 +185,9 @@ class Artifact:
 
     def _prepare(self) -> bool:
         """Make the folder ready for this spec; True when there is nothing left to do."""
-        for stale in self.out.glob(f".tmp-*-{self._prefix}-*"):
-            stale.unlink(missing_ok=True)
+        for written in (f"{self._prefix}-*", COMPLETE, PARTIAL):       # records only under the folder's lock
+            for stale in self.out.glob(f".tmp-*-{written}"):
+                stale.unlink(missing_ok=True)
         found = self._record()
         if found and found["key"] != self.spec.key:
             if not self.options.overwrite:
