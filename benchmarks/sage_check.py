@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from benchmarks.shuffled_ranks import main as shuffle_ranks
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import JUDGEMENTS, MANIFEST, QUESTIONS
 from stages.caption import CaptionConfig
@@ -82,16 +83,6 @@ def one_each(questions: Path, out: Path) -> Path:
     return out
 
 
-def shuffled(questions: Path, out: Path) -> Path:
-    """The same questions and answers, the ranks at random; whoever is first is called right."""
-    rows, rng = read_table(questions, QUESTIONS).to_pylist(), random.Random(0)
-    for row in rows:
-        rng.shuffle(row["choices"])
-        row["answer"] = row["choices"][0]
-    pq.write_table(pa.Table.from_pylist(rows, schema=QUESTIONS.schema), out)
-    return out
-
-
 def margins(checkpoint: Path, questions: Path, judgements: Path, manifest: Path, facts: Path) -> list[float]:
     """log p(winner) - log p(loser) of every pair that E-DPO would make of the questions, nats."""
     from stages.sage.checkpoint import load_sage
@@ -131,8 +122,8 @@ def main(root: Path, out: Path, seed: int) -> None:
     print(f"SFE: {len(read_questions(learned['questions']).rows)} questions, {len(curve)} steps, loss {curve[0]:.2f} ->"
           f" {statistics.mean(curve[-5:]):.2f} nats a token")
     runs = {"SFE": out / "sfe"}
-    for name, questions in (("E-DPO", learned["questions"]),
-                            ("E-DPO, ranks shuffled", shuffled(learned["questions"], out / "shuffled.parquet"))):
+    shuffle_ranks(learned["questions"], out / "shuffled.parquet")
+    for name, questions in (("E-DPO", learned["questions"]), ("E-DPO, ranks shuffled", out / "shuffled.parquet")):
         runs[name] = out / name.lower().replace(", ", "-").replace(" ", "-")
         edpo(EdpoConfig(**given, questions=questions, judgements=learned["judgements"], checkpoint=out / "sfe",
                         out=runs[name], epochs=2.0, **RATE | {"learning_rate": 5e-4}), QUIET)

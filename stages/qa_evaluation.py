@@ -87,16 +87,15 @@ class Answered:
         found = (self.row or {}).get("likelihoods")
         return bool(found and self.question.ranked and all(found))
 
-    def margins(self) -> Iterator[tuple[str, float]]:
-        """(metric, value) of a question that is `weighed`, nats. Log-likelihoods of whole texts where words were
+    def margins(self) -> dict[str, float]:
+        """Metric -> value of a question that is `weighed`, nats. Log-likelihoods of whole texts where words were
         weighed: winner minus loser (Eq. 6's first two terms), mean over the pairs of Eq. 5; first minus last. Per
         token: first minus the mean of the others."""
         tokens = np.log(self.row["likelihoods"])
         whole = tokens * (self.row.get("choice_tokens") or 1)
-        if self.pairs:
-            yield MARGINS[0], float(np.mean([whole[p.winner] - whole[p.loser] for p in self.pairs]))
-        yield MARGINS[1], float(whole[0] - whole[-1])
-        yield MARGINS[2], float(tokens[0] - np.mean(tokens[1:]))
+        pairs = [whole[p.winner] - whole[p.loser] for p in self.pairs]
+        found = {MARGINS[0]: float(np.mean(pairs))} if pairs else {}
+        return found | {MARGINS[1]: float(whole[0] - whole[-1]), MARGINS[2]: float(tokens[0] - np.mean(tokens[1:]))}
 
     @property
     def how(self) -> str:
@@ -122,7 +121,8 @@ def run(config: EvaluateQaConfig, options: RunOptions) -> Summary:
     joined, without = with_similarity(joined, config.encoder)
     rows = metric_rows(joined, config.resamples, config.seed, without, judged is not None)
     provenance = read_provenance(config.answers)
-    rows += grown(joined, models_of(provenance), config.resamples, config.seed)
+    models = models_of(provenance)
+    rows += grown(joined, models, config.resamples, config.seed)
     inputs = {"questions": questions.fingerprint, "answers": fingerprint(answers, ANSWERS)}
     if judged is not None:
         inputs["judgements"] = fingerprint(judged, JUDGEMENTS)
@@ -138,7 +138,7 @@ def run(config: EvaluateQaConfig, options: RunOptions) -> Summary:
             artifact.progress.say(f"{strangers} answers are to other questions and are left out")
         if questions.failed:
             artifact.progress.say(f"{len(questions.failed)} questions have an `error` and are left out")
-    _publish(joined, rows, provenance, config, options)
+    _publish(joined, rows, provenance, models, config, options)
     return artifact.summary
 
 
@@ -222,11 +222,16 @@ def metric_rows(joined: list[Answered], resamples: int, seed: int, without: str 
             of[a.place.dataset, category, a.place.condition, a.method].append(a)
     rows = []
     for (dataset, category, condition, method), group in of.items():
-        at = {"dataset": dataset, "category": category, "condition": condition, "method": method, "level": "qa"}
-        rows += [at | {"metric": name, "value": v.value, "ci_low": v.ci_low, "ci_high": v.ci_high, "n": v.n,
-                       "n_positive": v.n_positive, "reason": v.reason}
+        rows += [metric_row(dataset, category, condition, method, name, v)
                  for name, v in values(group, resamples, seed, without, judged)]
     return rows + list(_means(rows))
+
+
+def metric_row(dataset: str, category: str, condition: str | None, method: str, metric: str, v: Value) -> dict:
+    """A row of METRICS, level `qa`."""
+    return {"dataset": dataset, "category": category, "condition": condition, "method": method, "level": "qa",
+            "metric": metric, "value": v.value, "ci_low": v.ci_low, "ci_high": v.ci_high, "n": v.n,
+            "n_positive": v.n_positive, "reason": v.reason}
 
 
 def values(group: list[Answered], resamples: int, seed: int, without: str | None,
@@ -250,7 +255,7 @@ def values(group: list[Answered], resamples: int, seed: int, without: str | None
                                  [a.question.image_id for a in closed])
     ungrouped = "no group was answered as a whole" if any(a.question.group for a in closed) else "no groups"
     yield "acc_g", mean(right, images, resamples, seed, 0, ungrouped)
-    weighed = [(a, dict(a.margins())) for a in group if a.weighed]
+    weighed = [(a, a.margins()) for a in group if a.weighed]
     for name in MARGINS:
         if of := [(a, found[name]) for a, found in weighed if name in found]:
             yield name, mean([v for _, v in of], [a.question.image_id for a, _ in of], resamples, seed,
@@ -284,11 +289,9 @@ def grown(joined: Sequence[Answered], models: dict[str, dict], resamples: int, s
             continue
         before = of[dataset, condition, starts[0]]
         both = [(a, before[i]) for i, a in after.items() if i in before]
-        v = mean([dict(a.margins())[MARGINS[0]] - dict(b.margins())[MARGINS[0]] for a, b in both],
+        v = mean([a.margins()[MARGINS[0]] - b.margins()[MARGINS[0]] for a, b in both],
                  [a.question.image_id for a, _ in both], resamples, seed, _positive([a for a, _ in both]))
-        yield {"dataset": dataset, "category": ALL, "condition": condition, "method": method, "level": "qa",
-               "metric": GROWN, "value": v.value, "ci_low": v.ci_low, "ci_high": v.ci_high, "n": v.n,
-               "n_positive": v.n_positive, "reason": v.reason}
+        yield metric_row(dataset, ALL, condition, method, GROWN, v)
 
 
 def _positive(members: list[Answered]) -> int:
@@ -308,8 +311,8 @@ def _means(rows: list[dict]) -> Iterator[dict]:
                               "n_positive": sum(r["n_positive"] for r in group)}
 
 
-def _publish(joined: list[Answered], rows: list[dict], provenance: list[dict], config: EvaluateQaConfig,
-             options: RunOptions) -> None:
+def _publish(joined: list[Answered], rows: list[dict], provenance: list[dict], models: dict[str, dict],
+             config: EvaluateQaConfig, options: RunOptions) -> None:
     from stages.report import grid, qa
 
     judged = read_provenance(config.judgements) if config.judgements else []
@@ -322,4 +325,4 @@ def _publish(joined: list[Answered], rows: list[dict], provenance: list[dict], c
     if config.report:
         from stages.report.qa_page import write_page
 
-        write_page(config.report, joined, rows, grids, [*provenance, *judged], models_of(provenance))
+        write_page(config.report, joined, rows, grids, [*provenance, *judged], models)

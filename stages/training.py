@@ -60,6 +60,18 @@ def trained(out: Path, spec: Spec, datasets: str, n: int, options: RunOptions, p
     return opened[0].summary if opened else None
 
 
+def run_trainer(trainer: Any, saved: Path | None, say: Callable[[str], None], out: Path, warmup: int = 0) -> None:
+    """Train, from a saved state if there is one, saying how far it is; TensorBoard's files go below the artifact."""
+    from transformers.trainer_callback import PrinterCallback
+
+    from stages.torch_setup import tensorboard
+
+    trainer.remove_callback(PrinterCallback)
+    for callback in (telling(say, warmup), *tensorboard(out / "_tensorboard")):
+        trainer.add_callback(callback)
+    trainer.train(resume_from_checkpoint=str(saved) if saved else None)
+
+
 def write_checkpoint(out: Path, save: Callable[[Path], None], history: list[dict], parts: tuple[str, ...]) -> None:
     """The checkpoint with its loss curve, in place of the states it was trained through."""
     from stages.report.figures import loss_curves

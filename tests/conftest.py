@@ -44,6 +44,29 @@ def internvl(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def llava(tmp_path_factory) -> str:
+    """For VMAD: six layers of CLIP."""
+    from tests.tiny import tiny_deep_llava
+
+    return str(tiny_deep_llava(tmp_path_factory.mktemp("llava")))
+
+
+@pytest.fixture(scope="session")
+def sam(tmp_path_factory) -> str:
+    from tests.tiny import tiny_sam
+
+    return str(tiny_sam(tmp_path_factory.mktemp("sam")))
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """Manifest rows of four images: tests.vmad_world.paint."""
+    from tests.vmad_world import paint
+
+    return paint(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="session")
 def tiles(tmp_path_factory):
     """Twelve ranked questions: tests.sage_world.World."""
     from tests.sage_world import build

@@ -24,23 +24,8 @@ from stages.vmad.data import (  # noqa: E402
 )
 from stages.vmad.model import trainable  # noqa: E402
 from stages.vmad.settings import Weights  # noqa: E402
-from tests.tiny import tiny_clip_vision, tiny_deep_llava, tiny_sam  # noqa: E402
-from tests.vmad_world import SMALL, batch_of, made, paint, shaken  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def llava(tmp_path_factory):
-    return str(tiny_deep_llava(tmp_path_factory.mktemp("llava")))
-
-
-@pytest.fixture(scope="module")
-def sam(tmp_path_factory):
-    return str(tiny_sam(tmp_path_factory.mktemp("sam")))
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return paint(tmp_path_factory.mktemp("pictures"))
+from tests.tiny import tiny_clip_vision, tiny_deep_llava  # noqa: E402
+from tests.vmad_world import SMALL, batch_of, made, shaken  # noqa: E402
 
 
 # -- vocabulary and samples -------------------------------------------------------------------------------

@@ -15,23 +15,7 @@ from stages.vmad.data import sample  # noqa: E402
 from stages.vmad.dssl import random_boxes  # noqa: E402
 from stages.vmad.scoring import answered, seen  # noqa: E402
 from stages.vmad.settings import Weights  # noqa: E402
-from tests.tiny import tiny_deep_llava, tiny_sam  # noqa: E402
-from tests.vmad_world import SMALL, batch_of, made, paint, shaken  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def llava(tmp_path_factory):
-    return str(tiny_deep_llava(tmp_path_factory.mktemp("llava")))
-
-
-@pytest.fixture(scope="module")
-def sam(tmp_path_factory):
-    return str(tiny_sam(tmp_path_factory.mktemp("sam")))
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return paint(tmp_path_factory.mktemp("pictures"))
+from tests.vmad_world import SMALL, batch_of, made, shaken  # noqa: E402
 
 
 def test_the_projector_gets_the_layers_of_eq_21(llava, sam):

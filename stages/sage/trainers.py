@@ -8,14 +8,12 @@ import torch
 from datasets import Dataset
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import Trainer, TrainingArguments
-from transformers.trainer_callback import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
 from stages.errors import InputError
 from stages.sage.data import IGNORED, Encoder, Sample
 from stages.sage.training import TrainingOptions
-from stages.torch_setup import tensorboard
-from stages.training import SmallStates, telling
+from stages.training import SmallStates, run_trainer
 
 
 def on_one_gpu(arguments: TrainingArguments) -> TrainingArguments:
@@ -105,8 +103,5 @@ def fit(trainer: Trainer, saved: Path | None, say: Callable[[str], None], config
     """
     if config.fsdp and not trainer.is_fsdp_enabled:
         raise InputError(f"--fsdp: nothing is sharded on --device {trainer.args.device.type}; leave it out there")
-    trainer.remove_callback(PrinterCallback)
-    for callback in (telling(say, config.warmup), *tensorboard(config.out / "_tensorboard")):
-        trainer.add_callback(callback)
-    trainer.train(resume_from_checkpoint=str(saved) if saved else None)
+    run_trainer(trainer, saved, say, config.out, config.warmup)
     return trainer.accelerator.get_state_dict(trainer.model_wrapped)

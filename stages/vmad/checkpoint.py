@@ -93,9 +93,10 @@ def sources(place: Path, llava: str = "", sam: str = "") -> tuple[Path, dict, st
 
 def made_of(place: Path) -> dict:
     """projector, dssl, and how many tokens an image becomes, None in checkpoints that do not say. Raises InputError as
-    `find` does."""
-    record = record_of(find(place), RECORD)
-    return {n: record["settings"][n] for n in ("projector", "dssl")} | {"tokens": record.get("tokens")}
+    `sources` does."""
+    record = sources(place)[1]
+    settings = record["settings"]
+    return {"projector": settings.projector, "dssl": settings.dssl, "tokens": record.get("tokens")}
 
 
 def fingerprint(place: Path, llava: str = "", sam: str = "") -> str:

@@ -7,11 +7,9 @@ from typing import Any
 
 import torch
 from transformers import Trainer, TrainingArguments
-from transformers.trainer_callback import PrinterCallback
 
 from stages.datasets.manifest import Image
-from stages.torch_setup import tensorboard
-from stages.training import STATE, SmallStates, telling
+from stages.training import STATE, SmallStates, run_trainer
 from stages.vmad.build import new_model
 from stages.vmad.checkpoint import save_vmad
 from stages.vmad.data import Sample, TrainingSet, collate
@@ -26,7 +24,6 @@ class VmadTrainer(SmallStates, Trainer):
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
         self.parts = torch.zeros(len(PARTS), 2, device=self.args.device)      # sum, and how many batches
-        self.remove_callback(PrinterCallback)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         found = model(**inputs)
@@ -61,9 +58,7 @@ def fit(config: FinetuneVmadConfig, images: Sequence[Image], samples: Sequence[S
     data = TrainingSet(samples, text, model.look, {name: n for n, name in enumerate(chosen)})
     trainer = VmadTrainer(model=model, args=keywords, train_dataset=data,
                           data_collator=partial(collate, pad=text.pad))
-    for callback in (telling(say), *tensorboard(config.out / "_tensorboard")):
-        trainer.add_callback(callback)
-    trainer.train(resume_from_checkpoint=str(saved) if saved else None)
+    run_trainer(trainer, saved, say, config.out)
     return trainer, lambda folder: save_vmad(model, text, folder, config.llava, config.sam, revisions)
 
 
