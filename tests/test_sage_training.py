@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from stages.sage.entropy import edpo_loss, pairs_of
 from stages.sage.sfe import run as sfe
 from stages.settings import RunOptions
 from tests.sage_world import QUIET, SCORES, asked, edpo_config, losses, sfe_config, tensors
+from tests.saved import until_saved
 
 ROOT = Path(__file__).parents[1]
 GAPS = [p.gap for p in pairs_of([sum(s) / 3 for s in SCORES])]
@@ -189,8 +189,7 @@ def killed_after_a_state(out, command):
     process = subprocess.Popen([sys.executable, "-m", "adcli", "finetune-mllm", *map(str, command)], cwd=ROOT,
                                stderr=subprocess.PIPE, text=True,
                                env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)})
-    while not list(out.glob("_training/checkpoint-*/trainer_state.json")) and process.poll() is None:
-        time.sleep(0.01)
+    until_saved(out, process)
     process.send_signal(signal.SIGKILL)
     _, said = process.communicate()
     assert not (out / "_checkpoint").exists(), said

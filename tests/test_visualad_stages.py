@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from stages.visualad.score import ScoreVisualadConfig
 from stages.visualad.score import run as score
 from stages.visualad.train import TrainVisualadConfig
 from stages.visualad.train import run as train
+from tests.saved import until_saved
 from tests.tiny import tiny_clip_vision
 
 QUIET = RunOptions(quiet=True)
@@ -181,8 +181,7 @@ def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(spots, clip, tm
     _, said = (first := run(whole)).communicate()
     assert first.returncode == 0, said
     process = run(killed)
-    while not list(killed.glob("_training/checkpoint-*/trainer_state.json")) and process.poll() is None:
-        time.sleep(0.01)
+    until_saved(killed, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (killed / "_checkpoint").exists(), "killed before the end"

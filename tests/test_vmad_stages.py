@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from stages.vmad.score import ScoreVmadConfig
 from stages.vmad.score import run as score
 from stages.vmad.train import FinetuneVmadConfig
 from stages.vmad.train import run as train
+from tests.saved import until_saved
 from tests.tiny import tiny_deep_llava, tiny_sam
 
 QUIET = RunOptions(quiet=True)
@@ -195,8 +195,7 @@ def launched(prefix, arguments):
 def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(trained, spots, models, tmp_path):
     killed = tmp_path / "killed"
     process = launched([], command(spots, models, killed, save_steps=3))
-    while not list(killed.glob("_training/checkpoint-*/trainer_state.json")) and process.poll() is None:
-        time.sleep(0.01)
+    until_saved(killed, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (killed / "_checkpoint").exists(), "killed before the end"
