@@ -30,6 +30,7 @@ class RunOptions:
     shard: str = option("do share I of N (I counts from 0); run all shares, in any order", "0/1")
     overwrite: bool = option("replace an artifact that was made with other settings", False)
     max_errors: int = option("stop after this many failed rows in succession; 0 = never", 20)
+    retry: str = option("failed rows to try again: those that may come out differently, or all", "possible")
     quiet: bool = option("no progress, no summary; errors only", False)
     json: bool = option("print one JSON line with the summary on stdout", False)
     debug: bool = option("show the traceback of an error", False)

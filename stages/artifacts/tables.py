@@ -25,6 +25,8 @@ def _column(name: str, type_: pa.DataType, doc: str, nullable: bool = False) -> 
 
 
 ERROR = _column("error", pa.string(), "why this row has no result; null when it has one", True)
+RETRY = _column("retry", pa.bool_(), "false: what failed is fixed by the row's seed, and the same command leaves it alone"
+                " (--retry all asks again); null otherwise", True)
 
 MANIFEST = Table("manifest", ("image_id",), pa.schema([
     _column("image_id", pa.string(), "`dataset/relative path`; unique"),
@@ -50,6 +52,7 @@ CAPTIONS = Table("captions", ("image_id", "prompt_id", "sample"), pa.schema([
     _column("prompt_tokens", pa.int32(), "tokens read, images included", True),
     _column("completion_tokens", pa.int32(), "tokens written", True),
     ERROR,
+    RETRY,
 ]))
 
 EDIT = pa.struct([("attribute", pa.string()), ("before", pa.string()), ("after", pa.string())])
@@ -62,6 +65,7 @@ NEGATIVES = Table("negatives", ("image_id", "sample"), pa.schema([
     _column("edits", pa.list_(EDIT), "every replacement, in order of appearance"),
     _column("attempts", pa.int32(), "rewrites drawn until one passed, or all that failed"),
     ERROR,
+    RETRY,
 ]))
 
 ENCODERS = Table("encoders", ("dataset", "category", "condition"), pa.schema([
@@ -75,6 +79,7 @@ ENCODERS = Table("encoders", ("dataset", "category", "condition"), pa.schema([
     _column("last_loss", pa.float64(), "mean loss of the last epoch (Eq. 4), nats", True),
     _column("seconds", pa.float64(), "training time", True),
     ERROR,
+    RETRY,
 ]), volatile=("seconds",))
 
 NEIGHBOUR = pa.struct([
@@ -94,6 +99,7 @@ SCORES = Table("scores", ("image_id", "method"), pa.schema([
     _column("completion_tokens", pa.int32(), "tokens written, where the method counts them", True),
     _column("seconds", pa.float64(), "time for this row", True),
     ERROR,
+    RETRY,
 ]), volatile=("completion_tokens", "seconds"))
 
 MAPS = Table("maps", ("image_id", "method"), pa.schema([
@@ -104,6 +110,7 @@ MAPS = Table("maps", ("image_id", "method"), pa.schema([
     _column("map", pa.large_binary(), "anomaly map, higher = more anomalous, raw: float16 (float32 and float64"
             " are read, too), C order, little endian", True),
     ERROR,
+    RETRY,
 ]))
 
 THRESHOLDS = Table("thresholds", ("dataset", "category", "condition", "method", "level", "name"), pa.schema([
@@ -146,6 +153,7 @@ QUESTIONS = Table("questions", ("question_id",), pa.schema([
     _column("answer", pa.string(), "the right one: one of the choices, or free text where there are none", True),
     _column("ranked", pa.bool_(), "true: a preference set, the choices are answers from best to worst", True),
     ERROR,
+    RETRY,
 ]))
 
 ANSWERS = Table("answers", ("question_id", "method"), pa.schema([
@@ -161,6 +169,7 @@ ANSWERS = Table("answers", ("question_id", "method"), pa.schema([
             " they were weighed: the whole text's likelihood is the likelihood to this power", True),
     _column("seconds", pa.float64(), "time for this row", True),
     ERROR,
+    RETRY,
 ]), volatile=("seconds",))
 
 JUDGEMENTS = Table("judgements", ("question_id", "method"), pa.schema([
@@ -171,6 +180,7 @@ JUDGEMENTS = Table("judgements", ("question_id", "method"), pa.schema([
     _column("logic", pa.int8(), "reasoning: 1 to 5", True),
     _column("raw", pa.string(), "the judge's reply", True),
     ERROR,
+    RETRY,
 ]))
 
 TRUTH = Table("truth", ("image_id",), pa.schema([
