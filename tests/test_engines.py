@@ -182,7 +182,7 @@ def alive(pid):
 def test_what_decides_the_text_is_in_the_key():
     options = EngineOptions(engine="vllm", quantization="awq", max_pixels=1000, gpu_memory=0.5, concurrency=3)
     assert engine_parameters("qwen2-vl", options) == {
-        "engine": "vllm", "dtype": "auto", "min_pixels": 0, "max_pixels": 1000, "quantization": "awq"}
+        "engine": "vllm", "dtype": "as the checkpoint says", "min_pixels": 0, "max_pixels": 1000, "quantization": "awq"}
     assert engine_parameters("scene", options) == {}
 
 

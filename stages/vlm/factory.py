@@ -9,6 +9,7 @@ from stages.settings import option
 from stages.vlm.engine import Engine
 
 ENGINES = ("transformers", "vllm", "server")
+AS_STORED = "as the checkpoint says"         # what --dtype auto is on every machine; the checkpoint is in the key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,9 @@ def engine_parameters(name: str, options: EngineOptions) -> dict:
     """What of the options can change the text: part of the cache key."""
     if name == "scene":
         return {}
-    parameters = {n: getattr(options, n) for n in ("engine", "dtype", "min_pixels", "max_pixels")}
+    parameters = {n: getattr(options, n) for n in ("engine", "min_pixels", "max_pixels")}
+    if options.engine != "server":               # its type is the server's own affair
+        parameters["dtype"] = AS_STORED if options.dtype == "auto" else options.dtype
     if options.engine == "transformers":
         parameters["attn"] = options.attn
     if options.engine == "vllm":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.checkpoints import checkpoint_fingerprint
 from stages.errors import InputError
+from stages.saved_models import check_chat_template, check_model
 from stages.vlm.ahead import DecodedAhead, Ready
 from stages.vlm.choices import choice_probabilities, first_tokens
 from stages.vlm.engine import Reply, Request, Sampling
@@ -185,10 +186,13 @@ def open_engine(name: str, options: "EngineOptions") -> TransformersEngine:
     """An engine for a local directory or hub id. Reads the configuration and hashes the weights, no more.
 
     Raises:
-        InputError: there is no such model.
+        InputError: there is no such model, it has no safetensors or no chat template, or there is no such device.
     """
-    from stages.torch_setup import prepare_torch
+    from stages.torch_setup import pick_device, prepare_torch
 
+    check_model(name, "model")
+    check_chat_template(name, "model")
+    pick_device(options.device)
     prepare_torch()
     from transformers import AutoConfig
 
@@ -223,7 +227,7 @@ def load_model(name: str, options: "EngineOptions") -> LoadedModel:
         model_class = AutoModelForImageTextToText if sees else AutoModelForCausalLM
         processor = (AutoProcessor if sees else AutoTokenizer).from_pretrained(name, **where)
         model = model_class.from_pretrained(name, dtype=_dtype(options.dtype),
-                                            attn_implementation=options.attn or None, **where)
+                                            attn_implementation=options.attn or None, use_safetensors=True, **where)
     except (OSError, ValueError, KeyError, ImportError) as e:
         raise InputError(not_found(name, e)) from e
     tokenizer = getattr(processor, "tokenizer", processor)

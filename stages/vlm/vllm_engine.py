@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.checkpoints import checkpoint_fingerprint
 from stages.errors import InputError
+from stages.saved_models import check_model
 from stages.vlm.ahead import DecodedAhead
 from stages.vlm.choices import choice_probabilities, first_tokens
 from stages.vlm.engine import Reply, Request, Sampling
@@ -123,11 +124,24 @@ def open_vllm(name: str, options: "EngineOptions") -> VllmEngine:
         raise InputError("--engine vllm needs vLLM: pip install 'adcli[vllm]' (or use --engine transformers)")
     from stages.torch_setup import prepare_torch
 
+    check_model(name, "model")
     prepare_torch()
     try:
         return VllmEngine(name, checkpoint_fingerprint(name, options.revision), options)
     except (OSError, ValueError, KeyError) as e:
         raise InputError(not_found(name, e)) from e
+
+
+def _dtype(name: str, options: "EngineOptions") -> str:
+    """The checkpoint's own type for `auto`. vLLM's `auto` is another one where a GPU has no bfloat16, and for float32:
+    two machines would write different texts into one artifact."""
+    if options.dtype != "auto":
+        return options.dtype
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(name, revision=options.revision or None)
+    stored = config.dtype or config.get_text_config().dtype
+    return str(stored).removeprefix("torch.") if stored else "auto"
 
 
 def _load(name: str, options: "EngineOptions", limits: PixelLimits) -> Any:
@@ -144,7 +158,7 @@ def _load(name: str, options: "EngineOptions", limits: PixelLimits) -> Any:
         more["mm_processor_kwargs"] = {"size": {"shortest_edge": limits.least, "longest_edge": limits.most}}
     end_children_with_this_process()
     try:
-        llm = LLM(model=name, revision=options.revision or None, dtype=options.dtype,
+        llm = LLM(model=name, revision=options.revision or None, dtype=_dtype(name, options), load_format="safetensors",
                   tensor_parallel_size=options.tensor_parallel, max_num_seqs=options.max_num_seqs,
                   gpu_memory_utilization=options.gpu_memory, limit_mm_per_prompt={"image": MOST_IMAGES},
                   mm_processor_cache_gb=PROCESSED_IMAGES_GB, enable_prefix_caching=True,
