@@ -7,7 +7,8 @@ from pathlib import Path
 
 from stages.artifacts.tables import CAPTIONS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.datasets.manifest import Image, files_fingerprint, read_manifest
+from stages.datasets.files import look_at
+from stages.datasets.manifest import Image, read_manifest
 from stages.errors import InputError
 from stages.prompts import Prompt, load_prompt
 from stages.seeds import row_seed
@@ -45,7 +46,8 @@ def run(config: CaptionConfig, options: RunOptions) -> Summary:
     images = {image.image_id: image for image in manifest.images}
     engine = make_engine(config.vlm, config)
     texts = {p.id: p.fingerprint for p in prompts.values()}
-    inputs = {"manifest": manifest.fingerprint, "image files": files_fingerprint(manifest.images)}
+    files = look_at(config.out, options.quiet, images=manifest.images)
+    inputs = {"manifest": manifest.fingerprint, "image files": files.images}
     spec = Spec("caption", {
         "vlm": config.vlm, "weights": engine.fingerprint, "prompts": texts, "samples": config.samples,
         "temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens,
@@ -53,6 +55,7 @@ def run(config: CaptionConfig, options: RunOptions) -> Summary:
     keys = [(i, prompts[i].id, s) for i in images for s in range(config.samples)]
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
     with Artifact(config.out, CAPTIONS, spec, keys, options) as artifact:
+        files.keep(config.out)
         unread = [k for k in artifact.pending if images[k[0]].error]
         for key in unread:
             artifact.write(_row(key, error=images[key[0]].error), tried=False)

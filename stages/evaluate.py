@@ -12,6 +12,7 @@ from stages.artifacts.reader import content_key, fingerprint, read_provenance, r
 from stages.artifacts.tables import MAPS, METRICS, SCORES, THRESHOLDS
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.datasets.augment import split_condition
+from stages.datasets.files import Files, look_at
 from stages.datasets.manifest import Image, Task, read_manifest
 from stages.errors import InputError
 from stages.metrics.image import CURVES, Value, accuracy, curve_metrics, f1_threshold, train_thresholds
@@ -127,16 +128,20 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
     inputs = {"scores": fingerprint(table, SCORES), "manifest": manifest.fingerprint}
     parameters: dict = {"resamples": config.resamples, "partial": config.partial}
     pixels: list[PixelResult] = []
+    files = Files("", "")
     if config.maps:
         pixel = options_checked(PixelOptions(config.maps, config.pro_limit, config.pixel_size, config.pro_200,
                                              config.resamples, config.seed))
-        pixels = _pixels(pixel_tasks(manifest.images, config.maps), pixel, config, options)
+        mapped = pixel_tasks(manifest.images, config.maps)
+        files = look_at(config.out, options.quiet, masks={i.image_id: i for t in mapped for i in t.images}.values())
+        pixels = _pixels(mapped, pixel, config, options)
         rows += pixel_rows(pixels)
-        inputs["maps"] = content_key(config.maps, MAPS)
+        inputs |= {"maps": content_key(config.maps, MAPS), "mask files": files.masks}
         parameters |= {"pro_limit": config.pro_limit, "pixel_size": config.pixel_size, "pro_200": config.pro_200}
     spec = Spec("evaluate", parameters, inputs, config.seed)
     keys = [tuple(row[k] for k in METRICS.key) for row in rows]
     with Artifact(config.out, METRICS, spec, keys, options, flush_rows=100_000) as artifact:
+        files.keep(config.out)
         artifact.write_all(rows)
         known = {image.image_id for image in manifest.images}
         if strangers := sum(row["image_id"] not in known for row in scored):

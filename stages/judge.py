@@ -12,7 +12,8 @@ from pathlib import Path
 from stages.artifacts.reader import fingerprint, read_table
 from stages.artifacts.tables import ANSWERS, JUDGEMENTS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.datasets.manifest import Image, files_fingerprint, read_manifest
+from stages.datasets.files import look_at
+from stages.datasets.manifest import Image, read_manifest
 from stages.errors import ImageError, InputError
 from stages.prompts import fill, load_prompt
 from stages.questions import words_judge
@@ -79,9 +80,10 @@ def run(config: JudgeConfig, options: RunOptions) -> Summary:
         subjects = _choices(questions, config.questions)
     engine = None if config.judge == WORDS else make_engine(config.judge, config)
     parameters = {"method": config.method, "judge": config.judge}
+    files = look_at(config.out, options.quiet, images=images.values() if engine else ())
     if engine:
         subjects = {key: _with_images(subject, images) for key, subject in subjects.items()}
-        inputs["image files"] = files_fingerprint(images.values())
+        inputs["image files"] = files.images
         parameters |= {"weights": engine.fingerprint, "prompt": load_prompt(PROMPT).text, "tries": config.tries,
                        "temperature": config.temperature, "max_tokens": config.max_tokens}
         parameters |= engine_parameters(config.judge, config)
@@ -89,6 +91,7 @@ def run(config: JudgeConfig, options: RunOptions) -> Summary:
         parameters["code"] = source_fingerprint(Path(words_judge.__file__))
     spec = Spec("score", parameters, inputs, config.seed, {"caveat": engine.caveat if engine else ""})
     with Artifact(config.out, JUDGEMENTS, spec, list(subjects), options) as artifact:
+        files.keep(config.out)
         if config.answers and (strangers := len(answers) - len(subjects)):
             artifact.progress.say(f"{strangers} answers are to other questions and are left out")
         sound = {}

@@ -14,7 +14,8 @@ from typing import ClassVar
 from stages import answers
 from stages.artifacts.tables import SCORES
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.datasets.manifest import Image, Manifest, by_task, files_fingerprint, images_of, read_manifest
+from stages.datasets.files import look_at
+from stages.datasets.manifest import Image, Manifest, by_task, images_of, read_manifest
 from stages.errors import ImageError, InputError
 from stages.prompts import fill, load_prompt, prompt_ids
 from stages.references import RULES, references_for
@@ -69,14 +70,16 @@ def run(config: LvlmConfig, options: RunOptions) -> Summary:
     prompts = {i.image_id: question(i, config.shots, config.prompt) for i in images.values()}
     parameters = {n: getattr(config, n) for n in ("shots", "reference", "prompt", "splits", "temperature",
                                                   "top_p", "max_tokens")}
+    files = look_at(config.out, options.quiet, images=manifest.images)
     spec = Spec("score", parameters | {"method": method, "vlm": config.vlm, "weights": engine.fingerprint,
                                        "prompts": sorted(set(prompts.values())),
                                        "parser": source_fingerprint(Path(answers.__file__))}
                 | engine_parameters(config.vlm, config),
-                {"manifest": manifest.fingerprint, "image files": files_fingerprint(manifest.images)},
+                {"manifest": manifest.fingerprint, "image files": files.images},
                 config.seed, {"caveat": engine.caveat})
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
     with Artifact(config.out, SCORES, spec, [(i, method) for i in images], options) as artifact:
+        files.keep(config.out)
         requests, shown, failed = _requests(artifact.pending, manifest, prompts, config)
         for key, error in failed.items():
             artifact.write({"image_id": key[0], "method": method, "error": error}, tried=False)
@@ -98,6 +101,8 @@ def run(config: LvlmConfig, options: RunOptions) -> Summary:
 def _check(config: LvlmConfig) -> None:
     if not 0 <= config.shots <= MOST_SHOTS:
         raise InputError(f"--shots {config.shots}: expected 0 to {MOST_SHOTS}")
+    if config.reference not in RULES:
+        raise InputError(f"--reference {config.reference}: expected {', '.join(RULES)}")
     if config.prompt not in PROMPTS:
         raise InputError(f"--prompt {config.prompt}: expected {', '.join(PROMPTS)}")
     if config.vlm == "scene" and config.shots != 1:

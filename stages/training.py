@@ -14,6 +14,7 @@ from typing import Any
 from stages import processes
 from stages.artifacts.tables import ENCODERS
 from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.datasets.files import Files
 from stages.errors import InputError
 from stages.progress import PLAIN_LINE_SECONDS
 from stages.settings import RunOptions
@@ -25,12 +26,12 @@ WEIGHTS = "trained.safetensors"
 
 def trained(out: Path, spec: Spec, datasets: str, n: int, options: RunOptions, parts: tuple[str, ...],
             train: Callable[[Path | None, Callable[[str], None]], tuple[Any, Callable[[Path], None]]],
-            left_out: Sequence[str] = ()) -> Summary | None:
+            left_out: Sequence[str] = (), files: Files | None = None) -> Summary | None:
     """Run a training inside its artifact; of several processes the first one alone opens it and returns a summary.
 
     datasets: their names; n: samples; left_out: why others are none, the first few are said. train: from a saved state
     (None = from the start) to (the Trainer at its end, what writes the checkpoint). parts: names of the logged
-    values that losses.csv keeps beside the loss.
+    values that losses.csv keeps beside the loss. files: those it reads, to be remembered.
     """
     key = (datasets, "all", None)
     with ExitStack() as stack:
@@ -38,6 +39,8 @@ def trained(out: Path, spec: Spec, datasets: str, n: int, options: RunOptions, p
 
         def open_artifact() -> tuple[bool, Path | None]:
             opened.append(stack.enter_context(Artifact(out, ENCODERS, spec, [key], options, flush_rows=1)))
+            if files:
+                files.keep(out)
             return bool(opened[0].pending), last_saved(out / STATE)
 
         pending, saved = processes.from_first(open_artifact)

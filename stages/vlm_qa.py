@@ -14,7 +14,8 @@ from pathlib import Path
 from stages import answers
 from stages.artifacts.tables import ANSWERS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.datasets.manifest import Image, Manifest, by_task, files_fingerprint, read_manifest
+from stages.datasets.files import look_at
+from stages.datasets.manifest import Image, Manifest, by_task, read_manifest
 from stages.errors import InputError
 from stages.prompts import fill, load_prompt
 from stages.questions import answering
@@ -61,6 +62,7 @@ def run(config: VlmQaConfig, options: RunOptions) -> Summary:
     unnamed = config.shots and any(q.reference_id is None for q in questions.rows)
     watched = manifest.images if unnamed else images.values()        # references may be any training image
     engine = make_engine(config.vlm, config)
+    files = look_at(config.out, options.quiet, images=watched)
     drawn = config.choose == "generate"
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens) if drawn else FIRST_TOKEN
     spec = Spec("score", {
@@ -70,10 +72,11 @@ def run(config: VlmQaConfig, options: RunOptions) -> Summary:
         "parser": [source_fingerprint(Path(m.__file__)) for m in (answers, answering)],
     } | engine_parameters(config.vlm, config),
         {"questions": questions.fingerprint, "manifest": manifest.fingerprint,
-         "image files": files_fingerprint(watched)}, config.seed, {"caveat": engine.caveat})
+         "image files": files.images}, config.seed, {"caveat": engine.caveat})
     asked = {q.question_id: q for q in questions.rows}
     keys = [(i, method) for i in (*asked, *questions.failed)]
     with Artifact(config.out, ANSWERS, spec, keys, options) as artifact:
+        files.keep(config.out)
         requests, orders, failed = _requests(artifact.pending, asked, images, manifest, config)
         for key, error in (failed | {k: questions.failed[k[0]] for k in artifact.pending if k[0] not in asked}).items():
             artifact.write({"question_id": key[0], "method": method, "error": error}, tried=False)

@@ -168,6 +168,37 @@ def test_an_image_that_cannot_be_read_is_a_row_in_both_tables(trained, spots, tm
     assert score(c, RunOptions(quiet=True, overwrite=True)).errors == 0
 
 
+def test_training_notices_a_replaced_mask_and_keeps_its_key_elsewhere(spots, clip, tmp_path):
+    import json
+    import shutil
+
+    from PIL import Image
+
+    def bitmaps(folder):
+        """The images as they are, masks as bitmaps: whatever they show, they have one size."""
+        shutil.copytree(spots.parent, folder)
+        for n in range(1, 24, 2):
+            with Image.open(folder / f"{n}_mask.png") as mask:
+                mask.save(folder / f"{n}_mask.bmp")
+        table = pq.read_table(spots).to_pylist()
+        rows = [r | {"mask_paths": [m.replace("png", "bmp") for m in r["mask_paths"]]} for r in table]
+        pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST.schema), folder / "m.parquet")
+        return config(folder / "m.parquet", clip, tmp_path / "out", epochs=1, precision="auto")
+
+    c = bitmaps(tmp_path / "here")
+    train(c, QUIET)
+    assert train(bitmaps(tmp_path / "there"), QUIET).up_to_date
+    parameters = json.loads((c.out / "_adcli.json").read_text())["parameters"]
+    assert parameters["precision"] in ("fp32", "bf16") and "auto" not in parameters.values()
+    mask = tmp_path / "here" / "3_mask.bmp"
+    size = mask.stat().st_size
+    Image.fromarray(np.full((60, 80), 255, np.uint8)).save(mask)
+    os.utime(mask, ns=(0, mask.stat().st_mtime_ns + 10**9))
+    assert mask.stat().st_size == size
+    with pytest.raises(InputError, match="the mask files has changed"):
+        train(c, QUIET)
+
+
 def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(spots, clip, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     common = ["--root", spots.parent, "--backbone", clip, "--size", 56, "--layers", "2,4", "--batch-size", 4,

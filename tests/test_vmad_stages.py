@@ -340,6 +340,8 @@ def test_what_is_refused(spots, models, trained, tmp_path):
     for wrong, said in ((replace(c, checkpoint=tmp_path), "no vmad.safetensors here"),
                         (replace(c, query="cause"), "--query cause: expected description"),
                         (replace(c, max_tokens=500), "--max-tokens 500: with a prompt of .* context of 512"),
-                        (replace(c, llava=str(tmp_path / "gone")), "--llava .*gone: cannot be loaded")):
+                        (replace(c, llava=str(tmp_path / "gone")), "--llava .*gone: no such directory"),
+                        (replace(c, sam=models["llava"]), "expected SAM")):
         with pytest.raises(InputError, match=said):
-            score(wrong, QUIET)
+            score(replace(wrong, out=tmp_path / "q"), QUIET)
+        assert not (tmp_path / "q").exists(), "refused before anything is written"

@@ -12,7 +12,7 @@ import pyarrow as pa
 @dataclass(frozen=True)
 class Table:
     """name: as in messages; key: columns that identify a row; volatile: columns that say how long a
-    row took, not what it says (left out of fingerprints)."""
+    row took or what a file was like, not what the row says (left out of fingerprints)."""
 
     name: str
     key: tuple[str, ...]
@@ -40,8 +40,16 @@ MANIFEST = Table("manifest", ("image_id",), pa.schema([
     _column("mask_paths", pa.list_(pa.string()), "like path; empty when normal or without masks"),
     _column("width", pa.int32(), "pixels; null when the image cannot be read", True),
     _column("height", pa.int32(), "pixels; null when the image cannot be read", True),
+    _column("file_size", pa.int64(), "of the image file, bytes; null when it was not read", True),
+    _column("file_mtime_ns", pa.int64(), "modification time of the image file, nanoseconds since 1970", True),
+    _column("file_digest", pa.string(), "BLAKE2b of the image file's bytes, 32 hexadecimal digits; stages read the file"
+            " again only where its size or modification time is another", True),
+    _column("mask_file_sizes", pa.list_(pa.int64()), "like file_size, one for each of mask_paths", True),
+    _column("mask_file_mtimes_ns", pa.list_(pa.int64()), "like file_mtime_ns, one for each of mask_paths", True),
+    _column("mask_file_digests", pa.list_(pa.string()), "like file_digest, one for each of mask_paths", True),
     ERROR,
-]))
+]), volatile=("file_size", "file_mtime_ns", "file_digest", "mask_file_sizes", "mask_file_mtimes_ns",
+              "mask_file_digests"))       # digests enter the keys of the stages that read the files, and only those
 
 CAPTIONS = Table("captions", ("image_id", "prompt_id", "sample"), pa.schema([
     _column("image_id", pa.string(), "the manifest's"),

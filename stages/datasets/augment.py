@@ -4,7 +4,7 @@ framed, or with a time stamp. None of them hides an anomaly, and the masks follo
 import io
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
@@ -14,10 +14,13 @@ import numpy as np
 from stages.artifacts.files import make_folder, write_atomically
 from stages.artifacts.tables import MANIFEST
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.datasets.manifest import Image, files_fingerprint, read_manifest
+from stages.datasets.digests import read_state
+from stages.datasets.files import look_at
+from stages.datasets.manifest import Image, read_manifest, state_columns
 from stages.errors import ImageError, InputError
 from stages.images import load_rgb
-from stages.settings import RunOptions, argument, option
+from stages.scored import check_folder
+from stages.settings import RunOptions, argument, option, require_at_least_zero
 
 BORDER = 20             # px, section 4.3
 STAMP = "2025-05-12"    # section 4.3, as is the size; the paper's figures show the outline, no number for it
@@ -105,21 +108,24 @@ def run(config: AugmentConfig, options: RunOptions) -> Summary:
         InputError: unknown kind, no test images, a target that is an input.
     """
     kinds = kinds_of(config.kind)
+    require_at_least_zero(config, "workers")
+    check_folder("--images", config.images)
     manifest = read_manifest(config.manifest, config.root)
     test = [i for i in manifest.images if i.split == "test"]
     if not test:
         raise InputError(f"{config.manifest}: no test images, and only these are augmented")
-    if config.images.exists() and not config.images.is_dir():
-        raise InputError(f"--images {config.images}: a file, not a folder")
-    folder = config.images.resolve()
+    folder, out = config.images.resolve(), config.out.resolve()
+    if folder == out or out in folder.parents:
+        raise InputError(f"--images {config.images}: lies in --out; give a folder of its own")
     rows = [new_row(i, kinds, folder) for i in manifest.images]
     _require_no_input_overwritten(manifest.images, rows, folder)
-    masks = [replace(i, file=m) for i in test for m in i.masks]
+    files = look_at(config.out, options.quiet, images=test, masks=test)
     spec = Spec("data augment", {"kind": kinds, "images": str(folder)}, {
-        "manifest": manifest.fingerprint, "image files": files_fingerprint(test),
-        "mask files": files_fingerprint(masks)}, notes={"root": str(folder), "workers": config.workers})
+        "manifest": manifest.fingerprint, "image files": files.images,
+        "mask files": files.masks}, notes={"root": str(folder), "workers": config.workers})
     keys = [(row["image_id"],) for row in rows]
     with Artifact(config.out, MANIFEST, spec, keys, options) as artifact:
+        files.keep(config.out)
         pending = {key for (key,) in artifact.pending}
         todo: dict[str, tuple[Job, dict]] = {}
         for image, row in zip(manifest.images, rows, strict=True):
@@ -127,8 +133,8 @@ def run(config: AugmentConfig, options: RunOptions) -> Summary:
                 continue
             if image.split == "test" and not image.error:
                 targets = [folder / p for p in (row["path"], *row["mask_paths"])]
-                files = tuple(zip((image.file, *image.masks), targets, strict=True))
-                todo[row["image_id"]] = (Job(row["image_id"], kinds, files), row)
+                pairs = tuple(zip((image.file, *image.masks), targets, strict=True))
+                todo[row["image_id"]] = (Job(row["image_id"], kinds, pairs), row)
             else:
                 artifact.write(row, tried=False)
         for key, made in _in_processes([job for job, _ in todo.values()], config.workers):
@@ -171,8 +177,10 @@ def new_row(image: Image, kinds: tuple[str, ...], folder: Path) -> dict:
     image_id that would leave the folder."""
     condition = new_condition(image, kinds)
     key = new_id(image, condition)
+    states = {}
     if image.split != "test":
         path, *masks = (Path(os.path.relpath(f, folder)).as_posix() for f in (image.file, *image.masks))
+        states = state_columns(image.recorded[0], image.recorded[1:]) if image.recorded else {}
     elif ".." in PurePosixPath(key).parts:
         raise InputError(f"image_id {image.image_id}: `..` would leave the folder --images")
     else:
@@ -183,7 +191,7 @@ def new_row(image: Image, kinds: tuple[str, ...], folder: Path) -> dict:
                  for n in range(len(image.masks))]
     return {"image_id": key, "path": path, "dataset": image.dataset, "category": image.category,
             "condition": condition, "split": image.split, "label": image.label, "defect": image.defect,
-            "mask_paths": masks, "width": image.width, "height": image.height, "error": image.error}
+            "mask_paths": masks, "width": image.width, "height": image.height, "error": image.error} | states
 
 
 def _require_no_input_overwritten(images: tuple[Image, ...], rows: list[dict], folder: Path) -> None:
@@ -222,7 +230,8 @@ def _make(job: Job) -> tuple[str, dict]:
     for pixels, (_, target) in zip(made, job.files, strict=True):
         _write_png(pixels, target)
     height, width = made[0].shape[:2]
-    return job.image_id, {"width": width, "height": height}
+    image, *masks = (read_state(target) for _, target in job.files)
+    return job.image_id, {"width": width, "height": height} | state_columns(image, masks)
 
 
 def _write_png(pixels: np.ndarray, path: Path) -> None:

@@ -1,18 +1,23 @@
 """From a list of files to a manifest artifact: what every data set family shares."""
 
+import hashlib
+import json
 import os
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import pyarrow as pa
 
-from stages.artifacts.reader import fingerprint
+from stages.artifacts.reader import fingerprint, read_provenance, read_table
 from stages.artifacts.tables import MANIFEST
 from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.datasets.digests import FileState, states_of
+from stages.datasets.manifest import recorded_states, state_columns
 from stages.errors import InputError
 from stages.settings import RunOptions, argument, option
 
@@ -110,27 +115,66 @@ def write_manifest(dataset: str, root: Path, entries: Iterable[Entry], out: Path
     Only headers are read: a file that is no image, or is empty, becomes a row with `error` here; one
     that is truncated becomes one in the stage that decodes it.
     """
+    require_utf8(root)
     entries = list(entries)
-    rows = list(_rows(dataset, root, entries))
+    states = states_of(dict(_seen_before(out, root, entries)), options.quiet)
+    rows = [row | state_columns(states[root / e.path], (states[root / m] for m in e.masks))
+            for e, row in zip(entries, _rows(dataset, root, entries), strict=True)]
     keys = [(row["image_id"],) for row in rows]
     table = pa.Table.from_pylist(rows, schema=MANIFEST.schema)
-    spec = Spec("data index", {"dataset": dataset, **parameters},
-                {"list of files": fingerprint(table, MANIFEST)}, seed, {"root": str(root.resolve())})
+    inputs = {"list of files": fingerprint(table, MANIFEST), "content of the files": _contents(rows)}
+    spec = Spec("data index", {"dataset": dataset, **parameters}, inputs, seed, {"root": str(root.resolve())})
     with Artifact(out, MANIFEST, spec, keys, options, flush_rows=100_000) as artifact:
         artifact.write_all(rows)
         artifact.progress.say(_overview(dataset, entries))
     return artifact.summary
 
 
+def require_utf8(root: Path) -> None:
+    """Raises InputError for a root whose name a table and its record cannot hold."""
+    place = str(root.resolve())
+    if place != printable(place):
+        raise InputError(f"{printable(place)}: this folder's path is not UTF-8; rename the folder")
+
+
+def printable(name: str) -> str:
+    """A name as a table can hold it: bytes that are not UTF-8 become \\xNN."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def _contents(rows: list[dict]) -> str:
+    """Of the digests of all files."""
+    said = [(r["image_id"], r["file_digest"], r["mask_file_digests"]) for r in rows]
+    return hashlib.sha256(json.dumps(sorted(said, key=itemgetter(0))).encode()).hexdigest()[:32]
+
+
+def _seen_before(out: Path, root: Path, entries: list[Entry]) -> Iterator[tuple[Path, tuple[FileState, ...]]]:
+    """Every file of the entries, with what the manifest that this run repeats says of it."""
+    seen: dict[Path, FileState | None] = {}
+    try:
+        here = [record for record in read_provenance(out) if record["notes"].get("root") == str(root.resolve())]
+        for row in read_table(out, MANIFEST).to_pylist() if here else ():
+            files = [root / p for p in (row["path"], *row["mask_paths"])]
+            seen |= dict(zip(files, recorded_states(row), strict=False))
+    except (InputError, ValueError, KeyError, TypeError, AttributeError):
+        pass                                 # no manifest yet, or a damaged one: opening it says so, if it matters
+    for entry in entries:
+        for file in (entry.path, *entry.masks):
+            yield root / file, tuple(filter(None, (seen.get(root / file),)))
+
+
 def _rows(dataset: str, root: Path, entries: list[Entry]) -> Iterator[dict]:
     with ThreadPoolExecutor(16) as pool:      # network file systems answer slowly, but in parallel
         headers = pool.map(lambda e: _header(root, e), entries)
         for entry, (width, height, error) in zip(entries, headers, strict=True):
-            yield {"image_id": f"{dataset}/{entry.path.as_posix()}", "path": entry.path.as_posix(),
-                   "dataset": dataset, "category": entry.category, "condition": entry.condition,
-                   "split": entry.split, "label": entry.label, "defect": entry.defect,
-                   "mask_paths": [m.as_posix() for m in entry.masks], "width": width,
-                   "height": height, "error": error or entry.error}
+            paths = [file.as_posix() for file in (entry.path, *entry.masks)]
+            path, *masks = map(printable, paths)
+            if [path, *masks] != paths:
+                error = f"{printable(str(root / entry.path))}: its name, or its mask's, is not UTF-8; rename the file"
+            yield {"image_id": f"{dataset}/{path}", "path": path, "dataset": dataset,
+                   "category": printable(entry.category), "condition": entry.condition and printable(entry.condition),
+                   "split": entry.split, "label": entry.label, "defect": entry.defect and printable(entry.defect),
+                   "mask_paths": masks, "width": width, "height": height, "error": error or entry.error}
 
 
 def _header(root: Path, entry: Entry) -> tuple[int | None, int | None, str | None]:

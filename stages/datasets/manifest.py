@@ -1,13 +1,12 @@
 """Reading a manifest: one row per image, with paths that can be opened."""
 
-import hashlib
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from stages.artifacts.reader import fingerprint, read_provenance, read_table
 from stages.artifacts.tables import MANIFEST
+from stages.datasets.digests import FileState
 from stages.errors import InputError
 
 SPLITS = ("train", "val", "test")
@@ -16,7 +15,8 @@ Task = tuple[str, str, str | None]       # (dataset, category, condition): one-c
 
 @dataclass(frozen=True)
 class Image:
-    """A manifest row; `file` and `masks` are paths to open. `error` when it could not be read."""
+    """A manifest row; `file` and `masks` are paths to open. `error` when it could not be read. recorded: what `data
+    index` saw of the image file, then of each mask file; empty where the manifest says nothing."""
 
     image_id: str
     file: Path
@@ -30,6 +30,7 @@ class Image:
     width: int | None
     height: int | None
     error: str | None
+    recorded: tuple[FileState | None, ...] = ()
 
     @property
     def task(self) -> Task:
@@ -60,11 +61,40 @@ def read_manifest(path: Path, root: Path | None = None, partial: bool = False) -
     images = []
     for r in rows.to_pylist():
         base = root or roots.get(r["image_id"], Path())
+        masks = [m for m in r["mask_paths"] if m is not None]
         images.append(Image(
             r["image_id"], base / r["path"], r["dataset"], r["category"], r["condition"], r["split"],
-            r["label"], r["defect"], tuple(base / m for m in r["mask_paths"]), r["width"],
-            r["height"], r["error"]))
+            r["label"], r["defect"], tuple(base / m for m in masks), r["width"],
+            r["height"], r["error"] or _wrong_path(r["path"], r["mask_paths"]), recorded_states(r)))
     return Manifest(tuple(images), fingerprint(rows, MANIFEST))
+
+
+def _wrong_path(path: str, masks: list[str | None]) -> str | None:
+    """Why the files of a foreign manifest's row cannot be opened, whatever lies there."""
+    if None in masks:
+        return "column `mask_paths` holds a null; the list of an image without masks is empty"
+    if wrong := next((p for p in (path, *masks) if "\0" in p), None):
+        return f"{wrong!r}: a path with a NUL byte, which no file has"
+    return None
+
+
+def recorded_states(row: dict) -> tuple[FileState | None, ...]:
+    """What a manifest row says of its image file and of each mask file; empty where it does not."""
+    sizes = (row["file_size"], *(row["mask_file_sizes"] or ()))
+    times = (row["file_mtime_ns"], *(row["mask_file_mtimes_ns"] or ()))
+    digests = (row["file_digest"], *(row["mask_file_digests"] or ()))
+    if not len(sizes) == len(times) == len(digests) == 1 + len(row["mask_paths"]):
+        return ()
+    return tuple(None if None in said else FileState(*said) for said in zip(sizes, times, digests, strict=True))
+
+
+def state_columns(image: FileState | None, masks: Iterable[FileState | None]) -> dict:
+    """The manifest's columns of what the files are like; None = not there."""
+    masks = list(masks)
+    return {"file_size": image and image.size, "file_mtime_ns": image and image.mtime_ns,
+            "file_digest": image and image.digest, "mask_file_sizes": [m and m.size for m in masks],
+            "mask_file_mtimes_ns": [m and m.mtime_ns for m in masks],
+            "mask_file_digests": [m and m.digest for m in masks]}
 
 
 def _recorded_roots(path: Path) -> dict[str, Path]:
@@ -103,16 +133,3 @@ def reference_images(task_images: Iterable[Image]) -> list[Image]:
     if train or any(i.label is not None for i in task_images):
         return train
     return task_images
-
-
-def files_fingerprint(images: Iterable[Image]) -> str:
-    """Hash of image ids and file sizes: notices a replaced file without reading every byte, which
-    would cost as much as the stage itself. Missing files count as such."""
-    digest = hashlib.sha256()
-    for image in images:
-        try:
-            size = os.stat(image.file).st_size
-        except OSError:
-            size = -1
-        digest.update(f"{image.image_id}\0{size}\n".encode())
-    return digest.hexdigest()[:32]

@@ -15,10 +15,11 @@ import pyarrow as pa
 from stages.artifacts.reader import fingerprint, read_table
 from stages.artifacts.tables import CAPTIONS, QUESTIONS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.datasets.manifest import Image, Manifest, Task, by_task, files_fingerprint, images_of, read_manifest
+from stages.datasets.files import Files, look_at
+from stages.datasets.manifest import Image, Manifest, Task, by_task, images_of, read_manifest
 from stages.errors import ImageError, InputError
 from stages.images import load_masks
-from stages.prompts import load_prompt, prompt_ids
+from stages.prompts import fill, load_prompt, prompt_ids
 from stages.questions import writing
 from stages.questions.geometry import geometry_of
 from stages.questions.ranking import KINDS, Facts, NothingWrong, question_of, ranked_answers
@@ -81,9 +82,12 @@ def run(config: QuestionsConfig, options: RunOptions) -> Summary:
     images = some_of(images, config.images, config.seed)
     captions = read_table(config.captions, CAPTIONS) if config.captions else None
     engine = None if config.vlm == "templates" else make_engine(config.vlm, config)
-    spec = _spec(config, manifest, images, engine, captions)
+    compared = manifest.images if config.reference == "nearest" else ()
+    files = look_at(config.out, options.quiet, images=compared, masks=images.values())
+    spec = _spec(config, manifest, files, engine, captions)
     tasks = by_task(manifest.images)
     with Artifact(config.out, QUESTIONS, spec, [(f"{i}/{k}",) for i in images for k in KINDS], options) as artifact:
+        files.keep(config.out)
         wanted: dict[str, list[str]] = {}
         for key, in artifact.pending:
             image_id, _, kind = key.rpartition("/")
@@ -112,20 +116,21 @@ def _check(config: QuestionsConfig) -> None:
         raise InputError("--vlm scene: it describes images and cannot write answers; --vlm templates needs no model")
     if config.vlm != "templates" and config.captions is None:
         raise InputError(f"--vlm {config.vlm}: also give the --captions of these images (`adcli caption` makes them)")
+    if config.vlm != "templates":
+        fill(load_prompt(config.prompt), **dict.fromkeys(writing.FIELDS, ""))
     if config.vlm == "templates" and config.captions is not None:
         raise InputError("--captions: templates do not read them; give the --vlm that shall write the answers")
 
 
-def _spec(config: QuestionsConfig, manifest: Manifest, images: dict[str, Image], engine: Engine | None,
+def _spec(config: QuestionsConfig, manifest: Manifest, files: Files, engine: Engine | None,
           captions: pa.Table | None) -> Spec:
-    masks = [replace(i, file=m) for i in images.values() for m in i.masks]
     parameters = {"vlm": config.vlm, "splits": config.splits, "images": config.images, "reference": config.reference,
                   "templates": {p: load_prompt(p).fingerprint for p in prompt_ids() if p.startswith(f"{FOLDER}/")},
                   "code": source_fingerprint(Path(__file__).parent)}
-    inputs = {"manifest": manifest.fingerprint, "masks": files_fingerprint(masks)}
+    inputs = {"manifest": manifest.fingerprint, "mask files": files.masks}
     notes = {}
     if config.reference == "nearest":
-        inputs["image files"] = files_fingerprint(manifest.images)
+        inputs["image files"] = files.images
     if engine:
         parameters |= {"weights": engine.fingerprint, "prompt": load_prompt(config.prompt).fingerprint,
                        "temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens}

@@ -10,6 +10,7 @@ from stages.questions.ranking import Facts, in_words
 from stages.seeds import row_seed
 from stages.vlm.engine import Engine, Request, Sampling
 
+FIELDS = ("object", "facts", "caption", "question")        # of its prompt
 ATTEMPTS = 5        # replies drawn before the question is given up
 LINE = re.compile(r"(\d+)[.)]\s*\[(anomalous|normal)\]\s*(.*)", re.IGNORECASE)
 

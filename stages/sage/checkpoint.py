@@ -13,6 +13,8 @@ from typing import Any
 from stages.checkpoints import checkpoint_fingerprint
 from stages.errors import InputError
 from stages.sage.settings import Settings
+from stages.saved_models import (ADAPTER_WEIGHTS, check_chat_template, check_merged, check_model, read_json,
+                                 trained_folder)
 from stages.training import FOLDER
 from stages.vlm.models import SHORT_NAMES, not_found
 
@@ -35,21 +37,32 @@ def find(place: Path) -> Path:
     Raises:
         InputError: none there.
     """
-    for folder in (place, place / FOLDER):
-        if (folder / RECORD).is_file():
-            return folder
-    raise InputError(f"--checkpoint {place}: no {RECORD} here (expected what finetune-mllm --method sage-sfe or"
-                     " sage-edpo wrote)")
+    return trained_folder(place, FOLDER, (RECORD,), "finetune-mllm --method sage-sfe or sage-edpo")
 
 
 def read_record(place: Path) -> tuple[Path, Settings, dict]:
     """(folder, settings, record). Raises InputError for no checkpoint, or one of another version."""
     folder = find(place)
-    record = json.loads((folder / RECORD).read_text())
+    record = read_json(folder / RECORD, "--checkpoint")
     try:
         return folder, Settings(**record["settings"]), record
     except (TypeError, KeyError) as e:
         raise InputError(f"{folder / RECORD}: not of this version of adcli ({e})") from e
+
+
+def check_trained(place: Path, base: str = "") -> tuple[Path, Settings, dict]:
+    """`read_record`, and that the files of the checkpoint and of its base model are there. Imports no torch. Raises
+    InputError: they are not."""
+    folder, settings, record = read_record(place)
+    needed = [FUSION] if settings.fusion == "attention" else []
+    needed += [ADAPTER_WEIGHTS] if settings.lora_rank else []
+    if lacking := [name for name in needed if not (folder / name).is_file()]:
+        raise InputError(f"--checkpoint {folder}: no {lacking[0]} here")
+    name, _ = stock(folder, settings, record, base)
+    what = "--base" if settings.lora_rank else "--checkpoint"
+    check_model(name, what)
+    check_chat_template(name, what)
+    return folder, settings, record
 
 
 def base_fingerprint(name: str, revision: str) -> str:
@@ -119,7 +132,8 @@ def load_model(name: str, revision: str, dtype: Any) -> Any:
     from transformers import AutoModelForImageTextToText
 
     try:
-        return AutoModelForImageTextToText.from_pretrained(name, revision=revision or None, dtype=dtype)
+        return AutoModelForImageTextToText.from_pretrained(name, revision=revision or None, dtype=dtype,
+                                                           use_safetensors=True)
     except (OSError, ValueError, KeyError, ImportError) as e:
         raise InputError(f"--base {not_found(name, e)}") from e
 
@@ -231,8 +245,7 @@ def merge(place: Path, out: Path, base: str = "") -> None:
     if settings.fusion == "attention":
         raise InputError(f"{folder}: has a fusion layer, which a plain checkpoint cannot hold; only --fusion none and"
                          " text can be merged")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--merged {out}: holds something already; give a new folder")
+    check_merged(out, place, "config.json")
     loaded = load_sage(place, base)
     model = loaded.model.merge_and_unload() if settings.lora_rank else loaded.model
     _, config = load_processor(*stock(folder, settings, record, base))

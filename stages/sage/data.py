@@ -9,7 +9,7 @@ from typing import Any
 
 from stages.artifacts.reader import fingerprint, read_table
 from stages.artifacts.tables import CAPTIONS
-from stages.datasets.manifest import Image, Manifest, by_task, files_fingerprint
+from stages.datasets.manifest import Image, Manifest, by_task
 from stages.errors import InputError
 from stages.images import load_rgb
 from stages.prompts import fill, load_prompt
@@ -63,7 +63,8 @@ def sentences(text: str) -> list[str]:
 
 
 class Asked:
-    """Questions with all that is read beside them. inputs: fingerprints for the cache key; datasets: their names."""
+    """Questions with all that is read beside them. inputs: fingerprints for the cache key, without the image files;
+    watched: images that are read; datasets: their names."""
 
     def __init__(self, questions: Questions, manifest: Manifest, facts: Path | None, settings: Settings) -> None:
         """Raises InputError for no facts where they are fused, images that are not in the manifest, and as
@@ -77,9 +78,9 @@ class Asked:
         self.facts = read_facts(facts, settings.sentences) if facts else None
         self.datasets = "+".join(sorted({i.dataset for i in self.images.values()}))
         unnamed = settings.shots and any(q.reference_id is None for q in questions.rows)
-        watched = manifest.images if unnamed else self.images.values()       # references may be any training image
-        self.inputs = {"manifest": manifest.fingerprint, "image files": files_fingerprint(watched),
-                       "questions": questions.fingerprint, "facts": self.facts.fingerprint if self.facts else ""}
+        self.watched = tuple(manifest.images if unnamed else self.images.values())    # any training image may be one
+        self.inputs = {"manifest": manifest.fingerprint, "questions": questions.fingerprint,
+                       "facts": self.facts.fingerprint if self.facts else ""}
 
     def sample(self, question: Question, text: str = "") -> Sample:
         """text: the question with its options, where they are shown.

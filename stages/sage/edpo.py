@@ -13,13 +13,16 @@ from stages.artifacts.reader import fingerprint as table_fingerprint
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import JUDGEMENTS
 from stages.artifacts.writer import Spec, Summary
+from stages.datasets.files import look_at
 from stages.datasets.manifest import read_manifest
 from stages.errors import InputError
 from stages.questions.mle import mle_score
 from stages.questions.table import Question, read_questions
+from stages.sage.checkpoint import check_trained
 from stages.sage.entropy import pairs_of
-from stages.sage.training import SAME_RESULT, TrainingOptions, arguments, check, frozen_dtype, prompt_texts
-from stages.settings import RunOptions, argument, option
+from stages.sage.training import (SAME_RESULT, TrainingOptions, arguments, check, check_sharding, frozen_dtype,
+                                  prompt_texts)
+from stages.settings import RunOptions, argument, option, require_at_least_zero, require_positive
 from stages.training import context, trained
 
 OBJECTIVES = ("dpo", "printed")
@@ -54,10 +57,12 @@ def run(config: EdpoConfig, options: RunOptions) -> Summary | None:
     check(config)
     if config.objective not in OBJECTIVES:
         raise InputError(f"--objective {config.objective}: expected {' or '.join(OBJECTIVES)}")
-    if config.beta <= 0 or config.eta < 0:
-        raise InputError("--beta must be above 0, --eta 0 or above")
-    prepare_torch()
+    require_positive(config, "beta")
+    require_at_least_zero(config, "eta")
+    check_trained(config.checkpoint, config.base)
     device, precision = device_and_precision(config.device, config.precision)
+    check_sharding(config, device)
+    prepare_torch()
     with processes.joined(device):
         return _run(config, options, device, precision)
 
@@ -80,9 +85,10 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
     encoder = Encoder(processor, settings)
     refuse_too_long(encoder, samples, [q.choices for q in questions.rows], context(model_config, config.max_length))
     own = {n: getattr(config, n) for n in (*SAME_RESULT, "method", "eta", "beta", "objective")}
-    inputs = asked.inputs | {"judgements": table_fingerprint(judged, JUDGEMENTS)}
-    spec = Spec("finetune-mllm", own | {"weights": weights, "prompts": prompt_texts()}, inputs, config.seed,
-                {"left out": questions.failed, "sfe": asdict(settings)})
+    files = processes.from_first(lambda: look_at(config.out, options.quiet, images=asked.watched))
+    inputs = asked.inputs | {"image files": files.images, "judgements": table_fingerprint(judged, JUDGEMENTS)}
+    spec = Spec("finetune-mllm", own | {"precision": precision, "weights": weights, "prompts": prompt_texts()}, inputs,
+                config.seed, {"left out": questions.failed, "sfe": asdict(settings)})
 
     def train(saved, say):
         from stages.sage.checkpoint import load_sage, save
@@ -98,7 +104,7 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
         state = fit(trainer, saved, say, config)
         return trainer, lambda folder: save(model, state, processor, folder, record | {"stage": "edpo"}, settings)
 
-    return trained(config.out, spec, asked.datasets, len(pairs), options, PARTS, train)
+    return trained(config.out, spec, asked.datasets, len(pairs), options, PARTS, train, files=files)
 
 
 def preference_pairs(questions: Sequence[Question], judgements: Sequence[Mapping], eta: float,

@@ -41,6 +41,12 @@ def require_family(config: Any, name: str) -> None:
                          " checkpoints in transformers' own format (for example OpenGVLab/InternVL3-8B-hf)")
 
 
+def check_heads(settings: Settings, width: int) -> None:
+    """width: of the language model. Raises InputError where the fusion attention's heads do not divide it."""
+    if settings.fusion == "attention" and width % settings.heads:
+        raise InputError(f"--heads {settings.heads}: does not divide the model's width of {width}")
+
+
 def attach(model: nn.Module, settings: Settings, seed: int = 0) -> None:
     """Give a stock model its fusion layer and the step that turns images and facts into embeddings.
 
@@ -50,8 +56,7 @@ def attach(model: nn.Module, settings: Settings, seed: int = 0) -> None:
     core = core_of(model)
     table = core.get_input_embeddings().weight
     if settings.fusion == "attention":
-        if table.shape[1] % settings.heads:
-            raise InputError(f"--heads {settings.heads}: does not divide the model's width of {table.shape[1]}")
+        check_heads(settings, table.shape[1])
         core.fusion = Fusion(table.shape[1], settings.heads)
         scale = float(table.detach().float().square().mean().sqrt())
         core.fusion.start(scale, torch.Generator().manual_seed(seed))

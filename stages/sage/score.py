@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING
 from stages import answers
 from stages.artifacts.tables import ANSWERS
 from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.datasets.files import look_at
 from stages.datasets.manifest import read_manifest
 from stages.errors import InputError
 from stages.prompts import load_prompt
 from stages.questions import answering
 from stages.questions.table import Question, read_questions
+from stages.sage.checkpoint import check_trained
 from stages.sage.settings import check
 from stages.seeds import source_fingerprint
-from stages.settings import RunOptions, argument, option
+from stages.settings import RunOptions, argument, option, require_positive
 
 if TYPE_CHECKING:
     from stages.sage.data import Asked
@@ -64,27 +66,31 @@ def run(config: ScoreSageConfig, options: RunOptions) -> Summary:
 
     if config.choose not in WAYS:
         raise InputError(f"--choose {config.choose}: expected {' or '.join(WAYS)}")
-    prepare_torch()
-    from stages.sage.checkpoint import fingerprint, load_sage, read_record
-    from stages.sage.data import PLAIN, Asked
-
-    _, settings, record = read_record(config.checkpoint)
+    require_positive(config, "max_tokens", "batch_size")
+    _, settings, record = check_trained(config.checkpoint, config.base)
     settings = replace(settings, shots=config.shots)
     check(settings)
     device, precision = device_and_precision(config.device, config.precision)
+    prepare_torch()
+    from stages.sage.checkpoint import fingerprint, load_sage
+    from stages.sage.data import PLAIN, Asked
+
     questions, manifest = read_questions(config.questions), read_manifest(config.manifest, config.root)
     asked = Asked(questions, manifest, config.facts, settings)
     how = "" if config.choose == "generate" else f"+{config.choose}"
     method = config.name or f"sage-{record['stage']}/{config.shots}-shot{how}"
     prompts = ("sage/attention", "sage/text", *PLAIN.values(), answering.OPTIONS)
+    files = look_at(config.out, options.quiet, images=asked.watched)
     spec = Spec("score", {
         "method": method, "weights": fingerprint(config.checkpoint, config.base), "shots": config.shots,
         "choose": config.choose, "max_tokens": config.max_tokens, "precision": precision,
         "prompts": [load_prompt(p).fingerprint for p in prompts],
-        "parser": [source_fingerprint(Path(m.__file__)) for m in (answers, answering)]}, asked.inputs, config.seed,
+        "parser": [source_fingerprint(Path(m.__file__)) for m in (answers, answering)]},
+        asked.inputs | {"image files": files.images}, config.seed,
         {"model": asdict(settings) | {"stage": record["stage"], "base": record["weights"], "choose": config.choose}})
     rows = {q.question_id: q for q in questions.rows}
     with Artifact(config.out, ANSWERS, spec, [(i, method) for i in (*rows, *questions.failed)], options) as artifact:
+        files.keep(config.out)
         for key in artifact.pending:
             if key[0] in questions.failed:
                 error = questions.failed[key[0]]

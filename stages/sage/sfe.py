@@ -9,12 +9,16 @@ from pathlib import Path
 
 from stages import processes
 from stages.artifacts.writer import Spec, Summary
+from stages.datasets.files import look_at
 from stages.datasets.manifest import read_manifest
 from stages.errors import InputError
 from stages.questions.table import read_questions
+from stages.sage.checkpoint import resolved
 from stages.sage.settings import FUSIONS, SIMILARITIES, Settings
 from stages.sage.settings import check as check_settings
-from stages.sage.training import SAME_RESULT, TrainingOptions, arguments, check, frozen_dtype, prompt_texts
+from stages.sage.training import (SAME_RESULT, TrainingOptions, arguments, check, check_sharding, frozen_dtype,
+                                  prompt_texts)
+from stages.saved_models import check_chat_template, check_merged, check_model
 from stages.settings import RunOptions, argument, option
 from stages.training import context, trained
 
@@ -61,14 +65,19 @@ def run(config: SfeConfig, options: RunOptions) -> Summary | None:
     check(config)
     if config.merged and settings.fusion == "attention":
         raise InputError("--merged: a fusion layer cannot be merged; only --fusion none and text can")
-    prepare_torch()
+    check_merged(config.merged, config.out, "config.json")
+    check_model(resolved(config.base), "--base")
+    check_chat_template(resolved(config.base), "--base")
     device, precision = device_and_precision(config.device, config.precision)
+    check_sharding(config, device)
+    prepare_torch()
     with processes.joined(device):
         return _run(config, settings, options, device, precision)
 
 
 def _run(config: SfeConfig, settings: Settings, options: RunOptions, device: str, precision: str) -> Summary | None:
-    from stages.sage.checkpoint import base_fingerprint, load_processor, merge, resolved
+    from stages.sage.checkpoint import base_fingerprint, load_processor, merge
+    from stages.sage.model import check_heads
     from stages.sage.data import Asked, Encoder, best_answer, refuse_too_long
 
     manifest, questions = read_manifest(config.manifest, config.root), read_questions(config.questions)
@@ -78,11 +87,14 @@ def _run(config: SfeConfig, settings: Settings, options: RunOptions, device: str
     base = resolved(config.base)
     weights = processes.from_first(lambda: base_fingerprint(base, config.revision))
     processor, model_config = load_processor(base, config.revision, settings.tiles)
+    check_heads(settings, model_config.get_text_config().hidden_size)
     encoder = Encoder(processor, settings)
     refuse_too_long(encoder, samples, [(a,) for a in answers], context(model_config, config.max_length))
     own = asdict(settings) | {n: getattr(config, n) for n in (*SAME_RESULT, "method")}
-    spec = Spec("finetune-mllm", own | {"base": base, "weights": weights, "prompts": prompt_texts()}, asked.inputs,
-                config.seed, {"left out": questions.failed})
+    files = processes.from_first(lambda: look_at(config.out, options.quiet, images=asked.watched))
+    spec = Spec("finetune-mllm", own | {"precision": precision, "base": base, "weights": weights,
+                                        "prompts": prompt_texts()},
+                asked.inputs | {"image files": files.images}, config.seed, {"left out": questions.failed})
     record = {"stage": "sfe", "base": base, "revision": config.revision, "weights": weights}
 
     def train(saved, say):
@@ -97,7 +109,7 @@ def _run(config: SfeConfig, settings: Settings, options: RunOptions, device: str
         state = fit(trainer, saved, say, config)
         return trainer, lambda folder: save(model, state, processor, folder, record, settings)
 
-    summary = trained(config.out, spec, asked.datasets, len(samples), options, (), train)
+    summary = trained(config.out, spec, asked.datasets, len(samples), options, (), train, files=files)
     if config.merged and not (config.merged / "config.json").exists():
         processes.from_first(lambda: merge(config.out, config.merged, base))
     return summary

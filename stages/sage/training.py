@@ -9,11 +9,10 @@ from stages import processes
 from stages.errors import InputError
 from stages.prompts import load_prompt
 from stages.sage.data import PLAIN
-from stages.settings import option
+from stages.settings import option, require_at_least_zero, require_positive
 from stages.training import STATE, accumulated
 
-SAME_RESULT = ("epochs", "batch_size", "learning_rate", "warmup", "schedule", "clip", "weight_decay", "max_length",
-               "precision")
+SAME_RESULT = ("epochs", "batch_size", "learning_rate", "warmup", "schedule", "clip", "weight_decay", "max_length")
 FSDP = ("full_shard", "shard_grad_op", "offload", "auto_wrap")     # auto_wrap: what transformers does anyway
 
 
@@ -47,11 +46,8 @@ def check(config: TrainingOptions) -> int:
     """Micro-batches that are accumulated per step and process. Raises InputError for numbers that do not fit."""
     if config.schedule not in ("linear", "cosine", "constant"):
         raise InputError(f"--schedule {config.schedule}: expected linear, cosine or constant")
-    for name, least in (("batch_size", 1), ("micro_batch", 1), ("warmup", 0), ("save_steps", 1), ("max_length", 0)):
-        if getattr(config, name) < least:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}: at least {least}")
-    if config.epochs <= 0 or config.learning_rate <= 0:
-        raise InputError("--epochs and --learning-rate must be above 0")
+    require_positive(config, "epochs", "learning_rate", "batch_size", "micro_batch", "save_steps", "clip")
+    require_at_least_zero(config, "warmup", "weight_decay", "max_length", "workers")
     if config.deepspeed and not config.deepspeed.is_file():
         raise InputError(f"--deepspeed {config.deepspeed}: no such file")
     if config.deepspeed and find_spec("deepspeed") is None:
@@ -61,6 +57,12 @@ def check(config: TrainingOptions) -> int:
     if unknown := [w for w in config.fsdp.split() if w not in FSDP]:
         raise InputError(f"--fsdp {unknown[0]}: expected words of {', '.join(FSDP)}")
     return accumulated(config.batch_size, config.micro_batch)
+
+
+def check_sharding(config: TrainingOptions, device: str) -> None:
+    """Raises InputError where nothing would be sharded and whole copies be trained."""
+    if config.fsdp and device == "cpu":
+        raise InputError(f"--fsdp: nothing is sharded on --device {device}; leave it out there")
 
 
 def prompt_texts() -> dict[str, str]:

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from stages.errors import InputError
 
+KINDS = ("clip", "clip_vision_model", "siglip", "siglip_vision_model", "dinov2", "dinov2_with_registers", "dinov3_vit")
 FAMILIES = "CLIP, DINOv2 (with and without registers), DINOv3, SigLIP and SigLIP2"
 
 
@@ -109,6 +110,12 @@ def parts_of(vit: nn.Module) -> Parts:
     raise InputError(unknown(kind))
 
 
+def require_family(name: str, kind: str) -> None:
+    """kind: the configuration's model_type. Raises InputError for a model that is none of the known families."""
+    if kind not in KINDS:
+        raise InputError(f"--backbone {name}: {unknown(kind)}")
+
+
 def unknown(kind: str) -> str:
     """Why a family of models cannot be a backbone."""
     return f"a {kind} has no patch tokens that others could be put in front of; known are {FAMILIES}"
@@ -145,12 +152,10 @@ def load_backbone(name: str, revision: str = "", recompute: bool = False) -> tup
     at = {"revision": revision or None}
     try:
         kind = AutoConfig.from_pretrained(name, **at).model_type
+        require_family(name, kind)
         loader = {"clip": CLIPVisionModel, "clip_vision_model": CLIPVisionModel, "siglip": SiglipVisionModel,
-                  "siglip_vision_model": SiglipVisionModel, "dinov2": AutoModel, "dinov2_with_registers": AutoModel,
-                  "dinov3_vit": AutoModel}.get(kind)
-        if loader is None:
-            raise InputError(f"--backbone {name}: {unknown(kind)}")
-        vit = loader.from_pretrained(name, dtype=torch.float32, attn_implementation="sdpa", **at)
+                  "siglip_vision_model": SiglipVisionModel}.get(kind, AutoModel)
+        vit = loader.from_pretrained(name, dtype=torch.float32, attn_implementation="sdpa", use_safetensors=True, **at)
         processor = AutoImageProcessor.from_pretrained(name, **at)
     except (OSError, ValueError, KeyError) as e:
         raise InputError(f"--backbone {name}: cannot be loaded ({str(e).strip().splitlines()[0][:200]})") from e

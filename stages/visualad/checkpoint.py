@@ -6,13 +6,13 @@ from pathlib import Path
 
 from stages.checkpoints import checkpoint_fingerprint
 from stages.errors import InputError
+from stages.saved_models import trained_folder
 from stages.training import FOLDER
 from stages.visualad.backbone import load_backbone
 from stages.visualad.data import Look
 from stages.visualad.model import VisualAD
-from stages.visualad.settings import Settings
+from stages.visualad.settings import RECORD, WEIGHTS, Settings
 
-WEIGHTS, RECORD = "visualad.safetensors", "visualad.json"
 
 
 def save(model: VisualAD, folder: Path, backbone: str, revision: str, look: Look) -> None:
@@ -32,10 +32,7 @@ def find(place: Path) -> Path:
     Raises:
         InputError: none there.
     """
-    for folder in (place, place / FOLDER):
-        if (folder / WEIGHTS).is_file() and (folder / RECORD).is_file():
-            return folder
-    raise InputError(f"--checkpoint {place}: no {WEIGHTS} here (expected what train-visualad wrote)")
+    return trained_folder(place, FOLDER, (WEIGHTS, RECORD), "train-visualad")
 
 
 def fingerprint(place: Path, backbone: str = "") -> str:

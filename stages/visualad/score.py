@@ -4,11 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.artifacts.writer import Summary
-from stages.datasets.manifest import files_fingerprint, images_of, read_manifest
-from stages.errors import ImageError
-from stages.scored import scores_and_maps
-from stages.settings import RunOptions, argument, option
-from stages.visualad.settings import SIGMA
+from stages.datasets.files import look_at
+from stages.datasets.manifest import images_of, read_manifest
+from stages.errors import ImageError, InputError
+from stages.saved_models import check_model, read_json, trained_folder
+from stages.scored import check_outputs, scores_and_maps
+from stages.settings import RunOptions, argument, option, require_at_least_zero, require_positive
+from stages.training import FOLDER
+from stages.visualad.settings import RECORD, SIGMA, WEIGHTS, Settings
 
 METHOD = "visualad"
 MAP_ROWS = 32            # maps of a part: at 518 x 518 some 17 MB before compression
@@ -42,16 +45,22 @@ def run(config: ScoreVisualadConfig, options: RunOptions) -> Summary:
     """
     from stages.torch_setup import device_and_precision, prepare_torch
 
+    require_positive(config, "batch_size", "workers")
+    require_at_least_zero(config, "sigma")
+    folder = trained_folder(config.checkpoint, FOLDER, (WEIGHTS, RECORD), "train-visualad")
+    check_model(config.backbone or backbone_of(folder), "--backbone")
+    device, precision = device_and_precision(config.device, config.precision)
+    manifest = read_manifest(config.manifest, config.root)
+    images = images_of(manifest, config.splits, config.manifest)
+    check_outputs(config.out, {"--maps": config.maps, "--explain": config.explain})
     prepare_torch()
     from stages.visualad.checkpoint import fingerprint, load
     from stages.visualad.scoring import scored
 
-    manifest = read_manifest(config.manifest, config.root)
-    images = images_of(manifest, config.splits, config.manifest)
-    device, precision = device_and_precision(config.device, config.precision)
-    parameters = {"method": config.name, "splits": config.splits, "sigma": config.sigma,
-                  "precision": config.precision, "weights": fingerprint(config.checkpoint, config.backbone)}
-    inputs = {"manifest": manifest.fingerprint, "image files": files_fingerprint(images.values())}
+    files = look_at(config.out, options.quiet, images=images.values())
+    parameters = {"method": config.name, "splits": config.splits, "sigma": config.sigma, "precision": precision,
+                  "weights": fingerprint(config.checkpoint, config.backbone)}
+    inputs = {"manifest": manifest.fingerprint, "image files": files.images}
     keys = [(i, config.name) for i in images]
 
     def results(todo, scores):
@@ -67,4 +76,15 @@ def run(config: ScoreVisualadConfig, options: RunOptions) -> Summary:
                    None if failed else anomaly_map.numpy())
 
     notes = {"training": str(config.checkpoint.resolve())}      # its loss curves go into the report
-    return scores_and_maps(config.out, config.maps, parameters, inputs, keys, options, MAP_ROWS, results, notes)
+    return scores_and_maps(config.out, config.maps, parameters, inputs, keys, options, MAP_ROWS, results, notes,
+                           files=files)
+
+
+def backbone_of(folder: Path) -> str:
+    """The backbone that a checkpoint names. Raises InputError for a record that names none, or of other settings."""
+    record = read_json(folder / RECORD, "--checkpoint")
+    try:
+        Settings(**record["settings"])
+        return record["backbone"]
+    except (KeyError, TypeError) as e:
+        raise InputError(f"{folder / RECORD}: not of this version of adcli ({e})") from e

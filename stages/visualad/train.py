@@ -5,17 +5,19 @@ on from the last saved step, on a CPU to the very same weights.
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from stages.artifacts.writer import Spec, Summary
 from stages.checkpoints import checkpoint_fingerprint
-from stages.datasets.manifest import Image, files_fingerprint, read_manifest
+from stages.datasets.files import look_at
+from stages.datasets.manifest import Image, read_manifest
 from stages.errors import InputError
-from stages.processes import joined, share
-from stages.settings import RunOptions, argument, option
+from stages.processes import from_first, joined, share
+from stages.saved_models import check_model
+from stages.settings import RunOptions, argument, option, require_at_least_zero, require_positive
 from stages.training import trained
-from stages.visualad.settings import POSITIONS, Settings, check
+from stages.visualad.settings import POSITIONS, Settings, check, check_names
 
 PARTS = ("cls", "seg", "ctr")        # of the loss, as losses.csv has them
 
@@ -65,35 +67,44 @@ def run(config: TrainVisualadConfig, options: RunOptions) -> Summary | None:
     """
     from stages.torch_setup import device_and_precision, prepare_torch
 
-    manifest = read_manifest(config.manifest, config.root)
+    require_positive(config, "epochs", "batch_size", "learning_rate", "save_steps")
+    require_at_least_zero(config, "workers")
+    share(config.batch_size)
     settings = config.settings()
+    check_names(settings)
+    check_model(config.backbone, "--backbone")
+    device, precision = device_and_precision(config.device, config.precision)
+    manifest = read_manifest(config.manifest, config.root)
     images, failed = trainable(manifest.images, config.split, config.manifest)
     prepare_torch()
     weights = _checked_backbone(config, settings)
-    device, precision = device_and_precision(config.device, config.precision)
-    share(config.batch_size)
-    names = ("split", "epochs", "batch_size", "learning_rate", "precision")
-    spec = Spec("train-visualad", {n: getattr(config, n) for n in names} | asdict(settings) | {
-        "backbone": config.backbone, "weights": weights}, {
-        "manifest": manifest.fingerprint, "image files": files_fingerprint(images)}, config.seed,
-        {"left out": failed})
+    names = ("split", "epochs", "batch_size", "learning_rate")
+    parameters = {n: getattr(config, n) for n in names} | asdict(settings) | {
+        "precision": precision, "backbone": config.backbone, "weights": weights}
 
     def train(saved, say):
         from stages.visualad.trainer import fit
 
-        return fit(images, settings, config, saved)
+        return fit(images, settings, replace(config, device=device, precision=precision), saved)
 
     with joined(device):
+        files = from_first(lambda: look_at(config.out, options.quiet, images=images, masks=images))
+        inputs = {"manifest": manifest.fingerprint, "image files": files.images, "mask files": files.masks}
+        spec = Spec("train-visualad", parameters, inputs, config.seed, {"left out": failed})
         return trained(config.out, spec, "+".join(sorted({i.dataset for i in images})), len(images), options, PARTS,
-                       train, failed)
+                       train, failed, files)
 
 
 def _checked_backbone(config: TrainVisualadConfig, settings: Settings) -> str:
     """Fingerprint of the backbone's weights. Raises InputError before anything is written or loaded."""
-    from transformers import AutoConfig
+    from transformers import AutoConfig, AutoImageProcessor
+
+    from stages.visualad.backbone import require_family
 
     try:
         whole = AutoConfig.from_pretrained(config.backbone, revision=config.revision or None)
+        require_family(config.backbone, whole.model_type)
+        AutoImageProcessor.from_pretrained(config.backbone, revision=config.revision or None)
         vision = getattr(whole, "vision_config", whole)
         patch, depth = vision.patch_size, vision.num_hidden_layers
         weights = checkpoint_fingerprint(config.backbone, config.revision)

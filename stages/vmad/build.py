@@ -98,7 +98,8 @@ def whole(kind: Any, option: str, name: str, revision: str, dtype: torch.dtype) 
     """A model of this class. Raises InputError when it cannot be loaded, or when its files lack weights, which
     transformers would make up: LLaVA's own releases before the conversion are so, and a language model alone."""
     try:
-        model, said = kind.from_pretrained(name, revision=revision or None, dtype=dtype, output_loading_info=True)
+        model, said = kind.from_pretrained(name, revision=revision or None, dtype=dtype, use_safetensors=True,
+                                            output_loading_info=True)
     except (OSError, ValueError, RuntimeError) as e:
         raise not_loaded(option, name, e) from e
     if lacking := sorted(said["missing_keys"]):

@@ -16,14 +16,13 @@ import torch
 
 from stages.checkpoints import checkpoint_fingerprint
 from stages.errors import InputError
+from stages.saved_models import ADAPTER_WEIGHTS, trained_folder
 from stages.training import FOLDER
 from stages.vmad.build import (freeze, give_row, load_llava, load_sam, look_of, not_loaded, read_llava, record_of,
                                replace_projector, text_of)
 from stages.vmad.data import Text
 from stages.vmad.model import Vmad
-from stages.vmad.settings import SEG, Settings, Weights
-
-WEIGHTS, RECORD, ADAPTER, MERGED = "vmad.safetensors", "vmad.json", "adapter", "llava"
+from stages.vmad.settings import ADAPTER, MERGED, RECORD, SEG, WEIGHTS, Settings, Weights
 
 
 def save_vmad(model: Vmad, text: Text, folder: Path, llava: str, sam: str,
@@ -70,10 +69,7 @@ def _save_llava(model: Vmad, tokenizer: Any, folder: Path) -> None:
 
 def find(place: Path) -> Path:
     """The folder with the checkpoint: `place` itself, or the one of a finetune-mllm artifact. Raises InputError."""
-    for folder in (place, place / FOLDER):
-        if (folder / WEIGHTS).is_file() and (folder / RECORD).is_file():
-            return folder
-    raise InputError(f"--checkpoint {place}: no {WEIGHTS} here (expected what finetune-mllm --method vmad wrote)")
+    return trained_folder(place, FOLDER, (WEIGHTS, RECORD), "finetune-mllm --method vmad")
 
 
 def sources(place: Path, llava: str = "", sam: str = "") -> tuple[Path, dict, str, str]:
@@ -117,6 +113,20 @@ def source_fingerprints(llava: str, sam: str, revisions: Sequence[str]) -> str:
     return " ".join(found)
 
 
+def reader(place: Path, llava: str = "") -> tuple[Any, Text]:
+    """(configuration of LLaVA, how the model reads text), without weights. Raises InputError: no checkpoint, no such
+    LLaVA, or one that gives `<seg>` another number than in training."""
+    folder, record, name, _ = sources(place, llava)
+    config, tokenizer = read_llava(name, "" if record["merged"] else record["revisions"][0])
+    if record["merged"]:
+        grid = config.vision_config.image_size // config.vision_config.patch_size
+        return config, Text(tokenizer, config.image_token_id, record["settings"].tokens(grid), record["seg"])
+    text = text_of(config, tokenizer, record["settings"], name)
+    if text.seg != record["seg"]:
+        raise InputError(f"--llava {name}: gives {SEG} another number than the LLaVA that {folder} was trained on")
+    return config, text
+
+
 def load_vmad(place: Path, llava: str = "", sam: str = "", dtype: torch.dtype = torch.float32) -> tuple[Vmad, Text]:
     """(model in evaluation mode, how it reads text). llava, sam: where they lie now, if elsewhere.
 
@@ -127,16 +137,9 @@ def load_vmad(place: Path, llava: str = "", sam: str = "", dtype: torch.dtype = 
 
     folder, record, llava_name, sam_name = sources(place, llava, sam)
     settings, revision = record["settings"], "" if record["merged"] else record["revisions"][0]
-    config, tokenizer = read_llava(llava_name, revision)
+    config, text = reader(place, llava)
     base = load_llava(llava_name, revision, dtype)
-    if record["merged"]:
-        grid = config.vision_config.image_size // config.vision_config.patch_size
-        text = Text(tokenizer, config.image_token_id, settings.tokens(grid), record["seg"])
-    else:
-        text = text_of(config, tokenizer, settings, llava_name)
-        if text.seg != record["seg"]:
-            raise InputError(f"--llava {llava_name}: gives {SEG} another number than the LLaVA that {folder} was"
-                             " trained on")
+    if not record["merged"]:
         give_row(base, text.seg)
     replace_projector(base, settings)
     if not record["merged"]:
@@ -152,6 +155,8 @@ def _with_adapter(base: Any, folder: Path) -> Any:
     """PEFT's wrapper with what was trained. Raises InputError when it does not fit."""
     from peft import PeftModel
 
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise InputError(f"{folder}: holds no {ADAPTER_WEIGHTS}")      # PEFT would look for a pickle
     try:
         return PeftModel.from_pretrained(base, folder)
     except (RuntimeError, OSError, ValueError) as e:

@@ -4,10 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.artifacts.writer import Summary
-from stages.datasets.manifest import files_fingerprint, images_of, read_manifest
+from stages.datasets.files import look_at
+from stages.datasets.manifest import images_of, read_manifest
 from stages.errors import ImageError, InputError
-from stages.scored import scores_and_maps
-from stages.settings import RunOptions, argument, option
+from stages.saved_models import ADAPTER_WEIGHTS, check_model, read_json, trained_folder
+from stages.scored import check_outputs, scores_and_maps
+from stages.settings import RunOptions, argument, option, require_positive
+from stages.training import FOLDER
+from stages.vmad.settings import ADAPTER, MERGED, RECORD, WEIGHTS
 
 METHOD = "vmad"
 MAP_ROWS = 64            # maps of a part: at 256 x 256 some 17 MB before compression
@@ -47,19 +51,28 @@ def run(config: ScoreVmadConfig, options: RunOptions) -> Summary:
 
     if config.query not in QUERIES:
         raise InputError(f"--query {config.query}: expected {', '.join(QUERIES[1:])}")
-    if config.max_tokens < 1:
-        raise InputError(f"--max-tokens {config.max_tokens}: at least 1")
-    prepare_torch()
-    from stages.vmad.checkpoint import fingerprint, made_of
-    from stages.vmad.data import prompt_texts
-
+    require_positive(config, "max_tokens", "batch_size", "workers")
+    check_models(config)
+    device, precision = device_and_precision(config.device, config.precision)
     manifest = read_manifest(config.manifest, config.root)
     images = images_of(manifest, config.splits, config.manifest)
-    device, precision = device_and_precision(config.device, config.precision)
+    check_outputs(config.out, {"--maps": config.maps})
+    prepare_torch()
+    from stages.vmad.build import check_sam
+    from stages.vmad.checkpoint import fingerprint, made_of, reader, sources
+    from stages.vmad.data import prompt_texts
+    from stages.vmad.scoring import asked, check_room
+
+    check_room(*reader(config.checkpoint, config.llava), {asked(i, config.query) for i in images.values()},
+               config.max_tokens)
+    _, record, _, sam = sources(config.checkpoint, config.llava, config.sam)
+    check_sam(sam, record["revisions"][1])
+
+    files = look_at(config.out, options.quiet, images=images.values())
     same = {n: getattr(config, n) for n in ("splits", "query", "max_tokens")}
     parameters = same | {"method": config.name, "precision": precision, "prompts": prompt_texts(),
                          "weights": fingerprint(config.checkpoint, config.llava, config.sam)}
-    inputs = {"manifest": manifest.fingerprint, "image files": files_fingerprint(images.values())}
+    inputs = {"manifest": manifest.fingerprint, "image files": files.images}
     keys = [(i, config.name) for i in images]
 
     def results(todo, scores):
@@ -73,4 +86,17 @@ def run(config: ScoreVmadConfig, options: RunOptions) -> Summary:
     notes = {"training": str(config.checkpoint.resolve()), "batch_size": config.batch_size,
              "vmad": made_of(config.checkpoint)}        # loss curves and Tables III and V of the report
     return scores_and_maps(config.out, config.maps, parameters, inputs, keys, options, MAP_ROWS, results, notes,
-                           map_kind="<f4")
+                           map_kind="<f4", files=files)
+
+
+def check_models(config: ScoreVmadConfig) -> None:
+    """Raises InputError: no checkpoint, or not the directories of a LLaVA and a SAM."""
+    folder = trained_folder(config.checkpoint, FOLDER, (WEIGHTS, RECORD), "finetune-mllm --method vmad")
+    record = read_json(folder / RECORD, "--checkpoint")
+    if not record.get("merged") and not (folder / ADAPTER / ADAPTER_WEIGHTS).is_file():
+        raise InputError(f"--checkpoint {folder}: no {ADAPTER}/{ADAPTER_WEIGHTS} here")
+    llava = str(folder / MERGED) if record.get("merged") else record.get("llava")
+    for option, name in (("--llava", config.llava or llava), ("--sam", config.sam or record.get("sam"))):
+        if not name:
+            raise InputError(f"{folder / RECORD}: not of this version of adcli")
+        check_model(name, option)

@@ -53,10 +53,9 @@ class Found:
 
 def scored(config: ScoreVmadConfig, images: Sequence[Image], device: str,
            precision: str) -> Iterator[tuple[Image, Found | ImageError]]:
-    """(image, what was found), or (image, why not). Raises InputError as `load_vmad` and `check_room` do."""
+    """(image, what was found), or (image, why not). Raises InputError as `load_vmad` does."""
     model, text = load_vmad(config.checkpoint, config.llava, config.sam, dtype_of(precision))
     model.to(device)
-    check_room(model, text, {asked(i, config.query) for i in images}, config.max_tokens)
 
     def load(image: Image) -> Seen:
         if image.error:
@@ -73,9 +72,9 @@ def scored(config: ScoreVmadConfig, images: Sequence[Image], device: str,
             yield from zip((i for i, _ in good), found, strict=True)
 
 
-def check_room(model: Vmad, text: Text, prompts: Iterable[str], most: int) -> None:
-    """Raises InputError when the longest prompt and answer are more than the model's context."""
-    longest, room = max(len(text.prompt(p)) for p in prompts), context(model.base.config, 0)
+def check_room(llava: Any, text: Text, prompts: Iterable[str], most: int) -> None:
+    """llava: its configuration. Raises InputError when the longest prompt and answer are more than its context."""
+    longest, room = max(len(text.prompt(p)) for p in prompts), context(llava, 0)
     if longest + most > room:
         raise InputError(f"--max-tokens {most}: with a prompt of {longest} tokens more than the model's context of"
                          f" {room}")

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 from stages.errors import InputError
+from stages.settings import require_positive
 
 PROJECTORS = ("ltc", "ltc-last", "ltc-coarse", "mlp", "average-pooling", "resampler", "ldp-v2")    # Tables I, III, V
 SEG = "<seg>"
+WEIGHTS, RECORD, ADAPTER, MERGED = "vmad.safetensors", "vmad.json", "adapter", "llava"       # of a trained model
 
 
 @dataclass(frozen=True)
@@ -52,19 +54,24 @@ class Weights:
     dice: float = 0.5
 
 
+def check_numbers(settings: Settings) -> None:
+    """Raises InputError for settings that no model can have."""
+    if settings.projector not in PROJECTORS:
+        raise InputError(f"--projector {settings.projector}: expected {', '.join(PROJECTORS)}")
+    require_positive(settings, "rho", "levels", "depth", "heads", "boxes", "box_size", "temperature", "drawn", "rank",
+                     "alpha")
+    if not 0 <= settings.dropout < 1:
+        raise InputError(f"--dropout {settings.dropout}: expected 0 or more, less than 1")
+
+
 def check(settings: Settings, grid: int, depth: int, width: int) -> None:
-    """grid: patches per side; depth: layers below the one that LLaVA takes; width: of CLIP. Raises InputError for
-    settings that a model cannot have."""
+    """`check_numbers`, and for one LLaVA. grid: patches per side; depth: layers below the one that LLaVA takes; width:
+    of CLIP. Raises InputError for settings that the model cannot have."""
+    check_numbers(settings)
     s = settings
-    if s.projector not in PROJECTORS:
-        raise InputError(f"--projector {s.projector}: expected {', '.join(PROJECTORS)}")
-    if s.rho < 1 or grid % s.rho:
+    if grid % s.rho:
         raise InputError(f"--rho {s.rho}: does not divide the {grid} x {grid} patches of the vision tower")
-    if not 1 <= s.levels <= depth:
+    if s.levels > depth:
         raise InputError(f"--levels {s.levels}: expected 1 to {depth}, the layers below the one that LLaVA takes")
-    if s.heads < 1 or width % s.heads:
+    if width % s.heads:
         raise InputError(f"--heads {s.heads}: does not divide the vision tower's width of {width}")
-    if s.depth < 1 or s.rank < 1:
-        raise InputError("--depth and --rank: at least 1")
-    if min(s.boxes, s.box_size, s.drawn) < 1 or s.temperature <= 0:
-        raise InputError("--boxes, --box-size and --drawn: at least 1; --temperature: above 0")

@@ -4,21 +4,23 @@ Memory, counted and not measured: see `docs/vmad.md`.
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from stages import processes
 from stages.artifacts.writer import Spec, Summary
-from stages.datasets.manifest import Image, files_fingerprint, read_manifest
+from stages.datasets.files import look_at
+from stages.datasets.manifest import Image, read_manifest
 from stages.errors import InputError
 from stages.questions.table import Questions, read_questions
-from stages.settings import RunOptions, argument, option
+from stages.saved_models import check_merged, check_model
+from stages.settings import RunOptions, argument, option, require_at_least_zero, require_positive
 from stages.training import accumulated, context, trained
-from stages.vmad.settings import PROJECTORS, Settings, Weights
+from stages.vmad.settings import PROJECTORS, RECORD, Settings, Weights, check_numbers
 
 LLAVA, SAM = "llava-hf/llava-1.5-7b-hf", "facebook/sam-vit-huge"
 SAME_RESULT = ("split", "tasks", "memory", "epochs", "batch_size", "learning_rate", "weight_decay", "clip",
-               "max_length", "precision")
+               "max_length")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +93,18 @@ def run(config: FinetuneVmadConfig, options: RunOptions) -> Summary | None:
     from stages.torch_setup import device_and_precision, prepare_torch
 
     check(config)
-    prepare_torch()
+    check_numbers(config.settings())
+    check_model(config.llava, "--llava")
+    check_model(config.sam, "--sam")
+    check_merged(config.merged, config.out, RECORD)
     device, precision = device_and_precision(config.device, config.precision)
+    prepare_torch()
     with processes.joined(device):
         return _run(config, options, device, precision)
 
 
 def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision: str) -> Summary | None:
-    from stages.vmad.build import check_sam, read_llava, text_of
+    from stages.vmad.build import check_sam, image_processor, read_llava, text_of
     from stages.vmad.checkpoint import source_fingerprints
     from stages.vmad.data import check_lengths, prompt_texts, samples_of
 
@@ -108,16 +114,20 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
     samples = samples_of(images, config.tasks.split(","), questions.rows)
     llava_config, tokenizer = read_llava(config.llava, config.llava_revision)
     check_sam(config.sam, config.sam_revision)
+    for option, name, revision in (("--llava", config.llava, config.llava_revision),
+                                   ("--sam", config.sam, config.sam_revision)):
+        image_processor(option, name, revision)
     longest = check_lengths(samples, text_of(llava_config, tokenizer, config.settings(), config.llava),
                             context(llava_config, config.max_length))
     weights = processes.from_first(lambda: source_fingerprints(config.llava, config.sam, (
         config.llava_revision, config.sam_revision)))
     own = {n: getattr(config, n) for n in (*SAME_RESULT, "method")} | asdict(config.settings())
+    files = processes.from_first(lambda: look_at(config.out, options.quiet, images=images, masks=images))
     spec = Spec("finetune-mllm", own | {
-        "loss weights": asdict(config.weights()), "weights": weights, "prompts": prompt_texts()}, {
-        "manifest": manifest.fingerprint, "questions": questions.fingerprint, "image files": files_fingerprint(images),
-        "mask files": files_fingerprint(replace(i, file=mask) for i in images for mask in i.masks)},
-        config.seed, {"left out": failed, "longest sample": longest})
+        "precision": precision, "loss weights": asdict(config.weights()), "weights": weights,
+        "prompts": prompt_texts()}, {
+        "manifest": manifest.fingerprint, "questions": questions.fingerprint, "image files": files.images,
+        "mask files": files.masks}, config.seed, {"left out": failed, "longest sample": longest})
 
     def train(saved, say):
         from stages.vmad.trainer import fit
@@ -130,7 +140,7 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
 
     datasets = "+".join(sorted({i.dataset for i in images}))
     summary = trained(config.out, spec, datasets, len(samples), options, ("text", "bce", "dice", "pbsd"), train,
-                      failed)
+                      failed, files)
     if config.merged:
         processes.from_first(lambda: write_merged(config.out, config.merged))
     return summary
@@ -138,10 +148,9 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
 
 def check(config: FinetuneVmadConfig) -> int:
     """Micro-batches that are accumulated per step and process. Raises InputError for numbers that do not fit."""
-    if min(config.epochs, config.learning_rate) <= 0:
-        raise InputError("--epochs and --learning-rate must be above 0")
-    if min(config.batch_size, config.micro_batch, config.save_steps) < 1:
-        raise InputError("--batch-size, --micro-batch and --save-steps: at least 1")
+    require_positive(config, "epochs", "learning_rate", "batch_size", "micro_batch", "save_steps", "clip")
+    require_at_least_zero(config, "weight_decay", "max_length", "workers", "weight_text", "weight_mask", "weight_pbsd",
+                          "weight_bce", "weight_dice")
     if not 0 < config.memory <= 1:
         raise InputError(f"--memory {config.memory}: expected more than 0, at most 1")
     return accumulated(config.batch_size, config.micro_batch)
@@ -163,12 +172,11 @@ def trainable_images(images: Iterable[Image], split: str, where: Path) -> tuple[
 
 def write_merged(out: Path, target: Path) -> None:
     """A copy of the checkpoint with LoRA merged, in float32. Raises InputError when something else is there."""
-    from stages.vmad.checkpoint import RECORD, find, load_vmad, merged, save_vmad, sources
+    from stages.vmad.checkpoint import find, load_vmad, merged, save_vmad, sources
 
     if (target / RECORD).is_file():
         return
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"--merged {target}: holds something already; give a new folder")
+    check_merged(target, out, RECORD)
     _, record, llava, sam = sources(find(out))
     model, text = load_vmad(out)
     save_vmad(merged(model), text, target, llava, sam, record["revisions"])

@@ -1,0 +1,92 @@
+"""What files hold, for cache keys: a digest of their bytes, computed again only where size or modification time moved.
+
+A file that was replaced by one of the same size with the same modification time to the nanosecond (somebody set it
+back) is taken for the old one: nothing but reading every byte each time would notice.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import astuple, dataclass
+from functools import partial
+from pathlib import Path
+
+from stages.artifacts.files import write_atomically
+from stages.errors import InputError
+from stages.progress import Progress
+
+KEPT = "_files.json"         # below an artifact: states of the files that its manifest does not know
+DIGEST_BYTES = 16
+THREADS = 16                 # network file systems answer slowly, but in parallel
+MOVED = "moved"
+
+
+@dataclass(frozen=True)
+class FileState:
+    """size: bytes; mtime_ns: modification time; digest: BLAKE2b of the content, 32 hexadecimal digits."""
+
+    size: int
+    mtime_ns: int
+    digest: str
+
+
+def states_of(known: Mapping[Path, Iterable[FileState]], quiet: bool) -> dict[Path, FileState | None]:
+    """The state of every file; None where there is none that can be read.
+
+    known: paths with what earlier looks found. One is believed whose size and modification time are the file's now; a
+    file without such a one is read, in threads.
+    """
+    with ThreadPoolExecutor(THREADS) as pool:
+        looks = pool.map(lambda item: _as_known(*item), known.items())
+        found = dict(zip(known, looks, strict=True))
+        unread = [path for path, state in found.items() if state == MOVED]
+        progress = Progress("reading files for their digests", len(unread), quiet)
+        try:
+            for path, state in zip(unread, pool.map(read_state, unread), strict=True):
+                found[path] = state
+                progress.advance(state is None)
+        finally:
+            progress.stop()
+            pool.shutdown(cancel_futures=True)
+    return found
+
+
+def _as_known(path: Path, known: Iterable[FileState]) -> FileState | None | str:
+    """What is known where it still holds, MOVED where the file is to be read, None where there is none."""
+    try:
+        there = os.stat(path)
+    except (OSError, ValueError):             # ValueError: a NUL byte
+        return None
+    return next((s for s in known if (s.size, s.mtime_ns) == (there.st_size, there.st_mtime_ns)), MOVED)
+
+
+def read_state(path: Path) -> FileState | None:
+    """The file's state now; None where it cannot be read."""
+    try:
+        with open(path, "rb") as f:
+            there = os.fstat(f.fileno())
+            digest = hashlib.file_digest(f, partial(hashlib.blake2b, digest_size=DIGEST_BYTES)).hexdigest()
+            return FileState(there.st_size, there.st_mtime_ns, digest)
+    except OSError:
+        return None
+
+
+def read_kept(out: Path) -> dict[str, FileState]:
+    """Absolute path -> state, as `keep` wrote them; empty where there are none, or none that can be read."""
+    try:
+        return {path: FileState(*state) for path, state in json.loads((out / KEPT).read_bytes()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def keep(out: Path, states: Mapping[str, FileState]) -> None:
+    """Write states below an artifact that is open, where they differ from those there. A folder that may not be
+    written keeps none: the next run then reads the files again, and nothing else changes."""
+    if not states or read_kept(out) == states:
+        return
+    text = json.dumps({path: astuple(state) for path, state in states.items()})     # ASCII: names need not be UTF-8
+    with suppress(OSError, InputError):
+        write_atomically(out / KEPT, lambda f: f.write(text.encode()))
