@@ -10,7 +10,10 @@
 """
 
 from dataclasses import MISSING, dataclass, field
+from math import isfinite
 from typing import Any
+
+from stages.errors import InputError
 
 
 def argument(help: str) -> Any:
@@ -21,6 +24,26 @@ def argument(help: str) -> Any:
 def option(help: str, default: Any = MISSING) -> Any:
     """`--name`; required when it has no default. State units and special values in `help`."""
     return field(default=default, metadata={"help": help})
+
+
+def require_positive(config: Any, *names: str) -> None:
+    """names: fields of `config` that are numbers. Raises InputError for one that is 0, negative or not finite."""
+    for name in names:
+        if not (isfinite(value := getattr(config, name)) and value > 0):
+            expected = "at least 1" if isinstance(value, int) else "expected a number above 0"
+            raise InputError(f"{flag(name)} {value}: {expected}")
+
+
+def require_at_least_zero(config: Any, *names: str) -> None:
+    """names: fields of `config` that are numbers. Raises InputError for one that is negative or not finite."""
+    for name in names:
+        if not (isfinite(value := getattr(config, name)) and value >= 0):
+            raise InputError(f"{flag(name)} {value}: expected 0 or more")
+
+
+def flag(name: str) -> str:
+    """'batch_size' -> '--batch-size'."""
+    return "--" + name.replace("_", "-")
 
 
 @dataclass(frozen=True, kw_only=True)
