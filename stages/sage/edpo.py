@@ -21,6 +21,7 @@ from stages.sage.entropy import pairs_of
 from stages.sage.training import SAME_RESULT, TrainingOptions, arguments, check, frozen_dtype, prompt_texts
 from stages.settings import RunOptions, argument, option
 from stages.training import context, trained
+from stages.vlm.models import require_known
 
 OBJECTIVES = ("dpo", "printed")
 PARTS = ("rewards/margins", "rewards/accuracies")
@@ -56,6 +57,8 @@ def run(config: EdpoConfig, options: RunOptions) -> Summary | None:
         raise InputError(f"--objective {config.objective}: expected {' or '.join(OBJECTIVES)}")
     if config.beta <= 0 or config.eta < 0:
         raise InputError("--beta must be above 0, --eta 0 or above")
+    if config.base:
+        require_known(config.base, "--base")
     prepare_torch()
     device, precision = device_and_precision(config.device, config.precision)
     with processes.joined(device):

@@ -17,6 +17,7 @@ from stages.sage.settings import check as check_settings
 from stages.sage.training import SAME_RESULT, TrainingOptions, arguments, check, frozen_dtype, prompt_texts
 from stages.settings import RunOptions, argument, option
 from stages.training import context, trained
+from stages.vlm.models import require_known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,7 @@ def run(config: SfeConfig, options: RunOptions) -> Summary | None:
     settings = config.settings()
     check_settings(settings)
     check(config)
+    require_known(config.base, "--base")
     if config.merged and settings.fusion == "attention":
         raise InputError("--merged: a fusion layer cannot be merged; only --fusion none and text can")
     prepare_torch()
