@@ -12,9 +12,9 @@ from stages.datasets.manifest import Image, read_manifest
 from stages.errors import InputError
 from stages.prompts import Prompt, load_prompt
 from stages.seeds import row_seed
-from stages.settings import RunOptions, argument, option
-from stages.vlm.engine import Request, Sampling
-from stages.vlm.factory import EngineOptions, engine_parameters, make_engine
+from stages.settings import RunOptions, argument, option, require_positive
+from stages.vlm.engine import Request, Sampling, final
+from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, make_engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +33,10 @@ class CaptionConfig(EngineOptions):
 
 
 def run(config: CaptionConfig, options: RunOptions) -> Summary:
-    """Caption every image. Rows that fail (unreadable image, empty answer) carry `error`."""
-    if config.samples < 1:
-        raise InputError(f"--samples {config.samples}: at least 1")
+    """Caption every image. Rows that fail (unreadable image, empty answer) carry `error`; those that the same command
+    would give again, `retry` = false, too."""
+    check_engine(config.vlm, config)
+    require_positive(config, "samples")
     if config.samples > 1 and (config.vlm == "scene" or not config.temperature):
         raise InputError(f"--samples {config.samples}: " + (
             "scene describes an image the same way every time; ask it for one, or give another --vlm"
@@ -69,6 +70,7 @@ def run(config: CaptionConfig, options: RunOptions) -> Summary:
                 seen.add((reply.key[0], text))
                 drawn += 1
             artifact.write(_row(reply.key, text=None if error else text, error=error,
+                                retry=reply.retry if reply.error else final(engine, not text),
                                 finish_reason=reply.finish_reason, prompt_tokens=reply.prompt_tokens,
                                 completion_tokens=reply.completion_tokens))
             artifact.ran_on = engine.ran_on

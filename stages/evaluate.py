@@ -94,6 +94,12 @@ class TaskScores:
         return tuple(s for s in self.rows if s.image.split == "test" and s.row["prediction"] is not None)
 
     @property
+    def unanswered(self) -> int:
+        """Images without a yes or no of the method's own: rows with a score alone among them, and no row."""
+        test = [s for s in self.rows if s.image.split == "test"]
+        return sum(s.row["prediction"] is None for s in test) + self.unscored
+
+    @property
     def failed(self) -> int:
         """Images that are missing from the metrics: rows with neither score nor decision, and no row."""
         return sum(not s.has_score and s.row["prediction"] is None for s in self.rows) + self.unscored

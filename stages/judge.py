@@ -21,9 +21,9 @@ from stages.questions.answering import in_words, pictures
 from stages.questions.mle import parse_marks
 from stages.questions.table import Question, Questions, check_images, read_questions
 from stages.seeds import row_seed, source_fingerprint
-from stages.settings import RunOptions, argument, option
+from stages.settings import RunOptions, argument, option, require_positive
 from stages.vlm.engine import Engine, Request, Sampling
-from stages.vlm.factory import EngineOptions, engine_parameters, make_engine
+from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, make_engine
 
 WORDS = words_judge.NAME
 PROMPT = "judge/mle"
@@ -60,15 +60,16 @@ class Subject:
 
 def run(config: JudgeConfig, options: RunOptions) -> Summary:
     """Judge every answer. A reply that never has the stated form is a row with `error` and the raw text, without
-    marks; so is an answer that says nothing, and a question without an expert's answer.
+    marks, and final (`retry` is false) after --tries; an answer that says nothing and a question without an expert's
+    answer are rows with `error`, too.
 
     Raises:
         InputError: answers to other questions, questions about other images, nothing to judge, or no such judge.
     """
-    if config.tries < 1:
-        raise InputError(f"--tries {config.tries}: at least 1")
+    require_positive(config, "tries")
     if config.judge == "scene":
         raise InputError("--judge scene describes images, it cannot judge: give a model, or words")
+    check_engine(config.judge, config, "--judge", (WORDS,))
     questions, manifest = read_questions(config.questions), read_manifest(config.manifest, config.root)
     images = check_images(questions, manifest)
     inputs = {"questions": questions.fingerprint, "manifest": manifest.fingerprint}
@@ -168,14 +169,14 @@ def by_engine(engine: Engine, subjects: dict[tuple, Subject], config: JudgeConfi
             for reply in engine.run(requests, Sampling(heat, 1.0, config.max_tokens)) if requests else ():
                 marks = parse_marks(reply.text or "")
                 if reply.error:
-                    yield _row(reply.key, raw=reply.text, error=reply.error)
+                    yield _row(reply.key, raw=reply.text, error=reply.error, retry=reply.retry)
                 elif marks:
                     yield _row(reply.key, **marks, raw=reply.text)
                 elif attempt + 1 < config.tries:
                     left.append(reply.key)
                 else:
                     yield _row(reply.key, raw=reply.text, error="the judge's reply has not the stated form"
-                                                                f" ({config.tries} tries)")
+                                                                f" ({config.tries} tries)", retry=False)
 
 
 def _request(key: tuple, subject: Subject, seed: int, attempt: int) -> Request:

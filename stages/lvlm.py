@@ -21,13 +21,14 @@ from stages.prompts import fill, load_prompt, prompt_ids
 from stages.references import RULES, references_for
 from stages.seeds import row_seed, source_fingerprint
 from stages.settings import RunOptions, argument, option
-from stages.vlm.engine import Reply, Request, Sampling
-from stages.vlm.factory import EngineOptions, engine_parameters, make_engine
+from stages.vlm.engine import Reply, Request, Sampling, final
+from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, make_engine
 from stages.vlm.scene.form import number
 
 MOST_SHOTS = 4
 PROMPTS = ("specific", "generic", "description")
 CHOICES = ("yes", "no")
+WITHOUT = "the engine gave no probabilities of the two"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +57,9 @@ class LvlmConfig(EngineOptions):
 
 
 def run(config: LvlmConfig, options: RunOptions) -> Summary:
-    """Ask about every image of the chosen splits. An answer that is neither yes nor no is a row with
-    `error` and the raw text, never a guess; so is an image without a reference.
+    """Ask about every image of the chosen splits. An answer that is neither yes nor no leaves the prediction open
+    and keeps its score, which the text does not enter; without probabilities it has none and is a row with
+    `error` and the raw text. So is an image without a reference.
 
     Raises:
         InputError: unknown option values, or no image in the chosen splits.
@@ -83,15 +85,21 @@ def run(config: LvlmConfig, options: RunOptions) -> Summary:
         requests, shown, failed = _requests(artifact.pending, manifest, prompts, config)
         for key, error in failed.items():
             artifact.write({"image_id": key[0], "method": method, "error": error}, tried=False)
-        parsed, without = Counter(), 0
+        parsed, without, open_ = Counter(), 0, 0
         for reply in engine.run(requests, sampling) if requests else ():
             columns = row(reply, shown[reply.key])
+            if columns.get("error"):
+                columns["retry"] = reply.retry if reply.error else final(engine, True)
             parsed[columns.get("parsed") or "failed"] += 1
             without += "prediction" in columns and columns["score"] is None
+            open_ += "prediction" not in columns and columns.get("score") is not None
             artifact.write(columns)
             artifact.ran_on = engine.ran_on
         if parsed:
             artifact.progress.say("answers: " + ", ".join(f"{n} {how}" for how, n in parsed.most_common()))
+        if open_:
+            artifact.progress.say(f"{open_} answers are neither yes nor no: they have a score, p(yes) / (p(yes) +"
+                                  " p(no)), and no prediction")
         if without:
             artifact.progress.say(f"{without} answers without probabilities, and so without a score: {engine.name} gave"
                                   " none for yes and no")
@@ -107,6 +115,7 @@ def _check(config: LvlmConfig) -> None:
         raise InputError(f"--prompt {config.prompt}: expected {', '.join(PROMPTS)}")
     if config.vlm == "scene" and config.shots != 1:
         raise InputError("--vlm scene compares an image with one reference: --shots 1")
+    check_engine(config.vlm, config)
 
 
 def method_name(config: LvlmConfig) -> str:
@@ -164,9 +173,12 @@ def row(reply: Reply, shown: list[str]) -> dict:
     if reply.error:
         return columns | {"error": reply.error}
     yes, how = answers.yes_or_no(reply.text)
-    if yes is None:
-        return columns | {"parsed": how, "error": f"the answer is neither yes nor no ({how})"}
-    return columns | {"parsed": how, "prediction": int(yes), "score": score_of(reply.probabilities)}
+    columns |= {"parsed": how, "score": score_of(reply.probabilities)}
+    if yes is not None:
+        return columns | {"prediction": int(yes)}
+    if columns["score"] is None:
+        columns["error"] = f"the answer is neither yes nor no ({how}), and {WITHOUT}"
+    return columns
 
 
 def score_of(probabilities: dict[str, float] | None) -> float | None:

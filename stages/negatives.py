@@ -12,11 +12,11 @@ from stages.datasets.manifest import by_task, read_manifest, reference_images
 from stages.errors import InputError
 from stages.prompts import fill, load_prompt
 from stages.rewriting import rules
-from stages.rewriting.constraints import Rejected, check
+from stages.rewriting.constraints import LONGEST, Rejected, check
 from stages.seeds import row_seed, source_fingerprint
 from stages.settings import RunOptions, argument, option
 from stages.vlm.engine import Engine, Request, Sampling
-from stages.vlm.factory import EngineOptions, engine_parameters, make_engine
+from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, make_engine
 
 ATTEMPTS = 5        # rewrites drawn from a model before the row is given up
 
@@ -35,12 +35,14 @@ class NegativesConfig(EngineOptions):
 
 
 def run(config: NegativesConfig, options: RunOptions) -> Summary:
-    """Rewrite the captions of every task's reference images. A row whose rewrites all break a constraint,
-    or whose caption failed, carries `error`.
+    """Rewrite the captions of every task's reference images. A row whose rewrites all break a constraint, or whose
+    caption is too long for one, carries `error` and is final (`retry` is false); one whose caption failed carries
+    `error`, too.
 
     Raises:
         InputError: no caption belongs to a reference image of the manifest.
     """
+    check_engine(config.rewriter, config, "--rewriter", ("rules",))
     manifest = read_manifest(config.manifest)
     captions = read_table(config.captions, CAPTIONS)
     texts, normals = reference_captions(captions.to_pylist(), manifest.images, config.captions)
@@ -55,8 +57,15 @@ def run(config: NegativesConfig, options: RunOptions) -> Summary:
     spec = Spec("rewrite-negatives", parameters, inputs, config.seed)
     with Artifact(config.out, NEGATIVES, spec, list(texts), options) as artifact:
         rows = {key: texts[key] for key in artifact.pending}
-        for key in [k for k, (_, error) in rows.items() if error]:
-            artifact.write(_row(key, None, [], 0, error=f"no caption: {rows.pop(key)[1]}"), tried=False)
+        for key, (text, error) in list(rows.items()):
+            if error or not text:
+                artifact.write(_row(key, None, [], 0, error=f"no caption: {error or 'it is empty'}"), tried=False)
+            elif len(text) > LONGEST:
+                said = f"a caption of {len(text):,} characters; more than {LONGEST:,} are not rewritten"
+                artifact.write(_row(key, None, [], 0, error=said, retry=False), tried=False)
+            else:
+                continue
+            del rows[key]
         work = {key: (text, normals[key]) for key, (text, _) in rows.items()}
         for row in _by_model(work, engine, config) if engine else _by_rules(work, config.seed):
             artifact.write(row)
@@ -78,7 +87,7 @@ def reference_captions(captions: list[dict], images: tuple, path: Path) -> tuple
     for task_images in by_task(images).values():
         reference = [i.image_id for i in reference_images(task_images)]
         keys = [(i, s) for i in reference for s in by_image.get(i, {})]
-        known = {by_image[i][s]["text"] for i, s in keys if by_image[i][s]["text"]}
+        known = frozenset(t for i, s in keys if (t := by_image[i][s]["text"]) and len(t) <= LONGEST)
         for i, s in keys:
             texts[i, s] = (by_image[i][s]["text"], by_image[i][s]["error"])
             normals[i, s] = known
@@ -94,14 +103,15 @@ def _by_rules(work: dict, seed: int) -> Iterator[dict]:
             negative, edits, attempts = rules.rewrite(text, normals, row_seed(seed, *key))
             yield _row(key, text, edits, attempts, negative)
         except Rejected as e:
-            yield _row(key, text, [], rules.TRIES, error=str(e))
+            yield _row(key, text, [], rules.TRIES, error=str(e), retry=False)
 
 
 def _by_model(work: dict, engine: Engine, config: NegativesConfig) -> Iterator[dict]:
-    """Ask for all rows, check, ask again with a new seed for those that were rejected."""
+    """Ask for all rows, check, ask again with a new seed for those that were rejected. A row is final when each of its
+    ATTEMPTS was rejected for what it said; one that got no answer some time may pass when it is asked again."""
     prompt = load_prompt(config.prompt)
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
-    open_rows = dict(work)
+    open_rows, faults = dict(work), set()
     for attempt in range(1, ATTEMPTS + 1):
         asked = [Request(key, fill(prompt, text=text), (), row_seed(config.seed, *key, attempt))
                  for key, (text, _) in open_rows.items()]
@@ -110,18 +120,20 @@ def _by_model(work: dict, engine: Engine, config: NegativesConfig) -> Iterator[d
             negative = clean_text(reply.text or "")
             try:
                 if reply.error:
+                    faults |= {reply.key} if reply.retry is None else set()
                     raise Rejected(reply.error)
                 row = _row(reply.key, text, check(text, negative, normals), attempt, negative)
             except Rejected as e:
                 if attempt < ATTEMPTS:
                     continue
-                row = _row(reply.key, text, [], attempt, error=f"{e} (last of {attempt} rewrites)")
+                row = _row(reply.key, text, [], attempt, error=f"{e} (last of {attempt} rewrites)",
+                           retry=None if reply.key in faults else False)
             del open_rows[reply.key]
             yield row
 
 
 def _row(key: tuple, text: str | None, edits: list, attempts: int, negative: str | None = None,
-         error: str | None = None) -> dict:
+         error: str | None = None, retry: bool | None = None) -> dict:
     return {"image_id": key[0], "sample": key[1], "text": text, "negative": negative, "edits": edits,
-            "attempts": attempts, "error": error}
+            "attempts": attempts, "error": error, "retry": retry}
 

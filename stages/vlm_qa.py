@@ -22,8 +22,8 @@ from stages.questions import answering
 from stages.questions.table import Question, check_images, read_questions
 from stages.seeds import row_seed, source_fingerprint
 from stages.settings import RunOptions, argument, option
-from stages.vlm.engine import Request, Sampling
-from stages.vlm.factory import EngineOptions, engine_parameters, make_engine
+from stages.vlm.engine import Request, Sampling, final
+from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, make_engine
 
 PROMPTS = {0: "sage/zero-shot", 1: "sage/one-shot"}
 WAYS = ("generate", "likelihood")
@@ -50,7 +50,8 @@ class VlmQaConfig(EngineOptions):
 
 def run(config: VlmQaConfig, options: RunOptions) -> Summary:
     """Ask every question. A reply that names no option is a row with `error` and the raw text, never a guess; so is
-    a question that cannot be asked, or whose image cannot be read.
+    a question that cannot be asked, or whose image cannot be read. `retry` is false where the same command would give
+    the same reply.
 
     Raises:
         InputError: unknown option values, questions about other images, or a model that answers none.
@@ -85,6 +86,7 @@ def run(config: VlmQaConfig, options: RunOptions) -> Summary:
             question = asked[reply.key[0]]
             row = answering.row(question, method, orders[reply.key], response=reply.text, error=reply.error,
                                 probabilities=None if drawn else reply.probabilities or {})
+            row["retry"] = reply.retry if reply.error else final(engine, "error" in row)
             parsed[row.get("parsed") or ("failed" if row.get("error") else "chosen or in words")] += 1
             artifact.write(row)
             artifact.ran_on = engine.ran_on
@@ -101,6 +103,7 @@ def _check(config: VlmQaConfig) -> None:
     if config.vlm == "scene":
         raise InputError("--vlm scene describes images and compares two of them, but understands no question: give a"
                          " model (`adcli models` lists some)")
+    check_engine(config.vlm, config, words=())
 
 
 def method_name(config: VlmQaConfig) -> str:

@@ -2,6 +2,8 @@
 
 from difflib import SequenceMatcher
 
+MOST_PAIRS = 500 ** 2       # of words, between which common runs are searched for: that takes more than linear time
+
 
 def differing_words(text: str, neighbour: str) -> tuple[list[str], list[str]]:
     """(missing, extra): words of `neighbour` that `text` lacks at their place, and words of `text` that
@@ -21,11 +23,21 @@ def differing_places(text: str, neighbour: str) -> list[bool]:
 
 def _aligned(a: list[str], b: list[str]) -> list[tuple[int, int]]:
     """Places (in a, in b) of equal words: one by one for texts of one form and length, otherwise along the
-    longest runs that they share."""
+    longest runs that they share; very long texts from both ends."""
     if len(a) == len(b):
         return [(i, i) for i, (x, y) in enumerate(zip(a, b, strict=True)) if x == y]
+    if len(a) * len(b) > MOST_PAIRS:
+        return _from_both_ends(a, b)
     blocks = SequenceMatcher(None, a, b, autojunk=False).get_matching_blocks()
     return [(k.a + n, k.b + n) for k in blocks for n in range(k.size)]
+
+
+def _from_both_ends(a: list[str], b: list[str]) -> list[tuple[int, int]]:
+    """What two texts begin and end with alike, without a search for anything between: linear."""
+    n = min(len(a), len(b))
+    begun = next((i for i in range(n) if a[i] != b[i]), n)
+    ended = next((i for i in range(n - begun) if a[-1 - i] != b[-1 - i]), n - begun)
+    return [(i, i) for i in range(begun)] + [(len(a) - i, len(b) - i) for i in range(ended, 0, -1)]
 
 
 def _words(text: str) -> list[str]:

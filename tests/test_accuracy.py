@@ -110,6 +110,19 @@ def test_what_does_not_depend_on_intervals_or_conditions(two_methods):
     assert "0.750</b><span>mean accuracy" in page
 
 
+def test_an_answer_that_decides_nothing_keeps_its_score(tmp_path):
+    """AUROC over all four scores: 1.0. Accuracy over the three that decide: 2 of 3. The fourth is counted."""
+    images = {"n": ("a", None, "test", 0, []), "m": ("a", None, "test", 0, []), "p": ("a", None, "test", 1, []),
+              "q": ("a", None, "test", 1, [])}
+    scores = [("n", LVLM, 0.1, 0, "strict", None), ("m", LVLM, 0.3, 1, "strict", None),
+              ("p", LVLM, 0.9, 1, "fallback", None), ("q", LVLM, 0.4, None, "unparsable", None)]
+    run(write(tmp_path, images, scores), QUIET)
+    ours = next(line for line in rows_of(tmp_path, "accuracy") if "ours" in line[1])
+    assert ours[2:] == ["100.0", "66.7", "its own yes or no", "1", "1"]
+    counted = dict(zip(*rows_of(tmp_path, "answers"), strict=True))
+    assert (counted["first word"], counted["sentences"], counted["unparsable"], counted["failed"]) == ("2", "1", "1", "0")
+
+
 def test_drop_keeps_the_threshold_that_is_best_on_the_originals(two_methods):
     run(two_methods, QUIET)
     head, *lines = rows_of(two_methods.out.parent, "drop")

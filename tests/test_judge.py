@@ -140,7 +140,7 @@ def test_a_malformed_reply_is_asked_for_again_with_another_seed(config):
     assert mle_score(rows["r0", "a"]) == 2.0
     assert rows["r1", "a"] == {"question_id": "r1", "method": "a", "category": None, "location": None, "logic": None,
                                "raw": "I would give it a four.",
-                               "error": "the judge's reply has not the stated form (3 tries)"}
+                               "error": "the judge's reply has not the stated form (3 tries)", "retry": False}
     again = [b for b in server.bodies if judged_text(b["messages"][0]["content"][-1]["text"]) == RANKED[3]]
     assert len({b["seed"] for b in again}) == 3 and [b["temperature"] for b in again] == [0.0, 0.7, 0.7]
     assert summary.errors == 2
@@ -187,7 +187,8 @@ def test_a_refused_key_is_one_line_at_once(config):
 
 
 @pytest.mark.parametrize(("wrong", "message"), [
-    ({"tries": 0}, "--tries 0"), ({"judge": "scene"}, "--judge scene"), ({"judge": "gtp"}, "cannot be loaded")])
+    ({"tries": 0}, "--tries 0"), ({"judge": "scene"}, "--judge scene"), ({"judge": "wrods"}, "did you mean words"),
+    ({"temperature": -1.0}, "--temperature -1.0: expected 0 or more")])
 def test_wrong_options(config, wrong, message):
     with pytest.raises(InputError, match=message):
         run(replace(config, **wrong), QUIET)

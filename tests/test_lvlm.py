@@ -121,8 +121,12 @@ def test_rows_by_hand():
     assert (said["prediction"], said["score"], said["parsed"]) == (1, pytest.approx(0.75), "strict")
     assert said["neighbours"] == [{"image_id": "t0"}] and "error" not in said
     mumbled = row(Reply(key, "A tile.", probabilities={"yes": 0.6, "no": 0.2}), ["t0"])
-    assert mumbled["response"] == "A tile." and mumbled["parsed"] == "unparsable" and "neither" in mumbled["error"]
-    assert "prediction" not in mumbled and "score" not in mumbled
+    assert mumbled["response"] == "A tile." and mumbled["parsed"] == "unparsable" and "error" not in mumbled
+    assert "prediction" not in mumbled and mumbled["score"] == pytest.approx(0.75), "the first token's, not the text's"
+    refused = row(Reply(key, "I'm sorry, I cannot help.", probabilities={"yes": 0.001, "no": 0.003}), ["t0"])
+    assert (refused["parsed"], refused["score"]) == ("refused", pytest.approx(0.25)) and "prediction" not in refused
+    dumb = row(Reply(key, "A tile."), ["t0"])
+    assert dumb["response"] == "A tile." and dumb["score"] is None and "gave no probabilities" in dumb["error"]
     without = row(Reply(key, "No."), [])
     assert (without["prediction"], without["score"]) == (0, None)
     failed = row(Reply(key, error="no such image"), ["t0"])
@@ -152,19 +156,24 @@ def test_scene_compares_with_the_first_training_image(oranges):
 
 @pytest.mark.parametrize(("wrong", "message"), [
     ({"shots": 5}, "--shots 5"), ({"prompt": "best"}, "--prompt best"), ({"splits": "test,tset"}, "--splits tset"),
-    ({"splits": "val"}, "no image in the splits val"), ({"shots": 2}, "--shots 1"), ({"vlm": "sceen"}, "did you mean")])
+    ({"splits": "val"}, "no image in the splits val"), ({"shots": 2}, "--shots 1"), ({"vlm": "sceen"}, "--vlm sceen: did you mean scene"),
+    ({"engine": "vlm"}, "--engine vlm"), ({"top_p": 2.0}, "--top-p 2.0"), ({"max_tokens": 0}, "--max-tokens 0")])
 def test_wrong_options(oranges, wrong, message):
     with pytest.raises(InputError, match=message):
         run(replace(oranges, **wrong), QUIET)
     assert not oranges.out.exists()
 
 
-def test_a_model_that_babbles_gives_error_rows_with_its_words(oranges, qwen):
+def test_a_model_that_babbles_keeps_its_score_and_decides_nothing(oranges, qwen, capsys):
     config = replace(oranges, vlm=str(qwen), device="cpu", dtype="float32", max_tokens=6)
-    summary = run(config, QUIET)
+    summary = run(config, RunOptions())
     rows = {r["image_id"]: r for r in read_table(config.out, SCORES).to_pylist()}
-    assert summary.errors == 4 and rows["good"]["parsed"] == "unparsable"
-    assert rows["good"]["response"] and rows["good"]["score"] is None and "neither yes nor no" in rows["good"]["error"]
+    assert summary.errors == 2 and rows["good"]["parsed"] == "unparsable", "broken and alone"
+    assert rows["good"]["response"] and 0 < rows["good"]["score"] < 1
+    assert rows["good"]["prediction"] is None and rows["good"]["error"] is None and rows["good"]["retry"] is None
+    said = capsys.readouterr().err
+    assert "answers: 2 unparsable, 1 failed" in said, "alone was not asked"
+    assert "2 answers are neither yes nor no: they have a score" in said
     assert rows["good"]["method"] == method_name(config) == f"lvlm/{qwen.name}/1-shot+specific"
     record, = read_provenance(config.out)
     assert ONE_SHOT in record["parameters"]["prompts"] and record["parameters"]["max_tokens"] == 6

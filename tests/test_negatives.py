@@ -1,14 +1,22 @@
 """Contradictions: the three constraints, the rules, prompts, words that differ."""
 
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.artifacts.reader import read_table
+from stages.artifacts.tables import MANIFEST, NEGATIVES
 from stages.errors import InputError
-from stages.negatives import reference_captions
+from stages.negatives import NegativesConfig, reference_captions, run
 from stages.prompts import Prompt, fill, load_prompt, prompt_ids
 from stages.rewriting.constraints import Rejected, check, words_of
 from stages.rewriting.rules import rewrite
+from stages.rewriting.vocabulary import meanings, named
+from stages.settings import RunOptions
 from stages.wording import differing_places, differing_words
 
 CAPTIONS = [
@@ -105,3 +113,87 @@ def test_differing_words():
     other = "square dish: two yellow cookies. round dish: empty."
     assert differing_words(one, other) == (["two", "yellow", "cookies"], ["one", "black", "cookie"])
     assert differing_words("a b c", "a c") == ([], ["b"]) and differing_places("a b c", "a c") == [False, True, False]
+
+
+def write_captions(path, texts):
+    """Captions of normal training images; bytes that are no UTF-8 as they are, as a foreign writer may."""
+    values = pa.array([t if isinstance(t, bytes) else t.encode() for t in texts.values()], pa.binary())
+    names = list(texts)
+    pq.write_table(pa.table({
+        "image_id": names, "prompt_id": ["p"] * len(names), "sample": pa.array([0] * len(names), pa.int32()),
+        "text": pa.Array.from_buffers(pa.string(), len(values), values.buffers())}), path / "c.parquet")
+    rows = [{"image_id": i, "path": f"{i}.png", "dataset": "d", "category": "c", "split": "train", "label": 0,
+             "mask_paths": []} for i in names]
+    pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST.schema), path / "m.parquet")
+    return NegativesConfig(captions=path / "c.parquet", manifest=path / "m.parquet", out=path / "n")
+
+
+def negatives(config):
+    return {r["image_id"]: r for r in read_table(config.out, NEGATIVES).to_pylist()}
+
+
+def test_a_caption_of_megabytes_is_one_failed_row_and_so_is_one_that_is_no_text(tmp_path):
+    """Neither holds up or ends the others. The long one has every word in a group with several readings."""
+    good = "three oranges, two kiwis."
+    config = write_captions(tmp_path, {"good": good, "long": "orange middle square left of " * 170_000,
+                                       "half": b"two \xed\xa0\x80 bolts.", "latin": "zwei Bl\u00f6cke".encode("latin1"),
+                                       "other": "two long blue sticks.", "dull": "something strange."})
+    summary = run(config, RunOptions(quiet=True))
+    rows = negatives(config)
+    assert summary.errors == 4 and rows["good"]["negative"] and rows["other"]["negative"]
+    assert rows["long"]["error"] == "a caption of 4,930,000 characters; more than 20,000 are not rewritten"
+    assert rows["half"]["error"] == "no caption: column `text` is not UTF-8 text (two \\xed\\xa0\\x80 bolts.)"
+    assert "Bl\\xf6cke" in rows["latin"]["error"]
+    assert [rows[i]["retry"] for i in ("long", "dull", "half", "good")] == [False, False, None, None]
+
+
+def test_a_key_that_is_no_text_is_one_line(tmp_path):
+    config = write_captions(tmp_path, {"a": "one bolt.", "b": "one bolt."})
+    table = pq.read_table(config.captions)
+    bad = pa.array([b"a", b"b\xff"], pa.binary())
+    table = table.set_column(0, "image_id", pa.Array.from_buffers(pa.string(), 2, bad.buffers()))
+    pq.write_table(table, config.captions)
+    with pytest.raises(InputError, match="c.parquet: column `image_id`, row 1: not UTF-8 text") as e:
+        run(config, RunOptions(quiet=True))
+    assert "\n" not in str(e.value) and not config.out.exists()
+
+
+def test_looking_for_the_company_of_words_is_linear():
+    """A caption of ambiguous words alone: what is looked up grows with its length, not with its square."""
+    class Counted(set):
+        looked = 0
+
+        def __contains__(self, word):
+            Counted.looked += 1
+            return set.__contains__(self, word)
+
+    for n in (500, 2000):
+        words, Counted.looked = ["orange", "middle", "square"] * n, 0
+        present = Counted(named(words))
+        assert all(len(meanings(words, i, present)) == 1 for i in range(0, len(words), 3))
+        assert Counted.looked <= 40 * len(words)
+
+
+def test_a_model_whose_rewrites_are_all_refused_is_asked_five_times_and_no_more(tmp_path):
+    """Final for what it said five times; not where a try got no answer."""
+    from tests.test_server_engine import Faulty
+
+    faults = iter(["400"])
+    server = Faulty(lambda text: next(faults, None) if "sticks" in text else None)
+    server.say = lambda body, text: "nothing like it"
+    config = write_captions(tmp_path, {"good": "three oranges, two kiwis.", "shaky": "two long blue sticks."})
+    config = replace(config, rewriter="tiny", engine="server", base_url=server.url, retries=0)
+    run(config, RunOptions(quiet=True))
+    rows = negatives(config)
+    assert {i: (r["attempts"], r["retry"]) for i, r in rows.items()} == {"good": (5, False), "shaky": (5, None)}
+    assert all("last of 5 rewrites" in r["error"] for r in rows.values())
+
+
+def test_long_texts_are_compared_from_both_ends():
+    a = [f"w{i}" for i in range(2000)]
+    b = [*a[:300], "new", *a[700:]]
+    missing, extra = differing_words(" ".join(a), " ".join(b))
+    assert missing == ["new"] and extra == a[300:700]
+    places = differing_places(" ".join(a), " ".join(b))
+    assert [i for i, differs in enumerate(places) if differs] == list(range(300, 700))
+    assert differing_words("x " * 600, "x " * 601) == (["x"], [])

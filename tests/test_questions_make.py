@@ -190,6 +190,7 @@ def test_a_model_writes_the_answers_and_is_asked_again_until_they_are_in_form(tm
     assert bent["choices"] == ["Bent.", "Odd.", "Cracked.", "Fine."] and bent["answer"] == "Bent." and bent["ranked"]
     assert rows["d/good/verdict"]["error"] == (
         f"the reply is not four numbered lines with a verdict in brackets (last of {ATTEMPTS} replies)")
+    assert (rows["d/good/verdict"]["retry"], bent["retry"]) == (False, None), "five replies, all refused"
     assert rows["d/good/verdict"]["question"] and "has no caption" in rows["d/uncaptioned/extent"]["error"]
     asked = next(t for t in server.tries if "a nut with a dent" in t and bent["question"] in t)
     assert server.tries[asked] == 2 and "a bent part" in asked and "upper left" in asked and "{" not in asked

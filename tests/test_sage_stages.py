@@ -182,6 +182,7 @@ def test_answers_that_fail_are_rows(tiles, sfe_models, tmp_path):
     for name, said in (("q000", "no `reference_id`"), ("q001", "exceed the model's context by"), ("q002", "no choices"),
                        ("q003", "the writer failed"), ("q004", "t004.png"), ("q005", "--facts has none for t005")):
         assert said in found[name]["error"] and found[name]["choice"] is None
+        assert found[name]["retry"] is (None if name in ("q003", "q004") else False), said
     assert found["q006"]["error"] is None
     with pytest.raises(InputError, match="--choose letters"):
         score(replace(c, choose="letters"), QUIET)

@@ -121,6 +121,7 @@ def test_a_model_that_babbles_gives_error_rows_with_its_words(config, qwen):
     assert rows["r0"]["parsed"] == "unparsable" and rows["r0"]["response"] and rows["r0"]["correct"] is None
     assert "names none of the options (unparsable)" in rows["r0"]["error"] and rows["open"]["error"] is None
     assert summary.errors == 8
+    assert rows["r0"]["retry"] is False and rows["open"]["retry"] is None, "a greedy reply comes again"
     record, = read_provenance(config.out)
     assert record["parameters"]["sampling"] == [0.0, 1.0, 6] and record["stage"] == "score"
 

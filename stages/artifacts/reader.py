@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stages.artifacts.sound import sound
 from stages.artifacts.tables import Table
 from stages.errors import InputError
 
@@ -25,7 +26,8 @@ def read_table(path: Path, table: Table, partial: bool = False) -> pa.Table:
 
     Raises:
         InputError: nothing there, not Parquet, an artifact that is not complete, a missing column, a
-            column of the wrong type, a null where none may be, or two rows with one key.
+            column of the wrong type, a null where none may be, two rows with one key, or (see `sound`) a key that
+            is not UTF-8.
     """
     path = Path(path)
     parts = [_fit(_read_part(part), table, part) for part in part_files(path, table, partial)]
@@ -131,7 +133,7 @@ def _fit(rows: pa.Table, table: Table, part: Path) -> pa.Table:
             raise InputError(f"{part}: column `{field.name}` has {column.null_count} nulls; a"
                              f" {table.name} table allows none there")
         columns.append(column)
-    return pa.table(columns, schema=table.schema)
+    return sound(pa.table(columns, schema=table.schema), table, part)
 
 
 def _absent(field: pa.Field, n: int, table: Table, part: Path) -> pa.Array:

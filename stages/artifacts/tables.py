@@ -100,7 +100,7 @@ SCORES = Table("scores", ("image_id", "method"), pa.schema([
     _column("image_id", pa.string(), "the manifest's"),
     _column("method", pa.string(), "what scored it"),
     _column("score", pa.float64(), "higher = more anomalous; raw, never rescaled", True),
-    _column("prediction", pa.int8(), "the method's own yes/no: 1 anomalous", True),
+    _column("prediction", pa.int8(), "the method's own yes/no: 1 anomalous; null where its answer is neither", True),
     _column("response", pa.string(), "the text that was scored or answered", True),
     _column("parsed", pa.string(), "strict, fallback, refused or unparsable", True),
     _column("neighbours", pa.list_(NEIGHBOUR), "nearest normal captions, nearest first; or reference images", True),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.errors import InputError
+from stages.texts import read_text
 
 
 @dataclass(frozen=True)
@@ -38,27 +39,20 @@ def source_files(source: Path, pattern: str) -> list[Path]:
 
 
 def read_json(file: Path) -> object:
-    """Raises InputError that names the line when the file is no JSON."""
-    return _parse(_text(file), file, 1)
+    """Raises InputError that names the line when the file is no JSON, or as `read_text` does."""
+    return _parse(read_text(file), file, 1)
 
 
 def read_json_lines(file: Path) -> Iterator[tuple[int, object]]:
     """(number from 1, value) of every line that is not blank, or of every element where the file is one JSON array.
     Raises InputError that names the line when one is no JSON."""
-    text = _text(file)
+    text = read_text(file)
     if text.lstrip().startswith("["):
         yield from enumerate(_parse(text, file, 1), 1)
         return
     for number, line in enumerate(text.split("\n"), 1):     # splitlines would also split at U+2028 inside a string
         if line.strip():
             yield number, _parse(line, file, number)
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as e:
-        raise InputError(f"{file}: not UTF-8 text ({e.reason} at byte {e.start})") from None
 
 
 def _parse(text: str, file: Path, first_line: int) -> object:

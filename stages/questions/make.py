@@ -27,9 +27,9 @@ from stages.questions.table import problem
 from stages.questions.templates import FOLDER, defect_in_words, object_in_words
 from stages.references import RULES, references_for
 from stages.seeds import row_seed, source_fingerprint
-from stages.settings import RunOptions, argument, option
+from stages.settings import RunOptions, argument, option, require_at_least_zero
 from stages.vlm.engine import Engine, Sampling
-from stages.vlm.factory import EngineOptions, engine_parameters, make_engine
+from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, make_engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +108,12 @@ def some_of(images: dict[str, Image], most: int, seed: int) -> dict[str, Image]:
 
 
 def _check(config: QuestionsConfig) -> None:
-    if config.images < 0:
-        raise InputError(f"--images {config.images}: 0 (all) or more")
+    require_at_least_zero(config, "images")
     if config.reference not in RULES:
         raise InputError(f"--reference {config.reference}: expected {', '.join(RULES)}")
     if config.vlm == "scene":
         raise InputError("--vlm scene: it describes images and cannot write answers; --vlm templates needs no model")
+    check_engine(config.vlm, config, words=("templates",))
     if config.vlm != "templates" and config.captions is None:
         raise InputError(f"--vlm {config.vlm}: also give the --captions of these images (`adcli caption` makes them)")
     if config.vlm != "templates":
@@ -185,7 +185,7 @@ def _by_templates(cases: Iterator[Case], wanted: dict[str, list[str]], config: Q
             try:
                 yield _row(case, kind, question, ranked_answers(kind, case.thing, case.facts, case.names, rng))
             except NothingWrong as e:
-                yield _row(case, kind, question, error=str(e))
+                yield _row(case, kind, question, error=str(e), retry=False)
 
 
 def _by_model(cases: Iterator[Case], wanted: dict[str, list[str]], config: QuestionsConfig, engine: Engine,
@@ -202,8 +202,9 @@ def _by_model(cases: Iterator[Case], wanted: dict[str, list[str]], config: Quest
             question = question_of(kind, case.thing, _rng(config, key))
             todo[key], about[key] = writing.Task(case.thing, case.facts, caption, question), (case, kind)
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
-    for key, answers, error in writing.written(todo, engine, load_prompt(config.prompt), sampling, config.seed):
-        yield _row(*about[key], todo[key].question, answers, error)
+    for found in writing.written(todo, engine, load_prompt(config.prompt), sampling, config.seed):
+        question = todo[found.question_id].question
+        yield _row(*about[found.question_id], question, list(found.answers), found.error, found.retry)
 
 
 def _texts(captions: list[dict]) -> dict[str, str]:
@@ -216,8 +217,8 @@ def _texts(captions: list[dict]) -> dict[str, str]:
 
 
 def _row(case: Case, kind: str, question: str | None = None, answers: list[str] | None = None,
-         error: str | None = None) -> dict:
+         error: str | None = None, retry: bool | None = None) -> dict:
     row = {"question_id": f"{case.image_id}/{kind}", "image_id": case.image_id, "reference_id": case.reference_id,
            "group": case.image_id, "level": KINDS[kind], "question": question, "choices": answers or [],
-           "answer": answers[0] if answers else None, "ranked": True}
+           "answer": answers[0] if answers else None, "ranked": True, "retry": retry}
     return row | {"error": error or problem(row)}

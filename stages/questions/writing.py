@@ -15,6 +15,16 @@ ATTEMPTS = 5        # replies drawn before the question is given up
 LINE = re.compile(r"(\d+)[.)]\s*\[(anomalous|normal)\]\s*(.*)", re.IGNORECASE)
 
 
+@dataclass(frozen=True)
+class Written:
+    """The reply to one task: four answers, or `error`; retry: as in QUESTIONS."""
+
+    question_id: str
+    answers: tuple[str, ...] = ()
+    error: str | None = None
+    retry: bool | None = None
+
+
 class NotInForm(ValueError):
     """A reply that is no four ranked answers; the message says why."""
 
@@ -30,10 +40,10 @@ class Task:
 
 
 def written(tasks: dict[str, Task], engine: Engine, prompt: Prompt, sampling: Sampling,
-            seed: int) -> Iterator[tuple[str, list[str], str | None]]:
-    """(question_id, four answers, error) of every task: ask for all, check, ask again with another seed for those
-    whose reply is not in form. The last error is kept when ATTEMPTS are used up."""
-    waiting = dict(tasks)
+            seed: int) -> Iterator[Written]:
+    """Every task's: ask for all, check, ask again with another seed for those whose reply is not in form. The last
+    error is kept when ATTEMPTS are used up, and is final when each of them got a reply."""
+    waiting, faults = dict(tasks), set()
     for attempt in range(1, ATTEMPTS + 1):
         asked = [Request((key,), _text(task, prompt, seed, key), (), row_seed(seed, key, attempt))
                  for key, task in waiting.items()]
@@ -41,14 +51,15 @@ def written(tasks: dict[str, Task], engine: Engine, prompt: Prompt, sampling: Sa
             key, = reply.key
             try:
                 if reply.error:
+                    faults |= {key} if reply.retry is None else set()
                     raise NotInForm(reply.error)
-                answers, error = answers_of(reply.text or "", waiting[key].facts is not None), None
+                found = Written(key, tuple(answers_of(reply.text or "", waiting[key].facts is not None)))
             except NotInForm as e:
                 if attempt < ATTEMPTS:
                     continue
-                answers, error = [], f"{e} (last of {attempt} replies)"
+                found = Written(key, error=f"{e} (last of {attempt} replies)", retry=None if key in faults else False)
             del waiting[key]
-            yield key, answers, error
+            yield found
 
 
 def _text(task: Task, prompt: Prompt, seed: int, key: str) -> str:

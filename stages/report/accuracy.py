@@ -81,7 +81,7 @@ def table1(tasks: "list[TaskScores]", rows: list[dict], ruled: list[tuple[str, s
             lines.append((dataset, f"{method}, ours", percent(overall(tasks, rows, dataset, method, "auroc")),
                           percent(overall(tasks, rows, dataset, method, f"accuracy@{rule}")),
                           "its own yes or no" if rule == "own" else rule, str(len({t.category for t in mine})),
-                          str(sum(t.failed for t in mine))))
+                          str(sum(t.unanswered if rule == "own" else t.failed for t in mine))))
         lines += [(dataset, f"{p['method']} (published)", p["auroc"], p["original"], p["decision"], p["categories"], "")
                   for p in published("lvlm_tables1_4") if p["dataset"] == dataset]
     return Grid("accuracy", "Accuracy", ("data set", "method", "AUROC", "accuracy", "decided by", "categories",
@@ -150,7 +150,7 @@ def table8(tasks: "list[TaskScores]", rows: list[dict], ruled: list[tuple[str, s
 
 
 def answers(tasks: "list[TaskScores]") -> Grid:
-    """How answers were read: what no rule could read is an error, not a guess."""
+    """How answers were read: what no rule could read leaves the decision open, it is no guess."""
     found: dict[tuple, dict] = defaultdict(lambda: defaultdict(int))
     for task in tasks:
         counts = found[task.dataset, task.method]
@@ -161,4 +161,5 @@ def answers(tasks: "list[TaskScores]") -> Grid:
     lines = [(*key, *(str(c[n]) for n in names)) for key, c in found.items() if any(c[n] for n in names[:4])]
     return Grid("answers", "Answers", ("data set", "method", "first word", "sentences", "refused", "unparsable",
                 "failed", "not asked"), tuple(lines), "Images by how the yes or no was found: in the first word, or in"
-                " what the sentences say; refused and unparsable answers are rows with an error and the raw text.")
+                " what the sentences say; refused and unparsable answers count neither as yes nor as no, and keep their"
+                " score where the model gave probabilities.")

@@ -1,10 +1,12 @@
 """The paper's three constraints on a negative text (section 4.2), checked word by word."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Set
+from functools import lru_cache
 
-from stages.rewriting.vocabulary import meanings, singular
+from stages.rewriting.vocabulary import meanings, named, singular
 
+LONGEST = 20_000        # characters of a caption that is rewritten: some 4,000 words
 Edit = dict[str, str]          # attribute, before, after: a row of the `edits` column
 
 
@@ -35,22 +37,35 @@ def check(text: str, negative: str, normals: Collection[str]) -> list[Edit]:
     words = sum(w[0].isalnum() for w in before)
     if len(changed) > max(words / 2, 2):
         raise Rejected(f"structure: {len(changed)} of {words} words replaced")
-    edits = [{"attribute": _attribute(before, after, i), "before": before[i], "after": after[i]}
+    present = named(before), named(after)
+    edits = [{"attribute": _attribute(before, after, i, *present), "before": before[i], "after": after[i]}
              for i in changed]
     if not any(e["attribute"] != "other" for e in edits):
         raise Rejected("contradiction: no attribute changed")
-    if " ".join(after).lower() in {" ".join(words_of(n)).lower() for n in normals}:
+    if _form(negative) in _forms(frozenset(normals)):
         raise Rejected("contradiction: it is the caption of another normal image")
     return edits
 
 
-def _attribute(before: list[str], after: list[str], at: int) -> str:
-    """The attribute that a replacement contradicts; 'other' for agreement (kiwi -> kiwis) and the rest."""
+@lru_cache(256)
+def _forms(texts: frozenset[str]) -> frozenset[str]:
+    """Of the captions of a task, once for all its rows."""
+    return frozenset(map(_form, texts))
+
+
+def _form(text: str) -> str:
+    return " ".join(words_of(text)).lower()
+
+
+def _attribute(before: list[str], after: list[str], at: int, old_words: Set[str], new_words: Set[str]) -> str:
+    """The attribute that a replacement contradicts; 'other' for agreement (kiwi -> kiwis) and the rest. old_words,
+    new_words: `named` of both texts."""
     old, new = singular(before[at].lower()), singular(after[at].lower())
     if old == new:
         return "other"
-    for attribute, group in meanings(before, at):
+    readings = meanings(before, at, old_words)
+    for attribute, group in readings:
         if new in group or after[at].lower() in group:
             return attribute
-    readings = {a for a, _ in meanings(before, at)} & {a for a, _ in meanings(after, at)}
-    return min(readings) if readings else "other"
+    common = {a for a, _ in readings} & {a for a, _ in meanings(after, at, new_words)}
+    return min(common) if common else "other"

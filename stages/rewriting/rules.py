@@ -4,7 +4,7 @@ from collections.abc import Collection
 from random import Random
 
 from stages.rewriting.constraints import Edit, Rejected, check, words_of
-from stages.rewriting.vocabulary import NUMBERS, like, meanings, plural, singular
+from stages.rewriting.vocabulary import NUMBERS, like, meanings, named, plural, singular
 
 EDITS = (1, 1, 1, 2, 2, 3)        # how many attributes: mostly one, the hardest kind of negative
 TRIES = 40
@@ -33,8 +33,9 @@ def rewrite(text: str, normals: Collection[str], seed: int) -> tuple[str, list[E
 def _contradict(words: list[str], rng: Random) -> None:
     """Change one attribute in place: of a random kind first, so that rare kinds get their share."""
     options: dict[str, list[tuple[int, tuple[str, ...]]]] = {}
+    present = named(words)
     for i in range(len(words)):
-        for attribute, group in meanings(words, i):
+        for attribute, group in meanings(words, i, present):
             options.setdefault(attribute, []).append((i, group))
     if not options:
         return

@@ -1,5 +1,7 @@
 """Which words name an attribute, and which words contradict them."""
 
+from collections.abc import Set
+
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 # attribute -> groups of words that exclude each other. A word contradicts every other of its group.
@@ -24,6 +26,13 @@ FILLERS = {"of", "and", "or", "in", "on", "is", "are", "to", "than", "the", "a",
            "right", "matches", "contradicts", "longer", "shorter", "similar", "bin", "dish"}
 
 
+MEANINGS: dict[str, list[tuple[str, tuple[str, ...]]]] = {}      # word -> (attribute, group) of each that holds it
+for _attribute, _groups in GROUPS.items():
+    for _group in _groups:
+        for _word in _group:
+            MEANINGS.setdefault(_word, []).append((_attribute, _group))
+
+
 def singular(word: str) -> str:
     """'dishes' -> 'dish', 'bolts' -> 'bolt'; other words as they are."""
     if word.endswith(("ches", "shes", "xes", "sses")):
@@ -42,8 +51,14 @@ def like(word: str, model: str) -> str:
     return word.capitalize() if model[:1].isupper() else word
 
 
-def meanings(words: list[str], at: int) -> list[tuple[str, tuple[str, ...]]]:
-    """(attribute, group) for every group that holds the word at position `at`, best reading first.
+def named(words: list[str]) -> set[str]:
+    """The words of a text, lower case and singular: what `meanings` looks the company of a word up in."""
+    return {singular(w.lower()) for w in words}
+
+
+def meanings(words: list[str], at: int, present: Set[str]) -> list[tuple[str, tuple[str, ...]]]:
+    """(attribute, group) for every group that holds the word at position `at`, best reading first. present: `named` of
+    the words, which is given so that a long text is not gone through for each of its words.
 
     Of two readings the one counts whose group has other members in the caption; then what follows tells:
     a colour or a kind of dish stands before a noun ('two orange balls', 'square dish'), a type does not.
@@ -51,12 +66,11 @@ def meanings(words: list[str], at: int) -> list[tuple[str, tuple[str, ...]]]:
     word = words[at].lower()
     if word != "matches":
         word = singular(word)
-    found = [(a, g) for a, groups in GROUPS.items() for g in groups if word in g]
+    found = MEANINGS.get(word, [])
     following = words[at + 1].lower() if at + 1 < len(words) else "."
     noun_follows = following.isalpha() and (following not in FILLERS or following in ("bin", "dish"))
     if len(found) > 1:      # `middle` of left and right or of top and bottom? orange beside kiwi or white?
-        others = {singular(w.lower()) for w in words} - {word}
-        found = [f for f in found if others & set(f[1])] or found
+        found = [f for f in found if any(w != word and w in present for w in f[1])] or found
     if len(found) > 1:
         found = [f for f in found if (f[0] != "type") == noun_follows] or found
     if following == "of" and word in ("left", "right"):

@@ -24,6 +24,7 @@ from stages.sage.training import (SAME_RESULT, TrainingOptions, arguments, check
                                   prompt_texts)
 from stages.settings import RunOptions, argument, option, require_at_least_zero, require_positive
 from stages.training import context, trained
+from stages.vlm.models import require_known
 
 OBJECTIVES = ("dpo", "printed")
 PARTS = ("rewards/margins", "rewards/accuracies")
@@ -59,6 +60,8 @@ def run(config: EdpoConfig, options: RunOptions) -> Summary | None:
         raise InputError(f"--objective {config.objective}: expected {' or '.join(OBJECTIVES)}")
     require_positive(config, "beta")
     require_at_least_zero(config, "eta")
+    if config.base:
+        require_known(config.base, "--base")
     check_trained(config.checkpoint, config.base)
     device, precision = device_and_precision(config.device, config.precision)
     check_sharding(config, device)

@@ -19,7 +19,7 @@ from stages.artifacts.tables import ANSWERS
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.datasets.files import look_at
 from stages.datasets.manifest import read_manifest
-from stages.errors import InputError
+from stages.errors import ImageError, InputError
 from stages.prompts import load_prompt
 from stages.questions import answering
 from stages.questions.table import Question, read_questions
@@ -27,12 +27,14 @@ from stages.sage.checkpoint import check_trained
 from stages.sage.settings import check
 from stages.seeds import source_fingerprint
 from stages.settings import RunOptions, argument, option, require_positive
+from stages.vlm.models import require_known
 
 if TYPE_CHECKING:
     from stages.sage.data import Asked
     from stages.sage.scoring import Answering
 
 WAYS = ("generate", "likelihood")
+FINAL = {"retry": False}        # greedy replies and likelihoods: the same command would give them again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +59,18 @@ class ScoreSageConfig:
 
 def run(config: ScoreSageConfig, options: RunOptions) -> Summary:
     """Answer every question. A question without facts, reference or readable image is a row with `error`; so is a
-    prompt that leaves no room for the answer, and a reply that names no option.
+    prompt that leaves no room for the answer, and a reply that names no option; these two are final.
 
     Raises:
         InputError: unusable settings, questions about other images, no checkpoint or no base model.
     """
     from stages.torch_setup import device_and_precision, prepare_torch
 
+    require_positive(config, "max_tokens", "batch_size")
+    if config.base:
+        require_known(config.base, "--base")
     if config.choose not in WAYS:
         raise InputError(f"--choose {config.choose}: expected {' or '.join(WAYS)}")
-    require_positive(config, "max_tokens", "batch_size")
     _, settings, record = check_trained(config.checkpoint, config.base)
     settings = replace(settings, shots=config.shots)
     check(settings)
@@ -123,12 +127,13 @@ def answered(model: "Answering", asked: "Asked", questions: Sequence[Question], 
                     raise InputError("no choices to weigh: an open question needs --choose generate")
             sample = asked.sample(question, text)
             room = model.room(sample, question.choices if config.choose == "likelihood" else None)
-        except InputError as e:
-            yield answering.row(question, method, (), error=str(e))
+        except InputError as e:         # only an image may be readable another time
+            yield answering.row(question, method, (), error=str(e)) | {
+                "retry": None if isinstance(e, ImageError) else False}
             continue
         if room < 0:
             yield answering.row(question, method, (), error=f"the prompt and its answer exceed the model's context by"
-                                                            f" {-room} tokens (fewer --tiles in training)")
+                                                            f" {-room} tokens (fewer --tiles in training)") | FINAL
             continue
         ready.append((question, sample, order))
         if len(ready) == (1 if config.choose == "likelihood" else config.batch_size):
@@ -161,4 +166,5 @@ def _batch(model: "Answering", ready: list[tuple], method: str, config: ScoreSag
         return
     seconds = (time.monotonic() - started) / len(ready)
     for (question, _, order), found in zip(ready, said, strict=True):
-        yield answering.row(question, method, order, seconds=seconds, **found)
+        row = answering.row(question, method, order, seconds=seconds, **found)
+        yield row | (FINAL if "error" in row else {})

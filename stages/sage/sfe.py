@@ -21,6 +21,7 @@ from stages.sage.training import (SAME_RESULT, TrainingOptions, arguments, check
 from stages.saved_models import check_chat_template, check_merged, check_model
 from stages.settings import RunOptions, argument, option
 from stages.training import context, trained
+from stages.vlm.models import require_known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,7 @@ def run(config: SfeConfig, options: RunOptions) -> Summary | None:
     settings = config.settings()
     check_settings(settings)
     check(config)
+    require_known(config.base, "--base")
     if config.merged and settings.fusion == "attention":
         raise InputError("--merged: a fusion layer cannot be merged; only --fusion none and text can")
     check_merged(config.merged, config.out, "config.json")

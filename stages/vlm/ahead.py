@@ -63,6 +63,9 @@ class DecodedAhead:
             return request, images.result()
         except ImageError as e:
             return Reply(request.key, error=str(e))
+        except Exception as e:      # one strange picture must not cost the other ten thousand
+            names = ", ".join(map(str, request.images))
+            return Reply(request.key, error=f"{names}: cannot be prepared ({type(e).__name__}: {e})")
 
     def __bool__(self) -> bool:
         """False when all requests have been taken."""

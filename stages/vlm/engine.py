@@ -32,7 +32,8 @@ class Request:
 class Reply:
     """The answer to the request with the same key; `error` instead of `text` when there is none.
     probabilities: choice -> probability that the answer begins with it, 0..1, before temperature and
-    top-p; their sum is what the model gives to all choices together, not 1."""
+    top-p; their sum is what the model gives to all choices together, not 1. Beside some errors `text` holds what was
+    said all the same."""
 
     key: tuple
     text: str | None = None
@@ -41,18 +42,27 @@ class Reply:
     completion_tokens: int | None = None
     probabilities: dict[str, float] | None = None
     error: str | None = None
+    retry: bool | None = None             # with `error`: false where the same request would fail in the same way
 
 
 class Engine(Protocol):
     """name: for people and provenance; fingerprint: of weights or code, part of the cache key; ran_on:
-    device and precision, known once a request has been answered; caveat: what it cannot promise."""
+    device and precision, known once a request has been answered; caveat: what it cannot promise. deterministic: the
+    same request gives the same text (but for rare words, where sums round differently), so that asking again for one
+    that cannot be used is in vain."""
 
     name: str
     fingerprint: str
     ran_on: str
     caveat: str
+    deterministic: bool
 
     def run(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
         """One reply per request, in any order, as they are ready. Reads ahead by a bounded amount.
         A request that fails (unreadable image, over-long prompt) gives a reply with `error`."""
         ...
+
+
+def final(engine: Engine, failed: bool) -> bool | None:
+    """For the column `retry` of a row whose text cannot be used: false where another run would give the same text."""
+    return False if failed and engine.deterministic else None

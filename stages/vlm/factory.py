@@ -2,14 +2,17 @@
 
 import os
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from stages.errors import InputError
-from stages.settings import option
+from stages.settings import flag, option, require_at_least_zero, require_positive
 from stages.vlm.engine import Engine
+from stages.vlm.models import SHORT_NAMES, require_known
 
 ENGINES = ("transformers", "vllm", "server")
 AS_STORED = "as the checkpoint says"         # what --dtype auto is on every machine; the checkpoint is in the key
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,8 @@ class EngineOptions:
     api_key_env: str = option("server: environment variable that holds the key", "OPENAI_API_KEY")
     concurrency: int = option("server: requests in flight", 32)
     retries: int = option("server: further tries after 429, 5xx, timeouts and broken replies", 6)
-    timeout: float = option("server: seconds until a request counts as lost", 120.0)
+    timeout: float = option("server: seconds until a try counts as lost, from connecting to the answer's last byte",
+                            120.0)
 
     @property
     def threads(self) -> int:
@@ -58,6 +62,47 @@ def engine_parameters(name: str, options: EngineOptions) -> dict:
     return parameters
 
 
+def check_engine(name: str, options: EngineOptions, option: str = "--vlm", words: tuple[str, ...] = ("scene",)) -> None:
+    """Everything that can be said of the options without reading a file, for the first line of a stage. Fields that
+    stages add under their usual names (temperature, top_p, max_tokens) are looked at, too.
+
+    name: the value of `option`; words: what it takes beside models.
+
+    Raises:
+        InputError: a number out of its range, an unknown engine or dtype, a misspelt model, or no address.
+    """
+    if options.engine not in ENGINES:
+        close = get_close_matches(options.engine, ENGINES, 1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise InputError(f"--engine {options.engine}: expected {', '.join(ENGINES)}{hint}")
+    if options.dtype not in DTYPES:
+        raise InputError(f"--dtype {options.dtype}: expected {', '.join(DTYPES)}")
+    require_positive(options, "batch_size", "tensor_parallel", "max_num_seqs", "concurrency", "timeout")
+    require_at_least_zero(options, "workers", "min_pixels", "max_pixels", "max_model_len", "retries")
+    _require_share(options, "gpu_memory")
+    if options.max_pixels and options.min_pixels > options.max_pixels:
+        raise InputError(f"--min-pixels {options.min_pixels}: more than --max-pixels {options.max_pixels}")
+    if hasattr(options, "temperature"):
+        require_at_least_zero(options, "temperature")
+    if hasattr(options, "top_p"):
+        _require_share(options, "top_p")
+    if hasattr(options, "max_tokens"):
+        require_positive(options, "max_tokens")
+    if name in words:
+        return
+    if options.engine == "server":
+        from stages.vlm.server_engine import credentials
+
+        credentials(options)
+    else:
+        require_known(name, option, *words)
+
+
+def _require_share(options: EngineOptions, field: str) -> None:
+    if not 0 < (value := getattr(options, field)) <= 1:
+        raise InputError(f"{flag(field)} {value}: expected more than 0 and at most 1")
+
+
 def make_engine(name: str, options: EngineOptions) -> Engine:
     """`scene`, or a model: a short name, a local directory or a hub id; with --engine server the name that
     the server knows.
@@ -65,18 +110,15 @@ def make_engine(name: str, options: EngineOptions) -> Engine:
     Raises:
         InputError: there is no such model or engine, a package is missing, or the server is none.
     """
+    check_engine(name, options)
     if name == "scene":
         from stages.vlm.scene.engine import SceneEngine
 
         return SceneEngine(options.workers)
-    if options.engine not in ENGINES:
-        raise InputError(f"--engine {options.engine}: expected {', '.join(ENGINES)}")
     if options.engine == "server":
         from stages.vlm.server_engine import open_server
 
         return open_server(name, options)
-    from stages.vlm.models import SHORT_NAMES
-
     place = str(Path(name)) if Path(name).is_dir() else SHORT_NAMES.get(name, name)
     if options.engine == "vllm":
         from stages.vlm.vllm_engine import open_vllm

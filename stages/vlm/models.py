@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from stages.errors import InputError
+
 GIB = 2 ** 30
 
 
@@ -65,6 +67,30 @@ def cached_ids() -> set[str] | None:
     return {i for i, n in names.items() if "config.json" in n and any(f.endswith(".safetensors") for f in n)}
 
 
+def require_known(name: str, option: str, *words: str) -> None:
+    """Find a misspelt name before the network is asked for it.
+
+    words: what else `option` takes (scene, rules, ...).
+
+    Raises:
+        InputError: `name` is no short name, has no slash as hub ids have, and nothing of that name is on disk.
+    """
+    if name in SHORT_NAMES or name in words or "/" in name or _exists(name):
+        return
+    close = get_close_matches(name, [*SHORT_NAMES, *words], 2, 0.5)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    known = "".join(f"{w}, " for w in words)
+    raise InputError(f"{option} {name}: {hint}Expected {known}a short name (`adcli models` lists them), a hub id"
+                     " OWNER/NAME, or a directory with a checkpoint")
+
+
+def _exists(name: str) -> bool:
+    try:
+        return bool(name) and Path(name).exists()
+    except (OSError, ValueError):           # too long, or with a NUL byte
+        return False
+
+
 def not_found(name: str, error: Exception) -> str:
     """One line: why a model cannot be loaded, and which names there are."""
     first = str(error).strip().splitlines()[0][:200]
@@ -73,7 +99,5 @@ def not_found(name: str, error: Exception) -> str:
     if model := next((m for m in MODELS if m.hub_id == name), None):
         note = f"; {model.note}" if model.note else ""
         return f"model {model.short} ({name}) is not in the local cache and could not be fetched{note} ({first})"
-    close = get_close_matches(name, [*SHORT_NAMES, "scene"], 2, 0.5)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
-    return (f"model {name!r} cannot be loaded: {hint}It is neither scene, nor a short name (`adcli models`"
-            f" lists them), nor a directory with a checkpoint, nor a hub id that could be fetched ({first})")
+    return (f"model {name!r} cannot be loaded: it is neither a short name (`adcli models` lists them), nor a directory"
+            f" with a checkpoint, nor a hub id that could be fetched ({first})")

@@ -8,43 +8,60 @@ import base64
 import io
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from stages.errors import InputError
+from stages.texts import escaped, is_sound
 from stages.vlm.ahead import DecodedAhead, Ready
+from stages.vlm.bounded_http import TooLarge, bounded_client
 from stages.vlm.choices import choice_probabilities, first_tokens, spellings
 from stages.vlm.engine import Reply, Request, Sampling
 from stages.vlm.models import SHORT_NAMES
 from stages.vlm.pixels import PixelLimits
+from stages.vlm.secrets import Address, Redactor, address_of, redactor, require_sendable
 
 if TYPE_CHECKING:
     from stages.vlm.factory import EngineOptions
 
 TOP = 20        # most log-probabilities that the interface gives per token
+USUAL_KEY = "OPENAI_API_KEY"        # its variable may be unset: most servers of one's own ask for no key
+MOST_TEXT = 2 ** 20                 # characters of an answer
+ROUNDING = 1e-3                     # above 0, of a log-probability
 # vLLM's server takes what a request does not say from the checkpoint's generation_config.json
 PLAIN = {"repetition_penalty": 1.0, "top_k": 0, "min_p": 0.0}
 
 
 @dataclass(frozen=True)
 class ServerEngine:
-    """client: openai.OpenAI. is_vllm: the server says that it is one, and takes vLLM's own parameters. tokens:
-    what a choice can begin with, by choices; filled on demand from a vLLM server's tokenizer."""
+    """client: openai.OpenAI. is_vllm: the server says that it is one, and takes vLLM's own parameters. address: as it
+    may be shown. redact: takes the key out of all that the server says. tokens: what a choice can begin with, by
+    choices; filled on demand from a vLLM server's tokenizer."""
 
     name: str
     fingerprint: str
     options: "EngineOptions"
-    client: Any
+    client: Any = field(repr=False)
     is_vllm: bool
+    address: str
+    redact: Redactor
     ran_on: str = "server"
     caveat: str = "what the server runs, and whether a seed repeats a text, is up to the server"
     tokens: dict = field(default_factory=dict)
     stopped: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def deterministic(self) -> bool:
+        """True for vLLM's own server, which draws by the request's seed; others may leave the seed aside without
+        saying so, so that asking them again may help."""
+        return self.is_vllm
 
     def run(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
         """See Engine.run. At most twice `concurrency` requests are decoded or in flight."""
@@ -82,17 +99,23 @@ class ServerEngine:
                     **self._more(request.choices))
                 return self._reply(request, raw.parse())
             except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as e:
-                raise InputError(f"{self.options.base_url}: {_said(e)} (the key is read from"
-                                 f" ${self.options.api_key_env})") from e
+                raise InputError(f"{self.address}: {_said(e, self.redact)} (the key is read from"
+                                 f" ${self.options.api_key_env})") from None
             except openai.APIStatusError as e:        # after the client's own retries
-                return Reply(request.key, error=f"server: {_said(e)}")
+                return Reply(request.key, error=f"server: {_said(e, self.redact)}")
             except openai.APIConnectionError as e:
-                return Reply(request.key, error=f"server: {e} ({self.options.retries + 1} tries)")
-            except (ValueError, openai.APIResponseValidationError, AttributeError, TypeError, IndexError) as e:
-                left -= raw.retries_taken + 1 if raw else 1          # a body that was cut, or is no completion
+                return Reply(request.key, error=f"server: {one_line(e, self.redact)} ({self.options.retries + 1}"
+                                                " tries)")
+            except TooLarge as e:
+                return Reply(request.key, error=f"server: {e}")
+            except InputError:
+                raise
+            except Exception as e:                    # a body that was cut, or is no completion
+                left -= raw.retries_taken + 1 if raw else 1
                 if left < 0:
-                    return Reply(request.key, error=f"server: an unusable reply ({self.options.retries + 1}"
-                                                    f" tries, the last: {str(e).splitlines()[0][:120]})")
+                    said = one_line(e, self.redact, 120)
+                    return Reply(request.key, error=f"server: an unusable reply ({self.options.retries + 1} tries, the"
+                                                    f" last: {type(e).__name__}: {said})")
                 time.sleep(random.uniform(0.1, 1.0))
         return Reply(request.key, error="interrupted")           # nobody reads it any more
 
@@ -115,7 +138,7 @@ class ServerEngine:
     def _tokenized(self, choices: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
         import openai
 
-        root = self.client.with_options(base_url=self.options.base_url.rstrip("/").removesuffix("/v1"))
+        root = self.client.with_options(base_url=self.address.rstrip("/").removesuffix("/v1"))
 
         def encode(text: str) -> list[int]:
             body = {"model": self.name, "prompt": text, "add_special_tokens": False}
@@ -127,18 +150,34 @@ class ServerEngine:
             return {}                  # no tokenizer there: probabilities come from the most probable tokens
 
     def _reply(self, request: Request, reply: Any) -> Reply:
-        answer = reply.choices[0]
-        if answer.message.content is None and answer.message.refusal:
-            return Reply(request.key, error=f"refused: {answer.message.refusal}")
-        usage = reply.usage
-        return Reply(request.key, answer.message.content or "", answer.finish_reason,
-                     usage.prompt_tokens if usage else None, usage.completion_tokens if usage else None,
-                     self._probabilities(request.choices, answer))
+        answer, usage = reply.choices[0], reply.usage
+        content = answer.message.content
+        if content is None and answer.message.refusal:
+            return Reply(request.key, error=f"refused: {one_line(answer.message.refusal, self.redact)}",
+                         retry=self._final)
+        if not isinstance(content, str | None):
+            raise TypeError(f"the content is a {type(content).__name__}, not a text")
+        text, error = self.redact(content or ""), None
+        if len(text) > MOST_TEXT:
+            text, error = None, f"server: an answer of {len(text):,} characters; more than {MOST_TEXT:,} are not read"
+        elif not is_sound(text):
+            text = escaped(text)
+            error = f"server: the answer holds half a character, a lone surrogate: {one_line(text, self.redact)}"
+        reason = answer.finish_reason
+        return Reply(request.key, text, one_line(reason, self.redact, 40) if isinstance(reason, str) else None,
+                     _count(usage and usage.prompt_tokens), _count(usage and usage.completion_tokens),
+                     self._probabilities(request.choices, answer), error, self._final if error else None)
+
+    @property
+    def _final(self) -> bool | None:
+        return False if self.deterministic else None
 
     def _probabilities(self, choices: tuple[str, ...], answer: Any) -> dict[str, float] | None:
         if not choices or not answer.logprobs or not answer.logprobs.content:
             return None
         first = answer.logprobs.content[0].top_logprobs
+        if wrong := [t.logprob for t in first if not t.logprob <= ROUNDING]:
+            raise ValueError(f"a log-probability of {wrong[0]}")
         if tokens := self._first_tokens(choices):
             found = {int(t.token.removeprefix("token_id:")): t.logprob for t in first
                      if t.token.startswith("token_id:")}
@@ -191,27 +230,66 @@ def open_server(name: str, options: "EngineOptions") -> ServerEngine:
         import openai
     except ModuleNotFoundError:
         raise InputError("--engine server needs the package openai: pip install 'adcli[server]'") from None
-    if not options.base_url:
-        raise InputError("--engine server needs --base-url, such as http://localhost:8000/v1")
-    client = openai.OpenAI(base_url=options.base_url, api_key=os.environ.get(options.api_key_env) or "none",
-                           max_retries=options.retries, timeout=options.timeout)
+    address, key, redact = credentials(options)
+    auth = (address.user or "", address.password or "") if address.user or address.password else None
+    client = openai.OpenAI(base_url=address.url, api_key=key or "none", max_retries=options.retries,
+                           timeout=options.timeout,
+                           http_client=bounded_client(options.timeout, auth, address.url))
     try:
         served = {m.id: getattr(m, "owned_by", "") for m in client.models.list().data}
     except openai.APIStatusError as e:
-        raise InputError(f"{options.base_url}: {_said(e)} (the key is read from ${options.api_key_env})") from e
+        raise InputError(f"{address.url}: {_said(e, redact)} (the key is read from ${options.api_key_env})") from None
     except openai.APIConnectionError as e:
-        raise InputError(f"{options.base_url}: no server answers there ({e})") from e
-    except (ValueError, AttributeError, TypeError, openai.APIResponseValidationError):
-        raise InputError(f"{options.base_url}: answers, but not as an OpenAI-compatible server does; does the"
+        raise InputError(f"{address.url}: no server answers there ({one_line(e, redact)})") from None
+    except InputError:
+        raise
+    except Exception:               # HTML, a list of something else, an answer without end
+        raise InputError(f"{address.url}: answers, but not as an OpenAI-compatible server does; does the"
                          " address end in /v1?") from None
     name = name if name in served else SHORT_NAMES.get(name, name)
     if name not in served:
-        raise InputError(f"{options.base_url}: has no model {name!r}; it serves {', '.join(served) or 'none'}")
-    return ServerEngine(name, f"server:{name}", options, client, served[name] == "vllm")
+        raise InputError(f"{address.url}: has no model {name!r}; {_offer(name, served, redact)}")
+    return ServerEngine(name, f"server:{name}", options, client, served[name] == "vllm", address.url, redact)
 
 
-def _said(error: Any) -> str:
+def credentials(options: "EngineOptions") -> tuple[Address, str, Redactor]:
+    """(address, key, what takes both out of texts) as --base-url and --api-key-env say.
+
+    Raises:
+        InputError: no address, no variable of that name, or a key that no header can hold.
+    """
+    if not options.base_url:
+        raise InputError("--engine server needs --base-url, such as http://localhost:8000/v1")
+    address, variable = address_of(options.base_url), options.api_key_env
+    if not re.fullmatch(r"[A-Za-z_]\w*", variable):
+        raise InputError("--api-key-env: expected the name of an environment variable, such as OPENAI_API_KEY, and not"
+                         " the key")
+    if variable != USUAL_KEY and variable not in os.environ:
+        raise InputError(f"--api-key-env {variable}: there is no such environment variable")
+    key = require_sendable(os.environ.get(variable, ""), variable)
+    return address, key, redactor(key, address.password)
+
+
+def _offer(name: str, served: dict, redact: Redactor) -> str:
+    close = get_close_matches(name, served, 1, 0.6)
+    names = [one_line(n, redact, 80) for n in [*close, *(n for n in served if n not in close)]]
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    hint = f"did you mean {names[0]}? It" if close else "it"
+    return f"{hint} serves {', '.join(names[:10]) or 'none'}{more}"
+
+
+def _count(value: Any) -> int | None:
+    """A number of tokens, as far as a table can hold it."""
+    return value if type(value) is int and 0 <= value < 2 ** 31 else None
+
+
+def one_line(said: Any, redact: Redactor, most: int = 200) -> str:
+    """The first line of what a server said, without its key, half characters and control codes."""
+    lines = redact(escaped(str(said))).strip().splitlines() or [""]
+    return "".join(c if c.isprintable() else "?" for c in lines[0][:most])
+
+
+def _said(error: Any, redact: Redactor) -> str:
     """Status and the server's own words, in one line."""
     body = error.body if isinstance(error.body, dict) else {}
-    words = str(body.get("message") or error.message).strip().splitlines() or [""]
-    return f"{error.status_code} {words[0][:200]}"
+    return f"{error.status_code} {one_line(body.get('message') or error.message, redact)}"

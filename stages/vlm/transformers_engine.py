@@ -30,6 +30,7 @@ class TransformersEngine:
     fingerprint: str
     options: "EngineOptions"
     caveat: str = "greedy texts may differ in rare words with the batch size, where sums round differently"
+    deterministic: bool = True
 
     @cached_property
     def _loaded(self) -> "LoadedModel":
@@ -108,8 +109,9 @@ class LoadedModel:
         if len(batch) > 1:
             return [reply for one in batch for reply in self._generate([one], sampling)]
         n = int(inputs["attention_mask"].sum())
-        return [Reply(batch[0][0].key, error=f"the prompt has {n} tokens; with {sampling.max_tokens} for the"
-                                             f" answer they exceed the model's context of {room}")]
+        return [Reply(batch[0][0].key, retry=False,
+                      error=f"the prompt has {n} tokens; with {sampling.max_tokens} for the answer they exceed the"
+                            f" model's context of {room}")]
 
     def _inputs(self, batch: list[Ready]) -> Any:
         from PIL import Image
@@ -196,6 +198,7 @@ def open_engine(name: str, options: "EngineOptions") -> TransformersEngine:
     prepare_torch()
     from transformers import AutoConfig
 
+    _device(options.device)
     try:
         AutoConfig.from_pretrained(name, **revision_of(name, options))
         fingerprint = checkpoint_fingerprint(name, options.revision)
@@ -214,14 +217,14 @@ def load_model(name: str, options: "EngineOptions") -> LoadedModel:
     Raises:
         InputError: it cannot be loaded, has no processor or no chat template.
     """
-    from stages.torch_setup import pick_device, prepare_torch
+    from stages.torch_setup import prepare_torch
 
     prepare_torch()
     from transformers import (AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor,
                               AutoTokenizer, GenerationConfig)
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
-    device, where = pick_device(options.device), revision_of(name, options)
+    device, where = _device(options.device), revision_of(name, options)
     try:
         sees = type(AutoConfig.from_pretrained(name, **where)) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
         model_class = AutoModelForImageTextToText if sees else AutoModelForCausalLM
@@ -248,6 +251,20 @@ def load_model(name: str, options: "EngineOptions") -> LoadedModel:
 def revision_of(name: str, options: "EngineOptions") -> dict:
     """Keyword arguments of from_pretrained: a revision only for hub models."""
     return {} if Path(name).is_dir() else {"revision": options.revision or None}
+
+
+def _device(name: str) -> str:
+    import torch
+
+    from stages.torch_setup import pick_device
+
+    try:
+        device = torch.device(pick_device(name))
+    except RuntimeError:
+        raise InputError(f"--device {name}: expected auto, cpu, cuda or cuda:NUMBER") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
+    return str(device)
 
 
 def _dtype(name: str) -> Any:

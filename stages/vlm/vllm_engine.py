@@ -37,6 +37,7 @@ class VllmEngine:
     options: "EngineOptions"
     caveat: str = ("texts may differ in rare words with the number of prompts that run at once, where sums"
                    " round differently")
+    deterministic: bool = True          # each request has its own seed
 
     @cached_property
     def _llm(self) -> Any:

@@ -21,6 +21,7 @@ class SceneEngine:
     name: str = "scene"
     ran_on: str = "cpu"
     caveat: str = ""
+    deterministic: bool = True
 
     @property
     def fingerprint(self) -> str:
