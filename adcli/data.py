@@ -32,7 +32,7 @@ Example: adcli data index magnetic-tile ../shared/data/magnetic-tile --out runs/
 
 MVTEC = """Index MVTec AD: <category>/train/good, test/<defect>, ground_truth/<defect>/NNN_mask.png.
 
-Masks are paired by stem, with or without _mask; an anomalous image without one becomes a failed row.
+Masks are paired by stem, with or without _mask; masks that are missing are counted and named.
 
 Example: adcli data index mvtec-ad /data/mvtec_anomaly_detection --out runs/mvtec/manifest.parquet
 """
@@ -54,7 +54,7 @@ Example: adcli data index mvtec-loco /data/mvtec_loco_anomaly_detection --out ru
 
 BTAD = """Index BTAD (beanTech): <category>/train/ok, test/{ok,ko}, ground_truth/ko; categories 01, 02, 03.
 
-Masks are paired by stem, whatever their ending; an anomalous image without one becomes a failed row.
+Masks are paired by stem, whatever their ending; masks that are missing are counted and named.
 
 Example: adcli data index btad /data/BTech_Dataset_transformed --out runs/btad/manifest.parquet
 """
@@ -77,14 +77,14 @@ Example: adcli data index dagm /data/DAGM --categories Class1,Class2 --out runs/
 
 DTD = """Index DTD-Synthetic, which has the layout of MVTec AD: <category>/train/good, test/<defect>, ground_truth.
 
-Masks are paired by stem, with or without _mask; an anomalous image without one becomes a failed row.
+Masks are paired by stem, with or without _mask; masks that are missing are counted and named.
 
 Example: adcli data index dtd-synthetic /data/DTD-Synthetic --out runs/dtd/manifest.parquet
 """
 
 WFDD = """Index WFDD, woven fabrics in the layout of MVTec AD: <category>/train/good, test/<defect>, ground_truth.
 
-Masks are paired by stem, with or without _mask; an anomalous image without one becomes a failed row.
+Masks are paired by stem, with or without _mask; masks that are missing are counted and named.
 
 Example: adcli data index wfdd /data/WFDD --out runs/wfdd/manifest.parquet
 """
@@ -164,13 +164,21 @@ Example: adcli data index meta-json /data/mvtec --name mvtec-ad --out runs/mvtec
 
 FOLDER = """Index any folder of images.
 
-Without a pattern every image is an unlabelled test image, which can still be captioned, scored and
-ranked. Masks are paired by stem.
+Without a pattern every image is an unlabelled test image, which can still be captioned, scored and ranked. A
+pattern is a folder below ROOT, which means everything in it, or a glob. Masks are paired by stem, with or without
+mask, gt, label or the like around it. --labels takes a CSV file in place of the patterns; --annotations draws masks
+from Pascal VOC's or labelme's files. What belongs to nothing is counted and named.
 
 Example: adcli data index folder runs/demo/scenes --out runs/demo/unlabelled.parquet
 
 Example: adcli data index folder runs/demo/scenes/fruits/white_bg --train-normal 'train/normal/*.jpg' \\
   --test-normal 'test/normal/*.jpg' --test-anomalous 'test/*type/*.jpg' --out runs/demo/labelled.parquet
+
+Example: adcli data index folder ../shared/data/cookies --test-normal 'images/normal-*' \\
+  --test-anomalous 'images/anomaly-*' --masks masks --out runs/cookies/manifest.parquet
+
+Example: adcli data index folder runs/demo/scenes --train-normal '*/*/train' --test '*/*/test' --category '{1}' \\
+  --out runs/demo/to-be-judged.parquet
 """
 
 SYNTH = """Render the ten scenarios of VID-AD's Table 2 under its five capture conditions.
@@ -185,8 +193,9 @@ Example: adcli data synth vidad --out runs/demo/scenes --scenarios fruits --cond
 CHECK = """Decode every image and mask of a manifest, count them, and compare with the known counts.
 
 Known are those of MVTec AD, VisA, VID-AD, the magnetic tiles, Brain-AD, OCT17, HIS and Kvasir-SEG; anything
-else is only counted. Exit code 3 when something is missing, too much, unreadable, or a mask has another size
-than its image.
+else is only counted. Exit code 3 when something is missing, too much or unreadable; when a mask has another size
+than its image, is empty though the image is anomalous, covers more than half of it, or belongs to several images or
+none; or when a picture in train is also in test.
 
 Example: adcli data check runs/demo/manifest.parquet
 """

@@ -11,6 +11,7 @@ import typer
 
 from stages import processes
 from stages.errors import InputError
+from stages.opening import allow_megapixels
 from stages.settings import RunOptions
 
 DONE, OUR_DEFECT, USAGE, FAILED_ROWS, INTERRUPTED = 0, 1, 2, 3, 130
@@ -32,6 +33,7 @@ def command(app: typer.Typer, name: str, config_class: type, run: Callable,
         values.pop("preset", None)
         options = RunOptions(**common)
         with one_line_errors(options.debug):
+            allow_megapixels(options.max_megapixels)
             summary = run(config_class(**values), options)
             if summary is None:         # a process that keeps no record (stages/processes.py)
                 return

@@ -10,45 +10,91 @@ from typing import TypeVar
 import numpy as np
 
 from stages.errors import ImageError
+from stages.masks import load_mask
+from stages.opening import has_alpha, opened, upright
 
 Item, Loaded = TypeVar("Item"), TypeVar("Loaded")
 
-INDEX_VALUES = 16     # no data set numbers that many kinds of defects, and no drawn mask is that faint
+WHITES = (255, 4095, 65535)         # of grey images with more than 8 bits; floats have 1, too
+OVERSHOOT = 1.5                     # by how much resampled floats may exceed white
 
 
 def load_rgb(path: Path) -> np.ndarray:
     """Decode one image file to (H, W, 3) uint8 sRGB, upright as its EXIF orientation says.
 
-    Greyscale, palette, CMYK and transparent images are converted (transparency over white); 16-bit
-    values are divided by 257, so that 0..65535 maps to 0..255 whatever the image's own maximum.
+    Greyscale, palette, CMYK and transparent images are converted (transparency over white; where every pixel is
+    transparent, the colours as they are). Of several pages the first is read. More than 8 bits: see `load_scaled`.
 
     Raises:
-        ImageError: missing, empty, truncated or not an image; the message names the path.
+        ImageError: missing, empty, truncated, not an image, too large (--max-megapixels), or of a range of values that
+            has no white; the message names the path.
     """
-    from PIL import Image, ImageOps
+    return load_scaled(path)[0]
 
-    try:
-        if path.is_dir():
-            raise ImageError(f"{path}: a directory, not an image")
-        if path.stat().st_size == 0:
-            raise ImageError(f"{path}: the file is empty")
-        with Image.open(path) as image:
-            image.load()
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I") or image.mode == "F":
-                grey = np.clip(np.asarray(image, np.float64) / 257, 0, 255).round().astype(np.uint8)
-                return np.repeat(grey[:, :, None], 3, axis=2)
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                white = Image.new("RGBA", image.size, "white")
-                image = Image.alpha_composite(white, image)
-            return np.asarray(image.convert("RGB"))
-    except ImageError:
-        raise
-    except FileNotFoundError:
-        raise ImageError(f"{path}: no such image") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        raise ImageError(f"{path}: cannot be decoded ({e})") from e
+
+def load_scaled(path: Path) -> tuple[np.ndarray, int | None]:
+    """(what `load_rgb` gives, the value that was taken for white; None for images of 8 bits).
+
+    White of 16- and 32-bit integers is the smallest of 255, 4095 (12-bit cameras) and 65535 that no value exceeds, of
+    floats the smallest of 1, 255, 4095 and 65535, which resampling may exceed by half. White is never the image's own
+    maximum: a darker photograph of the same camera must stay darker. Where one data set needs two whites, `data check`
+    says so. PGM files state their white. Raises ImageError as `load_rgb` does.
+    """
+    with opened(path) as image:
+        stated = 65535 if image.format == "PPM" else None      # Pillow has scaled the values to it
+        wide = _wide_colour(path, image)
+        image = upright(image)
+        if wide is not None and (white := _white(wide, path)) < 65535:
+            return _eight_bits(wide, white), white             # Pillow keeps the high byte alone: nearly black
+        if image.mode.startswith("I") or image.mode == "F":
+            values = np.asarray(image)
+            white = stated or _white(values, path)
+            return np.repeat(_eight_bits(values, white)[:, :, None], 3, axis=2), white
+        if has_alpha(image):
+            return _over_white(image), None
+        return np.asarray(image.convert("RGB")), 65535 if wide is not None else None
+
+
+def _white(values: np.ndarray, path: Path) -> int:
+    """The value that is white, by the rule of `load_scaled`. Raises ImageError where none fits."""
+    floats = values.dtype.kind == "f"
+    room = OVERSHOOT if floats else 1.0
+    low, high = values.min(), values.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ImageError(f"{path}: holds values that are no numbers (NaN or infinity); replace them")
+    white = next((w for w in ((1, *WHITES) if floats else WHITES) if high <= room * w), None)
+    if white is None or low < (1 - room) * white:
+        raise ImageError(f"{path}: grey values from {low:g} to {high:g}; expected 0 to {'1, ' * floats}255, 4095 or"
+                         " 65535 (save it with 8 or 16 bits)")
+    return white
+
+
+def _eight_bits(values: np.ndarray, white: int) -> np.ndarray:
+    return np.clip(values * (255 / white), 0, 255).round().astype(np.uint8)
+
+
+def _wide_colour(path: Path, image) -> np.ndarray | None:
+    """(H, W, 3) uint16 of a PNG or TIFF with 16 bits a channel, whose lower eight Pillow drops; None for others.
+    Transparency is left out, and so are pictures that are not upright, which Pillow alone turns."""
+    import cv2
+
+    if image.mode not in ("RGB", "RGBA") or not any("16" in str(tile.args) for tile in image.tile):
+        return None
+    if image.getexif().get(0x0112, 1) != 1:
+        return None
+    values = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16 or values.ndim != 3:
+        return None
+    return values[:, :, 2::-1]
+
+
+def _over_white(image) -> np.ndarray:
+    from PIL import Image
+
+    image = image.convert("RGBA")
+    if image.getchannel("A").getextrema()[1] > 0:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
 
 
 def load_masks(paths: Sequence[Path]) -> np.ndarray:
@@ -61,18 +107,6 @@ def union(masks: Sequence[np.ndarray], where: Path) -> np.ndarray:
     if len(shapes := {m.shape for m in masks}) > 1:
         raise ImageError(f"{where}: its masks differ in size ({', '.join(map(str, sorted(shapes)))})")
     return np.logical_or.reduce(masks)
-
-
-def load_mask(path: Path) -> np.ndarray:
-    """Decode one mask to (H, W) bool, True = anomalous.
-
-    Drawn masks count from half of 0..255 on: those saved as JPEG or with soft edges are not clean 0/255
-    (magnetic-tile has such), and `> 0` would grow every region by their noise. Index masks number the
-    kinds of defects from 1 (VisA: 1..9) and count from 1 on. The largest value tells the two apart; a mask
-    of zeros is empty either way. Raises ImageError as `load_rgb` does.
-    """
-    values = load_rgb(path)[:, :, 0]
-    return values > 0 if values.max() < INDEX_VALUES else values >= 128
 
 
 def ahead(load: Callable[[Item], Loaded], items: Iterable[Item], workers: int,

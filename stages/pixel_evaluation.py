@@ -12,6 +12,7 @@ from stages.datasets.loco import saturation_of
 from stages.datasets.manifest import Image
 from stages.errors import ImageError, InputError
 from stages.images import load_mask, union
+from stages.opening import allow_megapixels, allowed_megapixels
 from stages.maps import map_keys, read_maps
 from stages.metrics.image import Value
 from stages.metrics.pixel import Curve, Picture, curve, f1, metrics, picture, pro, saturated_picture, sorted_pixels
@@ -87,7 +88,7 @@ def evaluate_pixels(tasks: Sequence[PixelTask], options: PixelOptions, workers: 
     if workers <= 1 or len(jobs) < 2:
         yield from map(evaluate_task, jobs)
         return
-    with get_context("spawn").Pool(min(workers, len(jobs))) as pool:
+    with get_context("spawn").Pool(min(workers, len(jobs)), allow_megapixels, (allowed_megapixels(),)) as pool:
         yield from pool.imap(evaluate_task, jobs)
 
 

@@ -141,7 +141,11 @@ def test_every_kind_of_image_becomes_rgb(tmp_path, save_image):
     r, g, b = load_rgb(tmp_path / "cmyk.jpg")[0, 0]
     assert r > 200 and g < 60 and b < 60
     Image.new("RGBA", (4, 3), (255, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert (load_rgb(tmp_path / "clear.png") == 255).all()
+    assert (load_rgb(tmp_path / "clear.png") == (255, 0, 0)).all(), "no alpha that says anything: the colour as it is"
+    half = Image.new("RGBA", (4, 3), (255, 0, 0, 0))
+    half.putpixel((0, 0), (0, 0, 255, 255))
+    half.save(tmp_path / "half.png")
+    assert load_rgb(tmp_path / "half.png")[0, :2].tolist() == [[0, 0, 255], [255, 255, 255]]
     exif = Image.Exif()
     exif[0x0112] = 6                                        # camera held upright
     Image.new("RGB", (4, 3)).save(tmp_path / "turned.jpg", exif=exif)

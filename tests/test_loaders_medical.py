@@ -4,6 +4,7 @@ import csv
 import json
 from collections import Counter
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,12 @@ from stages.settings import RunOptions
 QUIET = RunOptions(quiet=True)
 SQUARE = np.zeros((40, 60), np.uint8)
 SQUARE[8:16, 8:16] = 255
+
+
+def without_mask(images: dict) -> dict[str, Path]:
+    """Images whose row names a mask that is not there, and that mask; that has let none of the rows fail."""
+    assert not any(i.error for i in images.values() if i.masks)
+    return {key: mask for key, i in images.items() for mask in i.masks if not mask.is_file()}
 
 
 def index(run, root, out):
@@ -51,11 +58,11 @@ def brains(tmp_path, save_image):
         image, mask = (part for part in LAYOUTS[layout])
         base = root / "BraTS2021_slice"
         save_image(base / "train/good/00000_60.png")
-        save_image(base / "train/good/00000_61.png")
+        save_image(base / "train/good/00000_61.png", 1)
         for split, label, name in (("valid", "good", "00002_60.png"), ("valid", "Ungood", "00003_60.png"),
                                    ("test", "good", "00004_60.png"), ("test", "Ungood", "00005_60.png"),
                                    ("test", "Ungood", "00006_60.png")):
-            save_image(base / image.format(split=split, label=label, name=name))
+            save_image(base / image.format(split=split, label=label, name=name), int(name[:5]))
             save_image(base / mask.format(split=split, label=label, name=name), SQUARE * (label == "Ungood"))
         return root
     return make
@@ -81,9 +88,8 @@ def test_what_brain_ad_lacks(brains, tmp_path, save_image):
     root = brains()
     base = root / "BraTS2021_slice"
     (base / "test/Ungood/anomaly_mask/00006_60.png").unlink()
-    errors = {k: i.error for k, i in index(bmad.brain_ad, root, tmp_path / "m").items() if i.error}
-    assert errors == {"BraTS2021_slice/test/Ungood/img/00006_60.png":
-                      f"{base}/test/Ungood/anomaly_mask/00006_60.png: no such mask"}
+    assert without_mask(index(bmad.brain_ad, root, tmp_path / "m")) == {
+        "BraTS2021_slice/test/Ungood/img/00006_60.png": base / "test/Ungood/anomaly_mask/00006_60.png"}
     save_image(base / "test/Ungood/label/00005_60.png", SQUARE)
     with pytest.raises(InputError, match="00005_60.png is a mask of the same image"):
         index(bmad.brain_ad, root, tmp_path / "x")
@@ -181,8 +187,8 @@ def test_what_polyps_lack(tmp_path, save_image):
         for stem in ("1", "2"):
             save_image(root / kind.format(stem))
     (root / "TIF/Ground Truth/2.tif").unlink()
-    errors = {k: i.error for k, i in index(polyps.cvc_clinicdb, root, tmp_path / "m").items() if i.error}
-    assert errors == {"TIF/Original/2.tif": f"{root}/TIF/Ground Truth/2.tif: no such mask"}
+    assert without_mask(index(polyps.cvc_clinicdb, root, tmp_path / "m")) == {
+        "TIF/Original/2.tif": root / "TIF/Ground Truth/2.tif"}
     with pytest.raises(InputError, match="Original: no image lies in a folder images or Original"):
         index(polyps.cvc_clinicdb, root / "TIF/Original", tmp_path / "x")
     save_image(root / "PNG/Original/1.png")

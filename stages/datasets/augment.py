@@ -19,6 +19,8 @@ from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, read_manifest, state_columns
 from stages.errors import ImageError, InputError
 from stages.images import load_rgb
+from stages.masks import mask_values
+from stages.opening import allow_megapixels, allowed_megapixels
 from stages.scored import check_folder
 from stages.settings import RunOptions, argument, option, require_at_least_zero
 
@@ -209,25 +211,28 @@ def _in_processes(jobs: list[Job], workers: int) -> Iterator[tuple[str, dict]]:
     if workers == 1 or len(jobs) < 2:
         yield from map(_make, jobs)
         return
-    with get_context("spawn").Pool(workers or None) as pool:
+    with get_context("spawn").Pool(workers or None, allow_megapixels, (allowed_megapixels(),)) as pool:
         yield from pool.imap_unordered(_make, jobs, chunksize=2)
 
 
 def _make(job: Job) -> tuple[str, dict]:
-    """Write one image and its masks; returns the columns that are known now. Runs in a worker process."""
+    """Write one image and those of its masks that are there; returns the columns that are known now. Runs in a worker
+    process."""
     try:
-        rgb, *masks = (load_rgb(source) for source, _ in job.files)
+        rgb = load_rgb(job.files[0][0])
+        files = [job.files[0], *((source, target) for source, target in job.files[1:] if source.is_file())]
+        masks = [mask_values(source) for source, _ in files[1:]]
     except ImageError as e:
         return job.image_id, {"error": str(e)}
-    for mask, (path, _) in zip(masks, job.files[1:], strict=True):
-        if mask.shape != rgb.shape:
+    for mask, (path, _) in zip(masks, files[1:], strict=True):
+        if mask.shape != rgb.shape[:2]:
             return job.image_id, {"error": f"{path}: {mask.shape[1]} x {mask.shape[0]} px, its image {rgb.shape[1]} x"
                                            f" {rgb.shape[0]}"}
-    made = [rgb, *(m[:, :, 0] for m in masks)]             # a mask's values stay: they may name the defect
+    made = [rgb, *masks]
     for kind in job.kinds:
         on_image, on_mask = KINDS[kind]
         made = [on_image(made[0]), *map(on_mask, made[1:])]
-    for pixels, (_, target) in zip(made, job.files, strict=True):
+    for pixels, (_, target) in zip(made, files, strict=True):
         _write_png(pixels, target)
     height, width = made[0].shape[:2]
     image, *masks = (read_state(target) for _, target in job.files)

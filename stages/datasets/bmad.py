@@ -33,7 +33,7 @@ class Place(NamedTuple):
 
 
 def brain_ad(config: IndexConfig, options: RunOptions) -> Summary:
-    """Index Brain-AD (BraTS2021_slice). An anomalous image without its mask becomes a row with `error`.
+    """Index Brain-AD (BraTS2021_slice). A missing mask is said (`write_manifest`).
     Raises InputError as `_index` does."""
     return _index("brain-ad", "brain", True, config, options)
 

@@ -17,7 +17,7 @@ from stages.settings import RunOptions
 
 
 def run(config: MvtecConfig, options: RunOptions) -> Summary:
-    """Index BTAD. An anomalous image without its mask becomes a row with `error`. Raises InputError as
+    """Index BTAD. A missing mask is said (`write_manifest`). Raises InputError as
     `index_categories` does."""
     return index_categories("btad", entries_of(image_files(config.root)), config, options,
                             "<category>/train/ok or <category>/test/{ok,ko}")

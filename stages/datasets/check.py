@@ -1,4 +1,5 @@
-"""Is a data set all there? A manifest's counts against the known ones, every image and mask decoded.
+"""Is a data set all there, and are its masks what they should be? A manifest's counts against the known ones, every
+image and mask decoded (contents.py).
 
 Known counts are in known_counts.csv: MVTec AD and VisA per category and split; the magnetic tiles, which
 have no split of their own, as normal tiles of both splits together; Brain-AD, OCT17 and HIS as BMAD packs them,
@@ -15,10 +16,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from stages.artifacts.reader import read_provenance
+from stages.datasets.contents import Seen, look_at, of_all, of_task
 from stages.datasets.manifest import Image, Task, by_task, read_manifest
 from stages.datasets.synth.scenarios import COUNTS
-from stages.errors import ImageError
-from stages.images import load_mask, load_rgb
 from stages.progress import Progress
 from stages.settings import RunOptions, argument, option
 
@@ -66,15 +66,6 @@ class Check:
     uncompared: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What decoding one image and its masks showed; the lists hold one line each."""
-
-    masks: int
-    unreadable: list[str]
-    other_size: list[str]
-
-
 def run(config: CheckConfig, options: RunOptions) -> Check:
     """Count and decode everything. Writes nothing. Raises InputError as `read_manifest` does."""
     manifest = read_manifest(config.manifest, config.root)
@@ -93,8 +84,9 @@ def run(config: CheckConfig, options: RunOptions) -> Check:
     differences = [line for c in counts if (c.dataset, c.category) in known
                    for line in _number_differences(c, known[c.dataset, c.category])]
     differences += _absent_or_foreign(set(tasks), expected_tasks(config.manifest, set(tasks), known), known)
-    for images in tasks.values():
-        differences += _defects(images, seen)
+    for (_, category, condition), images in tasks.items():
+        differences += of_task(_name(category, condition), images, seen)
+    differences += of_all(manifest.images, seen)
     compared = {dataset for dataset, _ in known}
     return Check(str(config.manifest), counts, tuple(differences),
                  tuple(sorted({dataset for dataset, _, _ in tasks} - compared)))
@@ -110,27 +102,6 @@ def known_counts() -> dict[tuple[str, str], dict[str, int]]:
         known["vidad", scenario] = {"train_normal": train, "test_normal": normal,
                                     "test_anomalous": sum(anomalous)}
     return known
-
-
-def look_at(image: Image) -> Seen:
-    """Decode one image and its masks."""
-    size, masks, unreadable, other_size = None, 0, [], []
-    try:
-        size = load_rgb(image.file).shape[:2]
-    except ImageError as e:
-        unreadable.append(str(e))
-    for path in image.masks:
-        try:
-            mask = load_mask(path)
-        except ImageError as e:
-            unreadable.append(str(e))
-            continue
-        masks += 1
-        if size not in (None, mask.shape):
-            other_size.append(f"{path}: {mask.shape[1]} x {mask.shape[0]} px, its image {size[1]} x {size[0]}")
-    if image.error and not unreadable:
-        unreadable.append(image.error)             # every stage passes such a row over
-    return Seen(masks, unreadable, other_size)
 
 
 def count(task: Task, images: list[Image], seen: dict[str, Seen]) -> Counts:
@@ -175,17 +146,6 @@ def _absent_or_foreign(present: set[Task], expected: set[Task], known: dict) -> 
     for dataset, category, condition in sorted(expected - present, key=str):
         absent[dataset].append(_name(category, condition))
     return lines + [f"{dataset}: nothing of {', '.join(names)}" for dataset, names in absent.items()]
-
-
-def _defects(images: list[Image], seen: dict[str, Seen]) -> Iterable[str]:
-    task = _name(images[0].category, images[0].condition)
-    found = [seen[i.image_id] for i in images]
-    unreadable = [f.unreadable[0] for f in found if f.unreadable]
-    if unreadable:
-        yield f"{task}: unreadable {len(unreadable)}, first {unreadable[0]}"
-    other_size = [line for f in found for line in f.other_size]
-    if other_size:
-        yield f"{task}: masks of another size than their image {len(other_size)}, first {other_size[0]}"
 
 
 def _name(category: str, condition: str | None) -> str:

@@ -18,7 +18,7 @@ from stages.settings import RunOptions
 
 
 def run(config: MvtecConfig, options: RunOptions) -> Summary:
-    """Index DAGM. A defective image without its mask becomes a row with `error`.
+    """Index DAGM. A missing mask is said (`write_manifest`).
 
     Raises:
         InputError: as `index_categories` does, or for a Labels.txt that says nothing.

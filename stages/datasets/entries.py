@@ -5,24 +5,27 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 
 import pyarrow as pa
 
-from stages.artifacts.reader import fingerprint, read_provenance, read_table
+from stages.artifacts.reader import COMPLETE, PARTIAL, fingerprint, read_provenance, read_table
 from stages.artifacts.tables import MANIFEST
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.datasets.digests import FileState, states_of
 from stages.datasets.manifest import recorded_states, state_columns
-from stages.errors import InputError
+from stages.errors import ImageError, InputError
+from stages.opening import opened, pages, upright_size
 from stages.settings import RunOptions, argument, option
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
-JUNK = {"__macosx", ".ipynb_checkpoints", "thumbs.db", ".ds_store"}
+SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".pbm", ".pgm",
+            ".pnm", ".ppm"}
+JUNK = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"}    # nobody's data, like .*
+NAMED = 3            # files that a line names; the others are counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,30 +51,80 @@ class Entry:
     error: str | None = None
 
 
-def image_files(root: Path) -> Iterator[Path]:
-    """Every image file below `root`, relative to it, in sorted order; links are followed, into each
-    folder once (a link to a folder above itself would never end).
+@dataclass
+class Tree:
+    """What lies below a root, relative to it, in sorted order. images: by their ending; others: all other files."""
+
+    images: list[Path]
+    others: list[Path]
+
+
+def walk(root: Path) -> Tree:
+    """Every file below `root`, but for hidden ones, what systems leave in folders, and outputs of adcli; links are
+    followed, into each folder once (a link to a folder above itself would never end).
 
     Raises:
-        InputError: `root` is not a directory, or no image lies below it.
+        InputError: `root` is not a directory.
     """
     if not root.is_dir():
         what = "a file, not a directory" if root.exists() else "no such directory"
         raise InputError(f"{root}: {what} (expected the root of a data set)")
-    found, entered = False, set()
+    tree, entered = Tree([], []), set()
     for folder, subfolders, names in os.walk(root, followlinks=True):
         place = os.path.realpath(folder)
-        if place in entered:
+        if place in entered or COMPLETE in names or PARTIAL in names:
             subfolders.clear()
             continue
         entered.add(place)
-        subfolders[:] = sorted(d for d in subfolders if d.lower() not in JUNK and d[0] not in "._")
-        for name in sorted(names):
-            if Path(name).suffix.lower() in SUFFIXES and name[0] not in "._":
-                found = True
-                yield (Path(folder) / name).relative_to(root)
-    if not found:
-        raise InputError(f"{root}: no images here ({', '.join(sorted(SUFFIXES))})")
+        subfolders[:] = sorted(d for d in subfolders if not _is_junk(d))
+        for name in sorted(n for n in names if not _is_junk(n)):
+            kind = tree.images if Path(name).suffix.lower() in SUFFIXES else tree.others
+            kind.append((Path(folder) / name).relative_to(root))
+    return tree
+
+
+def _is_junk(name: str) -> bool:
+    return name[0] == "." or name.lower() in JUNK
+
+
+def image_files(root: Path) -> list[Path]:
+    """The images of `walk`. Raises InputError as it does, and when there are none."""
+    tree = walk(root)
+    if not tree.images:
+        kinds = f"; the files here are {by_ending(tree.others)}" if tree.others else ""
+        raise InputError(f"{root}: no images here ({', '.join(sorted(SUFFIXES))}){kinds}")
+    return tree.images
+
+
+def by_ending(files: Iterable[Path]) -> str:
+    """'4 .txt, 2 .pdf', the most frequent first."""
+    kinds = Counter(f.suffix.lower() or "without ending" for f in files).most_common()
+    more = f", {sum(n for _, n in kinds[6:])} others" if len(kinds) > 6 else ""
+    return ", ".join(f"{n} {kind}" for kind, n in kinds[:6]) + more
+
+
+def many(things: Collection, word: str) -> str:
+    """'1 mask', '2 masks'."""
+    return f"{len(things)} {word}{'s' * (len(things) != 1)}"
+
+
+def first(names: Iterable[object]) -> str:
+    """'a, b, c, ...': the first few of many."""
+    names = list(map(str, names))
+    return ", ".join(names[:NAMED]) + ", ..." * (len(names) > NAMED)
+
+
+def passed_over(root: Path, entries: Iterable[Entry], mentioned: Collection[Path | None] = ()) -> list[str]:
+    """A line about the images below `root` that are neither in an entry nor `mentioned`, one about other files."""
+    tree, used = walk(root), {p for e in entries for p in (e.path, *e.masks)} | set(mentioned)
+    images = [f for f in tree.images if f not in used]
+    others = [f for f in tree.others if f not in used]
+    lines = []
+    if images:
+        lines.append(f"passed over: {len(images)} of the {len(tree.images)} images below {root}: {first(images)}")
+    if others:
+        lines.append(f"not images: {many(others, 'file')} ({by_ending(others)}): {first(others)}")
+    return lines
 
 
 def image_stem(mask: Path) -> str:
@@ -108,25 +161,52 @@ def require_both_splits(root: Path, entries: Iterable[Entry]) -> None:
             raise InputError(f"{root}: {category} has no test images")
 
 
-def write_manifest(dataset: str, root: Path, entries: Iterable[Entry], out: Path, parameters: dict,
-                   options: RunOptions, seed: int = 0) -> Summary:
-    """Write the manifest of `entries`, sizes read from the images' headers.
+@dataclass
+class Notes:
+    """What the headers of the images show besides their size. Appended to by several threads."""
 
-    Only headers are read: a file that is no image, or is empty, becomes a row with `error` here; one
-    that is truncated becomes one in the stage that decodes it.
+    no_mask: list[Path] = field(default_factory=list)           # named by a row, and not there
+    pages: list[Path] = field(default_factory=list)             # more than one
+
+    def lines(self) -> list[str]:
+        """What is worth a line."""
+        lines = []
+        if self.no_mask:
+            lines.append(f"{many(self.no_mask, 'mask')} not there, so that pixel metrics are impossible for these"
+                         f" images: {first(sorted(self.no_mask))}")
+        if self.pages:
+            lines.append(f"{many(self.pages, 'file')} with several pages, of which the first is read:"
+                         f" {first(sorted(self.pages))}")
+        return lines
+
+
+def write_manifest(dataset: str, root: Path, entries: Iterable[Entry], out: Path, parameters: dict,
+                   options: RunOptions, seed: int = 0, draw: Callable[[], None] | None = None,
+                   said: Iterable[str] = (), mentioned: Collection[Path | None] = ()) -> Summary:
+    """Write the manifest of `entries`, sizes read from the images' headers, upright as the EXIF orientation says.
+
+    Only headers are read: a file that is no image, or is empty, becomes a row with `error` here; one that is truncated
+    becomes one in the stage that decodes it. A mask that is not there is said, and its row has no `error`: captions and
+    image scores do not need it. What lies below the root and is in no row is counted and named.
+    draw: makes the masks below `out` that are not there, once that folder is this artifact's. said: lines of the
+    layout's own; mentioned: files that these lines are about, or that were read.
     """
     require_utf8(root)
-    entries = list(entries)
+    entries, notes = list(entries), Notes()
     states = states_of(dict(_seen_before(out, root, entries)), options.quiet)
-    rows = [row | state_columns(states[root / e.path], (states[root / m] for m in e.masks))
-            for e, row in zip(entries, _rows(dataset, root, entries), strict=True)]
+    rows = [row | state_columns(states[root / e.path], (states.get(root / m) for m in e.masks))
+            for e, row in zip(entries, _rows(dataset, root, entries, out, notes), strict=True)]
     keys = [(row["image_id"],) for row in rows]
     table = pa.Table.from_pylist(rows, schema=MANIFEST.schema)
     inputs = {"list of files": fingerprint(table, MANIFEST), "content of the files": _contents(rows)}
     spec = Spec("data index", {"dataset": dataset, **parameters}, inputs, seed, {"root": str(root.resolve())})
     with Artifact(out, MANIFEST, spec, keys, options, flush_rows=100_000) as artifact:
+        if draw:
+            draw()
         artifact.write_all(rows)
-        artifact.progress.say(_overview(dataset, entries))
+        for line in (_overview(dataset, entries), *said, *notes.lines(),
+                     *passed_over(root, entries, mentioned)):
+            artifact.progress.say(line)
     return artifact.summary
 
 
@@ -149,7 +229,7 @@ def _contents(rows: list[dict]) -> str:
 
 
 def _seen_before(out: Path, root: Path, entries: list[Entry]) -> Iterator[tuple[Path, tuple[FileState, ...]]]:
-    """Every file of the entries, with what the manifest that this run repeats says of it."""
+    """Every file of the entries but masks that this run draws, with what the manifest that it repeats says of it."""
     seen: dict[Path, FileState | None] = {}
     try:
         here = [record for record in read_provenance(out) if record["notes"].get("root") == str(root.resolve())]
@@ -159,13 +239,14 @@ def _seen_before(out: Path, root: Path, entries: list[Entry]) -> Iterator[tuple[
     except (InputError, ValueError, KeyError, TypeError, AttributeError):
         pass                                 # no manifest yet, or a damaged one: opening it says so, if it matters
     for entry in entries:
-        for file in (entry.path, *entry.masks):
+        drawn = {m for m in entry.masks if m.is_relative_to(out.resolve())}       # made from what the parameters name
+        for file in (f for f in (entry.path, *entry.masks) if f not in drawn):
             yield root / file, tuple(filter(None, (seen.get(root / file),)))
 
 
-def _rows(dataset: str, root: Path, entries: list[Entry]) -> Iterator[dict]:
+def _rows(dataset: str, root: Path, entries: list[Entry], out: Path, notes: Notes) -> Iterator[dict]:
     with ThreadPoolExecutor(16) as pool:      # network file systems answer slowly, but in parallel
-        headers = pool.map(lambda e: _header(root, e), entries)
+        headers = pool.map(lambda e: _header(root, e, out, notes), entries)
         for entry, (width, height, error) in zip(entries, headers, strict=True):
             paths = [file.as_posix() for file in (entry.path, *entry.masks)]
             path, *masks = map(printable, paths)
@@ -177,21 +258,18 @@ def _rows(dataset: str, root: Path, entries: list[Entry]) -> Iterator[dict]:
                    "mask_paths": masks, "width": width, "height": height, "error": error or entry.error}
 
 
-def _header(root: Path, entry: Entry) -> tuple[int | None, int | None, str | None]:
-    from PIL import Image
-
+def _header(root: Path, entry: Entry, out: Path, notes: Notes) -> tuple[int | None, int | None, str | None]:
+    notes.no_mask += [m for m in entry.masks if not (root / m).is_file() and not m.is_relative_to(out.resolve())]
     path = root / entry.path
+    if not path.exists():
+        return None, None, f"{path}: not an image (No such file or directory)"
     try:
-        if path.stat().st_size == 0:
-            return None, None, f"{path}: the file is empty"
-        with Image.open(path) as image:
-            width, height = image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        return None, None, f"{path}: not an image ({str(e).splitlines()[0]})"
-    for mask in entry.masks:
-        if not (root / mask).is_file():
-            return width, height, f"{root / mask}: no such mask"
-    return width, height, None
+        with opened(path, "not an image") as image:
+            if pages(image) > 1:
+                notes.pages.append(entry.path)
+            return *upright_size(image), None
+    except ImageError as e:
+        return None, None, str(e)
 
 
 def _overview(dataset: str, entries: list[Entry]) -> str:

@@ -28,7 +28,7 @@ CONFIG = "defects_config.json"
 
 
 def run(config: MvtecConfig, options: RunOptions) -> Summary:
-    """Index an MVTec LOCO tree. An anomalous image without masks becomes a row with `error`. Raises
+    """Index an MVTec LOCO tree. A missing mask is said (`write_manifest`). Raises
     InputError as `index_categories` does."""
     return index_categories("mvtec-loco", entries_of(image_files(config.root)), config, options)
 

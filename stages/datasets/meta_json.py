@@ -41,8 +41,8 @@ class Record:
 
 
 def run(config: MetaJsonConfig, options: RunOptions) -> Summary:
-    """Index what meta.json lists. An image or a mask that is not there becomes a row with `error`; a mask with
-    another image's name is replaced by the one with the image's own.
+    """Index what meta.json lists. An image that is not there becomes a row with `error`, a missing mask is said; a mask
+    with another image's name is replaced by the one with the image's own.
 
     Raises:
         InputError: the file is missing or no such index, lists no test images, none that is there, or one
@@ -61,7 +61,8 @@ def run(config: MetaJsonConfig, options: RunOptions) -> Summary:
         Progress("data index", 0, options.quiet).say(
             f"{path}: {paired_anew} masks were those of other images, and are paired by name instead")
     name = config.name or config.root.resolve().name
-    return write_manifest(name, config.root, entries_of(path, records, files), config.out, {}, options)
+    return write_manifest(name, config.root, entries_of(path, records, files), config.out, {}, options,
+                          mentioned={Path(FILE)})
 
 
 def read_records(path: Path) -> list[Record]:

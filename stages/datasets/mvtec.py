@@ -29,7 +29,7 @@ class MvtecConfig:
 
 
 def run(config: MvtecConfig, options: RunOptions) -> Summary:
-    """Index an MVTec AD tree. An anomalous image without its mask becomes a row with `error`. Raises
+    """Index an MVTec AD tree. A missing mask is said (`write_manifest`). Raises
     InputError as `index_categories` does."""
     return index_categories("mvtec-ad", entries_of(image_files(config.root)), config, options)
 

@@ -41,7 +41,7 @@ def kvasir(config: IndexConfig, options: RunOptions) -> Summary:
 
 
 def _index(dataset: str, config: IndexConfig, options: RunOptions) -> Summary:
-    """A picture without its mask becomes a row with `error`. Raises InputError when pictures or masks are not
+    """A missing mask is said (`write_manifest`). Raises InputError when pictures or masks are not
     there, or lie in two places (CVC-ClinicDB is often packed as TIF and as PNG)."""
     entries = entries_of(config.root, image_files(config.root))
     require_one_place(config.root, dataset, (e.path.parents[1] for e in entries))

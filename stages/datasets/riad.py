@@ -21,7 +21,7 @@ from stages.artifacts.files import make_folder, write_atomically
 from stages.artifacts.writer import Summary
 from stages.datasets.entries import Entry, image_files, write_manifest
 from stages.errors import InputError
-from stages.images import INDEX_VALUES
+from stages.masks import INDEX_VALUES
 from stages.questions.drafts import read_json
 from stages.settings import RunOptions, argument, option
 

@@ -32,7 +32,7 @@ class VisaConfig:
 
 
 def run(config: VisaConfig, options: RunOptions) -> Summary:
-    """Index VisA. An image or a mask that the split names and is not there becomes a row with `error`.
+    """Index VisA. An image that the split names and is not there becomes a row with `error`; a missing mask is said.
 
     Raises:
         InputError: neither layout is there, or both; the split is missing, unreadable, or does not list

@@ -128,6 +128,8 @@ def trainable(images: Iterable[Image], split: str, where: Path) -> tuple[tuple[I
     for image in chosen:
         if image.error:
             failed.append(f"{image.image_id}: {image.error}")
+        elif image.label == 1 and (gone := [m for m in image.masks if not m.is_file()]):
+            failed.append(f"{image.image_id}: {gone[0]}: no such mask")
         elif image.label is None:
             raise InputError(f"{where}: {image.image_id} has no label; training needs them all")
         elif image.label == 1 and not image.masks:

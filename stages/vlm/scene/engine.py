@@ -7,6 +7,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from stages.errors import InputError
+from stages.opening import allow_megapixels, allowed_megapixels
 from stages.seeds import source_fingerprint
 from stages.vlm.engine import Reply, Request, Sampling
 
@@ -34,15 +35,17 @@ class SceneEngine:
             yield from map(answer, requests)
             return
         requests = iter(requests)
-        with get_context("spawn").Pool(self.workers or None, _one_thread) as pool:
+        with get_context("spawn").Pool(self.workers or None, _ready, (allowed_megapixels(),)) as pool:
             while batch := list(islice(requests, READ_AHEAD)):
                 yield from pool.imap_unordered(answer, batch, chunksize=4)
 
 
-def _one_thread() -> None:
+def _ready(megapixels: float) -> None:
+    """Make a worker process ready: one thread each, and the parent's limit of size."""
     import cv2
 
     cv2.setNumThreads(1)
+    allow_megapixels(megapixels)
 
 
 def answer(request: Request) -> Reply:

@@ -1,0 +1,128 @@
+"""Labels, splits, categories and masks from a CSV file."""
+
+import csv
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.datasets.entries import Entry, first, many
+from stages.errors import InputError
+
+NORMAL = ("normal", "good", "ok", "0")
+ANOMALOUS = ("anomalous", "anomaly", "defect", "defective", "bad", "ng", "nok", "ko", "1")
+SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
+          "testing": "test"}
+COLUMNS = ("image", "label", "split", "category", "mask", "defect")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """entries: one per image that the file lists, also of those that are not there; said: what was not as expected."""
+
+    entries: tuple[Entry, ...]
+    said: tuple[str, ...]
+
+
+def read_labels(path: Path, root: Path, images: Iterable[Path], category: str) -> Labels:
+    """The rows of a CSV with the columns image, label and, if wanted, split, category, mask and defect.
+
+    An image or a mask is named by its path below `root`, or by its name alone where only one file has it. Labels:
+    NORMAL, ANOMALOUS, or nothing (unknown), whatever their case. Without a split an image is a test image, without a
+    category it is of `category`. Separators may be commas, semicolons or tabs, the text UTF-8, UTF-16 or Latin-1.
+
+    Raises:
+        InputError: no such file, a missing column, a label or split that is none, an image that is listed twice.
+    """
+    text, encoding = _text(path)
+    head = text.partition("\n")[0]
+    separator = max(",;\t", key=head.count)
+    reader = csv.DictReader(text.splitlines(), delimiter=separator, skipinitialspace=True)
+    names = {(n or "").strip().lower(): n for n in reader.fieldnames or ()}
+    if lacks := [c for c in ("image", "label") if c not in names]:
+        raise InputError(f"{path}: no column `{lacks[0]}`; its first line is {head.strip()[:80]!r}, expected"
+                         f" image,label and, if wanted, {','.join(COLUMNS[2:])}")
+    find = _Files(images)
+    entries: dict[Path, tuple[int, Entry]] = {}
+    for row in reader:
+        cells = {c: (row.get(names[c]) or "").strip() if c in names else "" for c in COLUMNS}
+        if any(cells.values()):
+            entry = _entry(path, reader.line_num, cells, find, category)
+            if entry.path in entries:
+                raise InputError(f"{path}: lines {entries[entry.path][0]} and {reader.line_num} are about one image,"
+                                 f" {entry.path}; remove one")
+            entries[entry.path] = reader.line_num, entry
+    if not entries:
+        raise InputError(f"{path}: lists no image")
+    said = [f"{path}: read as {encoding}"] if encoding != "UTF-8" else []
+    if separator != ",":
+        said.append(f"{path}: columns are separated by {'semicolons' if separator == ';' else 'tabs'}")
+    if gone := [str(e.path) for _, e in entries.values() if not (root / e.path).exists()]:
+        said.append(f"{path}: {len(gone)} of its {many(entries, 'image')} not below {root}: {first(gone)}")
+    if "split" not in names:
+        said.append(f"{path}: no column `split`, so that every image is a test image")
+    return Labels(tuple(e for _, e in entries.values()), tuple(said))
+
+
+def _text(path: Path) -> tuple[str, str]:
+    try:
+        raw = path.read_bytes()
+    except OSError as e:
+        raise InputError(f"--labels {path}: cannot be read ({e.strerror}); expected a CSV file") from None
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return raw.decode("utf-16"), "UTF-16"
+    try:
+        return raw.decode("utf-8-sig"), "UTF-8"
+    except UnicodeDecodeError:
+        return raw.decode("latin-1"), "Latin-1, as it is no UTF-8"
+
+
+class _Files:
+    """Files by what a row may call them."""
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self.by_path: dict[str, Path] = {}
+        self.by_name: dict[str, list[Path]] = {}
+        for file in files:
+            self.by_path[_plain(file.as_posix())] = file
+            self.by_name.setdefault(_plain(file.name), []).append(file)
+
+    def __call__(self, written: str, where: str) -> Path:
+        """The file below the root; the path as it is written where there is none. Raises InputError for a name alone
+        that several files have."""
+        written = written.replace("\\", "/").removeprefix("./")
+        if exact := self.by_path.get(_plain(written)):
+            return exact
+        named = self.by_name.get(_plain(written), [])
+        if len(named) > 1:
+            raise InputError(f"{where}: {written} may be {named[0]} or {named[1]}; write its folders, too")
+        return named[0] if named else Path(written)
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _entry(path: Path, line: int, cells: dict[str, str], find: _Files, category: str) -> Entry:
+    where = f"{path}: line {line}"
+    if not cells["image"]:
+        raise InputError(f"{where}: names no image")
+    label = _label(cells["label"], where)
+    split = SPLITS.get(cells["split"].lower() or "test")
+    if split is None:
+        raise InputError(f"{where}: the split {cells['split']!r} is none of train, val, test")
+    image = find(cells["image"], where)
+    masks = (find(cells["mask"], where),) if cells["mask"] and label else ()
+    defect = (cells["defect"] or "anomaly") if label else None
+    return Entry(image, cells["category"] or category, split, label, defect=defect, masks=masks)
+
+
+def _label(word: str, where: str) -> int | None:
+    if not word:
+        return None
+    if word.lower() in NORMAL:
+        return 0
+    if word.lower() in ANOMALOUS:
+        return 1
+    raise InputError(f"{where}: the label {word!r} is neither normal ({', '.join(NORMAL)}) nor anomalous"
+                     f" ({', '.join(ANOMALOUS)}); kinds of defects go into a column `defect`")
