@@ -115,7 +115,7 @@ def test_scores_and_maps(trained, spots, tmp_path):
     import PIL.Image
 
     score(replace(c, out=tmp_path / "s2", maps=None, explain=tmp_path / "look"), QUIET)
-    pages = sorted((tmp_path / "look").glob("i*.png"))
+    pages = sorted((tmp_path / "look" / "attention").glob("i*.png"))
     assert min(PIL.Image.open(tmp_path / "look" / "patches.png").size) > 300
     assert len(pages) == 24 and PIL.Image.open(pages[0]).size == (160 * 5, 160 * 2), "four anchors, two layers"
     e = EvaluateConfig(scores=c.out, manifest=spots, root=spots.parent, maps=c.maps, out=tmp_path / "e", resamples=0,
