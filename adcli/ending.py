@@ -1,6 +1,7 @@
 """How a command ends: exit codes, one line for every error, Ctrl-C. Imports nothing heavy."""
 
 import os
+import select
 import signal
 import sys
 import time
@@ -90,13 +91,13 @@ def reader_has_gone() -> bool:
     gone = False
     for stream in (sys.stdout, sys.stderr):
         try:
-            stream.flush()
-        except (BrokenPipeError, ValueError):
-            gone = True
-            try:
+            pipe = select.poll()
+            pipe.register(stream.fileno(), 0)
+            if pipe.poll(0):
+                gone = True
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-            except (OSError, ValueError):
-                pass
+        except (OSError, ValueError):           # no file of the system
+            pass
     return gone
 
 

@@ -50,11 +50,7 @@ def check_places(config: Any) -> None:
     for name, path in outputs.items():
         _require_fit(name, path)
         for other in outputs:
-            if other == name or (real[name] == real[other] and name > other):
-                continue
-            if real[name] == real[other] or (other in ARTIFACTS and real[name].is_relative_to(real[other])):
-                raise InputError(f"{flag(name)} {path}: lies in {flag(other)} {paths[other]}, which may be replaced as"
-                                 " a whole; give it a place of its own")
+            _require_own(name, path, real[name], other, paths[other], real[other])
         for other in paths.keys() - outputs.keys():
             _require_apart(name, path, real[name], other, paths[other], real[other])
 
@@ -74,6 +70,17 @@ def is_output(config: Any, name: str) -> bool:
 
 def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def _require_own(name: str, path: Path, real: Path, other: str, other_path: Path, other_real: Path) -> None:
+    """Two outputs; of two in one place the one that could go elsewhere speaks."""
+    if name == other or not real.is_relative_to(other_real):
+        return
+    if real == other_real and (name in ARTIFACTS, name) > (other in ARTIFACTS, other):
+        return
+    if real == other_real or other in ARTIFACTS:
+        what = f"is {flag(other)}, too" if real == other_real else f"lies in {flag(other)} {other_path}"
+        raise InputError(f"{flag(name)} {path}: {what}; give each a place of its own")
 
 
 def _require_apart(name: str, path: Path, real: Path, other: str, input_path: Path, input_real: Path) -> None:

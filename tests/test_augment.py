@@ -261,7 +261,7 @@ def test_inputs_are_never_overwritten(tmp_path, save_image):
     pq.write_table(table.set_column(0, "image_id", pa.array(["d/../../../x.png"])), tmp_path / "up.parquet")
     new, _ = augmented(tmp_path / "up.parquet", "pad20", tmp_path / "out2", tmp_path / "f")
     assert [i.file.relative_to(tmp_path / "f").as_posix() for i in new.values()] == [
-        "images/d/pad20/%2E./%2E./%2E./x.png.png"]
+        "images/d/pad20/%2E%2E/%2E%2E/%2E%2E/x.png.png"]
 
 
 def test_wrong_use_is_said_plainly(bottles, tmp_path):

@@ -218,7 +218,8 @@ def test_what_is_refused(spots, clip, trained, tmp_path):
                                             schema=MANIFEST.schema), tmp_path / "m.parquet")
         return tmp_path / "m.parquet"
 
-    for change, said in (({"second": {"mask_paths": []}}, "i01 is anomalous, but has no mask"),
+    for change, said in (({"second": {"mask_paths": []}}, "anomalous ones .i01: anomalous, but has no mask"),
+                         ({"second": {"mask_paths": ["gone.png"]}}, "normal and anomalous ones .i01: .*gone.png"),
                          ({"first": {"label": None}}, "i00 has no label"),
                          ({"second": {"label": 0}}, "not normal and anomalous ones")):
         with pytest.raises(InputError, match=said):
