@@ -48,11 +48,11 @@ def check_places(config: Any) -> None:
     outputs = {n: p for n, p in paths.items() if is_output(config, n)}
     real = {n: Path(os.path.realpath(p)) for n, p in paths.items()}
     for name, path in outputs.items():
-        _require_fit(name, path)
         for other in outputs:
             _require_own(name, path, real[name], other, paths[other], real[other])
         for other in paths.keys() - outputs.keys():
             _require_apart(name, path, real[name], other, paths[other], real[other])
+        _require_fit(name, path)
 
 
 def places_of(config: Any) -> dict[str, Path | str]:
@@ -108,8 +108,10 @@ def _require_fit(name: str, path: Path) -> None:
         raise InputError(f"{flag(name)} {path}: a file, not a folder; give another name")
     if name == "report":
         _require_report(path)
-    if name in ARTIFACTS and (path.is_file() or (path / COMPLETE).exists()):
-        return                                  # the writer says the one; the other may be read all the same
+    if name in ARTIFACTS and path.is_file():
+        raise InputError(f"{path}: a file is there already; give another {flag(name)}")
+    if name in ARTIFACTS and (path / COMPLETE).exists():
+        return                                  # may be up to date, also where nothing can be written
     above = path
     while not above.exists() and above != above.parent:
         above = above.parent
