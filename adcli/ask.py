@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from adcli.ending import ANEW
 from adcli.options import command
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add the subcommand."""
     from stages.vmad.ask import AskConfig
 
-    command(app, "ask", AskConfig, talk, DOC, without=("shard", "max_errors", "overwrite"))
+    command(app, "ask", AskConfig, talk, DOC, without=("shard", "max_errors", "overwrite", "retry"), again=ANEW)
 
 
 def talk(config: "AskConfig", options: "RunOptions") -> None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from adcli.options import DONE, FAILED_ROWS, command
+from adcli.ending import ANEW, DONE, FAILED_ROWS
+from adcli.options import command
 
 if TYPE_CHECKING:
     from stages.datasets.check import CheckConfig
@@ -285,7 +286,8 @@ def add_to(app: typer.Typer, arguments: list[str]) -> None:
     command(index, "kvasir", IndexConfig, polyps.kvasir, KVASIR)
     command(index, "meta-json", meta_json.MetaJsonConfig, meta_json.run, META_JSON)
     command(index, "folder", folder.FolderConfig, folder.run, FOLDER)
-    command(data, "check", check.CheckConfig, check_and_say, CHECK, without=("shard", "max_errors", "overwrite"))
+    command(data, "check", check.CheckConfig, check_and_say, CHECK,
+            without=("shard", "max_errors", "overwrite", "retry"), again=ANEW)
     command(data, "augment", augment.AugmentConfig, augment.run, AUGMENT)
     command(data, "questions", make.QuestionsConfig, make.run, QUESTIONS)
     command(data, "import-questions", imports.ImportConfig, imports.run, IMPORT)

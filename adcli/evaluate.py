@@ -2,6 +2,7 @@
 
 import typer
 
+from adcli.ending import ANEW
 from adcli.options import command
 
 DOC = """Metrics with 95% intervals, the papers' tables, and a report to look at. Needs no torch.
@@ -30,4 +31,4 @@ def add_to(app: typer.Typer, arguments: list[str]) -> None:
         from stages import evaluate as stage
 
         config, doc = stage.EvaluateConfig, DOC
-    command(app, "evaluate", config, stage.run, doc, without=("shard", "max_errors"))
+    command(app, "evaluate", config, stage.run, doc, without=("shard", "max_errors", "retry"), again=ANEW)

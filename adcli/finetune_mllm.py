@@ -45,7 +45,8 @@ def add_to(app: typer.Typer, arguments: list[str]) -> None:
     if method in METHODS:
         module, config, text = METHODS[method]
         stage = importlib.import_module(module)
-        command(app, "finetune-mllm", getattr(stage, config), stage.run, DOC + text, without=("shard", "max_errors"))
+        command(app, "finetune-mllm", getattr(stage, config), stage.run, DOC + text,
+                without=("shard", "max_errors", "retry"))
         return
 
     def choose(method: str = typer.Option(help=f"one of {', '.join(METHODS)}")) -> None:

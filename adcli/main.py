@@ -1,10 +1,11 @@
 """`adcli`: one subcommand per stage. Only the module of the subcommand asked for is imported."""
 
 import importlib
-import signal
 import sys
+from typing import TYPE_CHECKING
 
-import typer
+if TYPE_CHECKING:
+    import typer
 
 COMMANDS = {   # name -> (module, line in `adcli --help`), in the order of the pipeline
     "data": ("adcli.data", "Index, check and augment data sets, ask questions about them, render scenes."),
@@ -18,6 +19,7 @@ COMMANDS = {   # name -> (module, line in `adcli --help`), in the order of the p
     "models": ("adcli.models", "Vision-language models with a short name."),
     "evaluate": ("adcli.evaluate", "Metrics, tables and the HTML report."),
 }
+KEEPS_NOTHING = (["ask"], ["models"], ["evaluate"], ["data", "check"])     # until their end: they start again
 
 EPILOG = ("Every stage reads and writes Parquet, resumes when it was interrupted, and takes --help; run in "
           "this order, the examples there work as they stand, from `data synth vidad` on. "
@@ -25,8 +27,10 @@ EPILOG = ("Every stage reads and writes Parquet, resumes when it was interrupted
           "130 interrupted.")
 
 
-def build(arguments: list[str]) -> typer.Typer:
+def build(arguments: list[str]) -> "typer.Typer":
     """The application with the subcommand named first in `arguments`; the others are only names."""
+    import typer
+
     app = typer.Typer(help="Image anomaly detection with vision-language models, stage by stage.",
                       epilog=EPILOG, no_args_is_help=True, pretty_exceptions_enable=False,
                       add_completion=False, rich_markup_mode=None)
@@ -39,7 +43,34 @@ def build(arguments: list[str]) -> typer.Typer:
     return app
 
 
+def run(arguments: list[str]) -> int:
+    """Run one command line; returns its exit code. Errors are one line on stderr, see adcli.ending."""
+    from adcli.ending import ANEW, GOES_ON, exit_code_of
+
+    def work() -> None:
+        import typer
+
+        command = typer.main.get_command(build(arguments))
+        try:
+            with command.make_context("adcli", list(arguments)) as context:
+                command.invoke(context)
+        except Exception as e:
+            if type(e).__name__ != "NoArgsIsHelpError":
+                raise
+            print(e.format_message())
+            raise typer.Exit(2) from None
+
+    again = ANEW if any(arguments[:len(words)] == words for words in KEEPS_NOTHING) else GOES_ON
+    return exit_code_of(work, "--debug" in arguments, again)
+
+
 def main() -> None:
-    """Entry point of the console script."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)   # a scheduler's stop is a Ctrl-C
-    build(sys.argv[1:])(prog_name="adcli")
+    """Entry point of the console script. Nothing but this file is loaded before the checks and the signals' handlers,
+    so that neither Windows nor an early Ctrl-C gives a traceback."""
+    if sys.platform == "win32":
+        print("adcli: does not run on Windows itself; install WSL (wsl --install) and run it there", file=sys.stderr)
+        sys.exit(2)
+    from adcli.ending import end_on_signals
+
+    end_on_signals()
+    sys.exit(run(sys.argv[1:]))

@@ -9,22 +9,20 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from stages import processes
-from stages.errors import InputError
+from adcli.ending import FAILED_ROWS, GOES_ON, one_line_errors
+from stages.checks import check_numbers, check_places
 from stages.opening import allow_megapixels
 from stages.settings import RunOptions
 
-DONE, OUR_DEFECT, USAGE, FAILED_ROWS, INTERRUPTED = 0, 1, 2, 3, 130
-
 
 def command(app: typer.Typer, name: str, config_class: type, run: Callable,
-            doc: str, without: tuple[str, ...] = ()) -> None:
+            doc: str, without: tuple[str, ...] = (), again: str = GOES_ON) -> None:
     """Add a subcommand whose flags are the fields of `config_class` (and of RunOptions).
 
     run: the stage; takes (config, options) and returns a Summary, or None. doc: the help text, with one
     example that works as it stands.
-    without: names of RunOptions that mean nothing here. A class with `presets` (name ->
-    values of its fields) also gets --preset: other defaults, so that what is given beside it wins.
+    without: names of RunOptions that mean nothing here; again: what is said when it is interrupted. A class with
+    `presets` (name -> values of its fields) also gets --preset: other defaults, so that what is given beside it wins.
     """
     shared = [f for f in fields(RunOptions) if f.name not in without]
 
@@ -32,9 +30,12 @@ def command(app: typer.Typer, name: str, config_class: type, run: Callable,
         common = {f.name: values.pop(f.name) for f in shared}
         values.pop("preset", None)
         options = RunOptions(**common)
-        with one_line_errors(options.debug):
+        with one_line_errors(options.debug, again):
             allow_megapixels(options.max_megapixels)
-            summary = run(config_class(**values), options)
+            config = config_class(**values)
+            check_numbers(config, options)
+            check_places(config)
+            summary = run(config, options)
             if summary is None:         # a process that keeps no record (stages/processes.py)
                 return
             report(summary, options)
@@ -76,33 +77,6 @@ def _preset(presets: dict[str, dict[str, Any]]) -> inspect.Parameter:
     info = typer.Option(help=f"options to start from, those given beside it win ({said})", callback=use, is_eager=True,
                         show_default=False)
     return inspect.Parameter("preset", inspect.Parameter.KEYWORD_ONLY, default="", annotation=Annotated[str, info])
-
-
-class one_line_errors:
-    """Turns InputError into one line and exit 2, Ctrl-C into exit 130; --debug keeps the traceback. Of several
-    processes of one run the first one speaks."""
-
-    def __init__(self, debug: bool) -> None:
-        self.debug = debug
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind, error, trace) -> None:
-        if self.debug or error is None or isinstance(error, typer.Exit):
-            return
-        if isinstance(error, InputError):
-            if processes.rank() == 0:
-                print(f"adcli: {error}", file=sys.stderr)
-            raise typer.Exit(USAGE)
-        if isinstance(error, KeyboardInterrupt):
-            if processes.rank() == 0:
-                print("adcli: interrupted; the same command goes on from here", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED)
-        if isinstance(error, Exception):
-            print(f"adcli: a defect of adcli: {kind.__name__}: {error} (--debug shows where)",
-                  file=sys.stderr)
-            raise typer.Exit(OUR_DEFECT)
 
 
 def not_all_written(summary: Any, options: RunOptions) -> bool:

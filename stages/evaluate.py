@@ -6,11 +6,12 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
-from stages.artifacts.files import write_atomically
 from stages.artifacts.reader import content_key, fingerprint, read_provenance, read_table
 from stages.artifacts.tables import MAPS, METRICS, SCORES, THRESHOLDS
 from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.checks import check_numbers, check_places
 from stages.datasets.augment import split_condition
 from stages.datasets.files import Files, look_at
 from stages.datasets.manifest import Image, Task, read_manifest
@@ -65,6 +66,11 @@ class Scored:
     @property
     def has_score(self) -> bool:
         return self.score is not None and bool(np.isfinite(self.score))
+
+    @property
+    def no_number(self) -> bool:
+        """A score that is NaN or infinite, as tables of other tools have it: it counts as failed."""
+        return self.score is not None and not self.has_score
 
 
 @dataclass(frozen=True)
@@ -122,25 +128,28 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
     """Write metrics; print the table of tasks; optionally write tables and the report.
 
     Raises:
-        InputError: no scored image is in the manifest.
+        InputError: no scored image is in the manifest; places, numbers or tables that cannot be, all before any work.
     """
+    check_numbers(config, options)
+    check_places(config)
+    pixel = options_checked(PixelOptions(config.maps or Path(), config.pro_limit, config.pixel_size, config.pro_200,
+                                         config.resamples, config.seed))
     manifest = read_manifest(config.manifest, config.root, config.partial)
     table = read_table(config.scores, SCORES, config.partial)
-    scored = table.to_pylist()
+    scored = read_scores(table, config.scores)
     tasks = [t for t in collect(scored, manifest.images, config.scores) if not (config.partial and t.unscored)]
     if not tasks:
         raise InputError(f"{config.scores}: no task is finished yet")
+    with_maps = _tasks_with_maps(config, manifest.images)
     rows = metric_rows(tasks, config.resamples, config.seed)
     inputs = {"scores": fingerprint(table, SCORES), "manifest": manifest.fingerprint}
     parameters: dict = {"resamples": config.resamples, "partial": config.partial}
     pixels: list[PixelResult] = []
     files = Files("", "")
     if config.maps:
-        pixel = options_checked(PixelOptions(config.maps, config.pro_limit, config.pixel_size, config.pro_200,
-                                             config.resamples, config.seed))
-        mapped = pixel_tasks(manifest.images, config.maps)
-        files = look_at(config.out, options.quiet, masks={i.image_id: i for t in mapped for i in t.images}.values())
-        pixels = _pixels(mapped, pixel, config, options)
+        masked = {i.image_id: i for task in with_maps for i in task.images}
+        files = look_at(config.out, options.quiet, masks=masked.values())
+        pixels = _pixels(with_maps, pixel, config, options)
         rows += pixel_rows(pixels)
         inputs |= {"maps": content_key(config.maps, MAPS), "mask files": files.masks}
         parameters |= {"pro_limit": config.pro_limit, "pixel_size": config.pixel_size, "pro_200": config.pro_200}
@@ -152,10 +161,37 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
         known = {image.image_id for image in manifest.images}
         if strangers := sum(row["image_id"] not in known for row in scored):
             artifact.progress.say(f"{strangers} scored images are not in the manifest and are left out")
+        if named := [s.image.image_id for t in tasks for s in t.rows if s.no_number]:
+            artifact.progress.say(f"{config.scores}: {listed(named)}: `score` is NaN or infinite; counted as failed")
     if config.thresholds:
         write_thresholds(tasks, pixels, config.thresholds, spec, options)
     _publish(tasks, rows, pixels, config, options)
     return artifact.summary
+
+
+def read_scores(table: pa.Table, path: Path) -> list[dict]:
+    """Rows of SCORES. Raises InputError for a `prediction` that is no yes or no."""
+    if other := set(table["prediction"].to_pylist()) - {0, 1, None}:
+        raise InputError(f"{path}: column `prediction` holds {min(other)}; expected 1 (anomalous), 0 or null")
+    return table.to_pylist()
+
+
+def listed(names: list[str], most: int = 3) -> str:
+    """'a, b, c and 4 more'."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _tasks_with_maps(config: EvaluateConfig, images: tuple[Image, ...]) -> list[PixelTask]:
+    """Raises InputError where a heat map would be written over an image."""
+    tasks = pixel_tasks(images, config.maps) if config.maps else []
+    if config.heatmaps:
+        from stages.report.heatmaps import require_no_input
+
+        if not config.maps:
+            raise InputError(f"--heatmaps {config.heatmaps}: pictures of what --maps holds; give that, too")
+        require_no_input(tasks, config.heatmaps)
+    return tasks
 
 
 def _pixels(tasks: list[PixelTask], pixel: PixelOptions, config: EvaluateConfig,
@@ -167,15 +203,28 @@ def _pixels(tasks: list[PixelTask], pixel: PixelOptions, config: EvaluateConfig,
             progress.advance(failed=any(v.value is None for v in result.values.values()))
     finally:
         progress.stop()
-    for line in [line for r in results for line in r.task.left_out][:5]:
+    lines = [line for r in results for line in r.task.left_out]
+    for line in lines[:5]:
         progress.say(f"left out of the pixel metrics: {line}")
+    if len(lines) > 5:
+        progress.say(f"and {len(lines) - 5} more (column `reason` of the metrics counts them per category)")
     return results
 
 
 def pixel_rows(results: list[PixelResult]) -> list[dict]:
-    """Rows of METRICS, level `pixel`: per task, and `mean` over categories."""
-    rows = [_row(r.task, name, value, "pixel") for r in results for name, value in r.values.items()]
+    """Rows of METRICS, level `pixel`: per task, and `mean` over categories. Images that are missing from a value are
+    counted and named in its `reason`."""
+    rows = [_row(r.task, name, replace(value, reason="; ".join(filter(None, (value.reason, lacks_of(r.task)))) or None),
+                 "pixel") for r in results for name, value in r.values.items()]
     return rows + _mean_rows(rows)
+
+
+def lacks_of(task: PixelTask) -> str | None:
+    """'2 of 20 images left out: ...'."""
+    if not task.left_out:
+        return None
+    n = len(task.left_out)
+    return f"{n} of {n + len(task.images)} images left out: {listed(list(task.left_out))}"
 
 
 def write_thresholds(tasks: list[TaskScores], pixels: list[PixelResult], out: Path, spec: Spec,
@@ -218,10 +267,7 @@ def _publish(tasks: list[TaskScores], rows: list[dict], pixels: list[PixelResult
     pictures = {"figure5": figures.sensitivity(rows), "figure7": figures.mask_area(bins),
                 "curves": figures.curves(pixels, config.pro_limit)}
     if config.tables:
-        grid.write([*grids, *tables.mask_area(bins)], config.tables)
-        for name, png in pictures.items():
-            if png:
-                write_atomically(config.tables / f"{name}.png", lambda f, png=png: f.write(png))
+        grid.write([*grids, *tables.mask_area(bins)], config.tables, pictures)
     if config.report:
         from stages.report.html import write_report
 
@@ -275,7 +321,12 @@ def _task_rows(task: TaskScores, resamples: int, seed: int) -> list[dict]:
         none = Value(None, len(seen), sum(said), reason="yes or no, no score" if said else "no labels")
         rows = [_row(task, metric, none) for metric in CURVES]
     else:
-        rows = [_row(task, m, v) for m, v in curve_metrics(scores, labels, resamples, seed).items()]
+        values = curve_metrics(scores, labels, resamples, seed)
+        if lacks := _why_fewer(task):
+            reason = lacks if not labelled else None
+            values = {m: replace(v, reason=reason or "; ".join(filter(None, (v.reason, lacks))))
+                      for m, v in values.items()}
+        rows = [_row(task, m, v) for m, v in values.items()]
     for rule in ("own", *task.thresholds):
         if called := task.decisions(rule):
             value = accuracy(np.array([c for _, c in called]), np.array([s.image.label for s, _ in called]),
@@ -287,6 +338,18 @@ def _task_rows(task: TaskScores, resamples: int, seed: int) -> list[dict]:
         value = curve_metrics(scores[keep], labels[keep], resamples, seed)["auroc"]
         rows.append(_row(task, f"auroc/{defect}", value))
     return rows
+
+
+def _why_fewer(task: TaskScores) -> str | None:
+    """What `reason` says of test images that no metric can count: all of them, or scores that are no numbers."""
+    test = [s for s in task.rows if s.image.split == "test"]
+    odd = [s.image.image_id for s in test if s.no_number]
+    if odd:
+        return f"{len(odd)} of {len(test)} scores are NaN or infinite: {listed(odd)}"
+    if test and not task.test:
+        first = next((s for s in test if s.row["error"]), test[0])
+        return f"none of {len(test)} images has a score: {first.image.image_id}: {first.row['error'] or 'null'}"
+    return None
 
 
 def _mean_rows(rows: list[dict]) -> list[dict]:

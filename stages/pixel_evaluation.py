@@ -119,7 +119,7 @@ def evaluate_task(job: tuple[PixelTask, PixelOptions]) -> PixelResult:
                         options.approximate)
     if saturated:
         values |= loco_values({i: (images[i], saturated[i]) for i in order if i in saturated})
-    task = replace(task, left_out=tuple(left_out))
+    task = replace(task, images=tuple(i for i in task.images if i.image_id in pictures), left_out=tuple(left_out))
     if c is None:
         return PixelResult(task, values)
     best = float(c.thresholds[f1(c).argmax()])
@@ -138,11 +138,10 @@ def masks_of(image: Image, map_shape: tuple[int, int],
     or differ in size.
     """
     loco = image.dataset == LOCO and not size
-    regions = [saturation_of(m) for m in image.masks] if loco else [(load_mask(m), 0.0) for m in image.masks]
+    paths = image.masks if image.label else ()            # a normal image is normal whatever lies beside it
+    regions = [saturation_of(m) for m in paths] if loco else [(load_mask(m), 0.0) for m in paths]
     own = (image.height, image.width) if image.height and image.width else map_shape
-    mask = union([m for m, _ in regions], image.masks[0]) if regions else np.zeros(own, bool)
-    if image.label == 0:
-        regions, mask = [], np.zeros(own, bool)
+    mask = union([m for m, _ in regions], paths[0]) if regions else np.zeros(own, bool)
     if size and mask.shape != (size, size):
         import cv2
 

@@ -10,6 +10,7 @@ import numpy as np
 from stages.artifacts.reader import fingerprint, read_provenance, read_table
 from stages.artifacts.tables import ANSWERS, JUDGEMENTS, METRICS
 from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.checks import check_numbers, check_places
 from stages.datasets.manifest import Image, read_manifest
 from stages.errors import InputError
 from stages.metrics.image import Value
@@ -110,8 +111,11 @@ def run(config: EvaluateQaConfig, options: RunOptions) -> Summary:
     """Write metrics; print the tables; optionally write them and the report.
 
     Raises:
-        InputError: answers or judgements to other questions, or a choice that a question has not.
+        InputError: places or numbers that cannot be; answers or judgements to other questions, or a choice that a
+            question has not.
     """
+    check_numbers(config, options)
+    check_places(config)
     questions = read_questions(config.questions)
     answers = read_table(config.answers, ANSWERS)
     judged = read_table(config.judgements, JUDGEMENTS) if config.judgements else None

@@ -47,6 +47,8 @@ def trained(out: Path, spec: Spec, datasets: str, n: int, options: RunOptions, p
         say = opened[0].progress.say if opened else lambda text: None
         for line in left_out[:3]:
             say(f"not trained on: {line}")
+        if len(left_out) > 3:
+            say(f"not trained on: {len(left_out)} images in all, listed under `notes` in the record")
         if pending:
             started = time.monotonic()
             if saved:

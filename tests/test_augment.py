@@ -199,7 +199,7 @@ def test_what_cannot_be_read_is_a_failed_row(bottles, tmp_path):
     assert "test/good/000.png: cannot be decoded" in errors["test/good/000.png"]
     assert "001_mask.png: cannot be decoded" in errors["test/hole/001.png"]
     made = sorted(p.name for p in (tmp_path / "f").rglob("*.png"))
-    assert made == ["000.png", "000.png"]                    # the image and the mask of test/hole/000
+    assert made == ["000.png.png", "000.png.png"]                    # the image and the mask of test/hole/000
     (base / "ground_truth/hole/000_mask.png").unlink()
     mvtec.run(mvtec.MvtecConfig(root=tmp_path / "mvtec", out=tmp_path / "m2"), QUIET)
     new, _ = augmented(tmp_path / "m2", "pad20", tmp_path / "out2", tmp_path / "g")
@@ -249,21 +249,22 @@ def test_shards_in_worker_processes_and_resuming_give_the_same(bottles, tmp_path
 
 def test_inputs_are_never_overwritten(tmp_path, save_image):
     """A foreign manifest whose image lies exactly where the new one would go, also behind a link."""
-    old = save_image(tmp_path / "f" / "images" / "d" / "pad20" / "x.png")
+    old = save_image(tmp_path / "f" / "images" / "d" / "pad20" / "x.png.png")
     before = hashes(tmp_path / "f")
     table = pa.table({"image_id": ["d/x.png"], "path": [str(old)], "dataset": ["d"], "category": ["c"],
                       "split": ["test"]})
     pq.write_table(table, tmp_path / "m.parquet")
     (tmp_path / "link").symlink_to(tmp_path / "f")
     for folder in ("f", "link"):
-        with pytest.raises(InputError, match="images/d/pad20/x.png there is an image of the manifest"):
+        with pytest.raises(InputError, match="images/d/pad20/x.png.png there is an image of the manifest"):
             augmented(tmp_path / "m.parquet", "pad20", tmp_path / "out", tmp_path / folder)
     assert hashes(tmp_path / "f") == before and not (tmp_path / "out").exists()
     new, _ = augmented(tmp_path / "m.parquet", "rotate90", tmp_path / "out", tmp_path / "f")   # beside it is fine
     assert new["d/rotate90/x.png"].error is None and before.items() <= hashes(tmp_path / "f").items()
     pq.write_table(table.set_column(0, "image_id", pa.array(["d/../../../x.png"])), tmp_path / "up.parquet")
-    with pytest.raises(InputError, match="would leave the folder"):
-        augmented(tmp_path / "up.parquet", "pad20", tmp_path / "out2", tmp_path / "f")
+    new, _ = augmented(tmp_path / "up.parquet", "pad20", tmp_path / "out2", tmp_path / "f")
+    assert [i.file.relative_to(tmp_path / "f").as_posix() for i in new.values()] == [
+        "images/d/pad20/%2E%2E/%2E%2E/%2E%2E/x.png.png"]
 
 
 def test_wrong_use_is_said_plainly(bottles, tmp_path):

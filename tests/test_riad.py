@@ -63,7 +63,7 @@ def test_round_trip(root, tmp_path):
             assert image.masks == ()
             continue
         mask, = image.masks
-        assert mask == (tmp_path / "masks" / path).with_suffix(".png").resolve()
+        assert mask == (tmp_path / "masks" / f"{path}.png").resolve()
         values = load_rgb(mask)[:, :, 0]
         expected = np.zeros((40, 60), np.uint8)
         expected[5:16, 10:21] = 2                                # scratch; cv2 draws the polygon's edge, too

@@ -115,7 +115,7 @@ def test_scores_and_maps(trained, spots, tmp_path):
     import PIL.Image
 
     score(replace(c, out=tmp_path / "s2", maps=None, explain=tmp_path / "look"), QUIET)
-    pages = sorted((tmp_path / "look").glob("i*.png"))
+    pages = sorted((tmp_path / "look" / "attention").glob("i*.png"))
     assert min(PIL.Image.open(tmp_path / "look" / "patches.png").size) > 300
     assert len(pages) == 24 and PIL.Image.open(pages[0]).size == (160 * 5, 160 * 2), "four anchors, two layers"
     e = EvaluateConfig(scores=c.out, manifest=spots, root=spots.parent, maps=c.maps, out=tmp_path / "e", resamples=0,
@@ -249,7 +249,8 @@ def test_what_is_refused(spots, clip, trained, tmp_path):
                                             schema=MANIFEST.schema), tmp_path / "m.parquet")
         return tmp_path / "m.parquet"
 
-    for change, said in (({"second": {"mask_paths": []}}, "i01 is anomalous, but has no mask"),
+    for change, said in (({"second": {"mask_paths": []}}, "anomalous ones .i01: anomalous, but has no mask"),
+                         ({"second": {"mask_paths": ["gone.png"]}}, "normal and anomalous ones .i01: .*gone.png"),
                          ({"first": {"label": None}}, "i00 has no label"),
                          ({"second": {"label": 0}}, "not normal and anomalous ones")):
         with pytest.raises(InputError, match=said):

@@ -309,8 +309,10 @@ def test_a_changed_mask_is_noticed_and_missing_files_are_said(trained, spots, mo
     train(config(m, models, tmp_path / "eleven", **few), QUIET)
     assert read_table(tmp_path / "eleven", ENCODERS).to_pylist()[0]["n"] == 11
     (m.parent / "1_mask.png").unlink()
-    with pytest.raises(InputError, match="i01: no mask at .*1_mask.png"):
-        train(config(m, models, tmp_path / "none", **few), QUIET)
+    train(config(m, models, tmp_path / "ten", **few), QUIET)
+    assert read_table(tmp_path / "ten", ENCODERS).to_pylist()[0]["n"] == 10, "an image without its mask is left out"
+    left_out = read_provenance(tmp_path / "ten")[0]["notes"]["left out"]
+    assert any("i01: " in line and "1_mask.png" in line for line in left_out)
 
 
 def test_what_is_refused(spots, models, trained, tmp_path):
@@ -321,8 +323,7 @@ def test_what_is_refused(spots, models, trained, tmp_path):
         pq.write_table(pa.Table.from_pylist(rows_now, schema=MANIFEST.schema), tmp_path / "m.parquet")
         return tmp_path / "m.parquet"
 
-    for change, said in (({"mask_paths": []}, "i01 is anomalous, but has no mask"),
-                         ({"label": None}, "i01 has no label")):
+    for change, said in (({"label": None}, "i01 has no label"),):
         with pytest.raises(InputError, match=said):
             train(config(manifest(**change), models, tmp_path / "o", root=spots.parent, questions=None), QUIET)
     for more, said in (({"split": "test"}, "the split 'test' has no usable image"), ({"tasks": "vqa,x"}, "--tasks x"),

@@ -5,6 +5,7 @@ import unicodedata
 from pathlib import Path
 
 LONGEST = 200        # bytes of one name; file systems take 255, and writers put a prefix or an ending to it
+LONGEST_ID = 800     # bytes of an image_id that is made into folders; a whole path may have 4096, and escapes are long
 
 
 def below(base: Path, *values: str | None, suffix: str = "") -> Path:
@@ -23,6 +24,19 @@ def below(base: Path, *values: str | None, suffix: str = "") -> Path:
         raise ValueError("a path below needs a value")
     names = [_name(value) for value in values]
     return base.joinpath(*names[:-1], names[-1] + suffix)
+
+
+def for_image(base: Path, image_id: str, suffix: str) -> Path:
+    """`base` / a folder for each part of an image_id / a file, as `below` names them, for image ids of anybody's table.
+
+    Different ids give different paths, none of which is a folder above another: a folder's name never ends as a file's
+    does. An id too long for a path is one name. suffix: of the file, with its dot, and always put to its name: a.png
+    and a.jpg may lie side by side.
+    """
+    parts = image_id.split("/") if len(image_id.encode(errors="surrogatepass")) <= LONGEST_ID else [image_id]
+    *folders, name = below(Path(), *parts, suffix=suffix).parts
+    apart = [f[:-len(suffix)] + "%2E" + suffix[1:] if f.lower().endswith(suffix.lower()) else f for f in folders]
+    return base.joinpath(*apart, name)
 
 
 def _name(value: str | None) -> str:

@@ -145,7 +145,8 @@ METRICS = Table("metrics", ("dataset", "category", "condition", "method", "metri
     _column("ci_high", pa.float64(), "upper end of the 95% interval", True),
     _column("n", pa.int32(), "images that entered; level qa: questions (acc_g: groups)"),
     _column("n_positive", pa.int32(), "anomalous ones among them; level qa: questions about such (acc_g: 0)"),
-    _column("reason", pa.string(), "why there is no value (one class only, no labels, ...)", True),
+    _column("reason", pa.string(), "why there is no value (one class only, no labels, ...), or which images it lacks",
+            True),
 ]))
 
 LEVELS = ("standard", "identification", "reasoning")    # SAGE section 4: comparison, defect, diagnosis

@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import re
-import resource
 import shutil
 import socket
 import time
@@ -32,6 +31,7 @@ from stages.artifacts.files import make_folder, write_atomically, write_json
 from stages.artifacts.reader import COMPLETE, PARTIAL
 from stages.artifacts.tables import Table
 from stages.errors import InputError, TooManyErrors
+from stages.memory import peak_rss_mb
 from stages.progress import Progress
 from stages.settings import RunOptions
 
@@ -333,9 +333,3 @@ def shard_of(keys: list[tuple], shard: int, shards: int) -> list[tuple]:
     ranked = sorted(keys, key=lambda key: hashlib.blake2b(repr(key).encode()).digest())
     mine = set(ranked[shard::shards])
     return [key for key in keys if key in mine]
-
-
-def peak_rss_mb() -> int:
-    """Largest resident size so far of this process or of any child it has waited for, MB."""
-    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return max(resource.getrusage(w).ru_maxrss for w in who) // 1024

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from stages.artifacts.files import make_folder, write_atomically
+from stages.artifacts.outputs import overwritten
+from stages.artifacts.paths import for_image
 from stages.artifacts.tables import MANIFEST
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.datasets.digests import read_state
@@ -175,21 +177,16 @@ def new_id(image: Image, condition: str) -> str:
 
 def new_row(image: Image, kinds: tuple[str, ...], folder: Path) -> dict:
     """The manifest row of `image` under the new condition; width and height still the old ones. Paths are
-    relative to `folder`, also those of the originals that are not augmented. Raises InputError for an
-    image_id that would leave the folder."""
+    relative to `folder`, also those of the originals that are not augmented."""
     condition = new_condition(image, kinds)
     key = new_id(image, condition)
     states = {}
     if image.split != "test":
         path, *masks = (Path(os.path.relpath(f, folder)).as_posix() for f in (image.file, *image.masks))
         states = state_columns(image.recorded[0], image.recorded[1:]) if image.recorded else {}
-    elif ".." in PurePosixPath(key).parts:
-        raise InputError(f"image_id {image.image_id}: `..` would leave the folder --images")
     else:
-        # The old ending stays in the name: a.jpg and a.png may lie side by side
-        name = key if key.lower().endswith(".png") else f"{key}.png"
-        path = f"images/{name}"
-        masks = [f"masks/{name}" if len(image.masks) == 1 else f"masks/{name}.{n}.png"
+        path = for_image(Path("images"), key, ".png").as_posix()
+        masks = [for_image(Path(f"masks-{n + 1}" if n else "masks"), key, ".png").as_posix()
                  for n in range(len(image.masks))]
     return {"image_id": key, "path": path, "dataset": image.dataset, "category": image.category,
             "condition": condition, "split": image.split, "label": image.label, "defect": image.defect,
@@ -197,14 +194,10 @@ def new_row(image: Image, kinds: tuple[str, ...], folder: Path) -> dict:
 
 
 def _require_no_input_overwritten(images: tuple[Image, ...], rows: list[dict], folder: Path) -> None:
-    real = lru_cache(maxsize=None)(os.path.realpath)       # folders are few, files are many
-    inputs = {(real(f.parent), f.name) for i in images for f in (i.file, *i.masks)}
-    for row in rows:
-        for path in (row["path"], *row["mask_paths"]) if row["split"] == "test" else ():
-            target = folder / path
-            if (real(target.parent), target.name) in inputs:
-                raise InputError(f"--images {folder}: {path} there is an image of the manifest, and would be"
-                                 " overwritten; give a folder outside the data set")
+    targets = [folder / p for r in rows if r["split"] == "test" for p in (r["path"], *r["mask_paths"])]
+    if found := overwritten(targets, (f for i in images for f in (i.file, *i.masks))):
+        raise InputError(f"--images {folder}: {found.relative_to(folder)} there is an image of the manifest, and would"
+                         " be overwritten; give a folder outside the data set")
 
 
 def _in_processes(jobs: list[Job], workers: int) -> Iterator[tuple[str, dict]]:

@@ -52,14 +52,17 @@ def read_manifest(path: Path, root: Path | None = None, partial: bool = False) -
     taken from here, or from the working directory. partial: as in `read_table`.
 
     Raises:
-        InputError: see `read_table`; or a split that is not train, val or test, a label that is not 0 or 1.
+        InputError: see `read_table`; a split that is not train, val or test; a label that is not 0, 1 or null; no
+            images.
     """
     rows = read_table(path, MANIFEST, partial)
     if other := sorted(set(rows["split"].to_pylist()) - set(SPLITS)):
         raise InputError(f"{path}: column `split` holds {other[0]!r}; a manifest has train, val and test there")
-    if other := sorted(set(rows["label"].to_pylist()) - {0, 1, None}):
-        raise InputError(f"{path}: column `label` holds {other[0]}; a manifest has 0 (normal), 1 (anomalous) or null"
-                         " there")
+    if other := set(rows["label"].to_pylist()) - {0, 1, None}:
+        raise InputError(f"{path}: column `label` holds {min(other)}; expected 0 (normal), 1 (anomalous) or null"
+                         " (unknown)")
+    if not len(rows) and not partial:
+        raise InputError(f"{path}: an empty manifest; index the data set again (adcli data index --help)")
     roots = {} if root else _recorded_roots(path)
     images = []
     for r in rows.to_pylist():

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.artifacts.files import make_folder, write_atomically
+from stages.artifacts.paths import for_image
 from stages.artifacts.writer import Summary
 from stages.datasets.entries import Entry, image_files, write_manifest
 from stages.errors import InputError
@@ -79,7 +80,7 @@ def _entry(path: Path, name: str, split: str, image: Listed | None, error: str |
         return Entry(path, name, split, None, error=error or f"{config.root / path}: no COCO file lists it")
     if not image.regions:
         return Entry(path, name, split, 0)
-    target = (config.masks / path).with_suffix(".png").resolve()
+    target = for_image(config.masks, path.as_posix(), ".png").resolve()
     try:
         mask = drawn(image, kinds)
     except (ValueError, TypeError, IndexError) as e:

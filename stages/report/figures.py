@@ -1,6 +1,7 @@
 """Figures of the report, as PNG bytes."""
 
 import io
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,8 +34,16 @@ def pyplot():
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
+                         "text.parse_math": False})         # names are text, `$` too
+    warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)      # a box is drawn in its place
     return plt
+
+
+def shown(name: str) -> str:
+    """A name as a figure's label: legends leave out labels that begin with an underscore."""
+    name = "".join(c if c.isprintable() else " " for c in name)
+    return f" {name}" if name.startswith("_") else name
 
 
 def sensitivity(rows: list[dict]) -> bytes | None:
@@ -61,7 +70,7 @@ def sensitivity(rows: list[dict]) -> bytes | None:
                           label=NAMES.get(c, c) if x == 0 else None)
         axes.plot(x, np.mean(list(v.values())), "D", ms=7, mfc="white", mec="black", zorder=1.5)
     axes.axhline(0.5, color="#cccccc", lw=1, ls="--")
-    axes.set_xticks(range(len(names)), names)
+    axes.set_xticks(range(len(names)), [shown(n) for n in names])
     axes.set_ylabel("AUROC")
     low = min(min(v.values()) for v in values.values())
     axes.set_ylim(min(0.45, low - 0.05), 1.03)
@@ -89,7 +98,7 @@ def histograms(tasks: "list[TaskScores]") -> bytes | None:
                 ax.hist(part, bins, color=colour, alpha=0.65)
         if "train-q90" in task.thresholds:
             ax.axvline(task.thresholds["train-q90"], color="black", lw=1, ls="--")
-        ax.set_title(condition_name(task.condition, task.category), fontsize=9)
+        ax.set_title(shown(condition_name(task.condition, task.category)), fontsize=9)
         ax.tick_params(labelsize=7)
     axes[0][0].set_ylabel("images")
     return as_png(figure)
@@ -147,10 +156,10 @@ def curves(pixels: "list[PixelResult]", limit: float) -> bytes | None:
         colours = plt.get_cmap("tab20")
         for n, r in enumerate(results):
             rate, recall, overlap = r.points.T
-            left.plot(rate, recall, lw=1.2, color=colours(n % 20), label=r.task.category)
+            left.plot(rate, recall, lw=1.2, color=colours(n % 20), label=shown(r.task.category))
             right.plot(rate, overlap, lw=1.2, color=colours(n % 20))
         left.plot([0, 1], [0, 1], ls="--", lw=1, color="#cccccc")
-        left.set(title=" · ".join(filter(None, key)), xlabel="false positive rate", ylabel="pixels found")
+        left.set(title=shown(" · ".join(filter(None, key))), xlabel="false positive rate", ylabel="pixels found")
         right.set(xlim=(0, limit), ylim=(0, 1.02), xlabel=f"false positive rate, to the limit {limit:g}",
                   ylabel="overlap, mean over regions")
         left.legend(fontsize=6.5, ncol=2 if len(results) > 8 else 1, frameon=False, loc="lower right")
@@ -176,9 +185,9 @@ def mask_area(bins: list[Bin]) -> bytes | None:
         for i, dataset in enumerate(datasets):
             found = [b for b in of_method if b.dataset == dataset]
             ax.plot([b.percent for b in found], [100 * b.accuracy for b in found], "o", ms=5, alpha=0.8,
-                    color=list(MARKS.values())[i % len(MARKS)], label=dataset)
+                    color=list(MARKS.values())[i % len(MARKS)], label=shown(dataset))
         r = correlation(of_method)
-        ax.set_title(method + (f"\nr = {r:.2f} over {len(of_method)} bins" if r is not None else ""), fontsize=9)
+        ax.set_title(shown(method) + (f"\nr = {r:.2f} over {len(of_method)} bins" if r is not None else ""), fontsize=9)
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter("{x:g}")

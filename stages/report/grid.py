@@ -2,11 +2,20 @@
 
 import csv
 import io
+import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from stages.artifacts.files import make_folder, write_atomically
+from stages.artifacts.files import write_atomically
+from stages.artifacts.outputs import exactly
+from stages.artifacts.paths import below
+
+LINE_BREAKS = re.compile(r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠",
+           "'")                         # so that whoever reads the file may take one ' off
+NUMBER = r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?"
+FIGURE = re.compile(rf"-( / (-|{NUMBER}))*|{NUMBER}(±{NUMBER})?( \[{NUMBER}, {NUMBER}\])?( %)?", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -28,30 +37,59 @@ def published(name: str) -> list[dict[str, str]]:
 
 
 def as_text(grid: Grid) -> str:
-    """Aligned columns for a terminal or a log."""
-    lines = [grid.columns, *grid.rows]
+    """Aligned columns for a terminal or a log; characters that would steer the terminal are written out."""
+    lines = [[_printable(c) for c in line] for line in (grid.columns, *grid.rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(grid.columns))]
     text = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
             for line in lines]
-    return "\n".join([grid.title, text[0], "-" * sum(w + 2 for w in widths), *text[1:], grid.note])
+    return "\n".join([_printable(grid.title), text[0], "-" * sum(w + 2 for w in widths), *text[1:],
+                      _printable(grid.note)])
 
 
 def as_markdown(grid: Grid) -> str:
-    """A pipe table under its title, the definition below."""
-    lines = ["| " + " | ".join(line) + " |" for line in (grid.columns, ("---",) * len(grid.columns), *grid.rows)]
-    return "\n".join([f"## {grid.title}", "", *lines, "", grid.note, ""])
+    """A pipe table under its title, the definition below. Cells are text: what Markdown or HTML would read as a sign
+    is escaped."""
+    heads, *rows = [[_markdown(c) for c in line] for line in (grid.columns, *grid.rows)]
+    lines = ["| " + " | ".join(line) + " |" for line in (heads, ["---"] * len(heads), *rows)]
+    return "\n".join([f"## {_markdown(grid.title)}", "", *lines, "", _markdown(grid.note), ""])
 
 
 def as_csv(grid: Grid) -> str:
-    """Comma-separated, header first."""
+    """Comma-separated, header first. A cell that a spreadsheet would take for a formula gets one `'` in front; figures
+    and the dash of an empty cell stay as they are."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([grid.columns, *grid.rows])
+    csv.writer(text, lineterminator="\n").writerows([map(_csv, line) for line in (grid.columns, *grid.rows)])
     return text.getvalue()
 
 
-def write(grids: list[Grid], folder: Path) -> None:
-    """FOLDER/<name>.csv and .md for each table."""
-    make_folder(folder)
-    for grid in grids:
-        for ending, text in (("csv", as_csv(grid)), ("md", as_markdown(grid))):
-            write_atomically(folder / f"{grid.name}.{ending}", lambda f, t=text: f.write(t.encode()))
+def named_files(grids: list[Grid]) -> dict[str, str]:
+    """File name -> content of the tables: <name>.csv and <name>.md of each."""
+    return {below(Path(), grid.name, suffix=f".{ending}").name: text(grid)
+            for grid in grids for ending, text in (("csv", as_csv), ("md", as_markdown))}
+
+
+def write(grids: list[Grid], folder: Path, pictures: dict[str, bytes | None] | None = None) -> None:
+    """FOLDER/<name>.csv and .md for each table, <name>.png for each picture; tables of an earlier run that this one
+    does not have are taken away."""
+    files = {name: text.encode(errors="replace") for name, text in named_files(grids).items()}
+    files |= {f"{name}.png": png for name, png in (pictures or {}).items() if png}
+    with exactly(folder, list(files)):
+        for name, content in files.items():
+            write_atomically(folder / name, lambda f, content=content: f.write(content))
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _markdown(text: str) -> str:
+    text = LINE_BREAKS.sub(" ", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"([\\`*|~]|\](?=[(\[:]))", r"\\\1", text)
+    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)             # within a word it is a sign of nothing
+    return re.sub(r"^(\s*)(#|[-+]\s|=)", r"\1\\\2", text)
+
+
+def _csv(text: str) -> str:
+    if FIGURE.fullmatch(text) or not text.startswith(FORMULA):
+        return text
+    return "'" + text

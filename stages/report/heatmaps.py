@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stages.artifacts.files import make_folder, write_atomically
-from stages.errors import ImageError
+from stages.artifacts.outputs import exactly, overwritten
+from stages.artifacts.paths import below, for_image
+from stages.errors import ImageError, InputError
 from stages.images import load_masks, load_rgb
 from stages.maps import read_maps
 
 if TYPE_CHECKING:
     from stages.datasets.manifest import Image
-    from stages.pixel_evaluation import PixelResult
+    from stages.pixel_evaluation import PixelResult, PixelTask
 
 SIDE = 240                                      # px, longer side of each of the four pictures in the report
 MASK, CONTOUR = (60, 220, 90), (255, 255, 255)  # RGB of the two outlines
@@ -67,13 +69,28 @@ def example_panels(pixels: "Sequence[PixelResult]", maps: Path | None) -> list[P
     return [made[key] for key in wanted if key in made]
 
 
+def heatmap_path(folder: Path, method: str, image_id: str) -> Path:
+    """FOLDER/<method>/<image_id>.png, see stages/artifacts/paths.py."""
+    return for_image(below(folder, method), image_id, ".png")
+
+
+def require_no_input(tasks: "Sequence[PixelTask]", folder: Path) -> None:
+    """Raises InputError when a picture would take the place of an image or a mask."""
+    targets = [heatmap_path(folder, t.method, i.image_id) for t in tasks for i in t.images]
+    if found := overwritten(targets, (f for t in tasks for i in t.images for f in (i.file, *i.masks))):
+        raise InputError(f"--heatmaps {folder}: {found} is an image of the manifest, and would be overwritten; give a"
+                         " folder outside the data set")
+
+
 def write_heatmaps(pixels: "Sequence[PixelResult]", maps: Path, folder: Path) -> None:
-    """FOLDER/<method>/<image_id>.png for every map that was evaluated, at the image's size."""
+    """A picture of every map that was evaluated, at the image's size; those of an earlier run are taken away."""
     wanted = {(i.image_id, r.task.method): r for r in pixels if r.threshold is not None for i in r.task.images}
-    for (image_id, method), png in _drawn(wanted, maps, 0):
-        path = folder / method.replace("/", "-") / f"{image_id}.png"
-        make_folder(path.parent)
-        write_atomically(path, lambda f, png=png: f.write(png))
+    names = {key: heatmap_path(Path(), key[1], key[0]).as_posix() for key in wanted}
+    with exactly(folder, list(names.values())):
+        for key, png in _drawn(wanted, maps, 0):
+            path = folder / names[key]
+            make_folder(path.parent)
+            write_atomically(path, lambda f, png=png: f.write(png))
 
 
 def _drawn(wanted: "dict[tuple[str, str], PixelResult]", maps: Path | None, side: int) -> Iterator[tuple]:

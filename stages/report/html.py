@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.artifacts.files import make_folder, write_atomically
+from stages.artifacts import outputs
 from stages.errors import ImageError
 from stages.images import load_rgb
 from stages.report import figures
@@ -78,8 +78,7 @@ def write_report(path: Path, tasks: "list[TaskScores]", rows: list[dict], grids:
         training=[(str(p), data_url(p.read_bytes(), "png")) for p in _loss_curves(provenance)],
         sections=[_section(key, group) for key, group in by_category.items()],
         provenance=list(dict.fromkeys(map(said, provenance))))
-    make_folder(path.parent)
-    write_atomically(path, lambda f: f.write(page.encode()))
+    outputs.write_page(path, page)
 
 
 def template(name: str) -> "jinja2.Template":

@@ -113,7 +113,8 @@ def per_level(dataset: str, pairs: dict, rows: list[dict], levels: list[str]) ->
     """Accuracy per level of a set with levels of its own (MMAD's subtasks)."""
     metrics = (*(f"accuracy/{level}" for level in levels), "accuracy_level_mean", "accuracy")
     lines = [(dataset, f"{name}, ours", *cells) for name, cells in _by_shots(pairs, rows, dataset, metrics)]
-    return Grid(f"qa-{dataset}", f"Answers to questions: {dataset}",
+    name = "qa-figures-" if dataset == "figures" else f"qa-{dataset}"        # qa-figures is another table
+    return Grid(name, f"Answers to questions: {dataset}",
                 ("data set", "method", *levels, "mean of levels", "all questions"), tuple(lines),
                 f"Zero-shot / one-shot where the name says so. {ACCURACY}", printed=True)
 

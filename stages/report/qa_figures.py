@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from stages.report.figures import ANOMALOUS, NORMAL, UNKNOWN, as_png, pyplot
+from stages.report.figures import ANOMALOUS, NORMAL, UNKNOWN, as_png, pyplot, shown
 from stages.report.qa import ALL, split_name
 
 SHOTS = {"0": ("zero-shot", NORMAL), "1": ("one-shot", ANOMALOUS), "": ("", UNKNOWN)}
@@ -31,13 +31,13 @@ def group_accuracy(rows: list[dict]) -> bytes | None:
             if r["ci_low"] is not None:
                 ax.plot([100 * r["ci_low"], end], [y, y], color="black", lw=1)
             ax.text(end, y, f"  {value:.1f}", va="center", fontsize=7)      # a bar of 0 is a figure too
-        ax.set_yticks(range(len(names[place])), names[place])
-        ax.set(title=" · ".join(filter(None, place)), xlabel="groups with all questions right, %",
+        ax.set_yticks(range(len(names[place])), [shown(n) for n in names[place]])
+        ax.set(title=shown(" · ".join(filter(None, place))), xlabel="groups with all questions right, %",
                xlim=(0, max(5, ax.get_xlim()[1])))
         ax.set_ylim(len(names[place]) - 0.4, -0.6)
     handles = {h.get_label(): h for ax in axes[:, 0] for h in ax.containers}
-    if shown := [handles[name] for name, _ in SHOTS.values() if name in handles and name]:
-        figure.legend(handles=shown, loc="outside right upper", frameon=False)
+    if known := [handles[name] for name, _ in SHOTS.values() if name in handles and name]:
+        figure.legend(handles=known, loc="outside right upper", frameon=False)
     return as_png(figure)
 
 
@@ -85,13 +85,13 @@ def by_setting(curves: list[Curve]) -> bytes | None:
     for column, axis in zip(axes.T, columns, strict=True):
         places = sorted({x for c in curves if c.axis == axis for x, _ in c.points}, key=lambda x: x or 10**9)
         for ax, metric in zip(column, metrics, strict=True):
-            shown = [c for c in curves if (c.axis, c.metric) == (axis, metric)]
-            if not shown:
+            found = [c for c in curves if (c.axis, c.metric) == (axis, metric)]
+            if not found:
                 ax.axis("off")
                 continue
-            for c in shown:
+            for c in found:
                 x, y = zip(*((places.index(setting), value) for setting, value in c.points), strict=True)
-                ax.plot(x, y, "o-", ms=4, lw=1.2, label=c.name)
+                ax.plot(x, y, "o-", ms=4, lw=1.2, label=shown(c.name))
             ax.set_xticks(range(len(places)), [str(x or "all") for x in places])
             ax.set(xlabel=AXES[axis], ylabel=HEIGHTS[metric])
             ax.legend(fontsize=6.5, frameon=False)

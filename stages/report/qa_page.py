@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.artifacts.files import make_folder, write_atomically
+from stages.artifacts import outputs
 from stages.errors import ImageError
 from stages.questions.mle import AXES
 from stages.report.grid import Grid
@@ -59,8 +59,7 @@ def write_page(path: Path, joined: "list[Answered]", rows: list[dict], grids: li
         details=[g for g in grids if g.name == "qa-figures"],
         sections=[Section(method, tuple(_groups(members))) for method, members in of.items()],
         provenance=list(dict.fromkeys(map(said, provenance))))
-    make_folder(path.parent)
-    write_atomically(path, lambda f: f.write(page.encode()))
+    outputs.write_page(path, page)
 
 
 def _headline(joined: "list[Answered]", rows: list[dict]) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from stages.artifacts.files import make_folder, write_atomically
+from stages.artifacts.paths import for_image
 from stages.datasets.manifest import Image
 from stages.errors import ImageError
 from stages.images import load_rgb
@@ -66,13 +67,13 @@ def patch_features(model: VisualAD, pixels: Tensor) -> Tensor:
 
 
 def write_attention(folder: Path, image: Image, attention: Tensor) -> None:
-    """FOLDER/<image_id>.png: a row per layer; the image, then each anchor's attention over it.
+    """FOLDER/attention/<image_id>.png: a row per layer; the image, then each anchor's attention over it.
 
     attention: (K, m, N), rows that sum to 1, patches in raster order of a square grid.
     """
     picture = cv2.resize(load_rgb(image.file), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     rows = [np.hstack([picture, *(_over(picture, a) for a in layer)]) for layer in attention.float().cpu().numpy()]
-    path = folder / f"{image.image_id}.png"
+    path = for_image(folder / "attention", image.image_id, ".png")        # patches.png lies beside them
     make_folder(path.parent)
     png = cv2.imencode(".png", np.vstack(rows)[:, :, ::-1])[1].tobytes()
     write_atomically(path, lambda f: f.write(png))

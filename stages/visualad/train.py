@@ -12,6 +12,7 @@ from stages.artifacts.writer import Spec, Summary
 from stages.checkpoints import checkpoint_fingerprint
 from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, read_manifest
+from stages.datasets.trainable import with_masks
 from stages.errors import InputError
 from stages.processes import from_first, joined, share
 from stages.saved_models import check_model
@@ -120,22 +121,21 @@ def trainable(images: Iterable[Image], split: str, where: Path) -> tuple[tuple[I
     """(images to train on, why others are left out) of one split.
 
     Raises:
-        InputError: an image without a label, an anomalous one without a mask, or one class only: training on what
-            is left would be another training than the one that was asked for.
+        InputError: an image without a label, or one class only. An anomalous image without a readable mask is left
+            out as one that cannot be read is.
     """
     chosen = [i for i in images if i.split == split]
     good, failed = [], []
     for image in chosen:
         if image.error:
             failed.append(f"{image.image_id}: {image.error}")
-        elif image.label == 1 and (gone := [m for m in image.masks if not m.is_file()]):
-            failed.append(f"{image.image_id}: {gone[0]}: no such mask")
         elif image.label is None:
             raise InputError(f"{where}: {image.image_id} has no label; training needs them all")
-        elif image.label == 1 and not image.masks:
-            raise InputError(f"{where}: {image.image_id} is anomalous, but has no mask; training needs it")
         else:
             good.append(image)
-    if {i.label for i in good} != {0, 1}:
-        raise InputError(f"{where}: the {split} split has {len(good)} usable images, not normal and anomalous ones")
-    return tuple(good), failed
+    usable, maskless = with_masks(good)
+    if {i.label for i in usable} != {0, 1}:
+        why = f" ({maskless[0]})" if maskless else ""
+        raise InputError(f"{where}: the {split} split has {len(usable)} usable images, not normal and anomalous"
+                         f" ones{why}")
+    return usable, failed + maskless

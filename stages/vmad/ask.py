@@ -1,5 +1,6 @@
 """A conversation with a trained VMAD about one image: a first answer with its mask, then follow-up questions."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,12 +120,14 @@ def answers(config: AskConfig, questions: Iterator[str]) -> Iterator[Answer | In
 
 
 def mask_path(config: AskConfig) -> Path:
-    """Raises InputError when the mask would take the place of the image."""
+    """Raises InputError when the mask would take the place of the image, or may not be written where it belongs."""
     path = config.mask or config.image.with_name(f"{config.image.stem}.vmad.png")
     if path.resolve() == config.image.resolve():
         raise InputError(f"--mask {path}: that is the image itself; give another name")
     if path.suffix.lower() != ".png":
         raise InputError(f"--mask {path}: expected a name that ends in .png")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: the mask may not be written there ({path.parent}); give another place (--mask)")
     return path
 
 

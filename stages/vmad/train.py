@@ -12,6 +12,7 @@ from stages.artifacts.writer import Spec, Summary
 from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, read_manifest
 from stages.errors import InputError
+from stages.datasets.trainable import with_masks
 from stages.questions.table import Questions, read_questions
 from stages.saved_models import check_merged, check_model
 from stages.settings import RunOptions, argument, option, require_at_least_zero, require_positive
@@ -110,6 +111,12 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
 
     manifest = read_manifest(config.manifest, config.root)
     images, failed = trainable_images(manifest.images, config.split, config.manifest)
+    if set(config.tasks.split(",")) - {"vqa"}:
+        images, maskless = with_masks(images)
+        failed = failed + maskless
+        if not images:
+            raise InputError(f"{config.manifest}: no image to segment is left ({maskless[0]}); --tasks vqa trains"
+                             " without masks")
     questions = read_questions(config.questions) if config.questions else Questions((), {}, "")
     samples = samples_of(images, config.tasks.split(","), questions.rows)
     llava_config, tokenizer = read_llava(config.llava, config.llava_revision)

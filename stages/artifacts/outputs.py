@@ -1,0 +1,88 @@
+"""Folders of files for people (`--tables`, `--heatmaps`) that hold exactly what the last run wrote, beside what others
+put there."""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+from stages.artifacts.files import make_folder, write_atomically, write_json
+
+INDEX = "_adcli_files.json"          # in such a folder: what adcli wrote there
+
+
+@contextmanager
+def exactly(folder: Path, names: list[str]) -> Iterator[None]:
+    """Within it the files `names` of FOLDER are written; at its end those that an earlier run wrote, and this one does
+    not, are taken away.
+
+    names: relative to the folder, with `/`. They are noted before the first is written, so that the next run knows a
+    killed one's files, temporary ones too. What is not noted was put there by others and stays.
+    """
+    make_folder(folder)
+    before = [n for n in _noted(folder) if n not in set(names)]
+    _note(folder, [*before, *names])
+    for name in (*before, *names, INDEX):
+        remove_unfinished(folder / name)
+    yield
+    for name in before:
+        _remove(folder, name)
+    _note(folder, names)
+
+
+def write_page(path: Path, content: str) -> None:
+    """A page that is wholly there or not at all; what a killed run began is taken away."""
+    make_folder(path.parent)
+    remove_unfinished(path)
+    write_atomically(path, lambda f: f.write(content.encode(errors="replace")))
+
+
+def overwritten(targets: Iterable[Path], inputs: Iterable[Path]) -> Path | None:
+    """The first target that is one of the inputs, also behind links; None where they lie apart."""
+    real = lru_cache(maxsize=None)(os.path.realpath)       # folders are few, files are many
+    there = {(real(f.parent), f.name) for f in inputs}
+    return next((t for t in targets if (real(t.parent), t.name) in there), None)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Take away what `write_atomically` left of this path when its process was killed."""
+    if path.parent.is_dir():
+        temporary = re.compile(r"\.tmp-\d+-" + re.escape(path.name))
+        for entry in os.listdir(path.parent):
+            if temporary.fullmatch(entry):
+                (path.parent / entry).unlink(missing_ok=True)
+
+
+def _noted(folder: Path) -> list[str]:
+    """Empty where nothing is noted, or what is there is no index of ours: then nothing is taken away."""
+    try:
+        names = json.loads((folder / INDEX).read_text())["files"]
+        return [n for n in names if isinstance(n, str)]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
+
+
+def _note(folder: Path, names: list[str]) -> None:
+    write_json(folder / INDEX, {"written by": "adcli, which takes these files away when it writes others",
+                                "files": sorted(names)})
+
+
+def _remove(folder: Path, name: str) -> None:
+    """One noted file, and the folders that it leaves empty; nothing outside FOLDER, whatever the note says."""
+    place = PurePosixPath(name)
+    path = folder / place
+    real = Path(os.path.realpath(path.parent))
+    if place.is_absolute() or ".." in place.parts or not real.is_relative_to(os.path.realpath(folder)):
+        return
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    for above in path.parents:
+        if above == folder:
+            return
+        try:
+            above.rmdir()
+        except OSError:                  # holds other files, or is not there
+            return
