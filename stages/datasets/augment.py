@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -17,6 +16,7 @@ from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.datasets.manifest import Image, files_fingerprint, read_manifest
 from stages.errors import ImageError, InputError
 from stages.images import load_rgb
+from stages.processes import worker_pool
 from stages.settings import RunOptions, argument, option
 
 BORDER = 20             # px, section 4.3
@@ -201,7 +201,7 @@ def _in_processes(jobs: list[Job], workers: int) -> Iterator[tuple[str, dict]]:
     if workers == 1 or len(jobs) < 2:
         yield from map(_make, jobs)
         return
-    with get_context("spawn").Pool(workers or None) as pool:
+    with worker_pool(workers) as pool:
         yield from pool.imap_unordered(_make, jobs, chunksize=2)
 
 

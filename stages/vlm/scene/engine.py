@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 
 from stages.errors import InputError
+from stages.processes import worker_pool
 from stages.seeds import source_fingerprint
 from stages.vlm.engine import Reply, Request, Sampling
 
@@ -33,7 +33,7 @@ class SceneEngine:
             yield from map(answer, requests)
             return
         requests = iter(requests)
-        with get_context("spawn").Pool(self.workers or None, _one_thread) as pool:
+        with worker_pool(self.workers, _one_thread) as pool:
             while batch := list(islice(requests, READ_AHEAD)):
                 yield from pool.imap_unordered(answer, batch, chunksize=4)
 
