@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from stages.artifacts.reader import read_table
-from stages.artifacts.tables import NEGATIVES, SCORES
+from stages.artifacts.tables import ENCODERS, NEGATIVES, SCORES
 from stages.settings import RunOptions
 from stages.text_encoder import train as training
 from stages.text_encoder.loss import nt_xent
 from stages.text_encoder.model import encode, load_encoder, mean_pool
 from stages.text_encoder.score import knn
 from stages.text_encoder.train import Collator, Pair, TrainEncoderConfig, contrastive_loss
+from tests.encoder_world import make_task
 
 QUIET = RunOptions(quiet=True)
 
@@ -122,33 +123,11 @@ class Masks:
                 module.dropout_prob = 0.0
 
 
-def make_task(tmp_path, captions=("three oranges , two kiwis",) * 6, conditions=("a",)):
-    """A manifest and negatives of tiny tasks, as foreign Parquet files."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    manifest, negatives = [], []
-    for condition in conditions:
-        for i, text in enumerate(captions):
-            image_id = f"d/{condition}/{i}"
-            manifest.append({"image_id": image_id, "path": "x.jpg", "dataset": "d", "category": "c",
-                             "condition": condition, "split": "train", "label": 0})
-            negatives.append({"image_id": image_id, "sample": 0, "text": text, "attempts": 1,
-                              "negative": text.replace("two", "four"), "error": None})
-    from stages.artifacts.tables import MANIFEST
-
-    rows = [r | {"mask_paths": [], "defect": None, "width": 1, "height": 1, "error": None} for r in manifest]
-    pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST.schema), tmp_path / "m.parquet")
-    rows = [r | {"edits": []} for r in negatives]
-    pq.write_table(pa.Table.from_pylist(rows, schema=NEGATIVES.schema), tmp_path / "n.parquet")
-    return {"manifest": tmp_path / "m.parquet", "negatives": tmp_path / "n.parquet"}
-
-
 def train(tmp_path, bert, name, **more):
     config = TrainEncoderConfig(**make_task(tmp_path), out=tmp_path / name, encoder=str(bert), epochs=3,
                                 batch_size=4, precision="fp32", device="cpu", **more)
     training.run(config, QUIET)
-    return tmp_path / name / training.FOLDER / "c" / "a"
+    return tmp_path / name / training.FOLDER / "d" / "c" / "a"
 
 
 def test_training_is_deterministic_and_seeded(tmp_path, bert):
@@ -174,14 +153,16 @@ def test_the_checkpoint_opens_in_sentence_transformers(tmp_path, bert):
 def test_a_task_without_negatives_is_a_row_with_error(tmp_path, bert):
     import pyarrow.parquet as pq
 
-    paths = make_task(tmp_path, conditions=("a", "b"))
+    paths = make_task(tmp_path, tasks=(("d", "c", "a"), ("d", "c", "b")))
     table = pq.read_table(paths["negatives"])
-    keep = [not i.startswith("d/b") for i in table["image_id"].to_pylist()]
+    keep = [not i.startswith("1/") for i in table["image_id"].to_pylist()]
     pq.write_table(table.filter(keep), paths["negatives"])
     config = TrainEncoderConfig(**paths, out=tmp_path / "e", encoder=str(bert), epochs=1, device="cpu")
     summary = training.run(config, QUIET)
     assert summary.errors == 1 and summary.rows == 2
     assert "no caption with a valid contradiction" in summary.first_errors[0]
+    rows = read_table(tmp_path / "e", ENCODERS).to_pylist()
+    assert [(r["condition"], r["retry"]) for r in rows] == [("a", None), ("b", False)], "the same inputs fail again"
 
 
 def test_eq6_to_eq9_by_hand():
