@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from stages.opening import allow_megapixels, allowed_megapixels
 from stages.maps import map_keys, read_maps
 from stages.metrics.image import Value
 from stages.metrics.pixel import Curve, Picture, curve, f1, metrics, picture, pro, saturated_picture, sorted_pixels
+from stages.processes import worker_pool
 
 LOCO = "mvtec-loco"
 LOCO_LIMIT = 0.05            # false positive rate, MVTec LOCO's convention
@@ -88,7 +89,7 @@ def evaluate_pixels(tasks: Sequence[PixelTask], options: PixelOptions, workers: 
     if workers <= 1 or len(jobs) < 2:
         yield from map(evaluate_task, jobs)
         return
-    with get_context("spawn").Pool(min(workers, len(jobs)), allow_megapixels, (allowed_megapixels(),)) as pool:
+    with worker_pool(min(workers, len(jobs)), partial(allow_megapixels, allowed_megapixels())) as pool:
         yield from pool.imap(evaluate_task, jobs)
 
 

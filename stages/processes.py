@@ -1,13 +1,48 @@
-"""Several processes of one training run, as torchrun starts them: the first keeps the record, the others help."""
+"""Several processes: workers that a stage starts, and those of one training run, as torchrun starts them (the first
+keeps the record, the others help)."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from multiprocessing.context import SpawnContext, SpawnProcess
+from threading import RLock
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeVar
 
 from stages.errors import InputError
 
+if TYPE_CHECKING:
+    from multiprocessing.pool import Pool
+
 T = TypeVar("T")
+_starting = RLock()
+
+
+def worker_pool(workers: int, prepare: Callable[[], None] | None = None) -> "Pool":
+    """Fresh processes (spawned, not forked: OpenCV and torch have threads) for functions of importable modules.
+
+    workers: 0 = one per core; prepare: called first in each. Unlike `multiprocessing.Pool` they do not run the calling
+    script again, so that it needs no `if __name__ == "__main__":`.
+    """
+    return _WithoutTheScript().Pool(workers or None, prepare)
+
+
+class _Worker(SpawnProcess):
+    @staticmethod
+    def _Popen(process):
+        """A new process is told what to import as `__main__`, unless the present one has neither file nor spec."""
+        with _starting:
+            script = sys.modules["__main__"]
+            sys.modules["__main__"] = ModuleType("__main__")
+            try:
+                return SpawnProcess._Popen(process)
+            finally:
+                sys.modules["__main__"] = script
+
+
+class _WithoutTheScript(SpawnContext):
+    Process = _Worker
 
 
 def rank() -> int:

@@ -54,7 +54,41 @@ class Progress:
         else:
             print(text, file=sys.stderr, flush=True)
 
+    def steps(self, label: str, total: int, done: int = 0) -> "Steps":
+        """Progress within the row in hand, for rows that take minutes: `advance` once per step, `stop`. done: of the
+        total, by an earlier run."""
+        return Steps(self, label, total, done)
+
     def stop(self) -> None:
         """Leave the terminal as it was."""
         if self._bar:
             self._bar.stop()
+
+
+class Steps:
+    """Made by `Progress.steps`: a second bar below the first, or plain lines."""
+
+    def __init__(self, rows: Progress, label: str, total: int, done: int) -> None:
+        self.rows, self.label, self.total = rows, label, total
+        self.done = self.before = done
+        self.started = self.last_line = time.monotonic()
+        bar = rows._bar
+        self._task = bar and bar.add_task(label, total=total, completed=done, rate="", errors="")
+
+    def advance(self) -> None:
+        """One more step is done."""
+        self.done += 1
+        now = time.monotonic()
+        rate = (self.done - self.before) / max(now - self.started, 1e-9)
+        if self.rows._bar:
+            self.rows._bar.update(self._task, advance=1, rate=f"{rate:.1f}/s")
+        elif not self.rows.quiet and now - self.last_line > PLAIN_LINE_SECONDS:
+            self.last_line = now
+            left = (self.total - self.done) / rate
+            print(f"{self.label}: step {self.done} of {self.total}, {rate:.2f}/s, {left:.0f} s left",
+                  file=sys.stderr, flush=True)
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self.rows._bar:
+            self.rows._bar.remove_task(self._task)

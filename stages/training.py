@@ -3,25 +3,30 @@ from."""
 
 import csv
 import json
+import os
 import shutil
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from math import nan
 from pathlib import Path
 from typing import Any
 
 from stages import processes
+from stages.artifacts.reader import COMPLETE, PARTIAL
 from stages.artifacts.tables import ENCODERS
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.datasets.files import Files
 from stages.errors import InputError
-from stages.progress import PLAIN_LINE_SECONDS
+from stages.progress import PLAIN_LINE_SECONDS, Progress
 from stages.settings import RunOptions
 
 FOLDER = "_checkpoint"       # below the artifact; readers of Parquet pass over names with an underscore
 STATE = "_training"          # saved states while training, below the artifact
 WEIGHTS = "trained.safetensors"
+SAVE_SECONDS = 60            # between saved states of a training that has no --save-steps: what a kill costs at most
 
 
 def trained(out: Path, spec: Spec, datasets: str, n: int, options: RunOptions, parts: tuple[str, ...],
@@ -57,12 +62,34 @@ def trained(out: Path, spec: Spec, datasets: str, n: int, options: RunOptions, p
             if opened:
                 opened[0].ran_on = f"{trainer.args.device.type} {'bf16' if trainer.args.bf16 else 'fp32'}"
                 history = [h for h in trainer.state.log_history if "loss" in h]
+                require_current(out, spec)
                 write_checkpoint(out, save, history, parts)
                 opened[0].write(dict(zip(ENCODERS.key, key, strict=True)) | {
                     "path": FOLDER, "n": n, "steps": trainer.state.global_step, "first_loss": history[0]["loss"],
                     "last_loss": history[-1]["loss"], "seconds": time.monotonic() - started})
+    if opened and opened[0].summary.complete:
+        forget(out / STATE)                         # after the row: until then a killed run needs them
     processes.from_first(lambda: None)              # nobody leaves before the checkpoint is written
     return opened[0].summary if opened else None
+
+
+def require_current(out: Path, spec: Spec) -> None:
+    """Before weights are put into an artifact: another command may have replaced it in the meantime.
+
+    Raises:
+        InputError: its record is of other settings, or gone.
+    """
+    if spec.key not in (recorded_key(out / COMPLETE), recorded_key(out / PARTIAL)):
+        raise InputError(f"{out}: has been replaced by a command with other settings since this training began; nothing"
+                         " of it is kept")
+
+
+def recorded_key(record: Path) -> str | None:
+    """The cache key in an artifact's record; None where there is no record that can be read."""
+    try:
+        return json.loads(record.read_text())["key"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def run_trainer(trainer: Any, saved: Path | None, say: Callable[[str], None], out: Path, warmup: int = 0) -> None:
@@ -78,10 +105,10 @@ def run_trainer(trainer: Any, saved: Path | None, say: Callable[[str], None], ou
 
 
 def write_checkpoint(out: Path, save: Callable[[Path], None], history: list[dict], parts: tuple[str, ...]) -> None:
-    """The checkpoint with its loss curve, in place of the states it was trained through."""
+    """The checkpoint with its loss curve: wholly there or not at all."""
     from stages.report.figures import loss_curves
 
-    target = out / FOLDER
+    target = out / f".tmp-{FOLDER}"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
     save(target)
@@ -92,7 +119,26 @@ def write_checkpoint(out: Path, save: Callable[[Path], None], history: list[dict
         writer.writeheader()
         writer.writerows(history)
     (target / "losses.png").write_bytes(loss_curves(history, seen))
-    shutil.rmtree(out / STATE, ignore_errors=True)
+    put_in_place(target, out / FOLDER)
+
+
+def put_in_place(made: Path, target: Path) -> None:
+    """Flush what is in the folder `made` to disk and rename it to `target`, in place of what is there."""
+    for file in made.rglob("*"):
+        if file.is_file():
+            with open(file, "rb") as f:
+                os.fsync(f.fileno())
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    made.rename(target)
+
+
+def forget(states: Path) -> None:
+    """Take saved states away, first of all what makes each of them a whole one: killed on the way, none is left that
+    `last_saved` would take for one."""
+    for last in states.rglob("trainer_state.json"):
+        last.unlink(missing_ok=True)
+    shutil.rmtree(states, ignore_errors=True)
 
 
 def last_saved(state: Path) -> Path | None:
@@ -168,3 +214,65 @@ def telling(say: Callable[[str], None], warmup: int = 0) -> Any:
                 say(f"step {state.global_step} of {state.max_steps}, loss {logs['loss']:.4f}")
 
     return Telling()
+
+
+@contextmanager
+def stop_asked() -> Iterator[Callable[[], bool]]:
+    """Within it the first Ctrl-C or SIGTERM waits for the end of the step in hand: the function given tells whether
+    one came. A second one ends the run at once, as KeyboardInterrupt. Signals that the process ignores, and other
+    threads than the main one (which gets them), stay as they are."""
+    came = []
+
+    def note(*_: object) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(True)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+        before = {s: handler for s, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def saving(asked: Callable[[], bool], check: Callable[[], None]) -> Any:
+    """A callback of Trainer that saves a state every SAVE_SECONDS, at the end of a step; and one more when a stop is
+    asked for, and stops. check: called before each, may raise."""
+    from transformers import TrainerCallback
+
+    class Saving(TrainerCallback):
+        last = time.monotonic()
+
+        def on_step_end(self, args, state, control, **more):
+            if asked() or time.monotonic() - self.last >= SAVE_SECONDS:
+                check()
+                control.should_save = True
+            control.should_training_stop |= asked()
+
+        def on_save(self, args, state, control, **more):
+            self.last = time.monotonic()
+
+    return Saving()
+
+
+def showing(progress: Progress, label: str) -> Any:
+    """A callback of Trainer that shows steps and the time left."""
+    from transformers import TrainerCallback
+
+    class Showing(TrainerCallback):
+        def on_train_begin(self, args, state, control, **more):
+            self.steps = progress.steps(label, state.max_steps, state.global_step)
+
+        def on_step_end(self, args, state, control, **more):
+            self.steps.advance()
+
+        def on_train_end(self, args, state, control, **more):
+            self.steps.stop()
+
+    return Showing()

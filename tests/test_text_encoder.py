@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from stages.artifacts.reader import read_table
-from stages.artifacts.tables import NEGATIVES, SCORES
+from stages.artifacts.tables import ENCODERS, NEGATIVES, SCORES
 from stages.settings import RunOptions
 from stages.text_encoder import train as training
 from stages.text_encoder.loss import nt_xent
 from stages.text_encoder.model import encode, load_encoder, mean_pool
 from stages.text_encoder.score import knn
 from stages.text_encoder.train import Collator, Pair, TrainEncoderConfig, contrastive_loss
+from tests.encoder_world import make_task
 
 QUIET = RunOptions(quiet=True)
 
@@ -77,6 +78,49 @@ def test_one_training_step_equals_the_plain_equations(bert):
     assert not torch.equal(torch.stack(anchor), torch.stack(positive))     # dropout made two views
 
 
+def test_a_batch_is_anchors_positives_and_negatives():
+    batch = Collator(9)([Pair([1, 2, 3], [4]), Pair([5], [6, 7])])
+    texts = [[1, 2, 3], [5, 9, 9]]
+    assert batch["input_ids"].tolist() == texts + texts + [[4, 9, 9], [6, 7, 9]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]] * 2 + [[1, 0, 0], [1, 1, 0]]
+
+
+def test_adam_has_the_l2_term_in_its_gradient(bert, tmp_path):
+    """The first step by hand: g = gradient + decay * w, then w - rate * g / (|g| + 1e-8), since Adam's two corrected
+    moments are g and g * g. (Decoupled decay, or none, moves weights elsewhere.)"""
+    import torch
+
+    model, tokenizer = load_encoder(str(bert))
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    model.config.attention_probs_dropout_prob = 0.0
+    pairs = [Pair(*tokenizer([t, n])["input_ids"]) for t, n in (("three oranges", "two oranges"), ("red", "green"))]
+    config = TrainEncoderConfig(negatives=tmp_path, manifest=tmp_path, out=tmp_path, encoder=str(bert), epochs=1,
+                                batch_size=2, weight_decay=0.1, learning_rate=1e-3, max_grad_norm=0, precision="fp32",
+                                device="cpu")
+    by_hand = copy.deepcopy(model).train()
+    contrastive_loss(by_hand, Collator(tokenizer.pad_token_id)(pairs), config.temperature).backward()
+    training.trainer_of(model, tokenizer, pairs, tmp_path / "states", 0, config, []).train()
+    moved = 0
+    for (name, trained), start in zip(model.named_parameters(), by_hand.parameters(), strict=True):
+        if start.grad is None:
+            assert torch.equal(trained, start), name
+            continue
+        g = start.grad + 0.1 * start
+        sure = g.abs() > 1e-6                           # near 0 the sign is rounding
+        assert torch.allclose(trained[sure], (start - 1e-3 * g / (g.abs() + 1e-8))[sure], atol=2e-6), name
+        moved += int((start.grad.sign() != g.sign())[sure].sum())
+    assert moved > 100, "weights that only the decay moves this way"
+
+
+def test_the_defaults_are_the_papers(tmp_path):
+    """Section 5.1."""
+    config = TrainEncoderConfig(negatives=tmp_path, manifest=tmp_path, out=tmp_path)
+    assert (config.learning_rate, config.weight_decay, config.epochs) == (2e-5, 1e-5, 20)
+    assert (config.batch_size, config.temperature, config.max_grad_norm) == (16, 0.5, 1.0)
+
+
 class Masks:
     """Dropout with masks that are drawn once for a whole batch and can be replayed row by row."""
 
@@ -122,33 +166,11 @@ class Masks:
                 module.dropout_prob = 0.0
 
 
-def make_task(tmp_path, captions=("three oranges , two kiwis",) * 6, conditions=("a",)):
-    """A manifest and negatives of tiny tasks, as foreign Parquet files."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    manifest, negatives = [], []
-    for condition in conditions:
-        for i, text in enumerate(captions):
-            image_id = f"d/{condition}/{i}"
-            manifest.append({"image_id": image_id, "path": "x.jpg", "dataset": "d", "category": "c",
-                             "condition": condition, "split": "train", "label": 0})
-            negatives.append({"image_id": image_id, "sample": 0, "text": text, "attempts": 1,
-                              "negative": text.replace("two", "four"), "error": None})
-    from stages.artifacts.tables import MANIFEST
-
-    rows = [r | {"mask_paths": [], "defect": None, "width": 1, "height": 1, "error": None} for r in manifest]
-    pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST.schema), tmp_path / "m.parquet")
-    rows = [r | {"edits": []} for r in negatives]
-    pq.write_table(pa.Table.from_pylist(rows, schema=NEGATIVES.schema), tmp_path / "n.parquet")
-    return {"manifest": tmp_path / "m.parquet", "negatives": tmp_path / "n.parquet"}
-
-
 def train(tmp_path, bert, name, **more):
     config = TrainEncoderConfig(**make_task(tmp_path), out=tmp_path / name, encoder=str(bert), epochs=3,
                                 batch_size=4, precision="fp32", device="cpu", **more)
     training.run(config, QUIET)
-    return tmp_path / name / training.FOLDER / "c" / "a"
+    return tmp_path / name / training.FOLDER / "d" / "c" / "a"
 
 
 def test_training_is_deterministic_and_seeded(tmp_path, bert):
@@ -174,14 +196,16 @@ def test_the_checkpoint_opens_in_sentence_transformers(tmp_path, bert):
 def test_a_task_without_negatives_is_a_row_with_error(tmp_path, bert):
     import pyarrow.parquet as pq
 
-    paths = make_task(tmp_path, conditions=("a", "b"))
+    paths = make_task(tmp_path, tasks=(("d", "c", "a"), ("d", "c", "b")))
     table = pq.read_table(paths["negatives"])
-    keep = [not i.startswith("d/b") for i in table["image_id"].to_pylist()]
+    keep = [not i.startswith("1/") for i in table["image_id"].to_pylist()]
     pq.write_table(table.filter(keep), paths["negatives"])
     config = TrainEncoderConfig(**paths, out=tmp_path / "e", encoder=str(bert), epochs=1, device="cpu")
     summary = training.run(config, QUIET)
     assert summary.errors == 1 and summary.rows == 2
     assert "no caption with a valid contradiction" in summary.first_errors[0]
+    rows = read_table(tmp_path / "e", ENCODERS).to_pylist()
+    assert [(r["condition"], r["retry"]) for r in rows] == [("a", None), ("b", False)], "the same inputs fail again"
 
 
 def test_eq6_to_eq9_by_hand():
@@ -226,6 +250,67 @@ def test_scores_name_neighbours_and_differing_words(tmp_path, bert):
     near = rows["i5"]["neighbours"][0]
     assert (near["missing"], near["extra"]) == (["three"], ["four"]) and rows["i5"]["score"] > 0.01
     assert rows["i5"]["score"] == pytest.approx(np.mean([n["distance"] for n in rows["i5"]["neighbours"]]))
+
+
+def score_of(tmp_path, bert, texts, k, path=None):
+    """Rows of images with these captions, all but the last one normal training images."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from stages.artifacts.tables import CAPTIONS, MANIFEST
+    from stages.text_encoder.score import ScoreTextKnnConfig, run
+
+    manifest = [{"image_id": f"i{n}", "path": "x", "dataset": "d", "category": "c", "condition": "a", "label": 0,
+                 "split": "train" if n < len(texts) - 1 else "test", "mask_paths": []} for n in range(len(texts))]
+    captions = [{"image_id": f"i{n}", "prompt_id": "p", "sample": 0, "text": t} for n, t in enumerate(texts)]
+    pq.write_table(pa.Table.from_pylist(manifest, schema=MANIFEST.schema), tmp_path / "m.parquet")
+    pq.write_table(pa.Table.from_pylist(captions, schema=CAPTIONS.schema), tmp_path / "c.parquet")
+    if path is None:
+        path = tmp_path / "e.parquet"
+        pq.write_table(pa.table({"dataset": ["d"], "category": ["c"], "condition": ["a"], "path": [str(bert)],
+                                 "n": pa.array([5], pa.int32())}), path)
+    run(ScoreTextKnnConfig(captions=tmp_path / "c.parquet", manifest=tmp_path / "m.parquet", encoders=path,
+                           out=tmp_path / "s", device="cpu", k=k), QUIET)
+    return read_table(tmp_path / "s", SCORES).to_pylist()
+
+
+def test_eq8_is_the_mean_of_the_k_nearest_distances(tmp_path, bert):
+    texts = ["three oranges", "two oranges", "two kiwis", "one red apple", "many nuts", "three kiwis"]
+    rows = score_of(tmp_path, bert, texts, k=3)
+    z = encode(*load_encoder(str(bert)), texts)
+    distances = sorted(math.dist(z[5], z[i]) for i in range(5))
+    assert rows[5]["score"] == pytest.approx(sum(distances[:3]) / 3, abs=1e-6)
+    assert distances[2] - distances[0] > 0.01, "neighbours at different distances"
+
+
+@pytest.mark.parametrize("path", ["../theirs", "{tmp}/theirs", "_encoders/../../theirs"])
+def test_an_encoder_outside_its_artifact_is_refused(path, tmp_path, bert):
+    """In artifacts of ours; any place may be named by a table of other tools (the tests above)."""
+    import shutil
+
+    from stages.artifacts.writer import Artifact, Spec
+    from stages.errors import InputError
+
+    shutil.copytree(bert, tmp_path / "theirs")
+    key = ("d", "c", "a")
+    with Artifact(tmp_path / "e", ENCODERS, Spec("train-encoder", {}, {}), [key], QUIET) as artifact:
+        artifact.write(dict(zip(ENCODERS.key, key, strict=True)) | {"path": path.format(tmp=tmp_path), "n": 5})
+    with pytest.raises(InputError, match="a place outside the artifact"):
+        score_of(tmp_path, bert, ["one", "two"], 1, tmp_path / "e")
+    assert not (tmp_path / "s").exists()
+
+
+def test_an_encoder_that_is_gone_is_said_before_anything_is_written(tmp_path, bert):
+    import shutil
+
+    from stages.errors import InputError
+
+    shutil.copytree(bert, tmp_path / "enc")
+    (tmp_path / "enc" / "model.safetensors").unlink()
+    for place, said in ((tmp_path / "enc", "--encoders .* holds no"), (tmp_path / "no", "no such directory")):
+        with pytest.raises(InputError, match=said):
+            score_of(tmp_path, place, ["one", "two"], 1)
+        assert not (tmp_path / "s").exists()
 
 
 def test_the_packaged_encoder_is_pretrained():

@@ -5,8 +5,7 @@ import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from multiprocessing import get_context
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from stages.errors import ImageError, InputError
 from stages.images import load_rgb
 from stages.masks import mask_values
 from stages.opening import allow_megapixels, allowed_megapixels
+from stages.processes import worker_pool
 from stages.scored import check_folder
 from stages.settings import RunOptions, argument, option, require_at_least_zero
 
@@ -204,7 +204,7 @@ def _in_processes(jobs: list[Job], workers: int) -> Iterator[tuple[str, dict]]:
     if workers == 1 or len(jobs) < 2:
         yield from map(_make, jobs)
         return
-    with get_context("spawn").Pool(workers or None, allow_megapixels, (allowed_megapixels(),)) as pool:
+    with worker_pool(workers, partial(allow_megapixels, allowed_megapixels())) as pool:
         yield from pool.imap_unordered(_make, jobs, chunksize=2)
 
 

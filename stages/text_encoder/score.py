@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -14,7 +14,8 @@ from stages.checkpoints import checkpoint_fingerprint
 from stages.datasets.manifest import Image, Task, by_task, read_manifest, reference_images
 from stages.errors import InputError
 from stages.settings import RunOptions, argument, option
-from stages.text_encoder.model import encode, load_encoder
+from stages.text_encoder.model import check_encoder, encode, load_encoder
+from stages.torch_setup import pick_device, require_packages
 from stages.wording import differing_words
 
 METHOD = "text-knn"
@@ -37,10 +38,13 @@ def run(config: ScoreTextKnnConfig, options: RunOptions) -> Summary:
     gives rows with `error`.
 
     Raises:
-        InputError: k < 1, or captions of other images than the manifest's.
+        InputError: k < 1, no such device, captions of other images than the manifest's, or an encoder that is not
+            where the table says.
     """
     if config.k < 1:
         raise InputError(f"--k {config.k}: at least one neighbour")
+    device = pick_device(config.device)
+    require_packages("torch", "transformers")
     manifest = read_manifest(config.manifest)
     captions = read_table(config.captions, CAPTIONS)
     encoders = read_table(config.encoders, ENCODERS)
@@ -59,9 +63,9 @@ def run(config: ScoreTextKnnConfig, options: RunOptions) -> Summary:
         for task, images in by_task(manifest.images).items():
             wanted = [i for i in images if i.image_id in pending]
             if wanted:
-                for row in score_task(task, images, wanted, texts, checkpoints, config):
+                artifact.ran_on = device
+                for row in score_task(task, images, wanted, texts, checkpoints, config.k, device):
                     artifact.write(row, tried=False)      # what fails here failed before
-                artifact.ran_on = _device(config)
     return artifact.summary
 
 
@@ -74,7 +78,12 @@ def first_captions(rows: list[dict]) -> dict[str, dict]:
 
 
 def _checkpoints(rows: list[dict], path: Path) -> dict[Task, Path | str]:
-    """Task -> checkpoint directory, or why there is none."""
+    """Task -> checkpoint directory, or why there is none.
+
+    Raises:
+        InputError: a directory that holds no encoder, or one outside the artifact, which `train-encoder` never
+            writes. Other tools' tables may name any place: it is only read.
+    """
     homes = {}
     for record in read_provenance(path):
         for row in read_table(Path(record["artifact"]), ENCODERS).to_pylist():
@@ -82,8 +91,19 @@ def _checkpoints(rows: list[dict], path: Path) -> dict[Task, Path | str]:
     found: dict[Task, Path | str] = {}
     for row in rows:
         task = tuple(row[k] for k in ENCODERS.key)
-        home = homes.get(task, path if path.is_dir() else path.parent)
-        found[task] = home / row["path"] if row["path"] else f"no encoder: {row['error']}"
+        if not row["path"]:
+            found[task] = f"no encoder: {row['error']}"
+            continue
+        inside = PurePath(row["path"])
+        if task in homes and (inside.is_absolute() or ".." in inside.parts):
+            raise InputError(f"{homes[task]}: column `path` holds {row['path']}, a place outside the artifact, which"
+                             " train-encoder does not write; run it again, or give an encoders table that you trust"
+                             " without _adcli.json")
+        place = homes.get(task, path if path.is_dir() else path.parent) / inside
+        if not place.is_dir():
+            raise InputError(f"--encoders {path}: no such directory: {place}")
+        check_encoder(str(place), "--encoders")
+        found[task] = place
     return found
 
 
@@ -95,7 +115,7 @@ def _training_key(path: Path, checkpoints: dict[Task, Path | str]) -> str:
 
 
 def score_task(task: Task, images: list[Image], wanted: list[Image], texts: dict[str, dict],
-               checkpoints: dict[Task, Path | str], config: ScoreTextKnnConfig) -> Iterator[dict]:
+               checkpoints: dict[Task, Path | str], k: int, device: str) -> Iterator[dict]:
     """Rows of one task, in order."""
     reference = [i.image_id for i in reference_images(images) if _text(texts, i)]
     place = checkpoints.get(task, "no encoder for this task: run train-encoder on this manifest")
@@ -106,9 +126,9 @@ def score_task(task: Task, images: list[Image], wanted: list[Image], texts: dict
     if scored:
         model, tokenizer = load_encoder(str(place))
         ids = sorted({*reference, *(i.image_id for i in scored)})
-        embedded = encode(model.to(_device(config)), tokenizer, [texts[i]["text"] for i in ids])
+        embedded = encode(model.to(device), tokenizer, [texts[i]["text"] for i in ids])
         z = dict(zip(ids, embedded, strict=True))
-        result = knn(z, [i.image_id for i in scored], reference, config.k)
+        result = knn(z, [i.image_id for i in scored], reference, k)
     seconds = (time.monotonic() - started) / max(len(scored), 1)
     for image in wanted:
         row = {"image_id": image.image_id, "method": METHOD, "seconds": seconds}
@@ -116,16 +136,10 @@ def score_task(task: Task, images: list[Image], wanted: list[Image], texts: dict
         failed = reason or (caption or {}).get("error") or (None if caption else "no caption")
         near = result.get(image.image_id)
         if failed or not near:
-            yield row | {"error": failed or "no other normal caption to compare with"}
+            yield row | {"error": failed or "no other normal caption to compare with", "retry": False}
             continue
         yield row | {"score": float(np.mean([d for _, d in near])), "response": caption["text"],
                      "neighbours": [_neighbour(caption["text"], i, d, texts[i]["text"]) for i, d in near]}
-
-
-def _device(config: ScoreTextKnnConfig) -> str:
-    from stages.torch_setup import pick_device
-
-    return pick_device(config.device)
 
 
 def _text(texts: dict[str, dict], image: Image) -> str | None:

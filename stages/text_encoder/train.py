@@ -1,28 +1,32 @@
 """Contrastive fine-tuning of one text encoder per task (VID-AD, sections 4.3 and 5.1).
 
-The unit of resuming is the task: a checkpoint inside one would write weights and two Adam moments, more
-bytes than its 80 steps of training are worth.
+A killed run goes on within a task from its last saved state, on a CPU to the very same weights.
 """
 
 import copy
-import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
+from statistics import fmean as mean
 from typing import Any
 
 from stages.artifacts.files import make_folder
-from stages.artifacts.reader import fingerprint, read_table
+from stages.artifacts.paths import below
+from stages.artifacts.reader import COMPLETE, fingerprint, read_table
 from stages.artifacts.tables import ENCODERS, NEGATIVES
-from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.artifacts.writer import Artifact, Spec, Summary, parse_shard
 from stages.datasets.manifest import Task, by_task, read_manifest
 from stages.errors import InputError
 from stages.seeds import row_seed
 from stages.settings import RunOptions, argument, option
 from stages.text_encoder.loss import nt_xent
 from stages.text_encoder.model import encoder_fingerprint, load_encoder, longest, mean_pool, save_encoder
-from stages.torch_setup import device_and_precision
+from stages.torch_setup import require_packages, resolved_precision
+from stages.training import (STATE, SmallStates, forget, last_saved, put_in_place, recorded_key, require_current, saving,
+                             showing, stop_asked)
 
 FOLDER = "_encoders"       # below the artifact; readers of Parquet pass over names with an underscore
 
@@ -39,7 +43,7 @@ class TrainEncoderConfig:
     learning_rate: float = option("of Adam, constant", 2e-5)
     weight_decay: float = option("L2 term in Adam's gradient", 1e-5)
     temperature: float = option("tau of Eq. 4", 0.5)
-    max_grad_norm: float = option("gradient clipping", 1.0)
+    max_grad_norm: float = option("gradient clipping; 0 = none", 1.0)
     precision: str = option("fp32, bf16, or auto = bf16 where the processor has it", "auto")
     device: str = option("auto, cpu or cuda", "auto")
     seed: int = option("of data order and dropout", 0)
@@ -54,35 +58,82 @@ class Pair:
 
 
 def run(config: TrainEncoderConfig, options: RunOptions) -> Summary:
-    """Train one encoder per task; a task without any usable negative becomes a row with `error`."""
+    """Train one encoder per task; a task without any usable negative becomes a row with `error`.
+
+    Raises:
+        InputError: a setting without sense, no such device, nothing that can be loaded as --encoder, or negatives of
+            other images than the manifest's; all before anything is written.
+    """
+    _check_numbers(config)
+    device, precision = resolved_precision(config.device, config.precision)
+    require_packages("torch", "transformers", "accelerate")
     manifest = read_manifest(config.manifest)
     table = read_table(config.negatives, NEGATIVES)
     rows = [r for r in table.to_pylist() if r["error"] is None]
     tasks = _rows_of_tasks(rows, manifest.images, config.negatives)
-    spec = _spec(config, {"negatives": fingerprint(table, NEGATIVES), "manifest": manifest.fingerprint})
+    spec = _spec(config, precision, {"negatives": fingerprint(table, NEGATIVES), "manifest": manifest.fingerprint})
+    finished = recorded_key(config.out / COMPLETE) == spec.key
+    base = None if finished else load_encoder(config.encoder)      # before the artifact: it may be refused
     with Artifact(config.out, ENCODERS, spec, list(tasks), options, flush_rows=1) as artifact:
-        if artifact.pending:
-            base = load_encoder(config.encoder)
-            artifact.ran_on = " ".join(device_and_precision(config.device, config.precision))
+        _remove_leftovers(config.out / FOLDER, options.shard)
+        artifact.ran_on = f"{device} {precision}"
         for task in artifact.pending:
             row = dict(zip(ENCODERS.key, task, strict=True)) | {"n": len(tasks[task])}
             if not tasks[task]:
-                artifact.write(row | {"error": "no caption with a valid contradiction to train on"})
+                artifact.write(row | {"error": "no caption with a valid contradiction to train on", "retry": False})
                 continue
-            row |= train_task(tasks[task], task, copy.deepcopy(base[0]), base[1], config)
+            base = base or load_encoder(config.encoder)
+            row |= _train_task(tasks[task], task, copy.deepcopy(base[0]), base[1], config, artifact)
             artifact.write(row)
-            artifact.progress.say(f"{' / '.join(filter(None, task))}: loss {row['first_loss']:.3f} ->"
-                                  f" {row['last_loss']:.3f} in {row['seconds']:.0f} s")
+            forget(_states(config.out, spec, task))
+            artifact.progress.say(f"{_named(task)}: loss {row['first_loss']:.3f} -> {row['last_loss']:.3f}"
+                                  f" in {row['seconds']:.0f} s")
+    if artifact.summary.complete:
+        forget(config.out / STATE)
     return artifact.summary
 
 
-def _spec(config: TrainEncoderConfig, inputs: dict[str, str]) -> Spec:
-    if config.precision not in ("auto", "fp32", "bf16"):
-        raise InputError(f"--precision {config.precision}: expected auto, fp32 or bf16")
-    names = ("epochs", "batch_size", "learning_rate", "weight_decay", "temperature", "max_grad_norm",
-             "precision")
+def _check_numbers(config: TrainEncoderConfig) -> None:
+    for name in ("epochs", "batch_size"):
+        if getattr(config, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}: at least 1")
+    for name, least_is_allowed in (("learning_rate", False), ("temperature", False), ("weight_decay", True),
+                                   ("max_grad_norm", True)):
+        value = getattr(config, name)
+        if not isfinite(value) or value < 0 or value == 0 and not least_is_allowed:
+            raise InputError(f"--{name.replace('_', '-')} {value}: expected a number"
+                             f" {'from 0 on' if least_is_allowed else 'above 0'}")
+
+
+def _spec(config: TrainEncoderConfig, precision: str, inputs: dict[str, str]) -> Spec:
+    names = ("epochs", "batch_size", "learning_rate", "weight_decay", "temperature", "max_grad_norm")
     return Spec("train-encoder", {n: getattr(config, n) for n in names} | {
-        "encoder": config.encoder, "weights": encoder_fingerprint(config.encoder)}, inputs, config.seed)
+        "precision": precision, "encoder": config.encoder, "weights": encoder_fingerprint(config.encoder)},
+        inputs, config.seed)
+
+
+def _named(task: Task) -> str:
+    return " / ".join(filter(None, task))
+
+
+def _states(out: Path, spec: Spec, task: Task) -> Path:
+    """Where a task's states are saved while it trains. The key keeps those of other settings apart."""
+    return below(out / STATE / spec.key, *task)
+
+
+def _work_name(shard: str) -> str:
+    """Of the folder in which a shard makes its encoders: one at a time."""
+    i, n = parse_shard(shard)
+    return f".tmp-{i:05d}-of-{n:05d}"
+
+
+def _remove_leftovers(folder: Path, shard: str) -> None:
+    """Take away what killed runs were making: those of this shard, which is locked by us, and of other numbers of
+    shards, which do not run at the same time. Those of our neighbours may be in use."""
+    own = _work_name(shard)
+    for left in folder.glob(".tmp-*"):
+        if left.name == own or left.name.rpartition("-of-")[2] != own.rpartition("-of-")[2]:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _rows_of_tasks(rows: list[dict], images: tuple, path: Path) -> dict[Task, list[dict]]:
@@ -97,57 +148,81 @@ def _rows_of_tasks(rows: list[dict], images: tuple, path: Path) -> dict[Task, li
     return tasks
 
 
-def train_task(rows: list[dict], task: Task, model: Any, tokenizer: Any,
-               config: TrainEncoderConfig) -> dict:
-    """Train `model` on one task's captions and save it; returns the columns of its ENCODERS row."""
+def _train_task(rows: list[dict], task: Task, model: Any, tokenizer: Any, config: TrainEncoderConfig,
+                artifact: Artifact) -> dict:
+    """Train `model` on one task's captions and save it; returns the columns of its ENCODERS row.
+
+    Raises:
+        KeyboardInterrupt: a stop was asked for; the state is saved.
+        InputError: another command has replaced the artifact.
+    """
     started = time.monotonic()
     pairs = [Pair(*tokenizer([r["text"], r["negative"]], truncation=True,
                              max_length=longest(model))["input_ids"])
              for r in sorted(rows, key=lambda r: (r["image_id"], r["sample"]))]
-    folder = Path(FOLDER, *(part.replace("/", "_") for part in task[1:] if part))
-    target = config.out / folder
-    work = target.with_name(f".tmp-{os.getpid()}-{target.name}")
-    make_folder(work)
+
+    def check() -> None:
+        require_current(config.out, artifact.spec)
+
+    states = _states(config.out, artifact.spec, task)
+    saved = last_saved(states)
+    if saved:
+        artifact.progress.say(f"{_named(task)}: going on from step {saved.name.rpartition('-')[2]}")
+    with stop_asked() as asked:
+        callbacks = [saving(asked, check), showing(artifact.progress, _named(task))]
+        seed = row_seed(config.seed, *task) % 2 ** 31
+        trainer = trainer_of(model, tokenizer, pairs, states, seed, config, callbacks)
+        trainer.train(resume_from_checkpoint=str(saved) if saved else None)
+        if asked():
+            raise KeyboardInterrupt
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]      # one a step
+    epoch = len(losses) // config.epochs
+    target = below(config.out / FOLDER, *task)
+    _save(model.float(), tokenizer, target, config.out / FOLDER / _work_name(artifact.options.shard), check)
+    return {"path": target.relative_to(config.out).as_posix(), "steps": trainer.state.global_step,
+            "first_loss": mean(losses[:epoch]), "last_loss": mean(losses[-epoch:]),
+            "seconds": time.monotonic() - started}
+
+
+def _save(model: Any, tokenizer: Any, target: Path, work: Path, check: Callable[[], None]) -> None:
+    """Wholly or not at all. check: raises where the place is no longer ours."""
     try:
-        trainer = _trainer(model, tokenizer, pairs, work, row_seed(config.seed, *task) % 2 ** 31, config)
-        trainer.train()
-        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-        save_encoder(model.float(), tokenizer, work)
-        shutil.rmtree(target, ignore_errors=True)
-        work.rename(target)
+        make_folder(work)
+        save_encoder(model, tokenizer, work)
+        check()
+        put_in_place(work, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return {"path": folder.as_posix(), "steps": trainer.state.global_step, "first_loss": losses[0],
-            "last_loss": losses[-1], "seconds": time.monotonic() - started}
 
 
-def _trainer(model: Any, tokenizer: Any, pairs: list[Pair], folder: Path, seed: int,
-             config: TrainEncoderConfig) -> Any:
+def trainer_of(model: Any, tokenizer: Any, pairs: list[Pair], states: Path, seed: int, config: TrainEncoderConfig,
+               callbacks: list) -> Any:
     """transformers' Trainer with Eq. 4 as its loss and Adam as the paper has it (L2 in the gradient, not
     AdamW's decoupled decay); it brings devices, mixed precision and clipping. Several GPUs: one --shard each."""
     import torch
     from transformers import Trainer, TrainingArguments
     from transformers.trainer_callback import PrinterCallback
 
-    device, precision = device_and_precision(config.device, config.precision)
+    device, precision = resolved_precision(config.device, config.precision)
 
-    class ContrastiveTrainer(Trainer):
+    class ContrastiveTrainer(SmallStates, Trainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             loss = contrastive_loss(model, inputs, config.temperature)
             return (loss, None) if return_outputs else loss
 
     arguments = TrainingArguments(
-        output_dir=str(folder), per_device_train_batch_size=config.batch_size,
+        output_dir=str(states), per_device_train_batch_size=config.batch_size,
         num_train_epochs=config.epochs, learning_rate=config.learning_rate, lr_scheduler_type="constant",
         max_grad_norm=config.max_grad_norm, bf16=precision == "bf16", use_cpu=device == "cpu",
-        seed=seed, data_seed=seed, logging_strategy="epoch", save_strategy="no", report_to="none", disable_tqdm=True,
-        remove_unused_columns=False, dataloader_pin_memory=False)
+        seed=seed, data_seed=seed, save_strategy="no", save_total_limit=1,      # `saving` says when
+        logging_steps=1, logging_nan_inf_filter=False,      # epoch means of a resumed run are those of a whole one
+        report_to="none", disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False)
     arguments._n_gpu = min(arguments.n_gpu, 1)      # Trainer would multiply the batch by the GPUs it sees
     adam = torch.optim.Adam(model.parameters(), lr=config.learning_rate,
                             weight_decay=config.weight_decay, fused=True)
     trainer = ContrastiveTrainer(
         model=model, args=arguments, train_dataset=pairs, data_collator=Collator(tokenizer.pad_token_id),
-        optimizers=(adam, torch.optim.lr_scheduler.ConstantLR(adam, 1.0)))
+        optimizers=(adam, torch.optim.lr_scheduler.ConstantLR(adam, 1.0)), callbacks=callbacks)
     trainer.remove_callback(PrinterCallback)
     return trainer
 

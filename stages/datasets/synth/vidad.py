@@ -4,7 +4,6 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 
@@ -14,6 +13,7 @@ from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.datasets.synth.scenarios import ASPECTS, COUNTS, State, sample_state
 from stages.datasets.vidad import CONDITIONS, SCENARIOS, SYNTHETIC_MARK, chosen
 from stages.errors import InputError
+from stages.processes import worker_pool
 from stages.seeds import row_seed
 from stages.settings import RunOptions, option
 
@@ -82,7 +82,7 @@ def _in_processes(jobs: list, workers: int) -> Iterator[list[dict]]:
     if workers == 1 or len(jobs) < 2:
         yield from map(_render_to_disk, jobs)
         return
-    with get_context("spawn").Pool(workers or None) as pool:
+    with worker_pool(workers) as pool:
         yield from pool.imap_unordered(_render_to_disk, jobs, chunksize=2)
 
 

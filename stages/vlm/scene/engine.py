@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 
 from stages.errors import InputError
 from stages.opening import allow_megapixels, allowed_megapixels
+from stages.processes import worker_pool
 from stages.seeds import source_fingerprint
 from stages.vlm.engine import Reply, Request, Sampling
 
@@ -35,7 +36,7 @@ class SceneEngine:
             yield from map(answer, requests)
             return
         requests = iter(requests)
-        with get_context("spawn").Pool(self.workers or None, _ready, (allowed_megapixels(),)) as pool:
+        with worker_pool(self.workers, partial(_ready, allowed_megapixels())) as pool:
             while batch := list(islice(requests, READ_AHEAD)):
                 yield from pool.imap_unordered(answer, batch, chunksize=4)
 
