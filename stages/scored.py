@@ -18,19 +18,19 @@ Result = tuple[Key, dict | ImageError, np.ndarray | None]     # columns of SCORE
 
 def scores_and_maps(out: Path, maps_out: Path | None, parameters: dict, inputs: dict[str, str], keys: list[Key],
                     options: RunOptions, map_rows: int, scored: Callable[[list[Key], Artifact], Iterable[Result]],
-                    notes: dict | None = None, map_kind: str = "<f2") -> Summary:
+                    notes: dict | None = None, map_kind: str = "<f2", paths: dict | None = None) -> Summary:
     """Write both artifacts, of one cache key; returns the summary of the scores.
 
     map_rows: of a part; scored: from the keys that one of the two lacks, and the open scores, whose `ran_on` it may
     set, to a result for each; not called when there is nothing to do. notes: of the scores;
-    map_kind: the kind of `maps.to_row`.
+    map_kind: the kind of `maps.to_row`; paths: as in Spec.
     """
+    of_scores = Spec("score", parameters, inputs, notes=notes or {}, paths=paths or {})
+    of_maps = replace(of_scores, stage="score maps", notes={})
     with ExitStack() as stack:
-        scores = stack.enter_context(Artifact(out, SCORES, Spec("score", parameters, inputs, notes=notes or {}), keys,
-                                              options))
+        scores = stack.enter_context(Artifact(out, SCORES, of_scores, keys, options))
         silent = replace(options, quiet=True)        # one progress bar for both
-        maps = stack.enter_context(Artifact(maps_out, MAPS, Spec("score maps", parameters, inputs), keys, silent,
-                                            map_rows)) if maps_out else None
+        maps = stack.enter_context(Artifact(maps_out, MAPS, of_maps, keys, silent, map_rows)) if maps_out else None
         lacking = [set(a.pending) if a else set() for a in (scores, maps)]
         todo = [k for k in keys if any(k in some for some in lacking)]
         for key, found, anomaly_map in scored(todo, scores) if todo else ():

@@ -9,7 +9,9 @@
         temperature: float = option("sampling temperature; 0 is greedy", 0.001)
 """
 
-from dataclasses import MISSING, dataclass, field
+import os
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 
@@ -21,6 +23,12 @@ def argument(help: str) -> Any:
 def option(help: str, default: Any = MISSING) -> Any:
     """`--name`; required when it has no default. State units and special values in `help`."""
     return field(default=default, metadata={"help": help})
+
+
+def named_paths(config: Any) -> dict[str, str]:
+    """Every path that a stage's settings name, --out apart, absolute: for the record of what it was given."""
+    named = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "out"}
+    return {name: os.path.abspath(value) for name, value in named.items() if isinstance(value, Path)}
 
 
 @dataclass(frozen=True, kw_only=True)

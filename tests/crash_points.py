@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from stages.artifacts.record import source_commit
 from stages.errors import InputError
 
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.utime",
@@ -43,6 +44,7 @@ def killed_at_every_point(work: Callable[[Path], Any], read: Callable[[Path], An
     Raises:
         AssertionError: naming the point.
     """
+    source_commit()                          # asked once here, not in every child
     start = start or (lambda folder: None)
     undisturbed, before = tmp / "undisturbed", tmp / "before"
     before.mkdir()
@@ -77,6 +79,7 @@ def in_child(work: Callable[[Path], Any], folder: Path, kill_before: int = 0) ->
     if child == 0:
         code = 1
         try:
+            os.fsync = lambda handle: None       # slow, and only a power cut would show the difference
             if kill_before:
                 _kill_before(kill_before, folder.resolve())
             work(folder)
@@ -106,7 +109,7 @@ def _read(read: Callable[[Path], Any], folder: Path) -> Any:
 def _kill_before(n: int, folder: Path) -> None:
     """From now on this process counts what it does to files below `folder` (audit events, and os.fsync, which has
     none) and kills itself before the n-th. Opening for reading and locking change nothing and are not counted."""
-    counted, real_fsync = 0, os.fsync
+    counted = 0
 
     def count() -> None:
         nonlocal counted
@@ -130,9 +133,5 @@ def _kill_before(n: int, folder: Path) -> None:
         # a relative name is relative to an open folder: shutil.rmtree at work
         return path.startswith(str(folder)) or not os.path.isabs(path) and "/" not in path
 
-    def fsync(handle: Any) -> None:
-        count()
-        real_fsync(handle)
-
-    os.fsync = fsync
+    os.fsync = lambda handle: count()
     sys.addaudithook(hook)

@@ -73,7 +73,8 @@ def _unlisted(out: Path, record: dict, there: dict[Path, list[Written] | None]) 
     return [part for part in there if part.name not in listed]
 
 
-def prepare(out: Path, table: Table, spec: Spec, keys: list[tuple], others_write: bool, overwrite: bool) -> State | None:
+def prepare(out: Path, table: Table, spec: Spec, keys: list[tuple], others_write: bool,
+            overwrite: bool) -> State | None:
     """Make the folder ready for rows of this spec; what is there of it already, None for a new artifact.
 
     others_write: processes of other shards are alive.

@@ -17,7 +17,7 @@ from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.datasets.manifest import Image, files_fingerprint, read_manifest
 from stages.errors import ImageError, InputError
 from stages.images import load_rgb
-from stages.settings import RunOptions, argument, option
+from stages.settings import RunOptions, argument, named_paths, option
 
 BORDER = 20             # px, section 4.3
 STAMP = "2025-05-12"    # section 4.3, as is the size; the paper's figures show the outline, no number for it
@@ -117,7 +117,8 @@ def run(config: AugmentConfig, options: RunOptions) -> Summary:
     masks = [replace(i, file=m) for i in test for m in i.masks]
     spec = Spec("data augment", {"kind": kinds, "images": str(folder)}, {
         "manifest": manifest.fingerprint, "image files": files_fingerprint(test),
-        "mask files": files_fingerprint(masks)}, notes={"root": str(folder), "workers": config.workers})
+        "mask files": files_fingerprint(masks)}, notes={"root": str(folder), "workers": config.workers},
+        paths=named_paths(config))
     keys = [(row["image_id"],) for row in rows]
     with Artifact(config.out, MANIFEST, spec, keys, options) as artifact:
         pending = {key for (key,) in artifact.pending}

@@ -115,7 +115,8 @@ def write_manifest(dataset: str, root: Path, entries: Iterable[Entry], out: Path
     keys = [(row["image_id"],) for row in rows]
     table = pa.Table.from_pylist(rows, schema=MANIFEST.schema)
     spec = Spec("data index", {"dataset": dataset, **parameters},
-                {"list of files": fingerprint(table, MANIFEST)}, seed, {"root": str(root.resolve())})
+                {"list of files": fingerprint(table, MANIFEST)}, seed, {"root": str(root.resolve())},
+                {"root": str(root.resolve())})
     with Artifact(out, MANIFEST, spec, keys, options, flush_rows=100_000) as artifact:
         artifact.write_all(rows)
         artifact.progress.say(_overview(dataset, entries))

@@ -19,7 +19,7 @@ from stages.questions.mle import mle_score
 from stages.questions.table import Question, read_questions
 from stages.sage.entropy import pairs_of
 from stages.sage.training import SAME_RESULT, TrainingOptions, arguments, check, frozen_dtype, prompt_texts
-from stages.settings import RunOptions, argument, option
+from stages.settings import RunOptions, argument, named_paths, option
 from stages.training import context, trained
 
 OBJECTIVES = ("dpo", "printed")
@@ -82,7 +82,7 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
     own = {n: getattr(config, n) for n in (*SAME_RESULT, "method", "eta", "beta", "objective")}
     inputs = asked.inputs | {"judgements": table_fingerprint(judged, JUDGEMENTS)}
     spec = Spec("finetune-mllm", own | {"weights": weights, "prompts": prompt_texts()}, inputs, config.seed,
-                {"left out": questions.failed, "sfe": asdict(settings)})
+                {"left out": questions.failed, "sfe": asdict(settings)}, named_paths(config))
 
     def train(saved, say):
         from stages.sage.checkpoint import load_sage, save

@@ -24,7 +24,7 @@ from stages.questions import answering
 from stages.questions.table import Question, read_questions
 from stages.sage.settings import check
 from stages.seeds import source_fingerprint
-from stages.settings import RunOptions, argument, option
+from stages.settings import RunOptions, argument, named_paths, option
 
 if TYPE_CHECKING:
     from stages.sage.data import Asked
@@ -82,7 +82,8 @@ def run(config: ScoreSageConfig, options: RunOptions) -> Summary:
         "choose": config.choose, "max_tokens": config.max_tokens, "precision": precision,
         "prompts": [load_prompt(p).fingerprint for p in prompts],
         "parser": [source_fingerprint(Path(m.__file__)) for m in (answers, answering)]}, asked.inputs, config.seed,
-        {"model": asdict(settings) | {"stage": record["stage"], "base": record["weights"], "choose": config.choose}})
+        {"model": asdict(settings) | {"stage": record["stage"], "base": record["weights"], "choose": config.choose}},
+        named_paths(config))
     rows = {q.question_id: q for q in questions.rows}
     with Artifact(config.out, ANSWERS, spec, [(i, method) for i in (*rows, *questions.failed)], options) as artifact:
         for key in artifact.pending:

@@ -15,7 +15,7 @@ from stages.questions.table import read_questions
 from stages.sage.settings import FUSIONS, SIMILARITIES, Settings
 from stages.sage.settings import check as check_settings
 from stages.sage.training import SAME_RESULT, TrainingOptions, arguments, check, frozen_dtype, prompt_texts
-from stages.settings import RunOptions, argument, option
+from stages.settings import RunOptions, argument, named_paths, option
 from stages.training import context, trained
 
 
@@ -82,7 +82,7 @@ def _run(config: SfeConfig, settings: Settings, options: RunOptions, device: str
     refuse_too_long(encoder, samples, [(a,) for a in answers], context(model_config, config.max_length))
     own = asdict(settings) | {n: getattr(config, n) for n in (*SAME_RESULT, "method")}
     spec = Spec("finetune-mllm", own | {"base": base, "weights": weights, "prompts": prompt_texts()}, asked.inputs,
-                config.seed, {"left out": questions.failed})
+                config.seed, {"left out": questions.failed}, named_paths(config))
     record = {"stage": "sfe", "base": base, "revision": config.revision, "weights": weights}
 
     def train(saved, say):

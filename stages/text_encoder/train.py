@@ -19,7 +19,7 @@ from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.datasets.manifest import Task, by_task, read_manifest
 from stages.errors import InputError
 from stages.seeds import row_seed
-from stages.settings import RunOptions, argument, option
+from stages.settings import RunOptions, argument, named_paths, option
 from stages.text_encoder.loss import nt_xent
 from stages.text_encoder.model import encoder_fingerprint, load_encoder, longest, mean_pool, save_encoder
 from stages.torch_setup import device_and_precision
@@ -82,7 +82,8 @@ def _spec(config: TrainEncoderConfig, inputs: dict[str, str]) -> Spec:
     names = ("epochs", "batch_size", "learning_rate", "weight_decay", "temperature", "max_grad_norm",
              "precision")
     return Spec("train-encoder", {n: getattr(config, n) for n in names} | {
-        "encoder": config.encoder, "weights": encoder_fingerprint(config.encoder)}, inputs, config.seed)
+        "encoder": config.encoder, "weights": encoder_fingerprint(config.encoder)}, inputs, config.seed,
+        paths=named_paths(config))
 
 
 def _rows_of_tasks(rows: list[dict], images: tuple, path: Path) -> dict[Task, list[dict]]:

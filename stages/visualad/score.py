@@ -7,7 +7,7 @@ from stages.artifacts.writer import Summary
 from stages.datasets.manifest import files_fingerprint, images_of, read_manifest
 from stages.errors import ImageError
 from stages.scored import scores_and_maps
-from stages.settings import RunOptions, argument, option
+from stages.settings import RunOptions, argument, named_paths, option
 from stages.visualad.settings import SIGMA
 
 METHOD = "visualad"
@@ -67,4 +67,5 @@ def run(config: ScoreVisualadConfig, options: RunOptions) -> Summary:
                    None if failed else anomaly_map.numpy())
 
     notes = {"training": str(config.checkpoint.resolve())}      # its loss curves go into the report
-    return scores_and_maps(config.out, config.maps, parameters, inputs, keys, options, MAP_ROWS, results, notes)
+    return scores_and_maps(config.out, config.maps, parameters, inputs, keys, options, MAP_ROWS, results, notes,
+                           paths=named_paths(config))

@@ -13,7 +13,7 @@ from stages.checkpoints import checkpoint_fingerprint
 from stages.datasets.manifest import Image, files_fingerprint, read_manifest
 from stages.errors import InputError
 from stages.processes import joined, share
-from stages.settings import RunOptions, argument, option
+from stages.settings import RunOptions, argument, named_paths, option
 from stages.training import trained
 from stages.visualad.settings import POSITIONS, Settings, check
 
@@ -76,7 +76,7 @@ def run(config: TrainVisualadConfig, options: RunOptions) -> Summary | None:
     spec = Spec("train-visualad", {n: getattr(config, n) for n in names} | asdict(settings) | {
         "backbone": config.backbone, "weights": weights}, {
         "manifest": manifest.fingerprint, "image files": files_fingerprint(images)}, config.seed,
-        {"left out": failed})
+        {"left out": failed}, named_paths(config))
 
     def train(saved, say):
         from stages.visualad.trainer import fit

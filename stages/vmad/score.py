@@ -7,7 +7,7 @@ from stages.artifacts.writer import Summary
 from stages.datasets.manifest import files_fingerprint, images_of, read_manifest
 from stages.errors import ImageError, InputError
 from stages.scored import scores_and_maps
-from stages.settings import RunOptions, argument, option
+from stages.settings import RunOptions, argument, named_paths, option
 
 METHOD = "vmad"
 MAP_ROWS = 64            # maps of a part: at 256 x 256 some 17 MB before compression
@@ -73,4 +73,4 @@ def run(config: ScoreVmadConfig, options: RunOptions) -> Summary:
     notes = {"training": str(config.checkpoint.resolve()), "batch_size": config.batch_size,
              "vmad": made_of(config.checkpoint)}        # loss curves and Tables III and V of the report
     return scores_and_maps(config.out, config.maps, parameters, inputs, keys, options, MAP_ROWS, results, notes,
-                           map_kind="<f4")
+                           map_kind="<f4", paths=named_paths(config))

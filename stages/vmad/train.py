@@ -12,7 +12,7 @@ from stages.artifacts.writer import Spec, Summary
 from stages.datasets.manifest import Image, files_fingerprint, read_manifest
 from stages.errors import InputError
 from stages.questions.table import Questions, read_questions
-from stages.settings import RunOptions, argument, option
+from stages.settings import RunOptions, argument, named_paths, option
 from stages.training import accumulated, context, trained
 from stages.vmad.settings import PROJECTORS, Settings, Weights
 
@@ -117,7 +117,7 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
         "loss weights": asdict(config.weights()), "weights": weights, "prompts": prompt_texts()}, {
         "manifest": manifest.fingerprint, "questions": questions.fingerprint, "image files": files_fingerprint(images),
         "mask files": files_fingerprint(replace(i, file=mask) for i in images for mask in i.masks)},
-        config.seed, {"left out": failed, "longest sample": longest})
+        config.seed, {"left out": failed, "longest sample": longest}, named_paths(config))
 
     def train(saved, say):
         from stages.vmad.trainer import fit
