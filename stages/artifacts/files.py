@@ -1,6 +1,7 @@
 """Files that are either wholly there or not there at all."""
 
 import errno
+import glob
 import json
 import os
 import shutil
@@ -23,6 +24,13 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         InputError: the disk is full, the quota is used up, or the folder is gone or may not be written.
     """
     put_in_place(write_temporary(path, write), path)
+
+
+def write_alone(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """`write_atomically` of a file that one process at a time makes: what killed ones have left of it is removed."""
+    for left in path.parent.glob(f"{TEMPORARY}*-{glob.escape(path.name)}"):
+        _remove(left)
+    write_atomically(path, write)
 
 
 def write_temporary(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
