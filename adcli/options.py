@@ -97,13 +97,21 @@ def report(summary: Any, options: RunOptions) -> None:
 def lines_for_people(s: Any) -> list[str]:
     """s: Summary."""
     if s.up_to_date:
-        return [f"{s.out}: up to date ({s.rows} rows)"]
+        return [f"{s.out}: up to date ({s.rows} rows)", *_failures(s)]
     rate = f", {s.written / s.seconds:.1f} rows/s" if s.written else ""
     lines = [f"{s.out}: {s.rows} of {s.expected} rows, {s.written} new in {s.seconds:.1f} s{rate},"
-             f" peak memory {s.peak_rss_mb} MB"]
-    if s.errors:
-        lines.append(f"{s.errors} rows failed (column `error`; the same command tries them again):")
-        lines += [f"  {e}" for e in s.first_errors]
+             f" peak memory {s.peak_rss_mb} MB", *_failures(s)]
     if not s.complete:
         lines.append("not complete yet: other shards are still to be run")
     return lines
+
+
+def _failures(s: Any) -> list[str]:
+    if not s.errors:
+        return []
+    again = "the same command tries them again"
+    if s.final == s.errors:
+        again = "all final, as their seed fixes the outcome: only --retry all tries them again"
+    elif s.final:
+        again += f", but for {s.final} that are final: only --retry all tries those"
+    return [f"{s.errors} rows failed (column `error`; {again}):", *(f"  {e}" for e in s.first_errors)]

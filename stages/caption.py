@@ -12,7 +12,7 @@ from stages.datasets.manifest import Image, read_manifest
 from stages.errors import InputError
 from stages.prompts import Prompt, load_prompt
 from stages.seeds import row_seed
-from stages.settings import RunOptions, argument, option, require_positive
+from stages.settings import RunOptions, argument, named_paths, option, require_positive
 from stages.vlm.engine import Request, Sampling, final
 from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, make_engine
 
@@ -52,7 +52,7 @@ def run(config: CaptionConfig, options: RunOptions) -> Summary:
     spec = Spec("caption", {
         "vlm": config.vlm, "weights": engine.fingerprint, "prompts": texts, "samples": config.samples,
         "temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens,
-    } | engine_parameters(config.vlm, config), inputs, config.seed, {"caveat": engine.caveat})
+    } | engine_parameters(config.vlm, config), inputs, config.seed, {"caveat": engine.caveat}, named_paths(config))
     keys = [(i, prompts[i].id, s) for i in images for s in range(config.samples)]
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
     with Artifact(config.out, CAPTIONS, spec, keys, options) as artifact:

@@ -26,7 +26,7 @@ from stages.pixel_evaluation import (
     pixel_tasks,
 )
 from stages.progress import Progress
-from stages.settings import RunOptions, argument, option
+from stages.settings import RunOptions, argument, named_paths, option
 
 MEAN = "mean"       # the category of rows that average over categories
 
@@ -153,7 +153,7 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
         rows += pixel_rows(pixels)
         inputs |= {"maps": content_key(config.maps, MAPS), "mask files": files.masks}
         parameters |= {"pro_limit": config.pro_limit, "pixel_size": config.pixel_size, "pro_200": config.pro_200}
-    spec = Spec("evaluate", parameters, inputs, config.seed)
+    spec = Spec("evaluate", parameters, inputs, config.seed, paths=named_paths(config))
     keys = [tuple(row[k] for k in METRICS.key) for row in rows]
     with Artifact(config.out, METRICS, spec, keys, options, flush_rows=100_000) as artifact:
         files.keep(config.out)

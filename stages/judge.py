@@ -21,7 +21,7 @@ from stages.questions.answering import in_words, pictures
 from stages.questions.mle import parse_marks
 from stages.questions.table import Question, Questions, check_images, read_questions
 from stages.seeds import row_seed, source_fingerprint
-from stages.settings import RunOptions, argument, option, require_positive
+from stages.settings import RunOptions, argument, named_paths, option, require_positive
 from stages.vlm.engine import Engine, Request, Sampling
 from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, make_engine
 
@@ -90,7 +90,8 @@ def run(config: JudgeConfig, options: RunOptions) -> Summary:
         parameters |= engine_parameters(config.judge, config)
     else:
         parameters["code"] = source_fingerprint(Path(words_judge.__file__))
-    spec = Spec("score", parameters, inputs, config.seed, {"caveat": engine.caveat if engine else ""})
+    spec = Spec("score", parameters, inputs, config.seed, {"caveat": engine.caveat if engine else ""},
+                named_paths(config))
     with Artifact(config.out, JUDGEMENTS, spec, list(subjects), options) as artifact:
         files.keep(config.out)
         if config.answers and (strangers := len(answers) - len(subjects)):

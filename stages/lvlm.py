@@ -20,7 +20,7 @@ from stages.errors import ImageError, InputError
 from stages.prompts import fill, load_prompt, prompt_ids
 from stages.references import RULES, references_for
 from stages.seeds import row_seed, source_fingerprint
-from stages.settings import RunOptions, argument, option
+from stages.settings import RunOptions, argument, named_paths, option
 from stages.vlm.engine import Reply, Request, Sampling, final
 from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, make_engine
 from stages.vlm.scene.form import number
@@ -78,7 +78,7 @@ def run(config: LvlmConfig, options: RunOptions) -> Summary:
                                        "parser": source_fingerprint(Path(answers.__file__))}
                 | engine_parameters(config.vlm, config),
                 {"manifest": manifest.fingerprint, "image files": files.images},
-                config.seed, {"caveat": engine.caveat})
+                config.seed, {"caveat": engine.caveat}, named_paths(config))
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
     with Artifact(config.out, SCORES, spec, [(i, method) for i in images], options) as artifact:
         files.keep(config.out)

@@ -14,7 +14,7 @@ from stages.prompts import fill, load_prompt
 from stages.rewriting import rules
 from stages.rewriting.constraints import LONGEST, Rejected, check
 from stages.seeds import row_seed, source_fingerprint
-from stages.settings import RunOptions, argument, option
+from stages.settings import RunOptions, argument, named_paths, option
 from stages.vlm.engine import Engine, Request, Sampling
 from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, make_engine
 
@@ -54,7 +54,7 @@ def run(config: NegativesConfig, options: RunOptions) -> Summary:
                        "top_p": config.top_p, "max_tokens": config.max_tokens}
         parameters |= engine_parameters(config.rewriter, config)
     inputs = {"captions": fingerprint(captions, CAPTIONS), "manifest": manifest.fingerprint}
-    spec = Spec("rewrite-negatives", parameters, inputs, config.seed)
+    spec = Spec("rewrite-negatives", parameters, inputs, config.seed, paths=named_paths(config))
     with Artifact(config.out, NEGATIVES, spec, list(texts), options) as artifact:
         rows = {key: texts[key] for key in artifact.pending}
         for key, (text, error) in list(rows.items()):

@@ -19,7 +19,7 @@ from stages.questions.answering import in_words
 from stages.questions.mle import AXES, mle_score
 from stages.questions.table import Question, read_questions
 from stages.sage.entropy import Pair, pairs_of
-from stages.settings import RunOptions, option
+from stages.settings import RunOptions, named_paths, option
 from stages.text_encoder.model import PACKAGED, encode, encoder_fingerprint, load_encoder
 
 ALL, MEAN = "all", "mean"       # categories of rows over all questions, and of means over categories
@@ -133,7 +133,8 @@ def run(config: EvaluateQaConfig, options: RunOptions) -> Summary:
     if manifest:
         inputs["manifest"] = manifest.fingerprint
     weights = "" if without else encoder_fingerprint(config.encoder)
-    spec = Spec("evaluate --questions", {"resamples": config.resamples, "encoder": weights}, inputs, config.seed)
+    spec = Spec("evaluate --questions", {"resamples": config.resamples, "encoder": weights}, inputs, config.seed,
+                paths=named_paths(config))
     keys = [tuple(row[k] for k in METRICS.key) for row in rows]
     with Artifact(config.out, METRICS, spec, keys, options, flush_rows=100_000) as artifact:
         artifact.write_all(rows)

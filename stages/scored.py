@@ -55,18 +55,21 @@ def _is_another(out: Path, spec: Spec) -> bool:
 
 def scores_and_maps(out: Path, maps_out: Path | None, parameters: dict, inputs: dict[str, str], keys: list[Key],
                     options: RunOptions, map_rows: int, scored: Callable[[list[Key], Artifact], Iterable[Result]],
-                    notes: dict | None = None, map_kind: str = "<f2", files: Files | None = None) -> Summary:
+                    notes: dict | None = None, map_kind: str = "<f2", files: Files | None = None,
+                    paths: dict[str, str] | None = None) -> Summary:
     """Write both artifacts, of one cache key; returns the summary of the scores.
 
     map_rows: of a part; scored: from the keys that one of the two lacks, and the open scores, whose `ran_on` it may
     set, to a result for each; not called when there is nothing to do. notes: of the scores;
-    map_kind: the kind of `maps.to_row`; files: those that are read, to be remembered.
+    map_kind: the kind of `maps.to_row`; files: those that are read, to be remembered;
+    paths: as in Spec.
     """
-    scores = Artifact(out, SCORES, Spec("score", parameters, inputs, notes=notes or {}), keys, options)
+    of_scores = Spec("score", parameters, inputs, notes=notes or {}, paths=paths or {})
+    scores = Artifact(out, SCORES, of_scores, keys, options)
     silent = replace(options, quiet=True)            # one progress bar for both
     maps = None
     if maps_out:
-        maps = Artifact(maps_out, MAPS, Spec("score maps", parameters, inputs), keys, silent, map_rows)
+        maps = Artifact(maps_out, MAPS, replace(of_scores, stage="score maps", notes={}), keys, silent, map_rows)
     with ExitStack() as stack:
         # the one that will be refused is opened first, so that the other stays as it is
         for artifact in sorted(filter(None, (scores, maps)), key=lambda a: not _is_another(a.out, a.spec)):

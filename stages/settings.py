@@ -9,8 +9,10 @@
         temperature: float = option("sampling temperature; 0 is greedy", 0.001)
 """
 
-from dataclasses import MISSING, dataclass, field
+import os
+from dataclasses import MISSING, dataclass, field, fields
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 from stages.errors import InputError
@@ -44,6 +46,12 @@ def require_at_least_zero(config: Any, *names: str) -> None:
 def flag(name: str) -> str:
     """'batch_size' -> '--batch-size'."""
     return "--" + name.replace("_", "-")
+
+
+def named_paths(config: Any) -> dict[str, str]:
+    """Every path that a stage's settings name, --out apart, absolute: for the record of what it was given."""
+    named = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "out"}
+    return {name: os.path.abspath(value) for name, value in named.items() if isinstance(value, Path)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from stages.prompts import fill, load_prompt
 from stages.questions import answering
 from stages.questions.table import Question, check_images, read_questions
 from stages.seeds import row_seed, source_fingerprint
-from stages.settings import RunOptions, argument, option
+from stages.settings import RunOptions, argument, named_paths, option
 from stages.vlm.engine import Request, Sampling, final
 from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, make_engine
 
@@ -73,7 +73,7 @@ def run(config: VlmQaConfig, options: RunOptions) -> Summary:
         "parser": [source_fingerprint(Path(m.__file__)) for m in (answers, answering)],
     } | engine_parameters(config.vlm, config),
         {"questions": questions.fingerprint, "manifest": manifest.fingerprint,
-         "image files": files.images}, config.seed, {"caveat": engine.caveat})
+         "image files": files.images}, config.seed, {"caveat": engine.caveat}, named_paths(config))
     asked = {q.question_id: q for q in questions.rows}
     keys = [(i, method) for i in (*asked, *questions.failed)]
     with Artifact(config.out, ANSWERS, spec, keys, options) as artifact:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.artifacts.reader import fingerprint, read_provenance, read_table
+from stages.artifacts.record import new_record
 from stages.artifacts.tables import CAPTIONS, SCORES
 from stages.artifacts.writer import Artifact, Spec, parse_shard, shard_of
 from stages.errors import InputError, TooManyErrors
@@ -187,15 +188,35 @@ SLOW_STAGE = textwrap.dedent("""
 """)
 
 
-def test_what_a_killed_process_was_writing_is_removed(tmp_path):
-    """Its part and its record; not another shard's part, which may be in the making."""
+def test_what_killed_processes_left_is_removed(tmp_path):
+    """Parts and records in the making, of every shard count, files of stages further down, and lock files."""
     out = tmp_path / "c"
-    out.mkdir()
-    for name in ("part-00000-of-00001-000003.parquet", "_adcli.partial.json", "_adcli.json",
-                 "part-00001-of-00002-000000.parquet"):
-        (out / f".tmp-99-{name}").write_text("cut")
+    (out / "_encoders").mkdir(parents=True)
+    left = [".tmp-99-part-00000-of-00001-000003.parquet", ".tmp-99-_adcli.partial.json", ".tmp-99-_adcli.json",
+            ".tmp-99-part-00001-of-00002-000000.parquet", "_encoders/.tmp-99-model", ".lock-part-00001-of-00003"]
+    (out / "_adcli.partial.json").write_text(json.dumps(new_record(SPEC, "captions", 20)))
+    for name in left:
+        (out / name).write_text("cut")
     write_all(out)
-    assert [n for n in os.listdir(out) if n.startswith(".tmp")] == [".tmp-99-part-00001-of-00002-000000.parquet"]
+    assert sorted(os.listdir(out)) == ["_adcli.json", "_encoders", "part-00000-of-00001-000000.parquet"]
+    assert not os.listdir(out / "_encoders")
+    for name in left:                                  # left by a process that was killed at its very end
+        (out / name).write_text("cut")
+    again, _ = write_all(out)
+    assert again.up_to_date and len(os.listdir(out)) == 3 and not os.listdir(out / "_encoders")
+
+
+def test_what_a_living_process_has_in_the_making_stays(tmp_path):
+    out = tmp_path / "c"
+    with Artifact(out, CAPTIONS, SPEC, KEYS, RunOptions(quiet=True, shard="1/2")) as other:
+        mine = [f".tmp-{os.getpid()}-part-00001-of-00002.parquet", f".tmp-{os.getpid()}-_encoder"]
+        for name in mine:
+            (out / name).write_text("growing")
+        write_all(out, options=RunOptions(quiet=True, shard="0/2"))
+        assert all((out / name).exists() for name in mine)
+        for key in list(other.pending):
+            other.write(row(key))
+    assert not [n for n in os.listdir(out) if n.startswith(".")]
 
 
 def test_killed_at_random_instants(tmp_path):

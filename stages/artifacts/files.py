@@ -1,13 +1,18 @@
 """Files that are either wholly there or not there at all."""
 
 import errno
+import glob
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from stages.errors import InputError
+
+TEMPORARY = ".tmp-"      # what a process has in the making, followed by its number
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -16,26 +21,46 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     After a crash at any instant `path` holds the old content or the new, never a part of it.
 
     Raises:
-        InputError: the disk is full, the quota is used up, or the folder may not be written.
+        InputError: the disk is full, the quota is used up, or the folder is gone or may not be written.
     """
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    put_in_place(write_temporary(path, write), path)
+
+
+def write_alone(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """`write_atomically` of a file that one process at a time makes: what killed ones have left of it is removed."""
+    for left in path.parent.glob(f"{TEMPORARY}*-{glob.escape(path.name)}"):
+        _remove(left)
+    write_atomically(path, write)
+
+
+def write_temporary(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
+    """The first half of `write_atomically`: the content under a temporary name beside `path`, flushed to disk."""
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
         with open(temporary, "wb") as f:
             write(f)
             f.flush()
             os.fsync(f.fileno())
+    except BaseException as e:
+        _remove(temporary)
+        raise plain_error(e, path) if isinstance(e, OSError) else e
+    return temporary
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """The second half: the rename, and the flush without which a power cut could undo it."""
+    try:
         os.replace(temporary, path)
-        _flush_folder(path.parent)
-    except OSError as e:
-        raise _said_plainly(e, path) from e
-    finally:
-        temporary.unlink(missing_ok=True)
+        flush_folder(path.parent)
+    except BaseException as e:
+        _remove(temporary)
+        raise plain_error(e, path) if isinstance(e, OSError) else e
 
 
 def write_json(path: Path, value: dict) -> None:
-    """`write_atomically` of indented JSON."""
+    """`write_atomically` of indented JSON. Text that is no valid Unicode is escaped."""
     text = json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n"
-    write_atomically(path, lambda f: f.write(text.encode()))
+    write_atomically(path, lambda f: f.write(text.encode(errors="backslashreplace")))
 
 
 def make_folder(path: Path) -> None:
@@ -47,21 +72,48 @@ def make_folder(path: Path) -> None:
     except NotADirectoryError:
         raise InputError(f"{path}: a part of this path is a file, not a folder") from None
     except OSError as e:
-        raise _said_plainly(e, path) from e
+        raise plain_error(e, path) from e
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """What was renamed in or removed from a folder stays so after a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)      # the rename itself must survive a power cut
+        os.fsync(handle)
     finally:
         os.close(handle)
 
 
-def _said_plainly(e: OSError, path: Path) -> Exception:
+def temporaries(folder: Path) -> Iterator[Path]:
+    """Everything below a folder that has a temporary name, folders of artifacts of their own left out."""
+    for base, folders, files in os.walk(folder):
+        if base != str(folder) and any(name.startswith("_adcli.") for name in files):
+            folders.clear()
+            continue
+        yield from (Path(base, name) for name in (*folders, *files) if name.startswith(TEMPORARY))
+        folders[:] = [name for name in folders if not name.startswith(TEMPORARY)]
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file or a folder, whether it is there or not."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def plain_error(e: OSError, path: Path) -> InputError:
+    """What the system says of `path`, with the way out."""
     if e.errno in (errno.ENOSPC, errno.EDQUOT):
         return InputError(f"{path}: the disk is full; free some space and run the same command again"
                           " (what is finished is kept)")
     if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return InputError(f"{path}: may not be written ({e.strerror}); give another --out")
-    return e
+    if e.errno in (errno.ENOENT, errno.ESTALE):
+        return InputError(f"{path}: its folder is gone, something removed it meanwhile; run the same command again")
+    return InputError(f"{path}: {e.strerror or e}; run the same command again, or give another --out")
+
+
+def _remove(temporary: Path) -> None:
+    with suppress(OSError):
+        temporary.unlink()

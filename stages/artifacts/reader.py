@@ -8,12 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stages.artifacts.parts import KEY, UNREADABLE
+from stages.artifacts.record import COMPLETE, MEND, PARTIAL, Damaged, load_record
 from stages.artifacts.sound import sound
 from stages.artifacts.tables import Table
 from stages.errors import InputError
-
-COMPLETE = "_adcli.json"             # there exactly when the artifact is complete
-PARTIAL = "_adcli.partial.json"      # there while it is being made
 
 
 def read_table(path: Path, table: Table, partial: bool = False) -> pa.Table:
@@ -25,12 +24,13 @@ def read_table(path: Path, table: Table, partial: bool = False) -> pa.Table:
     artifact that is still being made.
 
     Raises:
-        InputError: nothing there, not Parquet, an artifact that is not complete, a missing column, a
+        InputError: nothing there, not Parquet, an artifact that is not complete or damaged, a missing column, a
             column of the wrong type, a null where none may be, two rows with one key, or (see `sound`) a key that
             is not UTF-8.
     """
     path = Path(path)
     parts = [_fit(_read_part(part), table, part) for part in part_files(path, table, partial)]
+    _require_complete(path, partial)        # nobody began to overwrite it meanwhile
     rows = pa.concat_tables(parts) if parts else table.schema.empty_table()
     rows = rows.sort_by([(name, "ascending") for name in table.key]).combine_chunks()
     _require_unique(rows, table, path)
@@ -51,8 +51,9 @@ def scan(path: Path, table: Table, columns: tuple[str, ...] | None = None, rows:
             there = [name for name in wanted.names if name in file.schema_arrow.names]
             for batch in file.iter_batches(rows, columns=there):
                 yield _fit(pa.Table.from_batches([batch]), narrow, part)
-        except (pa.ArrowInvalid, OSError) as e:
-            raise InputError(f"{part}: cannot be read as Parquet ({str(e).splitlines()[0]})") from e
+        except UNREADABLE as e:
+            raise _unreadable(part, e) from e
+    _require_complete(path)                 # nobody began to overwrite it meanwhile
 
 
 def content_key(path: Path, table: Table) -> str:
@@ -73,23 +74,63 @@ def part_files(path: Path, table: Table, partial: bool = False) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InputError(f"{path}: no such file or directory (expected a {table.name} table)")
-    for unfinished in [] if partial else sorted(path.rglob(PARTIAL)):
-        record = json.loads(unfinished.read_text())
-        raise InputError(
-            f"{unfinished.parent}: not complete (`{record['stage']}` was interrupted, or another shard is"
-            " still to be run); run that command again first")
     parts = [p for p in sorted(path.rglob("*.parquet")) if p.is_file() and not _hidden(p, path)]
-    if not parts and not list(path.rglob(COMPLETE)):
+    _require_complete(path, partial)        # after the listing, or parts that remain of an old artifact could be in it
+    records = read_provenance(path)
+    for record in records:
+        _require_its_parts(record, parts)
+    if partial:
+        parts = [p for p in parts if _belongs(p)]
+    if not parts and not records:
         raise InputError(f"{path}: holds no Parquet files (expected a {table.name} table)")
     return parts
 
 
 def read_provenance(path: Path) -> list[dict]:
     """`_adcli.json` of an artifact, or of every artifact below a directory, each with its own place
-    under `artifact`. Empty for tables made by other tools."""
+    under `artifact`. Empty for tables made by other tools. Raises InputError for a damaged one."""
     if not path.is_dir():
         return []
-    return [json.loads(f.read_text()) | {"artifact": str(f.parent)} for f in sorted(path.rglob(COMPLETE))]
+    files = [f for f in sorted(path.rglob(COMPLETE)) if not f.with_name(PARTIAL).exists()]
+    return [load_record(f) | {"artifact": str(f.parent)} for f in files]
+
+
+def _require_complete(path: Path, partial: bool = False) -> None:
+    for unfinished in [] if partial else sorted(path.rglob(PARTIAL)):
+        try:
+            stage = json.loads(unfinished.read_text())["stage"]
+        except FileNotFoundError:           # completed just now
+            continue
+        except (OSError, ValueError, TypeError, KeyError):
+            raise Damaged(f"{unfinished}: damaged, and the artifact not complete; {MEND}") from None
+        raise InputError(
+            f"{unfinished.parent}: not complete (`{stage}` was interrupted, or another shard is"
+            " still to be run); run that command again first")
+
+
+def _require_its_parts(record: dict, parts: list[Path]) -> None:
+    """The parts that a record names, and no others, are there. Older records name none."""
+    folder, listed = Path(record["artifact"]), record.get("parts")
+    if listed is None:
+        return
+    there = {p.name for p in parts if p.parent == folder}
+    if gone := sorted(set(listed) - there):
+        raise Damaged(f"{folder / gone[0]}: this part of the artifact is gone; {MEND}")
+    if more := sorted(there - set(listed)):
+        raise Damaged(f"{folder / more[0]}: the artifact's record does not name this file; run the command that made it"
+                      " again, or take the file away")
+
+
+def _belongs(part: Path) -> bool:
+    """Whether a part of an unfinished artifact is one of its own, not what --overwrite has still to remove."""
+    try:
+        record = load_record(part.parent / PARTIAL)
+        said = (pq.read_schema(part).metadata or {}).get(KEY)
+    except (FileNotFoundError, Damaged):
+        return True
+    except UNREADABLE as e:
+        raise _unreadable(part, e) from e
+    return not record.get("replacing") and said in (None, record["key"].encode())
 
 
 def fingerprint(rows: pa.Table, table: Table) -> str:
@@ -113,8 +154,14 @@ def _hidden(part: Path, base: Path) -> bool:
 def _read_part(part: Path) -> pa.Table:
     try:
         return pq.ParquetFile(part).read()
-    except (pa.ArrowInvalid, OSError) as e:
-        raise InputError(f"{part}: cannot be read as Parquet ({str(e).splitlines()[0]})") from e
+    except UNREADABLE as e:
+        raise _unreadable(part, e) from e
+
+
+def _unreadable(part: Path, e: Exception) -> InputError:
+    ours = any((part.parent / name).exists() for name in (COMPLETE, PARTIAL))
+    said = (str(e) or type(e).__name__).splitlines()[0]
+    return InputError(f"{part}: cannot be read as Parquet ({said}){f'; {MEND}' if ours else ''}")
 
 
 def _fit(rows: pa.Table, table: Table, part: Path) -> pa.Table:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.artifacts.files import make_folder, write_atomically
+from stages.artifacts.files import make_folder, write_alone
 from stages.artifacts.outputs import overwritten
 from stages.artifacts.paths import for_image
 from stages.artifacts.tables import MANIFEST
@@ -24,7 +24,7 @@ from stages.masks import mask_values
 from stages.opening import allow_megapixels, allowed_megapixels
 from stages.processes import worker_pool
 from stages.scored import check_folder
-from stages.settings import RunOptions, argument, option, require_at_least_zero
+from stages.settings import RunOptions, argument, named_paths, option, require_at_least_zero
 
 BORDER = 20             # px, section 4.3
 STAMP = "2025-05-12"    # section 4.3, as is the size; the paper's figures show the outline, no number for it
@@ -126,7 +126,8 @@ def run(config: AugmentConfig, options: RunOptions) -> Summary:
     files = look_at(config.out, options.quiet, images=test, masks=test)
     spec = Spec("data augment", {"kind": kinds, "images": str(folder)}, {
         "manifest": manifest.fingerprint, "image files": files.images,
-        "mask files": files.masks}, notes={"root": str(folder), "workers": config.workers})
+        "mask files": files.masks}, notes={"root": str(folder), "workers": config.workers},
+        paths=named_paths(config))
     keys = [(row["image_id"],) for row in rows]
     with Artifact(config.out, MANIFEST, spec, keys, options) as artifact:
         files.keep(config.out)
@@ -239,4 +240,4 @@ def _write_png(pixels: np.ndarray, path: Path) -> None:
     png = io.BytesIO()
     picture = Picture.fromarray(np.ascontiguousarray(pixels))
     picture.save(png, "PNG", compress_level=1)       # measured: 2.5 times as fast as the default, 15% larger
-    write_atomically(path, lambda f: f.write(png.getvalue()))
+    write_alone(path, lambda f: f.write(png.getvalue()))

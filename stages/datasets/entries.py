@@ -20,7 +20,7 @@ from stages.datasets.digests import FileState, states_of
 from stages.datasets.manifest import recorded_states, state_columns
 from stages.errors import ImageError, InputError
 from stages.opening import opened, pages, upright_size
-from stages.settings import RunOptions, argument, option
+from stages.settings import RunOptions, argument, named_paths, option
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".pbm", ".pgm",
             ".pnm", ".ppm"}
@@ -199,7 +199,8 @@ def write_manifest(dataset: str, root: Path, entries: Iterable[Entry], out: Path
     keys = [(row["image_id"],) for row in rows]
     table = pa.Table.from_pylist(rows, schema=MANIFEST.schema)
     inputs = {"list of files": fingerprint(table, MANIFEST), "content of the files": _contents(rows)}
-    spec = Spec("data index", {"dataset": dataset, **parameters}, inputs, seed, {"root": str(root.resolve())})
+    spec = Spec("data index", {"dataset": dataset, **parameters}, inputs, seed, {"root": str(root.resolve())},
+                {"root": str(root.resolve())})
     with Artifact(out, MANIFEST, spec, keys, options, flush_rows=100_000) as artifact:
         if draw:
             draw()

@@ -14,7 +14,7 @@ from stages.questions.drafts import Draft, source_files
 from stages.questions.places import places_of, resolve
 from stages.questions.table import problem
 from stages.seeds import source_fingerprint
-from stages.settings import RunOptions, argument, option
+from stages.settings import RunOptions, argument, named_paths, option
 
 FORMATS = {"ad-pl": ad_pl, "conversations": conversations, "mmad": mmad, "manta": manta, "riad": riad}
 
@@ -48,7 +48,7 @@ def run(config: ImportConfig, options: RunOptions) -> Summary:
     paths = [p for d in drafts if not d.error for p in (d.image, d.reference) if p is not None]
     found, missing = resolve(paths, places_of(config.manifest, manifest))
     spec = Spec("data import-questions", {"format": config.format, "code": source_fingerprint(Path(__file__).parent)},
-                {"manifest": manifest.fingerprint, "source": _content(files)})
+                {"manifest": manifest.fingerprint, "source": _content(files)}, paths=named_paths(config))
     with Artifact(config.out, QUESTIONS, spec, [(d.question_id,) for d in drafts], options,
                   flush_rows=100_000) as artifact:
         artifact.write_all(_row(draft, found, missing) for draft in drafts)

@@ -27,7 +27,7 @@ from stages.questions.table import problem
 from stages.questions.templates import FOLDER, defect_in_words, object_in_words
 from stages.references import RULES, references_for
 from stages.seeds import row_seed, source_fingerprint
-from stages.settings import RunOptions, argument, option, require_at_least_zero
+from stages.settings import RunOptions, argument, named_paths, option, require_at_least_zero
 from stages.vlm.engine import Engine, Sampling
 from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, make_engine
 
@@ -137,7 +137,7 @@ def _spec(config: QuestionsConfig, manifest: Manifest, files: Files, engine: Eng
         parameters |= engine_parameters(config.vlm, config)
         inputs["captions"] = fingerprint(captions, CAPTIONS)
         notes = {"caveat": engine.caveat}
-    return Spec("data questions", parameters, inputs, config.seed, notes)
+    return Spec("data questions", parameters, inputs, config.seed, notes, named_paths(config))
 
 
 def case_of(image: Image, task_images: list[Image], config: QuestionsConfig) -> Case:

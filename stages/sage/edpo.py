@@ -22,7 +22,7 @@ from stages.sage.checkpoint import check_trained
 from stages.sage.entropy import pairs_of
 from stages.sage.training import (SAME_RESULT, TrainingOptions, arguments, check, check_sharding, frozen_dtype,
                                   prompt_texts)
-from stages.settings import RunOptions, argument, option, require_at_least_zero, require_positive
+from stages.settings import RunOptions, argument, named_paths, option, require_at_least_zero, require_positive
 from stages.training import context, trained
 from stages.vlm.models import require_known
 
@@ -91,7 +91,7 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
     files = processes.from_first(lambda: look_at(config.out, options.quiet, images=asked.watched))
     inputs = asked.inputs | {"image files": files.images, "judgements": table_fingerprint(judged, JUDGEMENTS)}
     spec = Spec("finetune-mllm", own | {"precision": precision, "weights": weights, "prompts": prompt_texts()}, inputs,
-                config.seed, {"left out": questions.failed, "sfe": asdict(settings)})
+                config.seed, {"left out": questions.failed, "sfe": asdict(settings)}, named_paths(config))
 
     def train(saved, say):
         from stages.sage.checkpoint import load_sage, save

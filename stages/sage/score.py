@@ -26,7 +26,7 @@ from stages.questions.table import Question, read_questions
 from stages.sage.checkpoint import check_trained
 from stages.sage.settings import check
 from stages.seeds import source_fingerprint
-from stages.settings import RunOptions, argument, option, require_positive
+from stages.settings import RunOptions, argument, named_paths, option, require_positive
 from stages.vlm.models import require_known
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ def run(config: ScoreSageConfig, options: RunOptions) -> Summary:
         "prompts": [load_prompt(p).fingerprint for p in prompts],
         "parser": [source_fingerprint(Path(m.__file__)) for m in (answers, answering)]},
         asked.inputs | {"image files": files.images}, config.seed,
-        {"model": asdict(settings) | {"stage": record["stage"], "base": record["weights"], "choose": config.choose}})
+        {"model": asdict(settings) | {"stage": record["stage"], "base": record["weights"], "choose": config.choose}},
+        named_paths(config))
     rows = {q.question_id: q for q in questions.rows}
     with Artifact(config.out, ANSWERS, spec, [(i, method) for i in (*rows, *questions.failed)], options) as artifact:
         files.keep(config.out)

@@ -19,7 +19,7 @@ from stages.sage.settings import check as check_settings
 from stages.sage.training import (SAME_RESULT, TrainingOptions, arguments, check, check_sharding, frozen_dtype,
                                   prompt_texts)
 from stages.saved_models import check_chat_template, check_merged, check_model
-from stages.settings import RunOptions, argument, option
+from stages.settings import RunOptions, argument, named_paths, option
 from stages.training import context, trained
 from stages.vlm.models import require_known
 
@@ -96,7 +96,8 @@ def _run(config: SfeConfig, settings: Settings, options: RunOptions, device: str
     files = processes.from_first(lambda: look_at(config.out, options.quiet, images=asked.watched))
     spec = Spec("finetune-mllm", own | {"precision": precision, "base": base, "weights": weights,
                                         "prompts": prompt_texts()},
-                asked.inputs | {"image files": files.images}, config.seed, {"left out": questions.failed})
+                asked.inputs | {"image files": files.images}, config.seed, {"left out": questions.failed},
+                named_paths(config))
     record = {"stage": "sfe", "base": base, "revision": config.revision, "weights": weights}
 
     def train(saved, say):

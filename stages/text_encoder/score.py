@@ -13,7 +13,7 @@ from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.checkpoints import checkpoint_fingerprint
 from stages.datasets.manifest import Image, Task, by_task, read_manifest, reference_images
 from stages.errors import InputError
-from stages.settings import RunOptions, argument, option
+from stages.settings import RunOptions, argument, named_paths, option
 from stages.text_encoder.model import check_encoder, encode, load_encoder
 from stages.torch_setup import pick_device, require_packages
 from stages.wording import differing_words
@@ -56,7 +56,7 @@ def run(config: ScoreTextKnnConfig, options: RunOptions) -> Summary:
     inputs = {"manifest": manifest.fingerprint, "captions": fingerprint(captions, CAPTIONS),
               "encoders": fingerprint(encoders, ENCODERS),
               "training": _training_key(config.encoders, checkpoints)}
-    spec = Spec("score", {"method": METHOD, "k": config.k}, inputs)
+    spec = Spec("score", {"method": METHOD, "k": config.k}, inputs, paths=named_paths(config))
     keys = [(image.image_id, METHOD) for image in manifest.images]
     with Artifact(config.out, SCORES, spec, keys, options) as artifact:
         pending = {image_id for image_id, _ in artifact.pending}

@@ -21,7 +21,7 @@ from stages.artifacts.writer import Artifact, Spec, Summary, parse_shard
 from stages.datasets.manifest import Task, by_task, read_manifest
 from stages.errors import InputError
 from stages.seeds import row_seed
-from stages.settings import RunOptions, argument, option
+from stages.settings import RunOptions, argument, named_paths, option
 from stages.text_encoder.loss import nt_xent
 from stages.text_encoder.model import encoder_fingerprint, load_encoder, longest, mean_pool, save_encoder
 from stages.torch_setup import require_packages, resolved_precision
@@ -109,7 +109,7 @@ def _spec(config: TrainEncoderConfig, precision: str, inputs: dict[str, str]) ->
     names = ("epochs", "batch_size", "learning_rate", "weight_decay", "temperature", "max_grad_norm")
     return Spec("train-encoder", {n: getattr(config, n) for n in names} | {
         "precision": precision, "encoder": config.encoder, "weights": encoder_fingerprint(config.encoder)},
-        inputs, config.seed)
+        inputs, config.seed, paths=named_paths(config))
 
 
 def _named(task: Task) -> str:

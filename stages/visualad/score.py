@@ -9,7 +9,7 @@ from stages.datasets.manifest import images_of, read_manifest
 from stages.errors import ImageError, InputError
 from stages.saved_models import check_model, read_json, trained_folder
 from stages.scored import check_outputs, scores_and_maps
-from stages.settings import RunOptions, argument, option, require_at_least_zero, require_positive
+from stages.settings import RunOptions, argument, named_paths, option, require_at_least_zero, require_positive
 from stages.training import FOLDER
 from stages.visualad.settings import RECORD, SIGMA, WEIGHTS, Settings
 
@@ -77,7 +77,7 @@ def run(config: ScoreVisualadConfig, options: RunOptions) -> Summary:
 
     notes = {"training": str(config.checkpoint.resolve())}      # its loss curves go into the report
     return scores_and_maps(config.out, config.maps, parameters, inputs, keys, options, MAP_ROWS, results, notes,
-                           files=files)
+                           files=files, paths=named_paths(config))
 
 
 def backbone_of(folder: Path) -> str:

@@ -16,7 +16,7 @@ from stages.datasets.trainable import with_masks
 from stages.errors import InputError
 from stages.processes import from_first, joined, share
 from stages.saved_models import check_model
-from stages.settings import RunOptions, argument, option, require_at_least_zero, require_positive
+from stages.settings import RunOptions, argument, named_paths, option, require_at_least_zero, require_positive
 from stages.training import trained
 from stages.visualad.settings import POSITIONS, Settings, check, check_names
 
@@ -91,7 +91,7 @@ def run(config: TrainVisualadConfig, options: RunOptions) -> Summary | None:
     with joined(device):
         files = from_first(lambda: look_at(config.out, options.quiet, images=images, masks=images))
         inputs = {"manifest": manifest.fingerprint, "image files": files.images, "mask files": files.masks}
-        spec = Spec("train-visualad", parameters, inputs, config.seed, {"left out": failed})
+        spec = Spec("train-visualad", parameters, inputs, config.seed, {"left out": failed}, named_paths(config))
         return trained(config.out, spec, "+".join(sorted({i.dataset for i in images})), len(images), options, PARTS,
                        train, failed, files)
 

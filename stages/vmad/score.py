@@ -9,7 +9,7 @@ from stages.datasets.manifest import images_of, read_manifest
 from stages.errors import ImageError, InputError
 from stages.saved_models import ADAPTER_WEIGHTS, check_model, read_json, trained_folder
 from stages.scored import check_outputs, scores_and_maps
-from stages.settings import RunOptions, argument, option, require_positive
+from stages.settings import RunOptions, argument, named_paths, option, require_positive
 from stages.training import FOLDER
 from stages.vmad.settings import ADAPTER, MERGED, RECORD, WEIGHTS
 
@@ -86,7 +86,7 @@ def run(config: ScoreVmadConfig, options: RunOptions) -> Summary:
     notes = {"training": str(config.checkpoint.resolve()), "batch_size": config.batch_size,
              "vmad": made_of(config.checkpoint)}        # loss curves and Tables III and V of the report
     return scores_and_maps(config.out, config.maps, parameters, inputs, keys, options, MAP_ROWS, results, notes,
-                           map_kind="<f4", files=files)
+                           map_kind="<f4", files=files, paths=named_paths(config))
 
 
 def check_models(config: ScoreVmadConfig) -> None:

@@ -15,7 +15,7 @@ from stages.errors import InputError
 from stages.datasets.trainable import with_masks
 from stages.questions.table import Questions, read_questions
 from stages.saved_models import check_merged, check_model
-from stages.settings import RunOptions, argument, option, require_at_least_zero, require_positive
+from stages.settings import RunOptions, argument, named_paths, option, require_at_least_zero, require_positive
 from stages.training import accumulated, context, trained
 from stages.vmad.settings import PROJECTORS, RECORD, Settings, Weights, check_numbers
 
@@ -134,7 +134,8 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
         "precision": precision, "loss weights": asdict(config.weights()), "weights": weights,
         "prompts": prompt_texts()}, {
         "manifest": manifest.fingerprint, "questions": questions.fingerprint, "image files": files.images,
-        "mask files": files.masks}, config.seed, {"left out": failed, "longest sample": longest})
+        "mask files": files.masks}, config.seed, {"left out": failed, "longest sample": longest},
+        named_paths(config))
 
     def train(saved, say):
         from stages.vmad.trainer import fit

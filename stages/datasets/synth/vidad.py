@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 
-from stages.artifacts.files import make_folder, write_atomically
+from stages.artifacts.files import make_folder, write_alone
 from stages.artifacts.tables import TRUTH
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.datasets.synth.scenarios import ASPECTS, COUNTS, State, sample_state
@@ -50,7 +50,7 @@ def run(config: SynthConfig, options: RunOptions) -> Summary:
         raise InputError(f"--size {config.size}: too small to show anything; at least 64 px")
     conditions = chosen(config.conditions, tuple(CONDITIONS), "--conditions")
     make_folder(config.out)
-    write_atomically(config.out / SYNTHETIC_MARK, lambda f: f.write(NOTE.encode()))
+    write_alone(config.out / SYNTHETIC_MARK, lambda f: f.write(NOTE.encode()))
     summaries = [_run_scenario(s, conditions, config, options)
                  for s in chosen(config.scenarios, SCENARIOS, "--scenarios")]
     return Summary(**asdict(summaries[-1]) | {
@@ -146,7 +146,7 @@ def _render_to_disk(job: tuple) -> list[dict]:
         make_folder(path.parent)
         jpeg = io.BytesIO()
         Image.fromarray(rgb).save(jpeg, "JPEG", quality=90)
-        write_atomically(path, lambda f, jpeg=jpeg: f.write(jpeg.getvalue()))
+        write_alone(path, lambda f, jpeg=jpeg: f.write(jpeg.getvalue()))
         rows.append({"image_id": image_id(sample, condition), "scenario": sample.scenario,
                      "condition": condition, "split": sample.folder.split("/")[0],
                      "label": int(bool(sample.broken)), "violates": list(sample.broken),

@@ -1,0 +1,206 @@
+"""The folder of an artifact as a whole: what is in it, and the changes that happen under its lock.
+
+Every change leaves a folder that the same command can go on from, wherever it is killed.
+"""
+
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.artifacts import locks, parts
+from stages.artifacts.files import TEMPORARY, flush_folder, remove_tree, temporaries, write_json
+from stages.artifacts.parts import Written
+from stages.artifacts.record import COMPLETE, FORMAT, MEND, PARTIAL, Damaged, Spec, difference, find_record, new_record
+from stages.artifacts.tables import Table
+from stages.errors import InputError
+
+REPLACING = "replacing"        # in a partial record: what else is in the folder is of other settings and has to go
+
+
+class OtherSettings(InputError):
+    """The artifact that is there was made with other settings, or by another version."""
+
+
+@dataclass(frozen=True)
+class State:
+    """An artifact on disk. extra: parts that a complete record does not know; stale: parts of other settings. Both can
+    only come about where a file system has no locks."""
+
+    record: dict
+    complete: bool
+    rows: list[Written]
+    extra: list[Path]
+    stale: list[Path]
+
+
+def read(out: Path, table: Table, spec: Spec, known: set[tuple]) -> State | None:
+    """What is there of an artifact; None without a record.
+
+    known: the keys that it can hold.
+
+    Raises:
+        OtherSettings: its record is another one's.
+        Damaged: its record or a part cannot be read, or a part of a complete one is gone.
+    """
+    found = find_record(out)
+    if found is None:
+        return None
+    record, complete = found
+    if record.get("format") != FORMAT or record["key"] != spec.key:
+        raise OtherSettings(difference(out, record, spec))
+    if record.get(REPLACING):
+        return State(record, False, [], [], [])
+    there = {part: parts.read_keys(part, table, known, spec.key) for part in parts.names(out)}
+    stale = [part for part, rows in there.items() if rows is None]
+    extra = _unlisted(out, record, there) if complete else []
+    listed_first = sorted((p for p in there if p not in stale), key=lambda p: p in extra)
+    return State(record, complete, [row for part in listed_first for row in there[part]], extra, stale)
+
+
+def _unlisted(out: Path, record: dict, there: dict[Path, list[Written] | None]) -> list[Path]:
+    """Parts that a complete record does not name. Raises Damaged where one that it names is gone or has other rows."""
+    listed = record.get("parts")
+    if not isinstance(listed, dict):
+        raise Damaged(f"{out / COMPLETE}: damaged (`parts` is missing); {MEND}")
+    counts = Counter({part.name: len(rows or []) for part, rows in there.items()})
+    for name, n in listed.items():
+        if name not in counts:
+            raise Damaged(f"{out / name}: this part of the artifact is gone; {MEND}")
+        if counts[name] != n:
+            raise Damaged(f"{out / name}: {counts[name]} rows where {n} were written; {MEND}")
+    return [part for part in there if part.name not in listed]
+
+
+def prepare(out: Path, table: Table, spec: Spec, keys: list[tuple], others_write: bool,
+            overwrite: bool) -> State | None:
+    """Make the folder ready for rows of this spec; what is there of it already, None for a new artifact.
+
+    others_write: processes of other shards are alive.
+
+    Raises:
+        OtherSettings, Damaged: as `read`, unless `overwrite`, or what was made with other settings holds nothing.
+        InputError: the folder holds something else.
+    """
+    record, known = new_record(spec, table.name, len(keys)), set(keys)
+    try:
+        state = read(out, table, spec, known)
+    except OtherSettings:
+        if not overwrite and (others_write or not _replaceable(out)):
+            raise
+        replace(out, record)
+        return None
+    except Damaged:
+        if not overwrite:
+            raise
+        mend(out, table, spec, known, record)
+        state = read(out, table, spec, known)
+    if state is None:
+        begin(out, record)
+    elif state.record.get(REPLACING):
+        replace(out, state.record)
+    else:
+        for part in state.stale:
+            part.unlink()
+    return state
+
+
+def _replaceable(out: Path) -> bool:
+    """Whether an artifact of other settings holds nothing that could be lost."""
+    record, _ = find_record(out)
+    return bool(record.get(REPLACING)) or holds_nothing(out)
+
+
+def close(out: Path, record: dict, run: dict, rows: list[Written], complete: bool, whole: bool) -> None:
+    """Write the record at the end of a run.
+
+    run: its entry. complete: what the record was until now; whole: every key has its row. A complete one stays so.
+    """
+    runs = [*record["runs"], run]
+    record = record | {
+        "runs": runs, "rows": len(rows), "errors": sum(row.error is not None for row in rows),
+        "seconds": round(sum(r["seconds"] for r in runs), 2), "tokens": sum(r["tokens"] for r in runs)}
+    if whole:
+        record["parts"] = dict(sorted(Counter(row.part.name for row in rows).items()))
+    write_json(out / (COMPLETE if complete else PARTIAL), record)
+    if whole and not complete:
+        rename(out / PARTIAL, out / COMPLETE)
+
+
+def begin(out: Path, record: dict) -> None:
+    """Put the record of a new artifact into an empty folder. Raises InputError where other files are in it."""
+    others = [e.name for e in out.iterdir() if not e.name.startswith((locks.FOLDER, TEMPORARY))]
+    if others:
+        raise InputError(f"{out}: holds other files ({others[0]}, ...) and no artifact of"
+                         " adcli; give another --out")
+    write_json(out / PARTIAL, record)
+
+
+def replace(out: Path, record: dict) -> None:
+    """Put a new artifact in place of another. The record comes first and says that the rest has to go, so that after a
+    kill nothing of the old artifact reads as a table, and whoever comes next goes on with the removal."""
+    write_json(out / PARTIAL, record | {REPLACING: True})
+    (out / COMPLETE).unlink(missing_ok=True)
+    for entry in out.iterdir():
+        if entry.name.startswith(("part-", "_")) and entry.name != PARTIAL:       # all that adcli puts there
+            remove_tree(entry)
+    flush_folder(out)
+    write_json(out / PARTIAL, {name: value for name, value in record.items() if name != REPLACING})
+
+
+def mend(out: Path, table: Table, spec: Spec, known: set[tuple], record: dict) -> None:
+    """Take away what is damaged: single parts, whose rows are then done again, or with the record all there is.
+    record: a new one for that case."""
+    try:
+        found = find_record(out)
+    except Damaged:
+        replace(out, record)
+        return
+    if found and found[1]:
+        rename(out / COMPLETE, out / PARTIAL)
+    for part in parts.names(out):
+        try:
+            parts.read_keys(part, table, known, spec.key)
+        except Damaged:
+            part.unlink()
+
+
+def rename(old: Path, new: Path) -> None:
+    """Rename within a folder, flushed to disk."""
+    os.replace(old, new)
+    flush_folder(new.parent)
+
+
+def holds_nothing(out: Path) -> bool:
+    """Whether an artifact that is not complete has neither rows nor anything else that took work."""
+    if (out / COMPLETE).exists():
+        return False
+    ours = (locks.FOLDER, TEMPORARY, PARTIAL)
+    return not any(e.is_file() or any(f.is_file() for f in e.rglob("*"))
+                   for e in out.iterdir() if not e.name.startswith(ours))
+
+
+def withdraw(out: Path) -> None:
+    """Remove an artifact that holds nothing: the record last, without which nothing reads as one."""
+    for entry in out.iterdir():
+        if entry.name.startswith("_") and entry.name != PARTIAL:
+            remove_tree(entry)
+    (out / PARTIAL).unlink(missing_ok=True)
+
+
+def remove_temporaries(out: Path, own: str, alive: set[str], real: bool, complete: bool) -> None:
+    """Remove what killed processes had in the making; what belongs to a living process stays.
+
+    own: prefix of this shard's parts, alive: those of the others. real: the file system has locks; where it has none
+    nobody knows who lives, and others' files stay until the artifact is complete.
+    """
+    for path in list(temporaries(out)):
+        owner = re.search(r"part-\d{5}-of-\d{5}", path.name) if path.parent == out else None
+        record = path.parent == out and path.name.endswith((COMPLETE, PARTIAL))   # written with the folder locked
+        if real:
+            goes = record or (owner[0] not in alive if owner else not alive)
+        else:
+            goes = complete or bool(owner) and owner[0] == own
+        if goes:
+            remove_tree(path)

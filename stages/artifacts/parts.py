@@ -1,0 +1,114 @@
+"""The part files of an artifact: reading their keys, writing them, replacing rows in them.
+
+Every part carries its artifact's cache key, so that a part of other settings is known for what it is.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.artifacts.files import put_in_place, write_atomically, write_temporary
+from stages.artifacts.record import MEND, Damaged
+from stages.artifacts.tables import Table
+
+KEY = b"adcli_key"                                            # in the metadata of a part's schema
+UNREADABLE = (pa.ArrowException, OSError, ValueError)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A row that is there: its key, how it ended, and the part that holds it."""
+
+    key: tuple
+    error: str | None
+    final: bool                                               # its failure is fixed by its seed (column `retry`)
+    part: Path
+
+
+def names(folder: Path) -> list[Path]:
+    """The parts of an artifact, in name order."""
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def read_keys(part: Path, table: Table, known: set[tuple], key: str) -> list[Written] | None:
+    """The rows of a part; None when it belongs to other settings.
+
+    known: the keys that the artifact can hold. key: its cache key.
+
+    Raises:
+        Damaged: not readable as Parquet, or with columns or keys of something else.
+    """
+    columns = [c for c in (*table.key, "error", "retry") if c in table.schema.names]
+    try:
+        file = pq.ParquetFile(part)
+        if (file.schema_arrow.metadata or {}).get(KEY, key.encode()) != key.encode():
+            return None
+        rows = [Written(tuple(r[k] for k in table.key), r.get("error"), r.get("retry") is False, part)
+                for r in file.read(columns=columns).to_pylist()]
+    except KeyError as e:
+        raise Damaged(f"{part}: damaged (no column {e}); {MEND}") from None
+    except UNREADABLE as e:
+        raise Damaged(f"{part}: damaged ({(str(e) or type(e).__name__).splitlines()[0]}); {MEND}") from e
+    if strange := next((row.key for row in rows if row.key not in known), None):
+        raise Damaged(f"{part}: holds a row that is none of this command's ({' / '.join(map(str, strange))}); {MEND}")
+    return rows
+
+
+def prepare(path: Path, rows: list[dict], table: Table, key: str) -> Path:
+    """Write rows beside `path` under a temporary name, which `put_in_place` makes a part."""
+    return write_temporary(path, lambda f: _write(_table(rows, table), f, key))
+
+
+def add(temporary: Path, folder: Path, prefix: str) -> None:
+    """Make what was prepared the shard's next part."""
+    numbers = [int(p.stem.rsplit("-", 1)[1]) + 1 for p in folder.glob(f"{prefix}-*.parquet")]
+    put_in_place(temporary, folder / f"{prefix}-{max(numbers, default=0):06d}.parquet")
+
+
+def replace_rows(part: Path, rows: dict[tuple, dict], table: Table, key: str) -> None:
+    """Put new rows in place of those with the same keys. One rename: a reader sees the old ones or the new ones."""
+    old = _read(part)
+    kept = old.filter(pa.array([k not in rows for k in _keys(old, table)]))
+    new = pa.concat_tables([kept.cast(table.schema), _table(list(rows.values()), table)])
+    write_atomically(part, lambda f: _write(new, f, key))
+
+
+def drop_doubles(rows: list[Written], table: Table, key: str) -> list[Written]:
+    """Leave each key once, rather a row without error, then the first one. Needed where a file system has no locks, and
+    shards of different counts can meet."""
+    best: dict[tuple, Written] = {}
+    for row in sorted(rows, key=lambda row: row.error is not None):      # stable: name order among equals
+        best.setdefault(row.key, row)
+    if len(best) == len(rows):
+        return rows
+    for part in sorted({row.part for row in rows if row is not best[row.key]}):
+        old = _read(part)
+        mine = [row for row in rows if row.part == part]
+        keep = [row is best[row.key] for row in mine]
+        if any(keep):
+            write_atomically(part, lambda f, new=old.filter(pa.array(keep)): _write(new, f, key))
+        else:
+            part.unlink()
+    return [row for row in rows if row is best[row.key]]
+
+
+def _table(rows: list[dict], table: Table) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=table.schema)
+
+
+def _write(rows: pa.Table, file, key: str) -> None:
+    rows = rows.replace_schema_metadata({**(rows.schema.metadata or {}), KEY: key.encode()})
+    pq.write_table(rows, file, compression="zstd")
+
+
+def _read(part: Path) -> pa.Table:
+    try:
+        return pq.ParquetFile(part).read()
+    except UNREADABLE as e:
+        raise Damaged(f"{part}: damaged ({(str(e) or type(e).__name__).splitlines()[0]}); {MEND}") from e
+
+
+def _keys(rows: pa.Table, table: Table) -> list[tuple]:
+    return list(zip(*(rows[name].to_pylist() for name in table.key), strict=True))
