@@ -23,6 +23,7 @@ QUIET = RunOptions(quiet=True)
 ROOT = Path(__file__).parents[1]
 TEXTS = tuple(f"three oranges , {n} kiwis and two apples" for n in ("no", "one", "two", "six", "ten", "many"))
 STEPS = 6                # 3 epochs of 2
+CRASH_STEP = 11         # every 11th point; 1 = all of them, for minutes
 
 
 def config_of(folder, bert, out, texts=TEXTS, tasks=(("d", "c", "a"),), **more):
@@ -145,7 +146,9 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP
 
 
 AT_STEP = """
-import os, signal, sys
+import os, signal
+from stages.torch_setup import prepare_torch
+prepare_torch()
 from transformers import TrainerCallback
 from adcli.main import main
 from stages import training
@@ -191,9 +194,6 @@ def test_killed_before_any_file_operation(bert, tmp_path, monkeypatch):
         return rows_of(folder / "e"), weights(folder / "e")
 
     assert killed_at_every_point(work, read, tmp_path / "points", step=CRASH_STEP) * CRASH_STEP > 30
-
-
-CRASH_STEP = 5
 
 
 def test_a_state_is_saved_once_a_minute_and_the_one_before_goes(bert, tmp_path, monkeypatch, at_step):
