@@ -9,7 +9,8 @@
     points = killed_at_every_point(work, read, tmp_path)
 
 The children are forked from the test's own process, where everything is imported already, so that a point costs
-milliseconds. Run `work` once before where it loads much, and start no threads of your own.
+milliseconds. Import before what `work` loads, and start no threads: a process that has trained a network has some, and
+training in one that is forked from it then waits for ever. So train in children alone.
 """
 
 import os
