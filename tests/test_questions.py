@@ -147,7 +147,7 @@ def test_ad_pl(tmp_path):
     assert first == {
         "question_id": "tubes_fixed/000000/3", "image_id": "d/tubes/test/a.png", "reference_id": "d/tubes/train/n.png",
         "group": "tubes_fixed/000000", "level": "identification", "question": "Question 3?", "ranked": True,
-        "choices": [f"answer 3.{a}" for a in range(4)], "answer": "answer 3.0", "error": None}
+        "choices": [f"answer 3.{a}" for a in range(4)], "answer": "answer 3.0", "error": None, "retry": None}
     errors = {k: r["error"] for k, r in rows.items() if r["error"]}
     assert "this one has 1" in errors.pop("tubes_fixed/000001/1")
     assert "no text in the field `answer_en`" in errors.pop("tubes_fixed/000001/2")
