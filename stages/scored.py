@@ -40,7 +40,8 @@ def check_folder(option: str, folder: Path) -> None:
     place = folder.resolve()
     there = next(p for p in (place, *place.parents) if p.exists())
     if not there.is_dir():
-        raise InputError(f"{option} {folder}: {there} is a file, not a folder")
+        which = "a file" if there == place else f"{there} is a file"
+        raise InputError(f"{option} {folder}: {which}, not a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"{option} {folder}: {there} may not be written; give another folder")
 

@@ -184,7 +184,7 @@ def test_it_says_why_and_leaves_nothing_behind(stage, changes, world, tmp_path):
 def test_an_output_that_lies_in_another(tmp_path):
     (tmp_path / "file").write_text("")
     for maps, said in ((tmp_path / "out", "lies in --out"), (tmp_path / "out" / "maps", "lies in --out"),
-                       (tmp_path, "--out in it"), (tmp_path / "file", "is a file"),
+                       (tmp_path, "--out in it"), (tmp_path / "file", "a file, not a folder"),
                        (tmp_path / "file" / "below", "is a file")):
         with pytest.raises(InputError, match=said):
             check_outputs(tmp_path / "out", {"--maps": maps})

@@ -158,7 +158,7 @@ def test_what_edpo_refuses(tiles, internvl, sfe_models, edpo_models, tmp_path):
         with pytest.raises(InputError, match=said):
             edpo(edpo_config(changed(tiles, tmp_path / str(n), table, change), sfe_models[4], tmp_path / "o"), QUIET)
     for more, said in (({"checkpoint": edpo_models[4]}, "was trained with sage-edpo; E-DPO starts from"),
-                       ({"checkpoint": internvl}, "no sage.json here"), ({"beta": 0}, "--beta must be above 0"),
+                       ({"checkpoint": internvl}, "no sage.json here"), ({"beta": 0.0}, "--beta 0.0: expected a number"),
                        ({"objective": "ipo"}, "--objective ipo"), ({"max_length": 60}, "12 of 12 samples are longer")):
         with pytest.raises(InputError, match=said):
             edpo(edpo_config(tiles, sfe_models[4], tmp_path / "o") if not more else

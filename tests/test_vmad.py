@@ -184,7 +184,7 @@ def test_projectors_of_table_v(name):
 def test_settings_that_cannot_be():
     for settings, said in ((Settings(projector="qformer"), "expected ltc"), (Settings(rho=5), "24 x 24"),
                            (Settings(levels=23), "1 to 22"), (Settings(heads=7), "width of 1024"),
-                           (Settings(boxes=0), "at least 1"), (Settings(temperature=0), "above 0")):
+                           (Settings(boxes=0), "at least 1"), (Settings(temperature=0.0), "above 0")):
         with pytest.raises(InputError, match=said):
             check(settings, 24, 22, 1024)
 

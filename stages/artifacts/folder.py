@@ -176,7 +176,7 @@ def holds_nothing(out: Path) -> bool:
     """Whether an artifact that is not complete has neither rows nor anything else that took work."""
     if (out / COMPLETE).exists():
         return False
-    ours = (locks.FOLDER, TEMPORARY, PARTIAL)
+    ours = (locks.FOLDER, TEMPORARY, PARTIAL, "_files.json")      # digests of files: quickly made again
     return not any(e.is_file() or any(f.is_file() for f in e.rglob("*"))
                    for e in out.iterdir() if not e.name.startswith(ours))
 
