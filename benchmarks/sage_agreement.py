@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.demo_models.random_vlm import tiny_internvl
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import ANSWERS, QUESTIONS
 from stages.caption import CaptionConfig
@@ -33,7 +34,6 @@ from stages.sage.score import ScoreSageConfig, answered
 from stages.sage.sfe import SfeConfig
 from stages.sage.sfe import run as sfe
 from stages.settings import RunOptions
-from tests.tiny import tiny_internvl
 
 QUIET = RunOptions(quiet=True, overwrite=True)
 MANY, TOKENS = 64, 32

@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from benchmarks.shuffled_ranks import main as shuffle_ranks
+from pipelines.controls.shuffled_ranks import main as shuffle_ranks
+from pipelines.demo_models.random_vlm import tiny_internvl
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import JUDGEMENTS, MANIFEST, QUESTIONS
 from stages.caption import CaptionConfig
@@ -39,7 +40,6 @@ from stages.sage.edpo import run as edpo
 from stages.sage.sfe import SfeConfig
 from stages.sage.sfe import run as sfe
 from stages.settings import RunOptions
-from tests.tiny import tiny_internvl
 
 QUIET = RunOptions(quiet=True, overwrite=True)
 RATE = {"learning_rate": 2e-3, "batch_size": 8, "micro_batch": 4, "warmup": 5, "device": "cpu", "precision": "fp32"}

@@ -2,11 +2,10 @@
 
     python -m benchmarks.visualad_check runs/visualad-demo
 
-For the control the labels and masks of the training images are dealt out anew among them, and the same training is
+For the control the labels and masks of the training images are shuffled among them, and the same training is
 run; both are scored on the same held-out images. Printed: image and pixel AUROC with 95 % intervals.
 """
 
-import random
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.controls.shuffled_masks import shuffled
 from stages.artifacts.files import make_folder
 from stages.artifacts.reader import read_provenance, read_table
 from stages.artifacts.tables import MANIFEST, METRICS
@@ -27,16 +27,7 @@ from stages.visualad.score import run as score
 from stages.visualad.train import TrainVisualadConfig
 from stages.visualad.train import run as train
 
-DEALT = ("label", "defect", "mask_paths")
 QUIET = RunOptions(quiet=True)
-
-
-def shuffled(rows: list[dict], seed: int = 0) -> list[dict]:
-    """The manifest with what is known of its training images dealt out anew among them."""
-    learned = [r for r in rows if r["split"] == "train"]
-    dealt = random.Random(seed).sample(learned, len(learned))
-    new = {r["image_id"]: r | {k: d[k] for k in DEALT} for r, d in zip(learned, dealt, strict=True)}
-    return [new.get(r["image_id"], r) for r in rows]
 
 
 def training_of(run: Path) -> TrainVisualadConfig:

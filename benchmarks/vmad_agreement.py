@@ -37,7 +37,7 @@ Said = dict[str, tuple[str, object]]          # image id -> (text, mask's probab
 
 def main(tiles: Path, run: Path, count: int) -> None:
     """Make, train, compare, print."""
-    from tests.tiny import tiny_deep_llava, tiny_sam
+    from pipelines.demo_models.random_vmad import tiny_deep_llava, tiny_sam
 
     make_folder(run)
     tiny_deep_llava(run / "llava")

@@ -1,6 +1,6 @@
 """A control for VMAD: the model as training would begin with it.
 
-    python -m benchmarks.untrained_vmad CHECKPOINT OUT
+    python -m pipelines.controls.untrained_vmad CHECKPOINT OUT
 
 CHECKPOINT: what finetune-mllm --method vmad wrote; OUT: a folder for the same parts, none of them trained.
 """

@@ -1,6 +1,6 @@
 """A frozen vision transformer whose weights are written down rather than learned, for runs without any download.
 
-    python -m benchmarks.filter_backbone DIR [PATCH SIZE]
+    python -m pipelines.demo_models.filter_backbone DIR [PATCH SIZE]
 
 A CLIP vision tower of two blocks. Its patch embedding is a cosine transform, its first block takes the strengths of the
 frequencies, its second what they differ by from the image's mean. No image was used to make it; what is measured

@@ -1,7 +1,7 @@
 """A frozen vision transformer with random weights, for runs without any download. No figure made with it says
 anything of a pretrained one.
 
-    python -m benchmarks.random_backbone DIR [WIDTH LAYERS PATCH SIZE]
+    python -m pipelines.demo_models.random_backbone DIR [WIDTH LAYERS PATCH SIZE]
 """
 
 import sys

@@ -1,6 +1,6 @@
-"""The control of SAGE's E-DPO: the same questions and answers, their ranks dealt out anew.
+"""The control of SAGE's E-DPO: the same questions and answers, their ranks shuffled.
 
-    python -m benchmarks.shuffled_ranks QUESTIONS OUT
+    python -m pipelines.controls.shuffled_ranks QUESTIONS OUT
 
 Scores stay with the ranks, so that pairs and margins are those of the true ranks; only which answer wins is chance.
 """

@@ -1,0 +1,54 @@
+# shellcheck shell=bash
+# What the pipelines share. Each sources this file from the project's root (bash 4.4 or newer).
+#
+# BIN: folder of `adcli` and `python`; without it those of the active environment are used.
+export PATH="${BIN:-.venv/bin}:$PATH"
+
+# --help prints the head comment of the script, and its settings with their defaults.
+if [ "${1-}" = --help ]; then
+  sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0"
+  echo
+  sed -n 's/^: "${\([A-Z_]*\):\{0,1\}=\(.*\)}" *# /  \1=\2  # /p' "$0"
+  exit
+elif [ $# -gt 0 ]; then
+  echo "$0: settings are environment variables, $0 --help lists them" >&2
+  exit 2
+fi
+
+# run COMMAND...: failed rows (exit code 3) stay in the artifact and in the report, they do not stop the pipeline.
+# Nothing new starts once the script itself was killed.
+run() {
+  local code=0
+  kill -0 $$ 2>/dev/null || exit 143
+  echo "$*"
+  "$@" || code=$?
+  [ $code -eq 3 ] || return $code
+}
+export -f run
+
+# folder BASE [SETTING DEFAULT]...: a folder of its own for every choice of settings, which is BASE when all are at
+# their defaults: folder runs/lvlm "seed 1" "seed 0" "ask --shots 2" "ask " -> runs/lvlm-seed_1-ask-shots_2
+folder() {
+  local base=$1 name="" tag
+  shift
+  while [ $# -gt 0 ]; do
+    if [ "$1" != "$2" ]; then
+      tag=${1%/}
+      tag=${tag// --/-}
+      tag=${tag//[\/,]/-}
+      name+=-${tag//[^[:alnum:].-]/_}
+    fi
+    shift 2
+  done
+  if [ ${#name} -gt 150 ]; then name=${name:0:130}-$(cksum <<< "$name" | cut -d ' ' -f 1); fi
+  echo "$base$name"
+}
+
+# need MESSAGE VALUE...: stop unless every value is given.
+need() {
+  local message=$1 value
+  shift
+  for value in "$@"; do
+    if [ -z "$value" ]; then echo "$0: $message" >&2; exit 2; fi
+  done
+}

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# VMAD without data sets and downloads: tiny random models learn from half of the tile defects, beside two controls: one
+# that learns from shuffled masks, and one that has learned nothing. Run it in the project's root; settings are
+# environment variables:
+#
+#   SEED=1 pipelines/vmad_demo.sh
+set -euo pipefail
+# shellcheck source=pipelines/common.sh
+. pipelines/common.sh
+
+: "${TILES:=../shared/data/magnetic-tile}"     # the magnetic tile defects
+small="--tasks segmentation --heads 4 --depth 1 --boxes 4 --box-size 32 --drawn 2 --epochs 11 --batch-size 8 \
+--micro-batch 8 --learning-rate 2e-3 --weight-dice 5 --precision fp32"
+: "${VMAD_SMALL:=$small}"                      # options that fit the tiny models
+: "${VMAD_TRAIN:=}"                            # further options of the training
+: "${VMAD_SCORE:=}"                            # further options of the scoring
+: "${LLAVA:=}"                                 # another model than the tiny random LLaVA
+: "${SAM:=}"                                   # another model than the tiny random SAM
+: "${SEED:=0}"                                 # of the split and of the training
+: "${GPUS:=1}"                                 # of this machine, for training
+: "${JOBS:=2}"                                 # processes that evaluate pixels
+by_settings=$(folder runs/vmad-demo "llava $LLAVA" "llava " "sam $SAM" "sam " "tiles $(basename "$TILES")" \
+  "tiles magnetic-tile" "small $VMAD_SMALL" "small $small" "train $VMAD_TRAIN" "train " "score $VMAD_SCORE" "score " \
+  "seed $SEED" "seed 0")
+: "${VM:=$by_settings}"  # folder for everything, named by the settings that are not the default
+: "${LLAVA:=$VM/models/llava}" "${SAM:=$VM/models/sam}"
+declare -a small="($VMAD_SMALL)" train="($VMAD_TRAIN)" score="(--max-tokens 16 --precision fp32 $VMAD_SCORE)"
+learner=(adcli)
+if [ "$GPUS" -ne 1 ]; then learner=(python -m torch.distributed.run --nproc_per_node "$GPUS" -m adcli); fi
+
+learn() {   # manifest, where the model goes, further options
+  run "${learner[@]}" finetune-mllm "$1" --method vmad --llava "$LLAVA" --sam "$SAM" "${small[@]}" "${@:3}" \
+    "${train[@]}" --seed "$SEED" --out "$2" --overwrite
+}
+score() {   # model, name
+  run adcli score "$VM/manifest.parquet" --method vmad --name "$2" --checkpoint "$1" "${score[@]}" \
+    --out "$VM/scores.parquet/$2" --maps "$VM/maps.parquet/$2" --overwrite
+}
+
+if [ ! -d "$TILES" ]; then echo "no images: give TILES=..., or RIAD_ROOT" >&2; exit 2; fi
+[ -f "$VM/models/sam/preprocessor_config.json" ] || run python -m pipelines.demo_models.random_vmad "$VM/models"
+run adcli data index magnetic-tile "$TILES" --train-defects 0.5 --train-fraction 0.2 --seed "$SEED" \
+  --out "$VM/manifest.parquet" --overwrite
+run python -m pipelines.controls.shuffled_masks "$VM/manifest.parquet" "$VM/shuffled.parquet"
+learn "$VM/manifest.parquet" "$VM/trained.parquet"
+learn "$VM/shuffled.parquet" "$VM/trained-on-shuffled.parquet" --root "$TILES"
+run python -m pipelines.controls.untrained_vmad "$VM/trained.parquet" "$VM/untrained"
+score "$VM/trained.parquet" vmad
+score "$VM/trained-on-shuffled.parquet" vmad-shuffled
+score "$VM/untrained" vmad-untrained
+run adcli evaluate "$VM/scores.parquet" --maps "$VM/maps.parquet" --manifest "$VM/manifest.parquet" \
+  --workers "$JOBS" --out "$VM/metrics.parquet" --tables "$VM/tables" --report "$VM/report.html" --seed "$SEED" \
+  --overwrite
+echo "report: $VM/report.html"
+echo "the models are tiny and were random minutes ago: these figures say that the training works, and nothing of VMAD"
