@@ -37,7 +37,7 @@ test: $(READY); $(BIN)/python -m pytest -n 2  ## every test
 test-fast: $(READY); $(BIN)/python -m pytest -n 2 -m "not slow"  ## all but the slow tests
 .venv-vllm/installed: pyproject.toml constraints-vllm.txt .ci/vllm-environment; .ci/vllm-environment && touch $@
 test-vllm: .venv-vllm/installed  ## the tests that need vLLM, with the real one
-	ADCLI_TORCHVISION=declare $(VLLM_BIN)/python -m pytest tests/test_vllm.py
+	ADCLI_TORCHVISION=declare $(VLLM_BIN)/python -m pytest tests/vlm/test_vllm.py
 
 reproduce-vidad: $(READY); @pipelines/vidad.sh  ## VID-AD, rendered scenes or VIDAD_ROOT
 reproduce-vidad-check: $(READY); @CHECK=yes pipelines/vidad.sh  ## the same, and the figures with their targets

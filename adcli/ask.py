@@ -11,7 +11,7 @@ from adcli.ending import ANEW
 from adcli.options import command
 
 if TYPE_CHECKING:
-    from stages.settings import RunOptions
+    from stages.base.config import RunOptions
     from stages.vmad.ask import AskConfig
 
 DOC = """Ask a fine-tuned VMAD about one image, and go on asking.
@@ -34,7 +34,7 @@ def add_to(app: typer.Typer, arguments: list[str]) -> None:
 
 def talk(config: "AskConfig", options: "RunOptions") -> None:
     """Print the answers as they come. Leaves with exit code 0."""
-    from stages.errors import InputError
+    from stages.base.errors import InputError
     from stages.vmad.ask import answers, mask_path, write_mask
 
     path = mask_path(config)

@@ -17,6 +17,6 @@ Example: adcli caption runs/demo/manifest.parquet --out runs/demo/captions.parqu
 
 def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add the subcommand."""
-    from stages.caption import CaptionConfig, run
+    from stages.captions.caption import CaptionConfig, run
 
     command(app, "caption", CaptionConfig, run, DOC)

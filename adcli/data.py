@@ -11,7 +11,7 @@ from adcli.options import command
 
 if TYPE_CHECKING:
     from stages.datasets.check import CheckConfig
-    from stages.settings import RunOptions
+    from stages.base.config import RunOptions
 
 VIDAD = """Index VID-AD: 10 scenarios x 5 capture conditions.
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-from stages.errors import InputError
+from stages.base.errors import InputError
 
 DONE, OUR_DEFECT, USAGE, FAILED_ROWS, INTERRUPTED = 0, 1, 2, 3, 130
 CLOSED_PIPE = 141           # 128 + SIGPIPE, as a shell reports other tools whose reader has gone

@@ -24,11 +24,11 @@ Example: adcli evaluate --questions runs/qa/questions.parquet --answers runs/qa/
 def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add the subcommand with the options for what `arguments` evaluate."""
     if any(word.split("=")[0] in ("--questions", "--answers") for word in arguments):
-        from stages import qa_evaluation as stage
+        from stages.evaluate import questions as stage
 
         config, doc = stage.EvaluateQaConfig, QUESTIONS
     else:
-        from stages import evaluate as stage
+        from stages.evaluate import images as stage
 
         config, doc = stage.EvaluateConfig, DOC
     command(app, "evaluate", config, stage.run, doc, without=("shard", "max_errors", "retry"), again=ANEW)

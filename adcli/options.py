@@ -10,9 +10,9 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from adcli.ending import FAILED_ROWS, GOES_ON, one_line_errors
-from stages.checks import check_numbers, check_places
-from stages.opening import allow_megapixels
-from stages.settings import RunOptions
+from stages.artifacts.checks import check_numbers, check_places
+from stages.datasets.opening import allow_megapixels
+from stages.base.config import RunOptions
 
 
 def command(app: typer.Typer, name: str, config_class: type, run: Callable,
@@ -36,7 +36,7 @@ def command(app: typer.Typer, name: str, config_class: type, run: Callable,
             check_numbers(config, options)
             check_places(config)
             summary = run(config, options)
-            if summary is None:         # a process that keeps no record (stages/processes.py)
+            if summary is None:         # a process that keeps no record (stages/training/distributed.py)
                 return
             report(summary, options)
             if summary.errors or not_all_written(summary, options):

@@ -17,6 +17,6 @@ Example: adcli rewrite-negatives runs/demo/captions.parquet --manifest runs/demo
 
 def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add the subcommand."""
-    from stages.negatives import NegativesConfig, run
+    from stages.captions.negatives import NegativesConfig, run
 
     command(app, "rewrite-negatives", NegativesConfig, run, DOC)

@@ -14,13 +14,13 @@ that differ.
 Example: adcli score runs/demo/manifest.parquet --method text-knn --captions runs/demo/captions.parquet \\
   --encoders runs/demo/encoders.parquet --out runs/demo/scores.parquet
 """),
-    "lvlm": ("stages.lvlm", "LvlmConfig", """LVLM: one normal reference image, one question to a vision-language model.
+    "lvlm": ("stages.lvlm.score", "LvlmConfig", """LVLM: one normal reference image, one question to a vision-language model.
 The decision is its yes or no, the score p(yes) / (p(yes) + p(no)). --vlm scene, the default, compares the
 descriptions of the two images and needs no model; it is no substitute for one.
 
 Example: adcli score runs/demo/manifest.parquet --method lvlm --out runs/demo/lvlm-scores.parquet
 """),
-    "vlm-qa": ("stages.vlm_qa", "VlmQaConfig", """Questions to a plain vision-language model (the baselines of SAGE's
+    "vlm-qa": ("stages.questions.vlm_qa", "VlmQaConfig", """Questions to a plain vision-language model (the baselines of SAGE's
 Table 1), one-shot or zero-shot, with the choices as lettered options. Writes answers, not scores.
 
 Example: adcli score runs/qa/manifest.parquet --method vlm-qa --questions runs/qa/questions.parquet --vlm qwen2-vl \\
@@ -32,7 +32,7 @@ or zero-shot. Writes answers, not scores.
 Example: adcli score runs/qa/manifest.parquet --method sage --questions runs/qa/questions.parquet \\
   --facts runs/qa/facts.parquet --checkpoint runs/visa/sage-edpo.parquet --out runs/qa/sage-answers.parquet
 """),
-    "mle": ("stages.judge", "JudgeConfig", """SAGE's Multiscale Logical Evaluation: a judge marks answers from 1 to 5
+    "mle": ("stages.questions.judge", "JudgeConfig", """SAGE's Multiscale Logical Evaluation: a judge marks answers from 1 to 5
 for defect category, defect location and reasoning (Eq. 3 is their mean). Writes judgements, not scores. --judge words,
 the default, compares words with the expert's answer and needs no model; it is no substitute for one.
 

@@ -39,8 +39,8 @@ from stages.artifacts.tables import (
     Table,
 )
 from stages.artifacts.writer import Artifact, Spec
-from stages.errors import InputError
-from stages.settings import RunOptions
+from stages.base.errors import InputError
+from stages.base.config import RunOptions
 from tests.crash_points import listing
 
 QUIET = RunOptions(quiet=True, max_errors=0)
@@ -184,11 +184,16 @@ def stages_of(folder: Path, trained: bool = True) -> dict[str, Stage]:
     import sklearn.metrics  # noqa: F401
 
     from benchmarks.kills_world import build
-    from stages import caption, evaluate, judge, lvlm, negatives
+    from stages.captions import caption
+    from stages.evaluate import images as evaluate
+    from stages.questions import judge
+    from stages.lvlm import score as lvlm
+    from stages.captions import negatives
     from stages.datasets import augment
     from stages.datasets import folder as plain_folder
     from stages.datasets.synth import camera, layout, render, vidad  # noqa: F401
-    from stages.report import figures, grid, heatmaps, tables  # noqa: F401
+    from stages.report import vidad as tables
+    from stages.report import figures, grid, heatmaps  # noqa: F401
     from stages.vlm.scene import engine  # noqa: F401
 
     w = build(folder / "world", trained)

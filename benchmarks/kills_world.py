@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.artifacts.tables import MANIFEST, QUESTIONS
-from stages.settings import RunOptions
+from stages.base.config import RunOptions
 
 QUIET = RunOptions(quiet=True, max_errors=0)
 
@@ -46,7 +46,9 @@ def world(at: Path) -> World:
 
 
 def make(w: World, trained: bool) -> None:
-    from stages import caption, lvlm, negatives
+    from stages.captions import caption
+    from stages.lvlm import score as lvlm
+    from stages.captions import negatives
 
     if not w.manifest.exists():
         _draw(w)

@@ -21,7 +21,7 @@ class Mutation(NamedTuple):
     tests: str          # arguments of pytest
 
 
-ENCODER, SCORE, TRAINING = "tests/test_text_encoder.py", "stages/text_encoder/score.py", "stages/text_encoder/train.py"
+ENCODER, SCORE, TRAINING = "tests/text_encoder/test_text_encoder.py", "stages/text_encoder/score.py", "stages/text_encoder/train.py"
 VISUALAD = "stages/visualad/trainer.py"
 
 MUTATIONS = {
@@ -32,13 +32,13 @@ MUTATIONS = {
     "no weight decay": Mutation(TRAINING, "weight_decay=config.weight_decay", "weight_decay=0.0", ENCODER),
     "decoupled weight decay": Mutation(TRAINING, "torch.optim.Adam(", "torch.optim.AdamW(", ENCODER),
     "rest's learning rate 1e-5": Mutation(VISUALAD, "LEAST_RATE = 1e-4", "LEAST_RATE = 1e-5",
-                                          "tests/test_visualad_optimiser.py"),
+                                          "tests/visualad/test_visualad_optimiser.py"),
     "no clipping": Mutation(VISUALAD, "optimiser.register_step_pre_hook(lambda *_: clip_each(model.tokens))", "pass",
-                            "tests/test_visualad_optimiser.py"),
-    "mask threshold 10": Mutation("stages/images.py", "values >= 128", "values >= 10", "tests/test_images.py tests/test_datasets.py"),
-    "double blanks stay": Mutation("stages/caption.py", 're.sub(r"\\s+", " ", text).strip()', "text.strip()",
-                                   "tests/test_clean_text.py"),
-    "no fsync": Mutation("stages/artifacts/files.py", "os.fsync(f.fileno())", "pass", "tests/test_artifacts.py"),
+                            "tests/visualad/test_visualad_optimiser.py"),
+    "mask threshold 10": Mutation("stages/datasets/images.py", "values >= 128", "values >= 10", "tests/test_images.py tests/datasets/test_datasets.py"),
+    "double blanks stay": Mutation("stages/captions/caption.py", 're.sub(r"\\s+", " ", text).strip()', "text.strip()",
+                                   "tests/captions/test_clean_text.py"),
+    "no fsync": Mutation("stages/artifacts/files.py", "os.fsync(f.fileno())", "pass", "tests/artifacts/test_artifacts.py"),
 }
 
 

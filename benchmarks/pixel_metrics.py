@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.artifacts.tables import MANIFEST, MAPS, SCORES
-from stages.maps import to_row
-from stages.metrics.pixel import metrics, picture
-from stages.torch_setup import prepare_torch
+from stages.artifacts.maps import to_row
+from stages.results.metrics.pixel import metrics, picture
+from stages.training.torch_setup import prepare_torch
 
 ROUNDS = 3
 LARGEST = [(900, 167)]                                           # px, images: 135 million pixels

@@ -21,8 +21,8 @@ from rich.table import Table
 from pipelines.demo_models.random_vlm import tiny_internvl
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import ANSWERS, QUESTIONS
-from stages.caption import CaptionConfig
-from stages.caption import run as caption
+from stages.captions.caption import CaptionConfig
+from stages.captions.caption import run as caption
 from stages.datasets.magnetic_tile import MagneticTileConfig
 from stages.datasets.magnetic_tile import run as index
 from stages.datasets.manifest import read_manifest
@@ -33,7 +33,7 @@ from stages.sage import checkpoint
 from stages.sage.score import ScoreSageConfig, answered
 from stages.sage.sfe import SfeConfig
 from stages.sage.sfe import run as sfe
-from stages.settings import RunOptions
+from stages.base.config import RunOptions
 
 QUIET = RunOptions(quiet=True, overwrite=True)
 MANY, TOKENS = 64, 32

@@ -14,7 +14,7 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
-from stages.torch_setup import has_bf16, prepare_torch
+from stages.training.torch_setup import has_bf16, prepare_torch
 
 prepare_torch()
 
@@ -25,7 +25,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel  # noqa: E402
 from stages.visualad.backbone import Backbone  # noqa: E402
 from stages.visualad.loss import losses  # noqa: E402
 from stages.visualad.model import VisualAD, image_scores, smoothed  # noqa: E402
-from stages.visualad.settings import Settings  # noqa: E402
+from stages.visualad.config import Settings  # noqa: E402
 from stages.visualad.train import TrainVisualadConfig  # noqa: E402
 from stages.visualad.trainer import optimiser_of  # noqa: E402
 from tests import visualad_reference as reference  # noqa: E402

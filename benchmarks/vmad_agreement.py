@@ -25,9 +25,9 @@ from stages.artifacts.tables import MANIFEST, SCORES
 from stages.datasets.magnetic_tile import MagneticTileConfig
 from stages.datasets.magnetic_tile import run as index
 from stages.datasets.manifest import Image, read_manifest
-from stages.settings import RunOptions
-from stages.torch_setup import prepare_torch
-from stages.training import FOLDER
+from stages.base.config import RunOptions
+from stages.training.torch_setup import prepare_torch
+from stages.training.runs import FOLDER
 from stages.vmad.train import FinetuneVmadConfig, write_merged
 
 MOST, BATCH, QUERY = 24, 8, "description"
@@ -69,7 +69,7 @@ def in_memory(run: Path, train: list[Image], compared: tuple[Image, ...]) -> Sai
     prepare_torch()
     import torch
 
-    from stages.images import load_rgb
+    from stages.datasets.images import load_rgb
     from stages.vmad.build import read_llava, text_of
     from stages.vmad.data import samples_of
     from stages.vmad.model import trainable
@@ -98,7 +98,7 @@ def in_memory(run: Path, train: list[Image], compared: tuple[Image, ...]) -> Sai
 
 def by_command(run: Path, tiles: Path, checkpoint: str, precision: str) -> Said:
     """What `adcli score` says in a process of its own."""
-    from stages.maps import read_maps
+    from stages.artifacts.maps import read_maps
 
     out = run / f"{checkpoint}-{precision}"
     options = {"--method": "vmad", "--checkpoint": run / checkpoint, "--root": tiles, "--out": out / "scores",

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.artifacts.record import source_commit
-from stages.errors import InputError
+from stages.base.errors import InputError
 
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.utime",
            "shutil.rmtree")

@@ -13,7 +13,7 @@ from stages.datasets import folder
 from stages.datasets.check import CheckConfig, run
 from stages.datasets.manifest import Image as Row
 from stages.datasets.manifest import read_manifest
-from stages.settings import RunOptions
+from stages.base.config import RunOptions
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.errors import ImageError
-from stages.images import load_rgb
-from stages.opening import allow_megapixels
+from stages.base.errors import ImageError
+from stages.datasets.images import load_rgb
+from stages.datasets.opening import allow_megapixels
 from tests.reading import Kind, checked, indexed, photo, save
 
 P = photo()
@@ -122,7 +122,7 @@ def large_on_request(folder: Path) -> None:
 
 def damaged_metadata(folder: Path) -> None:
     save(folder / "x.jpg", P, exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\xee" * 40)
-    code = f"from pathlib import Path\nfrom stages.images import load_rgb\nload_rgb(Path({str(folder / 'x.jpg')!r}))"
+    code = f"from pathlib import Path\nfrom stages.datasets.images import load_rgb\nload_rgb(Path({str(folder / 'x.jpg')!r}))"
     done = subprocess.run([sys.executable, "-W", "default", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == "", done.stderr
 

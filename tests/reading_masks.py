@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.errors import ImageError
-from stages.images import load_mask
+from stages.base.errors import ImageError
+from stages.datasets.images import load_mask
 from tests.reading import Kind, checked, indexed, photo, save, truth
 
 T = truth()

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.errors import InputError
-from stages.images import load_mask
+from stages.base.errors import InputError
+from stages.datasets.images import load_mask
 from tests.reading import Kind, checked, indexed, photo, save, truth
 
 T = truth() * np.uint8(255)

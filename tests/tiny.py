@@ -10,7 +10,7 @@ from pipelines.demo_models.random_vmad import tiny_sam as tiny_sam
 
 def tiny_qwen2_vl(folder: Path) -> Path:
     """Qwen2-VL with two layers, about 1 M parameters, with processor and chat template."""
-    from stages.torch_setup import prepare_torch
+    from stages.training.torch_setup import prepare_torch
 
     prepare_torch()
     import torch
@@ -42,7 +42,7 @@ def tiny_qwen2_vl(folder: Path) -> Path:
 
 def tiny_bert(folder: Path) -> Path:
     """BERT with two layers of width 32 and a vocabulary of whole words and letters."""
-    from stages.torch_setup import prepare_torch
+    from stages.training.torch_setup import prepare_torch
 
     prepare_torch()
     import torch
@@ -64,7 +64,7 @@ def tiny_bert(folder: Path) -> Path:
 
 def tiny_clip_vision(folder: Path, image_size: int = 56, layers: int = 4) -> Path:
     """CLIP's vision tower of width 32 with patches of 14 px, and its image processor."""
-    from stages.torch_setup import prepare_torch
+    from stages.training.torch_setup import prepare_torch
 
     prepare_torch()
     import torch
@@ -80,7 +80,7 @@ def tiny_clip_vision(folder: Path, image_size: int = 56, layers: int = 4) -> Pat
 
 def tiny_llava(folder: Path) -> Path:
     """LLaVA with two layers: 56 px images of 16 tokens."""
-    from stages.torch_setup import prepare_torch
+    from stages.training.torch_setup import prepare_torch
 
     prepare_torch()
     import torch

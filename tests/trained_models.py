@@ -8,11 +8,11 @@ from pathlib import Path
 
 def look_alikes(folder: Path, clip: Path, internvl: Path, llava: str, sam: str) -> dict[str, Path]:
     """visualad, vmad, sage: directories with the files and the record of such a model, whose tensors are others."""
-    from stages.torch_setup import prepare_torch
+    from stages.training.torch_setup import prepare_torch
 
     prepare_torch()
     from stages.vmad.build import read_llava, text_of
-    from stages.vmad.settings import Settings, Weights
+    from stages.vmad.config import Settings, Weights
 
     text = text_of(*read_llava(llava, ""), Settings(), llava)
 

@@ -8,7 +8,7 @@ CHECKPOINT: what finetune-mllm --method vmad wrote; OUT: a folder for the same p
 import sys
 from pathlib import Path
 
-from stages.torch_setup import prepare_torch
+from stages.training.torch_setup import prepare_torch
 
 
 def main(trained: Path, out: Path) -> None:

@@ -10,7 +10,7 @@ with it says that VisualAD's training works, and nothing of a pretrained backbon
 import sys
 from pathlib import Path
 
-from stages.torch_setup import prepare_torch
+from stages.training.torch_setup import prepare_torch
 
 FREQUENCIES = 40           # kept of the patch's, lowest first
 WIDTH = 128

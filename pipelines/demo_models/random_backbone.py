@@ -7,7 +7,7 @@ anything of a pretrained one.
 import sys
 from pathlib import Path
 
-from stages.torch_setup import prepare_torch
+from stages.training.torch_setup import prepare_torch
 
 
 def write(folder: Path, width: int = 128, layers: int = 6, patch: int = 8, size: int = 112, seed: int = 0) -> None:

@@ -11,7 +11,7 @@ from pipelines.demo_models.parts import chat_template, projected_tokenizer, text
 
 def tiny_internvl(folder: Path, width: int = 64, seed: int = 0) -> Path:
     """InternVL with two layers: 56 px tiles of 16 tokens, up to 2 of them and a thumbnail per image."""
-    from stages.torch_setup import prepare_torch
+    from stages.training.torch_setup import prepare_torch
 
     prepare_torch()
     import torch

@@ -15,7 +15,7 @@ CANVAS, PATCH, WIDTH = 256, 8, 64        # SAM's input and patches, px; width of
 
 def tiny_deep_llava(folder: Path, image_size: int = 56, layers: int = 6, width: int = 64) -> Path:
     """LLaVA whose CLIP tower has the layers that VMAD reads (width 32, patches of 14 px), and a LLaMA of two."""
-    from stages.torch_setup import prepare_torch
+    from stages.training.torch_setup import prepare_torch
 
     prepare_torch()
     import torch
@@ -44,7 +44,7 @@ def tiny_deep_llava(folder: Path, image_size: int = 56, layers: int = 6, width: 
 
 def tiny_sam(folder: Path, image_size: int = 64, patch: int = 8, width: int = 32) -> Path:
     """SAM with two layers, and its image processor. width: of its encoder."""
-    from stages.torch_setup import prepare_torch
+    from stages.training.torch_setup import prepare_torch
 
     prepare_torch()
     import torch

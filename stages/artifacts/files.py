@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from stages.errors import InputError
+from stages.base.errors import InputError
 
 TEMPORARY = ".tmp-"      # what a process has in the making, followed by its number
 

@@ -14,7 +14,7 @@ from stages.artifacts.files import TEMPORARY, flush_folder, remove_tree, tempora
 from stages.artifacts.parts import Written
 from stages.artifacts.record import COMPLETE, FORMAT, MEND, PARTIAL, Damaged, Spec, difference, find_record, new_record
 from stages.artifacts.tables import Table
-from stages.errors import InputError
+from stages.base.errors import InputError
 
 REPLACING = "replacing"        # in a partial record: what else is in the folder is of other settings and has to go
 

@@ -12,7 +12,7 @@ from stages.artifacts.parts import KEY, UNREADABLE
 from stages.artifacts.record import COMPLETE, MEND, PARTIAL, Damaged, load_record
 from stages.artifacts.sound import sound
 from stages.artifacts.tables import Table
-from stages.errors import InputError
+from stages.base.errors import InputError
 
 
 def read_table(path: Path, table: Table, partial: bool = False) -> pa.Table:

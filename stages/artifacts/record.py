@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from stages.artifacts.files import plain_error
-from stages.errors import InputError
+from stages.base.errors import InputError
 
 COMPLETE = "_adcli.json"             # there exactly when the artifact is complete
 PARTIAL = "_adcli.partial.json"      # there while it is being made; where both are, this one counts

@@ -3,7 +3,7 @@
 import hashlib
 import re
 
-from stages.errors import InputError
+from stages.base.errors import InputError
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from stages.artifacts.tables import Table
-from stages.errors import InputError
+from stages.base.errors import InputError
 
 
 def sound(rows: pa.Table, table: Table, part: Path) -> pa.Table:

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from stages.artifacts.tables import Table
-from stages.errors import InputError
+from stages.base.errors import InputError
 
 
 def encodable(row: dict, table: Table) -> dict:

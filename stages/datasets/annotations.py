@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.artifacts.files import make_folder, write_atomically
-from stages.errors import InputError
+from stages.base.errors import InputError
 
 ENDINGS = {".xml", ".json"}
 Point = tuple[float, float]

@@ -18,13 +18,13 @@ from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.datasets.digests import read_state
 from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, read_manifest, state_columns
-from stages.errors import ImageError, InputError
-from stages.images import load_rgb
-from stages.masks import mask_values
-from stages.opening import allow_megapixels, allowed_megapixels
-from stages.processes import worker_pool
-from stages.scored import check_folder
-from stages.settings import RunOptions, argument, named_paths, option, require_at_least_zero
+from stages.base.errors import ImageError, InputError
+from stages.datasets.images import load_rgb
+from stages.datasets.masks import mask_values
+from stages.datasets.opening import allow_megapixels, allowed_megapixels
+from stages.training.distributed import worker_pool
+from stages.artifacts.scores_and_maps import check_folder
+from stages.base.config import RunOptions, argument, named_paths, option, require_at_least_zero
 
 BORDER = 20             # px, section 4.3
 STAMP = "2025-05-12"    # section 4.3, as is the size; the paper's figures show the outline, no number for it

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from stages.artifacts.writer import Summary
 from stages.datasets.entries import Entry, IndexConfig, image_files, require_one_place, write_manifest
-from stages.errors import InputError
-from stages.settings import RunOptions
+from stages.base.errors import InputError
+from stages.base.config import RunOptions
 
 DATASET, CATEGORY = "brain-mri", "brain"
 ORIGINAL = "brain_tumor_dataset"

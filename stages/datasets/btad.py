@@ -13,7 +13,7 @@ from pathlib import Path
 from stages.artifacts.writer import Summary
 from stages.datasets.entries import Entry, image_files, image_stem, masks_by
 from stages.datasets.mvtec import MvtecConfig, index_categories
-from stages.settings import RunOptions
+from stages.base.config import RunOptions
 
 
 def run(config: MvtecConfig, options: RunOptions) -> Summary:

@@ -10,8 +10,8 @@ from pathlib import Path
 from stages.datasets.entries import SUFFIXES, first
 from stages.datasets.manifest import Image
 from stages.datasets.pairing import pair
-from stages.errors import ImageError
-from stages.images import load_mask, load_scaled
+from stages.base.errors import ImageError
+from stages.datasets.images import load_mask, load_scaled
 
 MOST = 0.5      # share of an image that hardly any defect exceeds, but most masks that are drawn the other way round
 
@@ -21,7 +21,7 @@ class Seen:
     """What decoding one image and its masks showed; the lists hold one line each.
 
     masks: how many can be read; area: anomalous share of the image, 0 to 1, None without readable masks; digest: of the
-    pixels, None when they cannot be decoded; white: as `stages.images.load_scaled`.
+    pixels, None when they cannot be decoded; white: as `stages.datasets.images.load_scaled`.
     """
 
     masks: int

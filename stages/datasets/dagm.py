@@ -13,8 +13,8 @@ from pathlib import Path
 from stages.artifacts.writer import Summary
 from stages.datasets.entries import Entry, image_files, image_stem, masks_by
 from stages.datasets.mvtec import MvtecConfig, index_categories
-from stages.errors import InputError
-from stages.settings import RunOptions
+from stages.base.errors import InputError
+from stages.base.config import RunOptions
 
 
 def run(config: MvtecConfig, options: RunOptions) -> Summary:

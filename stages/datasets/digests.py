@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 
 from stages.artifacts.files import write_atomically
-from stages.errors import InputError
-from stages.progress import Progress
+from stages.base.errors import InputError
+from stages.base.progress import Progress
 
 KEPT = "_files.json"         # below an artifact: states of the files that its manifest does not know
 DIGEST_BYTES = 16

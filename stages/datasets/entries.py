@@ -18,9 +18,9 @@ from stages.artifacts.tables import MANIFEST
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.datasets.digests import FileState, states_of
 from stages.datasets.manifest import recorded_states, state_columns
-from stages.errors import ImageError, InputError
-from stages.opening import opened, pages, upright_size
-from stages.settings import RunOptions, argument, named_paths, option
+from stages.base.errors import ImageError, InputError
+from stages.datasets.opening import opened, pages, upright_size
+from stages.base.config import RunOptions, argument, named_paths, option
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".pbm", ".pgm",
             ".pnm", ".ppm"}

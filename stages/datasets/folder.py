@@ -13,9 +13,9 @@ from stages.datasets import annotations
 from stages.datasets.entries import Entry, first, image_files, many, write_manifest
 from stages.datasets.labels import read_labels
 from stages.datasets.pairing import Pairing, pair
-from stages.errors import ImageError, InputError
-from stages.opening import opened, upright_size
-from stages.settings import RunOptions, argument, option
+from stages.base.errors import ImageError, InputError
+from stages.datasets.opening import opened, upright_size
+from stages.base.config import RunOptions, argument, option
 
 DRAWN = "_masks"                        # folder below --out; readers of tables leave names with `_` alone
 PART = re.compile(r"\{(\d+)\}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.datasets.entries import Entry, first, many
-from stages.errors import InputError
+from stages.base.errors import InputError
 
 NORMAL = ("normal", "good", "ok", "0")
 ANOMALOUS = ("anomalous", "anomaly", "defect", "defective", "bad", "ng", "nok", "ko", "1")

@@ -7,7 +7,7 @@ from pathlib import Path
 from stages.artifacts.reader import fingerprint, read_provenance, read_table
 from stages.artifacts.tables import MANIFEST
 from stages.datasets.digests import FileState
-from stages.errors import InputError
+from stages.base.errors import InputError
 
 SPLITS = ("train", "val", "test")
 Task = tuple[str, str, str | None]       # (dataset, category, condition): one-class methods work within it

@@ -14,9 +14,9 @@ from pathlib import Path, PurePosixPath
 
 from stages.artifacts.writer import Summary
 from stages.datasets.entries import SUFFIXES, Entry, image_files, image_stem, write_manifest
-from stages.errors import InputError
-from stages.progress import Progress
-from stages.settings import RunOptions, argument, option
+from stages.base.errors import InputError
+from stages.base.progress import Progress
+from stages.base.config import RunOptions, argument, option
 
 FILE = "meta.json"
 

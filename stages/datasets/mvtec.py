@@ -17,8 +17,8 @@ from stages.artifacts.writer import Summary
 from stages.datasets.entries import (Entry, image_files, image_stem, masks_by, require_both_splits,
                                      require_one_place, write_manifest)
 from stages.datasets.vidad import chosen
-from stages.errors import InputError
-from stages.settings import RunOptions, argument, option
+from stages.base.errors import InputError
+from stages.base.config import RunOptions, argument, option
 
 
 @dataclass(frozen=True, kw_only=True)

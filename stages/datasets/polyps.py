@@ -12,8 +12,8 @@ from stages.artifacts.writer import Summary
 from stages.datasets.entries import (Entry, IndexConfig, image_files, image_stem, masks_by, require_one_place,
                                      write_manifest)
 from stages.datasets.vidad import plain
-from stages.errors import InputError
-from stages.settings import RunOptions
+from stages.base.errors import InputError
+from stages.base.config import RunOptions
 
 CATEGORY, DEFECT = "colon", "polyp"
 IMAGE_FOLDERS = {"images", "original"}

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from stages.datasets.manifest import Image
-from stages.errors import ImageError
-from stages.images import load_masks
+from stages.base.errors import ImageError
+from stages.datasets.images import load_masks
 
 
 def with_masks(images: Sequence[Image]) -> tuple[tuple[Image, ...], list[str]]:

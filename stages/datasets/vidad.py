@@ -11,8 +11,8 @@ from pathlib import Path
 
 from stages.artifacts.writer import Summary
 from stages.datasets.entries import Entry, image_files, write_manifest
-from stages.errors import InputError
-from stages.settings import RunOptions, argument, option
+from stages.base.errors import InputError
+from stages.base.config import RunOptions, argument, option
 
 SCENARIOS = ("sticks", "fruits", "tools", "cookies", "tapes", "stationery", "ropes", "blocks",
              "dishes", "balls")

@@ -7,13 +7,13 @@ from pathlib import Path
 from random import Random
 from string import ascii_uppercase as LETTERS
 
-from stages.answers import FALLBACK, REFUSED, REFUSES, STRICT, UNPARSABLE, yes_or_no
+from stages.questions.yes_or_no import FALLBACK, REFUSED, REFUSES, STRICT, UNPARSABLE, yes_or_no
 from stages.datasets.manifest import Image, Task
-from stages.errors import ImageError, InputError
-from stages.prompts import fill, load_prompt
+from stages.base.errors import ImageError, InputError
+from stages.base.prompts import fill, load_prompt
 from stages.questions.table import Question
-from stages.references import references_for
-from stages.seeds import row_seed
+from stages.datasets.references import references_for
+from stages.base.seeds import row_seed
 
 OPTIONS = "sage/options"        # the prompt around lettered options
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.errors import InputError
-from stages.texts import read_text
+from stages.base.errors import InputError
+from stages.base.texts import read_text
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ DS-MVTec, MVTec-LOCO, VisA and GoodsAD.
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.errors import InputError
+from stages.base.errors import InputError
 from stages.questions.drafts import Draft, list_of, read_json, text_of
 
 PATTERN = "mmad.json"

@@ -10,7 +10,7 @@ files, which hold the masks, are passed over.
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.errors import InputError
+from stages.base.errors import InputError
 from stages.questions.drafts import Draft, name_of, read_json, text_of
 
 PATTERN = "*.json"

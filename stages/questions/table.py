@@ -6,7 +6,7 @@ from pathlib import Path
 from stages.artifacts.reader import fingerprint, read_table
 from stages.artifacts.tables import QUESTIONS
 from stages.datasets.manifest import Image, Manifest
-from stages.errors import InputError
+from stages.base.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-from stages.errors import InputError
-from stages.prompts import load_prompt
+from stages.base.errors import InputError
+from stages.base.prompts import load_prompt
 
 FOLDER = "sage/questions"
 

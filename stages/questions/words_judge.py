@@ -7,7 +7,7 @@ expert's own words and falls as an answer departs from them, so that the pipelin
 
 import re
 
-from stages.answers import yes_or_no
+from stages.questions.yes_or_no import yes_or_no
 from stages.questions.mle import AXES
 
 NAME = "words"           # of this judge, in options and records

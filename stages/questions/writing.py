@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from stages.prompts import Prompt, fill
+from stages.base.prompts import Prompt, fill
 from stages.questions.ranking import Facts, in_words
-from stages.seeds import row_seed
+from stages.base.seeds import row_seed
 from stages.vlm.engine import Engine, Request, Sampling
 
 FIELDS = ("object", "facts", "caption", "question")        # of its prompt

@@ -8,11 +8,11 @@ import numpy as np
 
 from stages.datasets.vidad import CONDITIONS, SCENARIOS
 from stages.report.mask_area import Bin, correlation
-from stages.report.tables import NAMES, condition_name
+from stages.report.vidad import NAMES, condition_name
 
 if TYPE_CHECKING:
-    from stages.evaluate import TaskScores
-    from stages.pixel_evaluation import PixelResult
+    from stages.evaluate.images import TaskScores
+    from stages.results.pixels import PixelResult
 
 NORMAL, ANOMALOUS, UNKNOWN = "#4c78a8", "#e45756", "#888888"
 MARKS = {"white_bg": "#f2b134", "cable_bg": "#4c78a8", "mesh_bg": "#54a24b", "low_light": "#555555",

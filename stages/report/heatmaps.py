@@ -10,13 +10,13 @@ import numpy as np
 from stages.artifacts.files import make_folder, write_atomically
 from stages.artifacts.outputs import exactly, overwritten
 from stages.artifacts.paths import below, for_image
-from stages.errors import ImageError, InputError
-from stages.images import load_masks, load_rgb
-from stages.maps import read_maps
+from stages.base.errors import ImageError, InputError
+from stages.datasets.images import load_masks, load_rgb
+from stages.artifacts.maps import read_maps
 
 if TYPE_CHECKING:
     from stages.datasets.manifest import Image
-    from stages.pixel_evaluation import PixelResult, PixelTask
+    from stages.results.pixels import PixelResult, PixelTask
 
 SIDE = 240                                      # px, longer side of each of the four pictures in the report
 MASK, CONTOUR = (60, 220, 90), (255, 255, 255)  # RGB of the two outlines

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.artifacts import outputs
-from stages.errors import ImageError
-from stages.images import load_rgb
+from stages.base.errors import ImageError
+from stages.datasets.images import load_rgb
 from stages.report import figures
-from stages.report.accuracy import overall
+from stages.report.lvlm import overall
 from stages.report.grid import Grid
-from stages.report.tables import SYNTHETIC, condition_name
-from stages.wording import differing_places
+from stages.report.vidad import SYNTHETIC, condition_name
+from stages.captions.wording import differing_places
 
 if TYPE_CHECKING:
     import jinja2
 
-    from stages.evaluate import Scored, TaskScores
+    from stages.evaluate.images import Scored, TaskScores
     from stages.report.heatmaps import Panel
 
 THUMBNAIL = 200      # px, longer side

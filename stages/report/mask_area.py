@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stages.datasets.augment import split_condition
-from stages.errors import ImageError
-from stages.images import load_masks
-from stages.report.accuracy import rule_of
+from stages.base.errors import ImageError
+from stages.datasets.images import load_masks
+from stages.report.lvlm import rule_of
 
 if TYPE_CHECKING:
-    from stages.evaluate import TaskScores
+    from stages.evaluate.images import TaskScores
 
 SIZE = 50       # images per bin; those left over are spread over the bins, so that none is small
 

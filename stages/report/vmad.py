@@ -11,7 +11,7 @@ from stages.report.grid import Grid, published
 from stages.report.means import over_categories, percent, pro_name
 
 if TYPE_CHECKING:
-    from stages.evaluate import TaskScores
+    from stages.evaluate.images import TaskScores
 
 METRICS = {"auroc": "Img", "pixel_auroc": "Pixel", "pro": "PRO"}
 CROSS_DATASET = ("mvtec-ad", "visa", "wfdd")

@@ -8,22 +8,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from stages import processes
+from stages.training import distributed as processes
 from stages.artifacts.reader import fingerprint as table_fingerprint
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import JUDGEMENTS
 from stages.artifacts.writer import Spec, Summary
 from stages.datasets.files import look_at
 from stages.datasets.manifest import read_manifest
-from stages.errors import InputError
+from stages.base.errors import InputError
 from stages.questions.mle import mle_score
 from stages.questions.table import Question, read_questions
 from stages.sage.checkpoint import check_trained
 from stages.sage.entropy import pairs_of
 from stages.sage.training import (SAME_RESULT, TrainingOptions, arguments, check, check_sharding, frozen_dtype,
                                   prompt_texts)
-from stages.settings import RunOptions, argument, named_paths, option, require_at_least_zero, require_positive
-from stages.training import context, trained
+from stages.base.config import RunOptions, argument, named_paths, option, require_at_least_zero, require_positive
+from stages.training.runs import context, trained
 from stages.vlm.models import require_known
 
 OBJECTIVES = ("dpo", "printed")
@@ -53,7 +53,7 @@ def run(config: EdpoConfig, options: RunOptions) -> Summary | None:
         InputError: unusable settings, a question that is not ranked, without judgements, image, reference or facts,
             samples that are too long, or no SFE model.
     """
-    from stages.torch_setup import device_and_precision, prepare_torch
+    from stages.training.torch_setup import device_and_precision, prepare_torch
 
     check(config)
     if config.objective not in OBJECTIVES:

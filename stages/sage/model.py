@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from stages.errors import InputError
+from stages.base.errors import InputError
 from stages.sage.fusion import Fusion, differing
-from stages.sage.settings import Settings
+from stages.sage.config import Settings
 
 ADAPTER = "multi_modal_projector"          # the paper's Adapter, by the name it has in both families
 FAMILIES = {"internvl": "InternVL", "llava": "LLaVA"}

@@ -7,20 +7,20 @@ into micro-batches and processes; questions, images and facts are read, not lear
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from stages import processes
+from stages.training import distributed as processes
 from stages.artifacts.writer import Spec, Summary
 from stages.datasets.files import look_at
 from stages.datasets.manifest import read_manifest
-from stages.errors import InputError
+from stages.base.errors import InputError
 from stages.questions.table import read_questions
 from stages.sage.checkpoint import resolved
-from stages.sage.settings import FUSIONS, SIMILARITIES, Settings
-from stages.sage.settings import check as check_settings
+from stages.sage.config import FUSIONS, SIMILARITIES, Settings
+from stages.sage.config import check as check_settings
 from stages.sage.training import (SAME_RESULT, TrainingOptions, arguments, check, check_sharding, frozen_dtype,
                                   prompt_texts)
-from stages.saved_models import check_chat_template, check_merged, check_model
-from stages.settings import RunOptions, argument, named_paths, option
-from stages.training import context, trained
+from stages.training.saved_models import check_chat_template, check_merged, check_model
+from stages.base.config import RunOptions, argument, named_paths, option
+from stages.training.runs import context, trained
 from stages.vlm.models import require_known
 
 
@@ -59,7 +59,7 @@ def run(config: SfeConfig, options: RunOptions) -> Summary | None:
         InputError: unusable settings, a question without answer, image, reference or facts, samples that are too long,
             or no such base model.
     """
-    from stages.torch_setup import device_and_precision, prepare_torch
+    from stages.training.torch_setup import device_and_precision, prepare_torch
 
     settings = config.settings()
     check_settings(settings)

@@ -10,10 +10,10 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import Trainer, TrainingArguments
 from trl import DPOConfig, DPOTrainer
 
-from stages.errors import InputError
+from stages.base.errors import InputError
 from stages.sage.data import IGNORED, Encoder, Sample
 from stages.sage.training import TrainingOptions
-from stages.training import SmallStates, run_trainer
+from stages.training.runs import SmallStates, run_trainer
 
 
 def on_one_gpu(arguments: TrainingArguments) -> TrainingArguments:

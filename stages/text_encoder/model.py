@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.checkpoints import check_checkpoint, checkpoint_fingerprint
-from stages.errors import InputError
+from stages.training.weights import check_checkpoint, checkpoint_fingerprint
+from stages.base.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,7 @@ def load_encoder(name: str) -> tuple[Any, Any]:
     Raises:
         InputError: nothing that can be loaded there.
     """
-    from stages.torch_setup import prepare_torch
+    from stages.training.torch_setup import prepare_torch
 
     prepare_torch()
     from safetensors import SafetensorError

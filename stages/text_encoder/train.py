@@ -19,13 +19,13 @@ from stages.artifacts.reader import COMPLETE, fingerprint, read_table
 from stages.artifacts.tables import ENCODERS, NEGATIVES
 from stages.artifacts.writer import Artifact, Spec, Summary, parse_shard
 from stages.datasets.manifest import Task, by_task, read_manifest
-from stages.errors import InputError
-from stages.seeds import row_seed
-from stages.settings import RunOptions, argument, named_paths, option
+from stages.base.errors import InputError
+from stages.base.seeds import row_seed
+from stages.base.config import RunOptions, argument, named_paths, option
 from stages.text_encoder.loss import nt_xent
 from stages.text_encoder.model import encoder_fingerprint, load_encoder, longest, mean_pool, save_encoder
-from stages.torch_setup import require_packages, resolved_precision
-from stages.training import (STATE, SmallStates, forget, last_saved, put_in_place, recorded_key, require_current, saving,
+from stages.training.torch_setup import require_packages, resolved_precision
+from stages.training.runs import (STATE, SmallStates, forget, last_saved, put_in_place, recorded_key, require_current, saving,
                              showing, stop_asked)
 
 FOLDER = "_encoders"       # below the artifact; readers of Parquet pass over names with an underscore

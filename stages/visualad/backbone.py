@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stages.errors import InputError
+from stages.base.errors import InputError
 
 KINDS = ("clip", "clip_vision_model", "siglip", "siglip_vision_model", "dinov2", "dinov2_with_registers", "dinov3_vit")
 FAMILIES = "CLIP, DINOv2 (with and without registers), DINOv3, SigLIP and SigLIP2"
@@ -144,7 +144,7 @@ def load_backbone(name: str, revision: str = "", recompute: bool = False) -> tup
     Raises:
         InputError: there is no such model, or it is none of the known families.
     """
-    from stages.torch_setup import prepare_torch
+    from stages.training.torch_setup import prepare_torch
 
     prepare_torch()
     from transformers import AutoConfig, AutoImageProcessor, AutoModel, CLIPVisionModel, SiglipVisionModel

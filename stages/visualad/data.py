@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stages.datasets.manifest import Image
-from stages.images import load_mask, load_rgb
+from stages.datasets.images import load_mask, load_rgb
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from torch import Tensor
 from stages.artifacts.files import make_folder, write_atomically
 from stages.artifacts.paths import for_image
 from stages.datasets.manifest import Image
-from stages.errors import ImageError
-from stages.images import load_rgb
+from stages.base.errors import ImageError
+from stages.datasets.images import load_rgb
 from stages.report.figures import patch_clouds
 from stages.visualad.backbone import parts_of
 from stages.visualad.data import Look

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stages.errors import InputError
+from stages.base.errors import InputError
 from stages.visualad.backbone import Backbone, parts_of
-from stages.visualad.settings import SIGMA, Settings, check
+from stages.visualad.config import SIGMA, Settings, check
 
 ROWS = 1536            # positions of the released code's SCA; more where the grid is larger
 DROPOUT = 0.1          # released code

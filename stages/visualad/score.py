@@ -6,12 +6,12 @@ from pathlib import Path
 from stages.artifacts.writer import Summary
 from stages.datasets.files import look_at
 from stages.datasets.manifest import images_of, read_manifest
-from stages.errors import ImageError, InputError
-from stages.saved_models import check_model, read_json, trained_folder
-from stages.scored import check_outputs, scores_and_maps
-from stages.settings import RunOptions, argument, named_paths, option, require_at_least_zero, require_positive
-from stages.training import FOLDER
-from stages.visualad.settings import RECORD, SIGMA, WEIGHTS, Settings
+from stages.base.errors import ImageError, InputError
+from stages.training.saved_models import check_model, read_json, trained_folder
+from stages.artifacts.scores_and_maps import check_outputs, scores_and_maps
+from stages.base.config import RunOptions, argument, named_paths, option, require_at_least_zero, require_positive
+from stages.training.runs import FOLDER
+from stages.visualad.config import RECORD, SIGMA, WEIGHTS, Settings
 
 METHOD = "visualad"
 MAP_ROWS = 32            # maps of a part: at 518 x 518 some 17 MB before compression
@@ -43,7 +43,7 @@ def run(config: ScoreVisualadConfig, options: RunOptions) -> Summary:
     Raises:
         InputError: no checkpoint, no backbone, or no image in the splits.
     """
-    from stages.torch_setup import device_and_precision, prepare_torch
+    from stages.training.torch_setup import device_and_precision, prepare_torch
 
     require_positive(config, "batch_size", "workers")
     require_at_least_zero(config, "sigma")

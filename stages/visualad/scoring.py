@@ -7,8 +7,8 @@ from itertools import islice
 import torch
 
 from stages.datasets.manifest import Image
-from stages.errors import ImageError
-from stages.images import ahead
+from stages.base.errors import ImageError
+from stages.datasets.images import ahead
 from stages.visualad.data import Look
 from stages.visualad.explain import PatchClouds, write_attention
 from stages.visualad.model import VisualAD, image_scores, smoothed

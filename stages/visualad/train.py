@@ -9,16 +9,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from stages.artifacts.writer import Spec, Summary
-from stages.checkpoints import checkpoint_fingerprint
+from stages.training.weights import checkpoint_fingerprint
 from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, read_manifest
 from stages.datasets.trainable import with_masks
-from stages.errors import InputError
-from stages.processes import from_first, joined, share
-from stages.saved_models import check_model
-from stages.settings import RunOptions, argument, named_paths, option, require_at_least_zero, require_positive
-from stages.training import trained
-from stages.visualad.settings import POSITIONS, Settings, check, check_names
+from stages.base.errors import InputError
+from stages.training.distributed import from_first, joined, share
+from stages.training.saved_models import check_model
+from stages.base.config import RunOptions, argument, named_paths, option, require_at_least_zero, require_positive
+from stages.training.runs import trained
+from stages.visualad.config import POSITIONS, Settings, check, check_names
 
 PARTS = ("cls", "seg", "ctr")        # of the loss, as losses.csv has them
 
@@ -66,7 +66,7 @@ def run(config: TrainVisualadConfig, options: RunOptions) -> Summary | None:
         InputError: unusable images (see `trainable`) or settings, no such backbone, a batch that the processes cannot
             share.
     """
-    from stages.torch_setup import device_and_precision, prepare_torch
+    from stages.training.torch_setup import device_and_precision, prepare_torch
 
     require_positive(config, "epochs", "batch_size", "learning_rate", "save_steps")
     require_at_least_zero(config, "workers")

@@ -7,7 +7,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-from stages.errors import InputError
+from stages.base.errors import InputError
 
 MOST_BYTES = 8 * 2 ** 20        # of an answer; one of 512 tokens with log-probabilities has some 600 kB
 MOST_REDIRECTS = 5

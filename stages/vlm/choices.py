@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from stages.errors import InputError
+from stages.base.errors import InputError
 
 
 def spellings(choice: str) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from stages.errors import InputError
+from stages.base.errors import InputError
 
 GIB = 2 ** 30
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
-from stages.errors import InputError
+from stages.base.errors import InputError
 
 INSTEAD = "[secret]"
 SHORTEST = 4        # of a secret, characters: a shorter one cannot be told from other words

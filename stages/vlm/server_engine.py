@@ -18,9 +18,9 @@ from difflib import get_close_matches
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from stages.errors import InputError
-from stages.texts import escaped, is_sound
-from stages.vlm.ahead import DecodedAhead, Ready
+from stages.base.errors import InputError
+from stages.base.texts import escaped, is_sound
+from stages.vlm.prefetch import DecodedAhead, Ready
 from stages.vlm.bounded_http import TooLarge, bounded_client
 from stages.vlm.choices import choice_probabilities, first_tokens, spellings
 from stages.vlm.engine import Reply, Request, Sampling

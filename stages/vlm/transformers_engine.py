@@ -7,10 +7,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.checkpoints import checkpoint_fingerprint
-from stages.errors import InputError
-from stages.saved_models import check_chat_template, check_model
-from stages.vlm.ahead import DecodedAhead, Ready
+from stages.training.weights import checkpoint_fingerprint
+from stages.base.errors import InputError
+from stages.training.saved_models import check_chat_template, check_model
+from stages.vlm.prefetch import DecodedAhead, Ready
 from stages.vlm.choices import choice_probabilities, first_tokens
 from stages.vlm.engine import Reply, Request, Sampling
 from stages.vlm.models import not_found
@@ -190,7 +190,7 @@ def open_engine(name: str, options: "EngineOptions") -> TransformersEngine:
     Raises:
         InputError: there is no such model, it has no safetensors or no chat template, or there is no such device.
     """
-    from stages.torch_setup import pick_device, prepare_torch
+    from stages.training.torch_setup import pick_device, prepare_torch
 
     check_model(name, "model")
     check_chat_template(name, "model")
@@ -217,7 +217,7 @@ def load_model(name: str, options: "EngineOptions") -> LoadedModel:
     Raises:
         InputError: it cannot be loaded, has no processor or no chat template.
     """
-    from stages.torch_setup import prepare_torch
+    from stages.training.torch_setup import prepare_torch
 
     prepare_torch()
     from transformers import (AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor,
@@ -256,7 +256,7 @@ def revision_of(name: str, options: "EngineOptions") -> dict:
 def _device(name: str) -> str:
     import torch
 
-    from stages.torch_setup import pick_device
+    from stages.training.torch_setup import pick_device
 
     try:
         device = torch.device(pick_device(name))

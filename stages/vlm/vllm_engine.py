@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from stages.checkpoints import checkpoint_fingerprint
-from stages.errors import InputError
-from stages.saved_models import check_model
-from stages.vlm.ahead import DecodedAhead
+from stages.training.weights import checkpoint_fingerprint
+from stages.base.errors import InputError
+from stages.training.saved_models import check_model
+from stages.vlm.prefetch import DecodedAhead
 from stages.vlm.choices import choice_probabilities, first_tokens
 from stages.vlm.engine import Reply, Request, Sampling
 from stages.vlm.models import not_found
@@ -123,7 +123,7 @@ def open_vllm(name: str, options: "EngineOptions") -> VllmEngine:
 
     if find_spec("vllm") is None:
         raise InputError("--engine vllm needs vLLM: pip install 'adcli[vllm]' (or use --engine transformers)")
-    from stages.torch_setup import prepare_torch
+    from stages.training.torch_setup import prepare_torch
 
     check_model(name, "model")
     prepare_torch()

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from stages.errors import InputError
-from stages.settings import option
+from stages.base.errors import InputError
+from stages.base.config import option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +42,12 @@ class Conversation:
     def __init__(self, config: AskConfig) -> None:
         """Raises InputError: no checkpoint, no LLaVA or SAM, no tokens to answer with, or an image that cannot be
         read."""
-        from stages.torch_setup import device_and_precision, prepare_torch
+        from stages.training.torch_setup import device_and_precision, prepare_torch
 
         if config.max_tokens < 1:
             raise InputError(f"--max-tokens {config.max_tokens}: at least 1")
         prepare_torch()
-        from stages.images import load_rgb
+        from stages.datasets.images import load_rgb
         from stages.vmad.checkpoint import load_vmad
         from stages.vmad.scoring import dtype_of, seen
 
@@ -71,7 +71,7 @@ class Conversation:
 
     def _prompt(self, question: str) -> list[int]:
         from stages.vmad.data import ANSWERS, IMAGE, conversation
-        from stages.vmad.settings import SEG
+        from stages.vmad.config import SEG
 
         if not question:
             return self.text.prompt(conversation("answering", object=self.object, query="description", answer="")[0])

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from stages.datasets.manifest import Image
-from stages.errors import InputError
-from stages.images import load_rgb
-from stages.prompts import load_prompt, prompt_ids
+from stages.base.errors import InputError
+from stages.datasets.images import load_rgb
+from stages.base.prompts import load_prompt, prompt_ids
 from stages.questions.table import Question
 from stages.vmad.look import Look
-from stages.vmad.settings import SEG
+from stages.vmad.config import SEG
 
 IMAGE = "<image>"
 TASKS = ("segmentation", "answering", "vqa")

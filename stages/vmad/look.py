@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.images import load_masks
+from stages.datasets.images import load_masks
 
 Colour = tuple[float, ...]
 

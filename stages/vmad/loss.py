@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stages.vmad.settings import Weights
+from stages.vmad.config import Weights
 
 SMOOTH = 1.0         # px, of Dice
 PARTS = ("text", "bce", "dice", "pbsd")

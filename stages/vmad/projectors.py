@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stages.vmad.ltc import LocalityCompression, side_of
-from stages.vmad.settings import Settings
+from stages.vmad.config import Settings
 
 
 class Projector(nn.Module):

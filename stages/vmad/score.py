@@ -6,12 +6,12 @@ from pathlib import Path
 from stages.artifacts.writer import Summary
 from stages.datasets.files import look_at
 from stages.datasets.manifest import images_of, read_manifest
-from stages.errors import ImageError, InputError
-from stages.saved_models import ADAPTER_WEIGHTS, check_model, read_json, trained_folder
-from stages.scored import check_outputs, scores_and_maps
-from stages.settings import RunOptions, argument, named_paths, option, require_positive
-from stages.training import FOLDER
-from stages.vmad.settings import ADAPTER, MERGED, RECORD, WEIGHTS
+from stages.base.errors import ImageError, InputError
+from stages.training.saved_models import ADAPTER_WEIGHTS, check_model, read_json, trained_folder
+from stages.artifacts.scores_and_maps import check_outputs, scores_and_maps
+from stages.base.config import RunOptions, argument, named_paths, option, require_positive
+from stages.training.runs import FOLDER
+from stages.vmad.config import ADAPTER, MERGED, RECORD, WEIGHTS
 
 METHOD = "vmad"
 MAP_ROWS = 64            # maps of a part: at 256 x 256 some 17 MB before compression
@@ -47,7 +47,7 @@ def run(config: ScoreVmadConfig, options: RunOptions) -> Summary:
     Raises:
         InputError: no checkpoint, no LLaVA or SAM, or no image in the splits.
     """
-    from stages.torch_setup import device_and_precision, prepare_torch
+    from stages.training.torch_setup import device_and_precision, prepare_torch
 
     if config.query not in QUERIES:
         raise InputError(f"--query {config.query}: expected {', '.join(QUERIES[1:])}")

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from stages.datasets.manifest import Image
-from stages.errors import ImageError, InputError
-from stages.images import ahead, load_rgb
-from stages.training import context
+from stages.base.errors import ImageError, InputError
+from stages.datasets.images import ahead, load_rgb
+from stages.training.runs import context
 from stages.vmad.checkpoint import load_vmad
 from stages.vmad.data import QUERIES, Text, sample
 from stages.vmad.model import Vmad

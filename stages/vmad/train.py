@@ -7,17 +7,17 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from stages import processes
+from stages.training import distributed as processes
 from stages.artifacts.writer import Spec, Summary
 from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, read_manifest
-from stages.errors import InputError
+from stages.base.errors import InputError
 from stages.datasets.trainable import with_masks
 from stages.questions.table import Questions, read_questions
-from stages.saved_models import check_merged, check_model
-from stages.settings import RunOptions, argument, named_paths, option, require_at_least_zero, require_positive
-from stages.training import accumulated, context, trained
-from stages.vmad.settings import PROJECTORS, RECORD, Settings, Weights, check_numbers
+from stages.training.saved_models import check_merged, check_model
+from stages.base.config import RunOptions, argument, named_paths, option, require_at_least_zero, require_positive
+from stages.training.runs import accumulated, context, trained
+from stages.vmad.config import PROJECTORS, RECORD, Settings, Weights, check_numbers
 
 LLAVA, SAM = "llava-hf/llava-1.5-7b-hf", "facebook/sam-vit-huge"
 SAME_RESULT = ("split", "tasks", "memory", "epochs", "batch_size", "learning_rate", "weight_decay", "clip",
@@ -91,7 +91,7 @@ def run(config: FinetuneVmadConfig, options: RunOptions) -> Summary | None:
     Raises:
         InputError: unusable images, questions or settings, samples that are too long, or no such LLaVA or SAM.
     """
-    from stages.torch_setup import device_and_precision, prepare_torch
+    from stages.training.torch_setup import device_and_precision, prepare_torch
 
     check(config)
     check_numbers(config.settings())

@@ -9,7 +9,7 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from stages.datasets.manifest import Image
-from stages.training import STATE, SmallStates, run_trainer
+from stages.training.runs import STATE, SmallStates, run_trainer
 from stages.vmad.build import new_model
 from stages.vmad.checkpoint import save_vmad
 from stages.vmad.data import Sample, TrainingSet, collate

@@ -6,10 +6,10 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from stages.errors import InputError
-from stages.opening import allow_megapixels, allowed_megapixels
-from stages.processes import worker_pool
-from stages.seeds import source_fingerprint
+from stages.base.errors import InputError
+from stages.datasets.opening import allow_megapixels, allowed_megapixels
+from stages.training.distributed import worker_pool
+from stages.base.seeds import source_fingerprint
 from stages.vlm.engine import Reply, Request, Sampling
 
 READ_AHEAD = 64      # requests in flight: the workers never wait, memory stays flat
@@ -51,7 +51,7 @@ def _ready(megapixels: float) -> None:
 
 def answer(request: Request) -> Reply:
     """Describe the request's image, or compare its two; a reply with `error` when one cannot be decoded."""
-    from stages.images import load_rgb
+    from stages.datasets.images import load_rgb
     from stages.vlm.scene.compare import answer_about_two
     from stages.vlm.scene.describe import describe
 

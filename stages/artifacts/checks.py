@@ -1,0 +1,131 @@
+"""What can be said of a command's settings before any work: numbers in their range, outputs in places of their own."""
+
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from stages.artifacts.reader import COMPLETE, PARTIAL
+from stages.base.errors import InputError
+from stages.base.config import RunOptions
+
+LEAST = {      # field -> lowest value, where it means the same to every stage
+    "resamples": 0, "seed": 0, "max_errors": 0, "pixel_size": 0, "shots": 0, "retries": 0, "images": 0, "batch_size": 1,
+    "samples": 1, "max_tokens": 1, "k": 1, "concurrency": 1, "tries": 1, "save_steps": 1, "temperature": 0, "sigma": 0}
+RETRIES = ("possible", "all")
+
+ARTIFACTS = ("out", "maps", "thresholds")                   # outputs that a stage may empty (--overwrite)
+FOLDERS = ("tables", "heatmaps", "images", "masks", "explain", "merged")
+FILES = ("report", "mask")
+TABLES = ("scores", "manifest", "maps", "captions", "negatives", "encoders", "questions", "answers", "judgements",
+          "facts")                                          # inputs that may be a folder of artifacts
+WEIGHTS = ("encoder", "backbone", "llava", "sam", "base", "vlm", "judge", "rewriter")   # inputs by name or by path
+REPORT = b"<title>adcli report"                             # what a page that adcli wrote has near its beginning
+
+
+def check_numbers(config: Any, options: RunOptions) -> None:
+    """Raises InputError for a number that no stage can use."""
+    given = {f.name: (getattr(holder, f.name), f.default) for holder in (config, options) for f in fields(holder)}
+    for name, (value, default) in given.items():
+        least = LEAST.get(name)
+        if name == "workers":
+            least = 0 if default == 0 else 1            # by default as many as there are processors, or none
+        if least is None or not isinstance(value, int | float) or value >= least:
+            continue
+        raise InputError(f"{flag(name)} {value}: expected {least} or more")
+    if options.retry not in RETRIES:
+        raise InputError(f"--retry {options.retry}: expected {' or '.join(RETRIES)}")
+
+
+def check_places(config: Any) -> None:
+    """Look at every path of a configuration before anything is touched.
+
+    Raises:
+        InputError: an output that is an input, that holds one, or lies within one as its part; two outputs in one
+            place; a file where a folder is to be or the reverse; a place that may not be written.
+    """
+    paths = {n: Path(v) for n, v in places_of(config).items()}
+    outputs = {n: p for n, p in paths.items() if is_output(config, n)}
+    real = {n: Path(os.path.realpath(p)) for n, p in paths.items()}
+    for name, path in outputs.items():
+        for other in outputs:
+            _require_own(name, path, real[name], other, paths[other], real[other])
+        for other in paths.keys() - outputs.keys():
+            _require_apart(name, path, real[name], other, paths[other], real[other])
+        _require_fit(name, path)
+
+
+def places_of(config: Any) -> dict[str, Path | str]:
+    """Field -> path, of those that are given."""
+    hints = get_type_hints(type(config))
+    given = {f.name: getattr(config, f.name) for f in fields(config)}
+    return {n: v for n, v in given.items() if v and (
+        hints[n] in (Path, Path | None) or (n in WEIGHTS and os.sep in str(v)))}
+
+
+def is_output(config: Any, name: str) -> bool:
+    """--maps is what `score` writes and `evaluate` reads."""
+    return name in (*ARTIFACTS, *FOLDERS, *FILES) and not (name == "maps" and hasattr(config, "scores"))
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _require_own(name: str, path: Path, real: Path, other: str, other_path: Path, other_real: Path) -> None:
+    """Two outputs; of two in one place the one that could go elsewhere speaks."""
+    if name == other or not real.is_relative_to(other_real):
+        return
+    if real == other_real and (name in ARTIFACTS, name) > (other in ARTIFACTS, other):
+        return
+    if real == other_real or other in ARTIFACTS:
+        what = f"is {flag(other)}, too" if real == other_real else f"lies in {flag(other)} {other_path}"
+        raise InputError(f"{flag(name)} {path}: {what}; give each a place of its own")
+
+
+def _require_apart(name: str, path: Path, real: Path, other: str, input_path: Path, input_real: Path) -> None:
+    """One output and one input."""
+    said = f"{flag(name)} {path}"
+    holder = f"{other.upper() if other in ('root', 'source') else other} {input_path}"
+    if name not in FOLDERS and real == input_real or real == input_real and not input_real.is_dir():
+        raise InputError(f"{said}: that is an input ({holder}), and inputs are never written to; give another place")
+    if name in ARTIFACTS and input_real.is_relative_to(real):
+        raise InputError(f"{said}: holds an input ({holder}), which would go when it is replaced; give another place")
+    if not real.is_relative_to(input_real):
+        return
+    if any((input_real / mark).exists() for mark in (COMPLETE, PARTIAL, "config.json")):
+        raise InputError(f"{said}: lies in an input ({holder}), and inputs are never written to; give another place")
+    if name in ARTIFACTS and other in TABLES:
+        raise InputError(f"{said}: lies in a folder that is read as a whole ({holder}) and would be taken for a part"
+                         " of it; give another place")
+
+
+def _require_fit(name: str, path: Path) -> None:
+    """One output: a file or a folder as it should be, in a place that may be written."""
+    if name in FILES and path.is_dir():
+        raise InputError(f"{flag(name)} {path}: a folder; give the name of a file in it")
+    if name in FOLDERS and path.exists() and not path.is_dir():
+        raise InputError(f"{flag(name)} {path}: a file, not a folder; give another name")
+    if name == "report":
+        _require_report(path)
+    if name in ARTIFACTS and path.is_file():
+        raise InputError(f"{path}: a file is there already; give another {flag(name)}")
+    if name in ARTIFACTS and (path / COMPLETE).exists():
+        return                                  # may be up to date, also where nothing can be written
+    above = path
+    while not above.exists() and above != above.parent:
+        above = above.parent
+    if not above.is_dir() and above != path:
+        raise InputError(f"{flag(name)} {path}: a part of this path is a file, not a folder ({above})")
+    folder = above if above.is_dir() else above.parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{flag(name)} {path}: may not be written ({folder}); give another place or change its"
+                         " permissions")
+
+
+def _require_report(path: Path) -> None:
+    """A page is only put in the place of a page."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--report {path}: expected a name that ends in .html")
+    if path.is_file() and (start := path.read_bytes()[:2000]) and REPORT not in start:
+        raise InputError(f"--report {path}: a file that adcli did not write is there; give another name or remove it")

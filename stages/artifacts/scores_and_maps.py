@@ -1,0 +1,89 @@
+"""Scores and, where they are wanted, anomaly maps from one pass over the images."""
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from stages.artifacts.reader import COMPLETE, PARTIAL
+from stages.artifacts.tables import MAPS, SCORES
+from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.datasets.files import Files
+from stages.base.errors import ImageError, InputError
+from stages.artifacts.maps import Key, to_row
+from stages.base.config import RunOptions
+
+Result = tuple[Key, dict | ImageError, np.ndarray | None]     # columns of SCORES or why there are none; the map (H, W)
+
+
+def check_outputs(out: Path, others: dict[str, Path | None]) -> None:
+    """others: option -> folder that is written beside the artifact. Raises InputError for one that is a file, may not
+    be written, or is, holds or lies in another output."""
+    taken = {"--out": out.resolve()}
+    for option, folder in others.items():
+        if folder is None:
+            continue
+        place = folder.resolve()
+        for name, other in taken.items():
+            if place == other or place in other.parents or other in place.parents:
+                raise InputError(f"{option} {folder}: lies in {name}, or {name} in it; give a folder of its own")
+        check_folder(option, folder)
+        taken[option] = place
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """Raises InputError for a folder that cannot be made or written; nothing is made."""
+    place = folder.resolve()
+    there = next(p for p in (place, *place.parents) if p.exists())
+    if not there.is_dir():
+        which = "a file" if there == place else f"{there} is a file"
+        raise InputError(f"{option} {folder}: {which}, not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{option} {folder}: {there} may not be written; give another folder")
+
+
+def _is_another(out: Path, spec: Spec) -> bool:
+    """Whether something lies at `out` that is not this artifact."""
+    for name in (COMPLETE, PARTIAL):
+        with suppress(OSError, ValueError, AttributeError):
+            return json.loads((out / name).read_bytes()).get("key") != spec.key
+    return out.exists()
+
+
+def scores_and_maps(out: Path, maps_out: Path | None, parameters: dict, inputs: dict[str, str], keys: list[Key],
+                    options: RunOptions, map_rows: int, scored: Callable[[list[Key], Artifact], Iterable[Result]],
+                    notes: dict | None = None, map_kind: str = "<f2", files: Files | None = None,
+                    paths: dict[str, str] | None = None) -> Summary:
+    """Write both artifacts, of one cache key; returns the summary of the scores.
+
+    map_rows: of a part; scored: from the keys that one of the two lacks, and the open scores, whose `ran_on` it may
+    set, to a result for each; not called when there is nothing to do. notes: of the scores;
+    map_kind: the kind of `maps.to_row`; files: those that are read, to be remembered;
+    paths: as in Spec.
+    """
+    of_scores = Spec("score", parameters, inputs, notes=notes or {}, paths=paths or {})
+    scores = Artifact(out, SCORES, of_scores, keys, options)
+    silent = replace(options, quiet=True)            # one progress bar for both
+    maps = None
+    if maps_out:
+        maps = Artifact(maps_out, MAPS, replace(of_scores, stage="score maps", notes={}), keys, silent, map_rows)
+    with ExitStack() as stack:
+        # the one that will be refused is opened first, so that the other stays as it is
+        for artifact in sorted(filter(None, (scores, maps)), key=lambda a: not _is_another(a.out, a.spec)):
+            stack.enter_context(artifact)
+        if files:
+            files.keep(out)
+        lacking = [set(a.pending) if a else set() for a in (scores, maps)]
+        todo = [k for k in keys if any(k in some for some in lacking)]
+        for key, found, anomaly_map in scored(todo, scores) if todo else ():
+            columns = dict(zip(SCORES.key, key, strict=True))
+            error = {"error": str(found)} if isinstance(found, ImageError) else {}
+            if key in lacking[0]:
+                scores.write(columns | (error or found))
+            if maps and key in lacking[1]:
+                maps.write(columns | error if error else to_row(key, anomaly_map, map_kind))
+    return scores.summary

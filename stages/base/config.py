@@ -1,0 +1,69 @@
+"""How a stage declares its settings: a frozen dataclass whose fields are the command's flags.
+
+`adcli` turns the fields into arguments and options, so that a default and its help text exist once:
+
+    @dataclass(frozen=True, kw_only=True)
+    class CaptionConfig:
+        manifest: Path = argument("the images to describe: manifest artifact or Parquet file")
+        out: Path = option("where the captions go")                    # required option
+        temperature: float = option("sampling temperature; 0 is greedy", 0.001)
+"""
+
+import os
+from dataclasses import MISSING, dataclass, field, fields
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from stages.base.errors import InputError
+
+
+def argument(help: str) -> Any:
+    """A required positional argument."""
+    return field(metadata={"help": help, "positional": True})
+
+
+def option(help: str, default: Any = MISSING) -> Any:
+    """`--name`; required when it has no default. State units and special values in `help`."""
+    return field(default=default, metadata={"help": help})
+
+
+def require_positive(config: Any, *names: str) -> None:
+    """names: fields of `config` that are numbers. Raises InputError for one that is 0, negative or not finite."""
+    for name in names:
+        if not (isfinite(value := getattr(config, name)) and value > 0):
+            expected = "at least 1" if isinstance(value, int) else "expected a number above 0"
+            raise InputError(f"{flag(name)} {value}: {expected}")
+
+
+def require_at_least_zero(config: Any, *names: str) -> None:
+    """names: fields of `config` that are numbers. Raises InputError for one that is negative or not finite."""
+    for name in names:
+        if not (isfinite(value := getattr(config, name)) and value >= 0):
+            raise InputError(f"{flag(name)} {value}: expected 0 or more")
+
+
+def flag(name: str) -> str:
+    """'batch_size' -> '--batch-size'."""
+    return "--" + name.replace("_", "-")
+
+
+def named_paths(config: Any) -> dict[str, str]:
+    """Every path that a stage's settings name, --out apart, absolute: for the record of what it was given."""
+    named = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "out"}
+    return {name: os.path.abspath(value) for name, value in named.items() if isinstance(value, Path)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """The options that every row-wise stage takes. None of them changes a row's content."""
+
+    shard: str = option("do share I of N (I counts from 0); run all shares, in any order", "0/1")
+    overwrite: bool = option("replace an artifact that was made with other settings", False)
+    max_errors: int = option("stop after this many failed rows in succession; 0 = never", 20)
+    retry: str = option("failed rows to try again: those that may come out differently, or all", "possible")
+    max_megapixels: float = option("largest image that is opened, 10^6 pixels; each takes up to 8 bytes a pixel, for a"
+                                   " moment, and those above 50 are decoded one at a time", 179.0)
+    quiet: bool = option("no progress, no summary; errors only", False)
+    json: bool = option("print one JSON line with the summary on stdout", False)
+    debug: bool = option("show the traceback of an error", False)

@@ -1,0 +1,106 @@
+"""Images -> captions: one row per image, prompt and sample (VID-AD, sections 4.2 and 5.1)."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.artifacts.tables import CAPTIONS
+from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.datasets.files import look_at
+from stages.datasets.manifest import Image, read_manifest
+from stages.base.errors import InputError
+from stages.base.prompts import Prompt, load_prompt
+from stages.base.seeds import row_seed
+from stages.base.config import RunOptions, argument, named_paths, option, require_positive
+from stages.vlm.engine import Request, Sampling, final
+from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, make_engine
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionConfig(EngineOptions):
+    manifest: Path = argument("the images: manifest artifact, a folder of them, or a Parquet file")
+    out: Path = option("where the captions go")
+    vlm: str = option("scene, a short name (qwen2-vl, llava-1.5-13b, ...), a hub id or a directory", "scene")
+    prompt: str = option("prompt id or text file; auto = vidad/<category> for VID-AD, magnetic-tile for"
+                         " that data set, else general", "auto")
+    samples: int = option("texts per image", 1)
+    temperature: float = option("0 is greedy; the paper draws at 0.001", 0.001)
+    top_p: float = option("nucleus mass", 0.95)
+    max_tokens: int = option("longest answer, tokens", 512)
+    root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
+    seed: int = option("of sampled texts", 0)
+
+
+def run(config: CaptionConfig, options: RunOptions) -> Summary:
+    """Caption every image. Rows that fail (unreadable image, empty answer) carry `error`; those that the same command
+    would give again, `retry` = false, too."""
+    check_engine(config.vlm, config)
+    require_positive(config, "samples")
+    if config.samples > 1 and (config.vlm == "scene" or not config.temperature):
+        raise InputError(f"--samples {config.samples}: " + (
+            "scene describes an image the same way every time; ask it for one, or give another --vlm"
+            if config.vlm == "scene" else
+            "greedy texts of one image are all the same; give a --temperature such as 0.9"))
+    manifest = read_manifest(config.manifest, config.root)
+    prompts = {image.image_id: prompt_for(image, config.prompt) for image in manifest.images}
+    images = {image.image_id: image for image in manifest.images}
+    engine = make_engine(config.vlm, config)
+    texts = {p.id: p.fingerprint for p in prompts.values()}
+    files = look_at(config.out, options.quiet, images=manifest.images)
+    inputs = {"manifest": manifest.fingerprint, "image files": files.images}
+    spec = Spec("caption", {
+        "vlm": config.vlm, "weights": engine.fingerprint, "prompts": texts, "samples": config.samples,
+        "temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens,
+    } | engine_parameters(config.vlm, config), inputs, config.seed, {"caveat": engine.caveat}, named_paths(config))
+    keys = [(i, prompts[i].id, s) for i in images for s in range(config.samples)]
+    sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
+    with Artifact(config.out, CAPTIONS, spec, keys, options) as artifact:
+        files.keep(config.out)
+        unread = [k for k in artifact.pending if images[k[0]].error]
+        for key in unread:
+            artifact.write(_row(key, error=images[key[0]].error), tried=False)
+        todo = [k for k in artifact.pending if not images[k[0]].error]
+        requests = _requests(todo, images, prompts, config.seed)
+        drawn, seen = 0, set()
+        for reply in engine.run(requests, sampling) if todo else ():
+            text = clean_text(reply.text or "")
+            error = reply.error or (None if text else "the model gave an empty answer")
+            if config.samples > 1 and not error:
+                seen.add((reply.key[0], text))
+                drawn += 1
+            artifact.write(_row(reply.key, text=None if error else text, error=error,
+                                retry=reply.retry if reply.error else final(engine, not text),
+                                finish_reason=reply.finish_reason, prompt_tokens=reply.prompt_tokens,
+                                completion_tokens=reply.completion_tokens))
+            artifact.ran_on = engine.ran_on
+        if drawn > len(seen):
+            artifact.progress.say(f"{drawn - len(seen)} of {drawn} texts repeat another one of the same image; a higher"
+                                  " --temperature makes them differ")
+    return artifact.summary
+
+
+def prompt_for(image: Image, prompt: str) -> Prompt:
+    """The prompt of one image: the same for training and test images of a task."""
+    if prompt != "auto":
+        return load_prompt(prompt)
+    if image.dataset in ("vidad", "vidad-synthetic"):
+        return load_prompt(f"vidad/{image.category}")
+    return load_prompt("magnetic-tile" if image.dataset == "magnetic-tile" else "general")
+
+
+def _requests(keys: list[tuple], images: dict[str, Image], prompts: dict[str, Prompt],
+              seed: int) -> Iterator[Request]:
+    for key in keys:
+        yield Request(key, prompts[key[0]].text, (images[key[0]].file,), row_seed(seed, *key))
+
+
+def _row(key: tuple, **columns: object) -> dict:
+    return dict(zip(CAPTIONS.key, key, strict=True)) | columns
+
+
+def clean_text(text: str) -> str:
+    """The paper's light clean-up (section 4.2): special tokens and code fences off, white space single."""
+    text = re.sub(r"<\|[^|>]*\|>|</?s>|```\w*", " ", text)
+    text = re.sub(r"^\s*Form:", " ", text)
+    return re.sub(r"\s+", " ", text).strip()

@@ -1,0 +1,125 @@
+"""Decoding images, the same way everywhere."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from stages.base.errors import ImageError
+from stages.datasets.masks import load_mask
+from stages.datasets.opening import has_alpha, opened, upright
+
+Item, Loaded = TypeVar("Item"), TypeVar("Loaded")
+
+WHITES = (255, 4095, 65535)         # of grey images with more than 8 bits; floats have 1, too
+OVERSHOOT = 1.5                     # by how much resampled floats may exceed white
+
+
+def load_rgb(path: Path) -> np.ndarray:
+    """Decode one image file to (H, W, 3) uint8 sRGB, upright as its EXIF orientation says.
+
+    Greyscale, palette, CMYK and transparent images are converted (transparency over white; where every pixel is
+    transparent, the colours as they are). Of several pages the first is read. More than 8 bits: see `load_scaled`.
+
+    Raises:
+        ImageError: missing, empty, truncated, not an image, too large (--max-megapixels), or of a range of values that
+            has no white; the message names the path.
+    """
+    return load_scaled(path)[0]
+
+
+def load_scaled(path: Path) -> tuple[np.ndarray, int | None]:
+    """(what `load_rgb` gives, the value that was taken for white; None for images of 8 bits).
+
+    White of 16- and 32-bit integers is the smallest of 255, 4095 (12-bit cameras) and 65535 that no value exceeds, of
+    floats the smallest of 1, 255, 4095 and 65535, which resampling may exceed by half. White is never the image's own
+    maximum: a darker photograph of the same camera must stay darker. Where one data set needs two whites, `data check`
+    says so. PGM files state their white. Raises ImageError as `load_rgb` does.
+    """
+    with opened(path) as image:
+        stated = 65535 if image.format == "PPM" else None      # Pillow has scaled the values to it
+        wide = _wide_colour(path, image)
+        image = upright(image)
+        if wide is not None and (white := _white(wide, path)) < 65535:
+            return _eight_bits(wide, white), white             # Pillow keeps the high byte alone: nearly black
+        if image.mode.startswith("I") or image.mode == "F":
+            values = np.asarray(image)
+            white = stated or _white(values, path)
+            return np.repeat(_eight_bits(values, white)[:, :, None], 3, axis=2), white
+        if has_alpha(image):
+            return _over_white(image), None
+        return np.asarray(image.convert("RGB")), 65535 if wide is not None else None
+
+
+def _white(values: np.ndarray, path: Path) -> int:
+    """The value that is white, by the rule of `load_scaled`. Raises ImageError where none fits."""
+    floats = values.dtype.kind == "f"
+    room = OVERSHOOT if floats else 1.0
+    low, high = values.min(), values.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ImageError(f"{path}: holds values that are no numbers (NaN or infinity); replace them")
+    white = next((w for w in ((1, *WHITES) if floats else WHITES) if high <= room * w), None)
+    if white is None or low < (1 - room) * white:
+        raise ImageError(f"{path}: grey values from {low:g} to {high:g}; expected 0 to {'1, ' * floats}255, 4095 or"
+                         " 65535 (save it with 8 or 16 bits)")
+    return white
+
+
+def _eight_bits(values: np.ndarray, white: int) -> np.ndarray:
+    return np.clip(values * (255 / white), 0, 255).round().astype(np.uint8)
+
+
+def _wide_colour(path: Path, image) -> np.ndarray | None:
+    """(H, W, 3) uint16 of a PNG or TIFF with 16 bits a channel, whose lower eight Pillow drops; None for others.
+    Transparency is left out, and so are pictures that are not upright, which Pillow alone turns."""
+    import cv2
+
+    if image.mode not in ("RGB", "RGBA") or not any("16" in str(tile.args) for tile in image.tile):
+        return None
+    if image.getexif().get(0x0112, 1) != 1:
+        return None
+    values = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16 or values.ndim != 3:
+        return None
+    return values[:, :, 2::-1]
+
+
+def _over_white(image) -> np.ndarray:
+    from PIL import Image
+
+    image = image.convert("RGBA")
+    if image.getchannel("A").getextrema()[1] > 0:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
+
+
+def load_masks(paths: Sequence[Path]) -> np.ndarray:
+    """The union of an image's masks, (H, W) bool. Raises ImageError as `load_mask` and `union` do."""
+    return union([load_mask(path) for path in paths], paths[0])
+
+
+def union(masks: Sequence[np.ndarray], where: Path) -> np.ndarray:
+    """(H, W) bool of what any of the masks covers. Raises ImageError that names `where` when they differ in size."""
+    if len(shapes := {m.shape for m in masks}) > 1:
+        raise ImageError(f"{where}: its masks differ in size ({', '.join(map(str, sorted(shapes)))})")
+    return np.logical_or.reduce(masks)
+
+
+def ahead(load: Callable[[Item], Loaded], items: Iterable[Item], workers: int,
+          waiting: int) -> Iterator[tuple[Item, Loaded | ImageError]]:
+    """(item, load(item) or the ImageError that it raised) in order; `workers` threads, `waiting` in advance at most."""
+    items, queue = iter(items), deque[tuple[Item, Future]]()
+    with ThreadPoolExecutor(workers) as pool:
+        while True:
+            queue.extend((i, pool.submit(load, i)) for i in islice(items, waiting - len(queue)))
+            if not queue:
+                return
+            item, future = queue.popleft()
+            try:
+                yield item, future.result()
+            except ImageError as e:
+                yield item, e

@@ -1,0 +1,97 @@
+"""What a directory with a model is looked at for before any library is loaded and before an artifact is touched."""
+
+import json
+from pathlib import Path
+
+from stages.training.weights import check_checkpoint
+from stages.base.errors import InputError
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"       # PEFT's
+LARGEST_HEADER = 100_000_000        # bytes, safetensors' own limit
+
+
+def check_model(path_or_id: str, what: str, needed: tuple[str, ...] = ("config.json",)) -> None:
+    """`check_checkpoint`; of a directory also that the files are whole. A hub id passes: only the hub knows it.
+
+    what: the option that named it, such as `--backbone`; needed: names of files that it must hold.
+
+    Raises:
+        InputError: no such directory, a file that is missing, weights that are not all there.
+    """
+    check_checkpoint(path_or_id, what)
+    place = Path(path_or_id)
+    if not place.is_dir():
+        return
+    for name in needed:
+        if not (place / name).is_file():
+            raise InputError(f"{what} {path_or_id}: holds no {name}; give a checkpoint in transformers' format")
+    for file in sorted(place.glob("*.safetensors")):
+        header_of(file)
+    for index in sorted(place.glob("*.safetensors.index.json")):
+        for name in sorted(set(read_json(index, what)["weight_map"].values())):
+            if not (place / name).is_file():
+                raise InputError(f"{what} {path_or_id}: {name} is missing, which {index.name} names")
+
+
+def check_chat_template(path_or_id: str, what: str) -> None:
+    """Raises InputError for a directory whose files hold no chat template; a hub id passes."""
+    place = Path(path_or_id)
+    if not place.is_dir() or any(place.glob("chat_template*")) or any(place.glob("additional_chat_templates/*")):
+        return
+    for name in ("tokenizer_config.json", "processor_config.json"):
+        if (place / name).is_file() and read_json(place / name, what).get("chat_template"):
+            return
+    raise InputError(f"{what} {path_or_id}: this checkpoint has no chat template; take an instruction-tuned one")
+
+
+def header_of(file: Path) -> dict:
+    """Name -> {dtype, shape, data_offsets} of a safetensors file. Raises InputError for one that is not whole."""
+    try:
+        with open(file, "rb") as f:
+            length = int.from_bytes(f.read(8), "little")
+            if not 0 < length <= LARGEST_HEADER:
+                raise ValueError("no header")
+            header = json.loads(f.read(length))
+        header.pop("__metadata__", None)
+        if file.stat().st_size != 8 + length + max((t["data_offsets"][1] for t in header.values()), default=0):
+            raise ValueError("its end is missing")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        raise InputError(f"{file}: not a whole safetensors file ({str(e).splitlines()[0]}); copy it again") from None
+    return header
+
+
+def trained_folder(place: Path, inside: str, names: tuple[str, ...], by: str) -> Path:
+    """The folder with what a training wrote: `place` itself, or `inside` it; names: files that are there.
+
+    Raises:
+        InputError: none there, or its weights are not whole.
+    """
+    for folder in (place, place / inside):
+        if all((folder / name).is_file() for name in names):
+            for file in folder.glob("*.safetensors"):
+                header_of(file)
+            return folder
+    raise InputError(f"--checkpoint {place}: no {names[0]} here (expected what {by} wrote)")
+
+
+def check_merged(target: Path | None, out: Path, finished: str) -> None:
+    """target: --merged; finished: the file that says it was written. Raises InputError when something else is there,
+    or it is, holds or lies in --out."""
+    if target is None or (target / finished).is_file():
+        return
+    here, other = target.resolve(), out.resolve()
+    if here == other or here in other.parents or other in here.parents:
+        raise InputError(f"--merged {target}: lies in --out, or --out in it; give a folder of its own")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"--merged {target}: holds something already; give a new folder")
+
+
+def read_json(file: Path, what: str) -> dict:
+    """Raises InputError for a file that holds no JSON object."""
+    try:
+        found = json.loads(file.read_text())
+        if isinstance(found, dict):
+            return found
+    except (OSError, ValueError):
+        pass
+    raise InputError(f"{what}: {file} cannot be read as a JSON object")
