@@ -7,6 +7,6 @@ from pathlib import Path
 if not sys.flags.safe_path and Path(sys.path[0]).resolve() != Path(__file__).resolve().parent.parent:
     sys.path.pop(0)
 
-from adcli.main import main  # noqa: E402
+from adcli.main import main
 
 main()

@@ -10,8 +10,8 @@ from adcli.ending import ANEW, DONE, FAILED_ROWS
 from adcli.options import command
 
 if TYPE_CHECKING:
-    from stages.datasets.check import CheckConfig
     from stages.base.config import RunOptions
+    from stages.datasets.check import CheckConfig
 
 VIDAD = """Index VID-AD: 10 scenarios x 5 capture conditions.
 
@@ -253,8 +253,24 @@ def check_and_say(config: "CheckConfig", options: "RunOptions") -> None:
 def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add `data index ...`, `data check`, `data augment`, `data questions`, `data import-questions` and
     `data synth ...`."""
-    from stages.datasets import (augment, bmad, brain_mri, btad, check, dagm, folder, ksdd2, loco, magnetic_tile,
-                                 meta_json, mvtec, polyps, riad, vidad, visa)
+    from stages.datasets import (
+        augment,
+        bmad,
+        brain_mri,
+        btad,
+        check,
+        dagm,
+        folder,
+        ksdd2,
+        loco,
+        magnetic_tile,
+        meta_json,
+        mvtec,
+        polyps,
+        riad,
+        vidad,
+        visa,
+    )
     from stages.datasets.entries import IndexConfig
     from stages.datasets.synth import vidad as synth_vidad
     from stages.questions import imports, make

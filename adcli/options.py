@@ -11,8 +11,8 @@ import typer
 
 from adcli.ending import FAILED_ROWS, GOES_ON, one_line_errors
 from stages.artifacts.checks import check_numbers, check_places
-from stages.datasets.opening import allow_megapixels
 from stages.base.config import RunOptions
+from stages.datasets.opening import allow_megapixels
 
 
 def command(app: typer.Typer, name: str, config_class: type, run: Callable,

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import CAPTIONS, TRUTH
-from stages.datasets.vidad import CONDITIONS, SCENARIOS
 from stages.base.prompts import load_prompt
+from stages.datasets.vidad import CONDITIONS, SCENARIOS
 from stages.vlm.scene.describe import vocabulary_order
 from stages.vlm.scene.form import NUMBERS, Form, counted, parse_form
 

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 
 import stages.captions.caption as caption
+from stages.base.config import RunOptions
+from stages.base.prompts import load_prompt
+from stages.base.seeds import row_seed
 from stages.datasets.folder import FolderConfig
 from stages.datasets.folder import run as index
 from stages.datasets.images import load_rgb
-from stages.base.prompts import load_prompt
-from stages.base.seeds import row_seed
-from stages.base.config import RunOptions
 from stages.vlm.factory import EngineOptions, make_engine
 from stages.vlm.pixels import fit
 from tests.tiny import tiny_qwen2_vl

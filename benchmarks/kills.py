@@ -39,8 +39,8 @@ from stages.artifacts.tables import (
     Table,
 )
 from stages.artifacts.writer import Artifact, Spec
-from stages.base.errors import InputError
 from stages.base.config import RunOptions
+from stages.base.errors import InputError
 from tests.crash_points import listing
 
 QUIET = RunOptions(quiet=True, max_errors=0)
@@ -180,19 +180,16 @@ def read(stage: Stage, folder: Path) -> dict[str, Any]:
 def stages_of(folder: Path, trained: bool = True) -> dict[str, Stage]:
     """All stages that write, on data that is made below `folder`/world the first time. trained: also those that need
     torch."""
-    import cv2  # noqa: F401: once here, not in every fork
     import sklearn.metrics  # noqa: F401
 
     from benchmarks.kills_world import build
-    from stages.captions import caption
-    from stages.evaluate import images as evaluate
-    from stages.questions import judge
-    from stages.lvlm import score as lvlm
-    from stages.captions import negatives
+    from stages.captions import caption, negatives
     from stages.datasets import augment
     from stages.datasets import folder as plain_folder
     from stages.datasets.synth import camera, layout, render, vidad  # noqa: F401
-    from stages.report import vidad as tables
+    from stages.evaluate import images as evaluate
+    from stages.lvlm import score as lvlm
+    from stages.questions import judge
     from stages.report import figures, grid, heatmaps  # noqa: F401
     from stages.vlm.scene import engine  # noqa: F401
 
@@ -234,7 +231,6 @@ def stages_of(folder: Path, trained: bool = True) -> dict[str, Stage]:
 
 
 def torch_stages(w: Any) -> dict[str, Stage]:
-    import transformers.trainer  # noqa: F401: once, before the forks
 
     from stages.text_encoder import score, train
 

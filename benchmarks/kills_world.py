@@ -46,9 +46,8 @@ def world(at: Path) -> World:
 
 
 def make(w: World, trained: bool) -> None:
-    from stages.captions import caption
+    from stages.captions import caption, negatives
     from stages.lvlm import score as lvlm
-    from stages.captions import negatives
 
     if not w.manifest.exists():
         _draw(w)

@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.artifacts.tables import MANIFEST, MAPS, SCORES
 from stages.artifacts.maps import to_row
+from stages.artifacts.tables import MANIFEST, MAPS, SCORES
 from stages.results.metrics.pixel import metrics, picture
 from stages.training.torch_setup import prepare_torch
 

@@ -21,6 +21,7 @@ from rich.table import Table
 from pipelines.demo_models.random_vlm import tiny_internvl
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import ANSWERS, QUESTIONS
+from stages.base.config import RunOptions
 from stages.captions.caption import CaptionConfig
 from stages.captions.caption import run as caption
 from stages.datasets.magnetic_tile import MagneticTileConfig
@@ -33,7 +34,6 @@ from stages.sage import checkpoint
 from stages.sage.score import ScoreSageConfig, answered
 from stages.sage.sfe import SfeConfig
 from stages.sage.sfe import run as sfe
-from stages.base.config import RunOptions
 
 QUIET = RunOptions(quiet=True, overwrite=True)
 MANY, TOKENS = 64, 32

@@ -24,12 +24,13 @@ from pipelines.controls.shuffled_ranks import main as shuffle_ranks
 from pipelines.demo_models.random_vlm import tiny_internvl
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import JUDGEMENTS, MANIFEST, QUESTIONS
+from stages.base.config import RunOptions
 from stages.captions.caption import CaptionConfig
 from stages.captions.caption import run as caption
+from stages.datasets.images import load_rgb
 from stages.datasets.magnetic_tile import MagneticTileConfig
 from stages.datasets.magnetic_tile import run as index
 from stages.datasets.manifest import read_manifest
-from stages.datasets.images import load_rgb
 from stages.questions.judge import JudgeConfig
 from stages.questions.judge import run as judge
 from stages.questions.make import QuestionsConfig
@@ -39,7 +40,6 @@ from stages.sage.edpo import EdpoConfig, preference_pairs
 from stages.sage.edpo import run as edpo
 from stages.sage.sfe import SfeConfig
 from stages.sage.sfe import run as sfe
-from stages.base.config import RunOptions
 
 QUIET = RunOptions(quiet=True, overwrite=True)
 RATE = {"learning_rate": 2e-3, "batch_size": 8, "micro_batch": 4, "warmup": 5, "device": "cpu", "precision": "fp32"}

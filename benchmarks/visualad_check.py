@@ -17,11 +17,11 @@ from pipelines.controls.shuffled_masks import shuffled
 from stages.artifacts.files import make_folder
 from stages.artifacts.reader import read_provenance, read_table
 from stages.artifacts.tables import MANIFEST, METRICS
-from stages.training.weights import checkpoint_fingerprint
+from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.evaluate.images import EvaluateConfig
 from stages.evaluate.images import run as evaluate
-from stages.base.config import RunOptions
+from stages.training.weights import checkpoint_fingerprint
 from stages.visualad.score import ScoreVisualadConfig
 from stages.visualad.score import run as score
 from stages.visualad.train import TrainVisualadConfig

@@ -23,9 +23,9 @@ from scipy.ndimage import gaussian_filter  # noqa: E402
 from transformers import CLIPVisionConfig, CLIPVisionModel  # noqa: E402
 
 from stages.visualad.backbone import Backbone  # noqa: E402
+from stages.visualad.config import Settings  # noqa: E402
 from stages.visualad.loss import losses  # noqa: E402
 from stages.visualad.model import VisualAD, image_scores, smoothed  # noqa: E402
-from stages.visualad.config import Settings  # noqa: E402
 from stages.visualad.train import TrainVisualadConfig  # noqa: E402
 from stages.visualad.trainer import optimiser_of  # noqa: E402
 from tests import visualad_reference as reference  # noqa: E402

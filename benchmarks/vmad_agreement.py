@@ -22,12 +22,12 @@ import pyarrow.parquet as pq
 from stages.artifacts.files import make_folder
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import MANIFEST, SCORES
+from stages.base.config import RunOptions
 from stages.datasets.magnetic_tile import MagneticTileConfig
 from stages.datasets.magnetic_tile import run as index
 from stages.datasets.manifest import Image, read_manifest
-from stages.base.config import RunOptions
-from stages.training.torch_setup import prepare_torch
 from stages.training.runs import FOLDER
+from stages.training.torch_setup import prepare_torch
 from stages.vmad.train import FinetuneVmadConfig, write_merged
 
 MOST, BATCH, QUERY = 24, 8, "description"

@@ -136,7 +136,7 @@ def _kill_before(n: int, folder: Path) -> None:
             return False
         path = os.fsdecode(path)
         # a relative name is relative to an open folder: shutil.rmtree at work
-        return path.startswith(str(folder)) or not os.path.isabs(path) and "/" not in path
+        return path.startswith(str(folder)) or (not os.path.isabs(path) and "/" not in path)
 
     os.fsync = lambda handle: count()
     sys.addaudithook(hook)

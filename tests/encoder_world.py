@@ -12,7 +12,7 @@ CAPTIONS = ("three oranges , two kiwis",) * 6
 
 def make_task(folder: Path, captions=CAPTIONS, tasks=(("d", "c", "a"),)) -> dict[str, Path]:
     """Manifest and negatives of tasks with the same captions, one after the other; image ids are `task/caption`."""
-    return make_tasks(folder, {task: captions for task in tasks})
+    return make_tasks(folder, dict.fromkeys(tasks, captions))
 
 
 def make_tasks(folder: Path, captions: dict[tuple, tuple]) -> dict[str, Path]:

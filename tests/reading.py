@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from stages.base.config import RunOptions
 from stages.datasets import folder
 from stages.datasets.check import CheckConfig, run
 from stages.datasets.manifest import Image as Row
 from stages.datasets.manifest import read_manifest
-from stages.base.config import RunOptions
 
 
 @dataclass(frozen=True)

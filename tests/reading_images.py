@@ -154,7 +154,7 @@ def failed(content, why: str, header: bool = True):
         rows, _ = indexed(folder / "p")
         assert bool(rows["x.jpg"].error) == header and not rows["a.jpg"].error
         assert not header or why in rows["x.jpg"].error
-        with pytest.raises(ImageError, match=rf"p/x.jpg: .*"):
+        with pytest.raises(ImageError, match=r"p/x.jpg: .*"):
             load_rgb(folder / "p/x.jpg")
         assert "all: unreadable 1" in checked(folder / "manifest.parquet")
     return try_it

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.artifacts.tables import CAPTIONS, JUDGEMENTS, MANIFEST, QUESTIONS, Table
+from stages.base.config import RunOptions
 from stages.datasets.manifest import read_manifest
 from stages.questions.table import read_questions
 from stages.sage.edpo import EdpoConfig
 from stages.sage.sfe import SfeConfig
-from stages.base.config import RunOptions
 
 HOLED = ("Yes, a dark hole is in the tile.", "Yes, the tile is not whole.", "Perhaps it is dirty.", "No, it is fine.")
 WHOLE = ("No, the tile is whole.", "No, it looks fine.", "Perhaps it is dirty.", "Yes, a dark hole is in the tile.")

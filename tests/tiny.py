@@ -14,8 +14,13 @@ def tiny_qwen2_vl(folder: Path) -> Path:
 
     prepare_torch()
     import torch
-    from transformers import (Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLImageProcessor,
-                              Qwen2VLProcessor, Qwen2VLVideoProcessor)
+    from transformers import (
+        Qwen2VLConfig,
+        Qwen2VLForConditionalGeneration,
+        Qwen2VLImageProcessor,
+        Qwen2VLProcessor,
+        Qwen2VLVideoProcessor,
+    )
 
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer()
@@ -49,7 +54,7 @@ def tiny_bert(folder: Path) -> Path:
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
     torch.manual_seed(0)
-    words = "one two three four five orange oranges kiwi kiwis apple apples red blue left right long short".split()
+    words = ["one", "two", "three", "four", "five", "orange", "oranges", "kiwi", "kiwis", "apple", "apples", "red", "blue", "left", "right", "long", "short"]
     letters = "abcdefghijklmnopqrstuvwxyz"
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *letters,
                   *(f"##{c}" for c in letters), ".", ",", ":", ";"]

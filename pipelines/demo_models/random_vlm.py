@@ -15,8 +15,13 @@ def tiny_internvl(folder: Path, width: int = 64, seed: int = 0) -> Path:
 
     prepare_torch()
     import torch
-    from transformers import (GotOcr2ImageProcessor, InternVLConfig, InternVLForConditionalGeneration,
-                              InternVLProcessor, InternVLVideoProcessor)
+    from transformers import (
+        GotOcr2ImageProcessor,
+        InternVLConfig,
+        InternVLForConditionalGeneration,
+        InternVLProcessor,
+        InternVLVideoProcessor,
+    )
 
     torch.manual_seed(seed)
     tokenizer = projected_tokenizer({"start_image_token": "<img>", "end_image_token": "</img>",

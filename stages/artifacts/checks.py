@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from stages.artifacts.reader import COMPLETE, PARTIAL
-from stages.base.errors import InputError
 from stages.base.config import RunOptions
+from stages.base.errors import InputError
 
 LEAST = {      # field -> lowest value, where it means the same to every stage
     "resamples": 0, "seed": 0, "max_errors": 0, "pixel_size": 0, "shots": 0, "retries": 0, "images": 0, "batch_size": 1,
@@ -87,7 +87,7 @@ def _require_apart(name: str, path: Path, real: Path, other: str, input_path: Pa
     """One output and one input."""
     said = f"{flag(name)} {path}"
     holder = f"{other.upper() if other in ('root', 'source') else other} {input_path}"
-    if name not in FOLDERS and real == input_real or real == input_real and not input_real.is_dir():
+    if (name not in FOLDERS and real == input_real) or (real == input_real and not input_real.is_dir()):
         raise InputError(f"{said}: that is an input ({holder}), and inputs are never written to; give another place")
     if name in ARTIFACTS and input_real.is_relative_to(real):
         raise InputError(f"{said}: holds an input ({holder}), which would go when it is replaced; give another place")

@@ -201,6 +201,6 @@ def remove_temporaries(out: Path, own: str, alive: set[str], real: bool, complet
         if real:
             goes = record or (owner[0] not in alive if owner else not alive)
         else:
-            goes = complete or bool(owner) and owner[0] == own
+            goes = complete or (bool(owner) and owner[0] == own)
         if goes:
             remove_tree(path)

@@ -43,7 +43,7 @@ def escaped(text: str) -> str:
 
 def _without(field: pa.Field, value: Any, table: Table) -> Any:
     """What a failed row keeps of a column."""
-    if field.name in table.key or not field.nullable and _fits(value, field.type):
+    if field.name in table.key or (not field.nullable and _fits(value, field.type)):
         return value
     if field.nullable:
         return None
@@ -56,7 +56,7 @@ def _fits(value: Any, kind: pa.DataType) -> bool:
     if pa.types.is_string(kind):
         return isinstance(value, str) and _valid(value)
     if pa.types.is_list(kind):
-        return not pa.types.is_nested(kind.value_type) and not pa.types.is_string(kind.value_type) or all(
+        return (not pa.types.is_nested(kind.value_type) and not pa.types.is_string(kind.value_type)) or all(
             _fits(v, kind.value_type) for v in value)
     if pa.types.is_struct(kind):
         return all(_fits(value.get(f.name), f.type) for f in kind)

@@ -26,10 +26,10 @@ from stages.artifacts.shards import parse_shard, prefix, shard_of, spelled
 from stages.artifacts.summary import Summary, said_of
 from stages.artifacts.tables import Table
 from stages.artifacts.values import encodable, require_encodable_keys
+from stages.base.config import RunOptions
 from stages.base.errors import InputError, TooManyErrors
 from stages.base.memory import peak_rss_mb
 from stages.base.progress import Progress
-from stages.base.config import RunOptions
 
 FLUSH_ROWS = 128        # a part: what a kill can cost at most, together with
 FLUSH_SECONDS = 5.0     # the time after which a slow stage writes fewer rows

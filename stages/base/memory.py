@@ -6,7 +6,7 @@ import sys
 def peak_rss_mb(platform: str = sys.platform) -> int:
     """Largest resident size so far of this process or of any child it has waited for, MB (2**20 bytes). platform: as
     sys.platform has it; macOS counts bytes where Linux counts kilobytes."""
-    import resource         # not on Windows, where adcli stops before it gets here
+    import resource  # not on Windows, where adcli stops before it gets here
 
     who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     return in_megabytes(max(resource.getrusage(w).ru_maxrss for w in who), platform)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from stages.artifacts.tables import CAPTIONS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.datasets.files import look_at
-from stages.datasets.manifest import Image, read_manifest
+from stages.base.config import RunOptions, argument, named_paths, option, require_positive
 from stages.base.errors import InputError
 from stages.base.prompts import Prompt, load_prompt
 from stages.base.seeds import row_seed
-from stages.base.config import RunOptions, argument, named_paths, option, require_positive
+from stages.datasets.files import look_at
+from stages.datasets.manifest import Image, read_manifest
 from stages.vlm.engine import Request, Sampling, final
 from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, make_engine
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from stages.artifacts.reader import fingerprint, read_table
 from stages.artifacts.tables import CAPTIONS, NEGATIVES
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.captions.caption import clean_text
-from stages.datasets.manifest import by_task, read_manifest, reference_images
+from stages.base.config import RunOptions, argument, named_paths, option
 from stages.base.errors import InputError
 from stages.base.prompts import fill, load_prompt
-from stages.captions import rules
-from stages.captions.constraints import LONGEST, Rejected, check
 from stages.base.seeds import row_seed, source_fingerprint
-from stages.base.config import RunOptions, argument, named_paths, option
+from stages.captions import rules
+from stages.captions.caption import clean_text
+from stages.captions.constraints import LONGEST, Rejected, check
+from stages.datasets.manifest import by_task, read_manifest, reference_images
 from stages.vlm.engine import Engine, Request, Sampling
 from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, make_engine
 

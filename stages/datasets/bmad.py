@@ -13,10 +13,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stages.artifacts.writer import Summary
-from stages.datasets.entries import (Entry, IndexConfig, image_files, image_stem, masks_by, require_both_splits,
-                                     require_one_place, write_manifest)
-from stages.base.errors import InputError
 from stages.base.config import RunOptions
+from stages.base.errors import InputError
+from stages.datasets.entries import (
+    Entry,
+    IndexConfig,
+    image_files,
+    image_stem,
+    masks_by,
+    require_both_splits,
+    require_one_place,
+    write_manifest,
+)
 
 SPLITS = {"train": "train", "valid": "val", "val": "val", "test": "test"}
 LABELS = {"good": 0, "ungood": 1, "normal": 0, "cnv": 1, "dme": 1, "drusen": 1}

@@ -7,9 +7,9 @@ The archive repeats `no` and `yes` beside `brain_tumor_dataset`; only the latter
 from pathlib import Path
 
 from stages.artifacts.writer import Summary
-from stages.datasets.entries import Entry, IndexConfig, image_files, require_one_place, write_manifest
-from stages.base.errors import InputError
 from stages.base.config import RunOptions
+from stages.base.errors import InputError
+from stages.datasets.entries import Entry, IndexConfig, image_files, require_one_place, write_manifest
 
 DATASET, CATEGORY = "brain-mri", "brain"
 ORIGINAL = "brain_tumor_dataset"

@@ -16,11 +16,11 @@ from importlib.resources import files
 from pathlib import Path
 
 from stages.artifacts.reader import read_provenance
+from stages.base.config import RunOptions, argument, option
+from stages.base.progress import Progress
 from stages.datasets.contents import Seen, look_at, of_all, of_task
 from stages.datasets.manifest import Image, Task, by_task, read_manifest
 from stages.datasets.synth.scenarios import COUNTS
-from stages.base.progress import Progress
-from stages.base.config import RunOptions, argument, option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from stages.base.errors import ImageError
 from stages.datasets.entries import SUFFIXES, first
+from stages.datasets.images import load_mask, load_scaled
 from stages.datasets.manifest import Image
 from stages.datasets.pairing import pair
-from stages.base.errors import ImageError
-from stages.datasets.images import load_mask, load_scaled
 
 MOST = 0.5      # share of an image that hardly any defect exceeds, but most masks that are drawn the other way round
 

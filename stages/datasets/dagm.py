@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from stages.artifacts.writer import Summary
+from stages.base.config import RunOptions
+from stages.base.errors import InputError
 from stages.datasets.entries import Entry, image_files, image_stem, masks_by
 from stages.datasets.mvtec import MvtecConfig, index_categories
-from stages.base.errors import InputError
-from stages.base.config import RunOptions
 
 
 def run(config: MvtecConfig, options: RunOptions) -> Summary:

@@ -16,11 +16,11 @@ import pyarrow as pa
 from stages.artifacts.reader import COMPLETE, PARTIAL, fingerprint, read_provenance, read_table
 from stages.artifacts.tables import MANIFEST
 from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.base.config import RunOptions, argument, option
+from stages.base.errors import ImageError, InputError
 from stages.datasets.digests import FileState, states_of
 from stages.datasets.manifest import recorded_states, state_columns
-from stages.base.errors import ImageError, InputError
 from stages.datasets.opening import opened, pages, upright_size
-from stages.base.config import RunOptions, argument, named_paths, option
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".pbm", ".pgm",
             ".pnm", ".ppm"}

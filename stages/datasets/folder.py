@@ -9,13 +9,13 @@ from pathlib import Path
 
 from stages.artifacts.paths import below
 from stages.artifacts.writer import Summary
+from stages.base.config import RunOptions, argument, option
+from stages.base.errors import ImageError, InputError
 from stages.datasets import annotations
 from stages.datasets.entries import Entry, first, image_files, many, write_manifest
 from stages.datasets.labels import read_labels
-from stages.datasets.pairing import Pairing, pair
-from stages.base.errors import ImageError, InputError
 from stages.datasets.opening import opened, upright_size
-from stages.base.config import RunOptions, argument, option
+from stages.datasets.pairing import Pairing, pair
 
 DRAWN = "_masks"                        # folder below --out; readers of tables leave names with `_` alone
 PART = re.compile(r"\{(\d+)\}")

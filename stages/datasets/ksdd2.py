@@ -10,11 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from stages.artifacts.writer import Summary
-from stages.datasets.entries import (Entry, IndexConfig, image_files, image_stem, masks_by, require_both_splits,
-                                     require_one_place, write_manifest)
-from stages.base.errors import ImageError, InputError
-from stages.datasets.images import load_rgb
 from stages.base.config import RunOptions
+from stages.base.errors import ImageError, InputError
+from stages.datasets.entries import (
+    Entry,
+    IndexConfig,
+    image_files,
+    image_stem,
+    masks_by,
+    require_both_splits,
+    require_one_place,
+    write_manifest,
+)
+from stages.datasets.images import load_rgb
 
 DATASET, CATEGORY = "ksdd2", "surface"
 

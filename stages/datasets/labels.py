@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.datasets.entries import Entry, first, many
 from stages.base.errors import InputError
+from stages.datasets.entries import Entry, first, many
 
 NORMAL = ("normal", "good", "ok", "0")
 ANOMALOUS = ("anomalous", "anomaly", "defect", "defective", "bad", "ng", "nok", "ko", "1")

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from stages.artifacts.writer import Summary
-from stages.datasets.entries import Entry, image_files
-from stages.datasets.mvtec import MvtecConfig, index_categories
-from stages.base.errors import ImageError, InputError
-from stages.datasets.images import load_rgb
 from stages.base.config import RunOptions
+from stages.base.errors import ImageError, InputError
+from stages.datasets.entries import Entry, image_files
+from stages.datasets.images import load_rgb
+from stages.datasets.mvtec import MvtecConfig, index_categories
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 CONFIG = "defects_config.json"

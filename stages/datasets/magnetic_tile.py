@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.artifacts.writer import Summary
-from stages.datasets.entries import Entry, image_files, write_manifest
-from stages.base.errors import InputError
 from stages.base.config import RunOptions, argument, option
+from stages.base.errors import InputError
+from stages.datasets.entries import Entry, image_files, write_manifest
 
 SAME_TILE_GAP = 100     # gaps in the running number are below 60 within a tile and mostly above 200 between
 

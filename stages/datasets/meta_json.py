@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from stages.artifacts.writer import Summary
-from stages.datasets.entries import SUFFIXES, Entry, image_files, image_stem, write_manifest
+from stages.base.config import RunOptions, argument, option
 from stages.base.errors import InputError
 from stages.base.progress import Progress
-from stages.base.config import RunOptions, argument, option
+from stages.datasets.entries import SUFFIXES, Entry, image_files, image_stem, write_manifest
 
 FILE = "meta.json"
 

@@ -14,11 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.artifacts.writer import Summary
-from stages.datasets.entries import (Entry, image_files, image_stem, masks_by, require_both_splits,
-                                     require_one_place, write_manifest)
-from stages.datasets.vidad import chosen
-from stages.base.errors import InputError
 from stages.base.config import RunOptions, argument, option
+from stages.base.errors import InputError
+from stages.datasets.entries import (
+    Entry,
+    image_files,
+    image_stem,
+    masks_by,
+    require_both_splits,
+    require_one_place,
+    write_manifest,
+)
+from stages.datasets.vidad import chosen
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from stages.artifacts.writer import Summary
-from stages.datasets.entries import (Entry, IndexConfig, image_files, image_stem, masks_by, require_one_place,
-                                     write_manifest)
-from stages.datasets.vidad import plain
-from stages.base.errors import InputError
 from stages.base.config import RunOptions
+from stages.base.errors import InputError
+from stages.datasets.entries import (
+    Entry,
+    IndexConfig,
+    image_files,
+    image_stem,
+    masks_by,
+    require_one_place,
+    write_manifest,
+)
+from stages.datasets.vidad import plain
 
 CATEGORY, DEFECT = "colon", "polyp"
 IMAGE_FOLDERS = {"images", "original"}

@@ -7,10 +7,10 @@ from random import Random
 
 import numpy as np
 
-from stages.datasets.manifest import Image, reference_images
 from stages.base.errors import ImageError, InputError
-from stages.datasets.images import load_rgb
 from stages.base.seeds import row_seed
+from stages.datasets.images import load_rgb
+from stages.datasets.manifest import Image, reference_images
 
 RULES = ("first", "random", "nearest")
 SIDE = 32       # px of the thumbnails that `nearest` compares

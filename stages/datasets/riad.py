@@ -20,11 +20,11 @@ import numpy as np
 from stages.artifacts.files import make_folder, write_atomically
 from stages.artifacts.paths import for_image
 from stages.artifacts.writer import Summary
-from stages.datasets.entries import Entry, image_files, write_manifest
+from stages.base.config import RunOptions, argument, option
 from stages.base.errors import InputError
+from stages.datasets.entries import Entry, image_files, write_manifest
 from stages.datasets.masks import INDEX_VALUES
 from stages.questions.drafts import read_json
-from stages.base.config import RunOptions, argument, option
 
 HELD_OUT = ("metal_welding", "u_block", "toy_brick", "wind_turbine")      # the test classes that Table II names
 NO_OBJECT = {"images", "image", "imgs", "img", "annotations", "train", "val", "test", "good", "ok", "normal", "ng",

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from stages.datasets.manifest import Image
 from stages.base.errors import ImageError
 from stages.datasets.images import load_masks
+from stages.datasets.manifest import Image
 
 
 def with_masks(images: Sequence[Image]) -> tuple[tuple[Image, ...], list[str]]:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.artifacts.writer import Summary
-from stages.datasets.entries import Entry, image_files, write_manifest
-from stages.base.errors import InputError
 from stages.base.config import RunOptions, argument, option
+from stages.base.errors import InputError
+from stages.datasets.entries import Entry, image_files, write_manifest
 
 SCENARIOS = ("sticks", "fruits", "tools", "cookies", "tapes", "stationery", "ropes", "blocks",
              "dishes", "balls")

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.artifacts.writer import Summary
+from stages.base.config import RunOptions, argument, option
+from stages.base.errors import InputError
 from stages.datasets.entries import Entry, image_files, write_manifest
 from stages.datasets.mvtec import entries_of, require_whole_categories
-from stages.base.errors import InputError
-from stages.base.config import RunOptions, argument, option
 
 LAYOUTS = {"raw": "<category>/Data/Images", "1cls": "<category>/train/good"}
 SPLIT_CSV = Path("split_csv", "1cls.csv")

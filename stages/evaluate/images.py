@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from stages.artifacts.checks import check_numbers, check_places
 from stages.artifacts.reader import content_key, fingerprint, read_provenance, read_table
 from stages.artifacts.tables import MAPS, METRICS, SCORES, THRESHOLDS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.artifacts.checks import check_numbers, check_places
+from stages.base.config import RunOptions, argument, named_paths, option
+from stages.base.errors import InputError
+from stages.base.progress import Progress
 from stages.datasets.augment import split_condition
 from stages.datasets.files import Files, look_at
 from stages.datasets.manifest import Image, Task, read_manifest
-from stages.base.errors import InputError
 from stages.results.metrics.image import CURVES, Value, accuracy, curve_metrics, f1_threshold, train_thresholds
 from stages.results.pixels import (
     PixelOptions,
@@ -25,8 +27,6 @@ from stages.results.pixels import (
     options_checked,
     pixel_tasks,
 )
-from stages.base.progress import Progress
-from stages.base.config import RunOptions, argument, named_paths, option
 
 MEAN = "mean"       # the category of rows that average over categories
 
@@ -251,8 +251,8 @@ def write_thresholds(tasks: list[TaskScores], pixels: list[PixelResult], out: Pa
 
 def _publish(tasks: list[TaskScores], rows: list[dict], pixels: list[PixelResult], config: EvaluateConfig,
              options: RunOptions) -> None:
-    from stages.report import vidad as tables
     from stages.report import figures, grid
+    from stages.report import vidad as tables
     from stages.report.heatmaps import example_panels, write_heatmaps
     from stages.report.mask_area import area_bins
 

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.artifacts.checks import check_numbers, check_places
 from stages.artifacts.reader import fingerprint, read_provenance, read_table
 from stages.artifacts.tables import ANSWERS, JUDGEMENTS, METRICS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.artifacts.checks import check_numbers, check_places
-from stages.datasets.manifest import Image, read_manifest
+from stages.base.config import RunOptions, named_paths, option
 from stages.base.errors import InputError
-from stages.results.metrics.image import Value
-from stages.results.metrics.qa import GROWN, MARGINS, level_mean, mean, whole_groups
+from stages.datasets.manifest import Image, read_manifest
 from stages.questions.answering import in_words
 from stages.questions.mle import AXES, mle_score
 from stages.questions.table import Question, read_questions
+from stages.results.metrics.image import Value
+from stages.results.metrics.qa import GROWN, MARGINS, level_mean, mean, whole_groups
 from stages.sage.entropy import Pair, pairs_of
-from stages.base.config import RunOptions, named_paths, option
 from stages.text_encoder.model import PACKAGED, encode, encoder_fingerprint, load_encoder
 
 ALL, MEAN = "all", "mean"       # categories of rows over all questions, and of means over categories
@@ -318,8 +318,8 @@ def _means(rows: list[dict]) -> Iterator[dict]:
 
 def _publish(joined: list[Answered], rows: list[dict], provenance: list[dict], models: dict[str, dict],
              config: EvaluateQaConfig, options: RunOptions) -> None:
-    from stages.report import sage as qa
     from stages.report import grid
+    from stages.report import sage as qa
 
     judged = read_provenance(config.judgements) if config.judgements else []
     judges = list(dict.fromkeys(r["parameters"].get("judge", "unknown") for r in judged))

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from stages.questions import yes_or_no as answers
 from stages.artifacts.tables import SCORES
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.datasets.files import look_at
-from stages.datasets.manifest import Image, Manifest, by_task, images_of, read_manifest
+from stages.base.config import RunOptions, argument, named_paths, option
 from stages.base.errors import ImageError, InputError
 from stages.base.prompts import fill, load_prompt, prompt_ids
-from stages.datasets.references import RULES, references_for
 from stages.base.seeds import row_seed, source_fingerprint
-from stages.base.config import RunOptions, argument, named_paths, option
+from stages.datasets.files import look_at
+from stages.datasets.manifest import Image, Manifest, by_task, images_of, read_manifest
+from stages.datasets.references import RULES, references_for
+from stages.questions import yes_or_no as answers
 from stages.vlm.engine import Reply, Request, Sampling, final
 from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, make_engine
 from stages.vlm.scene.form import number

@@ -7,13 +7,13 @@ from pathlib import Path
 from random import Random
 from string import ascii_uppercase as LETTERS
 
-from stages.questions.yes_or_no import FALLBACK, REFUSED, REFUSES, STRICT, UNPARSABLE, yes_or_no
-from stages.datasets.manifest import Image, Task
 from stages.base.errors import ImageError, InputError
 from stages.base.prompts import fill, load_prompt
-from stages.questions.table import Question
-from stages.datasets.references import references_for
 from stages.base.seeds import row_seed
+from stages.datasets.manifest import Image, Task
+from stages.datasets.references import references_for
+from stages.questions.table import Question
+from stages.questions.yes_or_no import FALLBACK, REFUSED, REFUSES, STRICT, UNPARSABLE, yes_or_no
 
 OPTIONS = "sage/options"        # the prompt around lettered options
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from stages.artifacts.tables import QUESTIONS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.datasets.manifest import read_manifest
+from stages.base.config import RunOptions, argument, named_paths, option
 from stages.base.errors import InputError
+from stages.base.seeds import source_fingerprint
+from stages.datasets.manifest import read_manifest
 from stages.questions import ad_pl, conversations, manta, mmad, riad
 from stages.questions.drafts import Draft, source_files
 from stages.questions.places import places_of, resolve
 from stages.questions.table import problem
-from stages.base.seeds import source_fingerprint
-from stages.base.config import RunOptions, argument, named_paths, option
 
 FORMATS = {"ad-pl": ad_pl, "conversations": conversations, "mmad": mmad, "manta": manta, "riad": riad}
 

@@ -12,16 +12,16 @@ from pathlib import Path
 from stages.artifacts.reader import fingerprint, read_table
 from stages.artifacts.tables import ANSWERS, JUDGEMENTS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.datasets.files import look_at
-from stages.datasets.manifest import Image, read_manifest
+from stages.base.config import RunOptions, argument, named_paths, option, require_positive
 from stages.base.errors import ImageError, InputError
 from stages.base.prompts import fill, load_prompt
+from stages.base.seeds import row_seed, source_fingerprint
+from stages.datasets.files import look_at
+from stages.datasets.manifest import Image, read_manifest
 from stages.questions import words_judge
 from stages.questions.answering import in_words, pictures
 from stages.questions.mle import parse_marks
 from stages.questions.table import Question, Questions, check_images, read_questions
-from stages.base.seeds import row_seed, source_fingerprint
-from stages.base.config import RunOptions, argument, named_paths, option, require_positive
 from stages.vlm.engine import Engine, Request, Sampling
 from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, make_engine
 

@@ -15,19 +15,19 @@ import pyarrow as pa
 from stages.artifacts.reader import fingerprint, read_table
 from stages.artifacts.tables import CAPTIONS, QUESTIONS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.datasets.files import Files, look_at
-from stages.datasets.manifest import Image, Manifest, Task, by_task, images_of, read_manifest
+from stages.base.config import RunOptions, argument, named_paths, option, require_at_least_zero
 from stages.base.errors import ImageError, InputError
-from stages.datasets.images import load_masks
 from stages.base.prompts import fill, load_prompt, prompt_ids
+from stages.base.seeds import row_seed, source_fingerprint
+from stages.datasets.files import Files, look_at
+from stages.datasets.images import load_masks
+from stages.datasets.manifest import Image, Manifest, Task, by_task, images_of, read_manifest
+from stages.datasets.references import RULES, references_for
 from stages.questions import writing
 from stages.questions.geometry import geometry_of
 from stages.questions.ranking import KINDS, Facts, NothingWrong, question_of, ranked_answers
 from stages.questions.table import problem
 from stages.questions.templates import FOLDER, defect_in_words, object_in_words
-from stages.datasets.references import RULES, references_for
-from stages.base.seeds import row_seed, source_fingerprint
-from stages.base.config import RunOptions, argument, named_paths, option, require_at_least_zero
 from stages.vlm.engine import Engine, Sampling
 from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, make_engine
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from stages.artifacts.reader import fingerprint, read_table
 from stages.artifacts.tables import QUESTIONS
-from stages.datasets.manifest import Image, Manifest
 from stages.base.errors import InputError
+from stages.datasets.manifest import Image, Manifest
 
 
 @dataclass(frozen=True)

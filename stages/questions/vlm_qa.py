@@ -11,17 +11,17 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.questions import yes_or_no as answers
 from stages.artifacts.tables import ANSWERS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.datasets.files import look_at
-from stages.datasets.manifest import Image, Manifest, by_task, read_manifest
+from stages.base.config import RunOptions, argument, named_paths, option
 from stages.base.errors import InputError
 from stages.base.prompts import fill, load_prompt
-from stages.questions import answering
-from stages.questions.table import Question, check_images, read_questions
 from stages.base.seeds import row_seed, source_fingerprint
-from stages.base.config import RunOptions, argument, named_paths, option
+from stages.datasets.files import look_at
+from stages.datasets.manifest import Image, Manifest, by_task, read_manifest
+from stages.questions import answering
+from stages.questions import yes_or_no as answers
+from stages.questions.table import Question, check_images, read_questions
 from stages.vlm.engine import Request, Sampling, final
 from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, make_engine
 

@@ -7,8 +7,8 @@ expert's own words and falls as an answer departs from them, so that the pipelin
 
 import re
 
-from stages.questions.yes_or_no import yes_or_no
 from stages.questions.mle import AXES
+from stages.questions.yes_or_no import yes_or_no
 
 NAME = "words"           # of this judge, in options and records
 PLACES = ("left right top bottom upper lower centre center central middle edge corner side surface inner outer"
@@ -17,9 +17,7 @@ PLACES = ("left right top bottom upper lower centre center central middle edge c
 DEFECTS = ("crack scratch dent hole cut chip break broken burr stain contamination contaminated spot discolouration"
            " discoloration bend bent missing misplaced misaligned deformation deformed scrape fray fracture corrosion"
            " rust tear torn peel leak swap flip fold pit blowhole porosity damage wear worn poke squeeze melt burn")
-COMMON = frozenset("a an the is are was were be been it its this that these those of in on at to for with and or as by"
-                   " from has have had do does can could may might will would not no yes true false there which because"
-                   " so but than".split())
+COMMON = frozenset(["a", "an", "the", "is", "are", "was", "were", "be", "been", "it", "its", "this", "that", "these", "those", "of", "in", "on", "at", "to", "for", "with", "and", "or", "as", "by", "from", "has", "have", "had", "do", "does", "can", "could", "may", "might", "will", "would", "not", "no", "yes", "true", "false", "there", "which", "because", "so", "but", "than"])
 
 
 def marks(answer: str, expert: str) -> tuple[dict[str, int], str]:

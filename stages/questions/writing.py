@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from random import Random
 
 from stages.base.prompts import Prompt, fill
-from stages.questions.ranking import Facts, in_words
 from stages.base.seeds import row_seed
+from stages.questions.ranking import Facts, in_words
 from stages.vlm.engine import Engine, Request, Sampling
 
 FIELDS = ("object", "facts", "caption", "question")        # of its prompt

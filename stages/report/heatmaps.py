@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stages.artifacts.files import make_folder, write_atomically
+from stages.artifacts.maps import read_maps
 from stages.artifacts.outputs import exactly, overwritten
 from stages.artifacts.paths import below, for_image
 from stages.base.errors import ImageError, InputError
 from stages.datasets.images import load_masks, load_rgb
-from stages.artifacts.maps import read_maps
 
 if TYPE_CHECKING:
     from stages.datasets.manifest import Image

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from stages.artifacts import outputs
 from stages.base.errors import ImageError
+from stages.captions.wording import differing_places
 from stages.datasets.images import load_rgb
 from stages.report import figures
-from stages.report.lvlm import overall
 from stages.report.grid import Grid
+from stages.report.lvlm import overall
 from stages.report.vidad import SYNTHETIC, condition_name
-from stages.captions.wording import differing_places
 
 if TYPE_CHECKING:
     import jinja2

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.datasets.augment import split_condition
 from stages.base.errors import ImageError
+from stages.datasets.augment import split_condition
 from stages.datasets.images import load_masks
 from stages.report.lvlm import rule_of
 

@@ -10,9 +10,9 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from stages.results.metrics.qa import GROWN, MARGINS
 from stages.questions.words_judge import NAME as WORDS
 from stages.report.grid import Grid, published
+from stages.results.metrics.qa import GROWN, MARGINS
 
 if TYPE_CHECKING:
     from stages.evaluate.questions import Answered

@@ -7,8 +7,8 @@ from stages.datasets.vidad import ASPECTS, CONDITIONS, SCENARIOS
 from stages.report import mask_area as area
 from stages.report import visualad as zero_shot
 from stages.report import vmad
-from stages.report.lvlm import KIND_NAMES, accuracy_tables
 from stages.report.grid import Grid, published
+from stages.report.lvlm import KIND_NAMES, accuracy_tables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,14 +8,24 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.datasets.loco import saturation_of
-from stages.datasets.manifest import Image
+from stages.artifacts.maps import map_keys, read_maps
 from stages.base.errors import ImageError, InputError
 from stages.datasets.images import load_mask, union
+from stages.datasets.loco import saturation_of
+from stages.datasets.manifest import Image
 from stages.datasets.opening import allow_megapixels, allowed_megapixels
-from stages.artifacts.maps import map_keys, read_maps
 from stages.results.metrics.image import Value
-from stages.results.metrics.pixel import Curve, Picture, curve, f1, metrics, picture, pro, saturated_picture, sorted_pixels
+from stages.results.metrics.pixel import (
+    Curve,
+    Picture,
+    curve,
+    f1,
+    metrics,
+    picture,
+    pro,
+    saturated_picture,
+    sorted_pixels,
+)
 from stages.training.distributed import worker_pool
 
 LOCO = "mvtec-loco"

@@ -10,12 +10,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.training.weights import checkpoint_fingerprint
 from stages.base.errors import InputError
 from stages.sage.config import Settings
-from stages.training.saved_models import (ADAPTER_WEIGHTS, check_chat_template, check_merged, check_model, read_json,
-                                 trained_folder)
 from stages.training.runs import FOLDER
+from stages.training.saved_models import (
+    ADAPTER_WEIGHTS,
+    check_chat_template,
+    check_merged,
+    check_model,
+    read_json,
+    trained_folder,
+)
+from stages.training.weights import checkpoint_fingerprint
 from stages.vlm.models import SHORT_NAMES, not_found
 
 RECORD, FUSION = "sage.json", "fusion.safetensors"

@@ -9,12 +9,12 @@ from typing import Any
 
 from stages.artifacts.reader import fingerprint, read_table
 from stages.artifacts.tables import CAPTIONS
-from stages.datasets.manifest import Image, Manifest, by_task
 from stages.base.errors import InputError
-from stages.datasets.images import load_rgb
 from stages.base.prompts import fill, load_prompt
-from stages.questions.table import Question, Questions, check_images
+from stages.datasets.images import load_rgb
+from stages.datasets.manifest import Image, Manifest, by_task
 from stages.datasets.references import references_for
+from stages.questions.table import Question, Questions, check_images
 from stages.sage.config import Settings
 
 PLACE = "\0"            # where the vectors of t^s go, until the text is cut there

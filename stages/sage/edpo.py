@@ -8,21 +8,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from stages.training import distributed as processes
 from stages.artifacts.reader import fingerprint as table_fingerprint
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import JUDGEMENTS
 from stages.artifacts.writer import Spec, Summary
+from stages.base.config import RunOptions, argument, named_paths, option, require_at_least_zero, require_positive
+from stages.base.errors import InputError
 from stages.datasets.files import look_at
 from stages.datasets.manifest import read_manifest
-from stages.base.errors import InputError
 from stages.questions.mle import mle_score
 from stages.questions.table import Question, read_questions
 from stages.sage.checkpoint import check_trained
 from stages.sage.entropy import pairs_of
-from stages.sage.training import (SAME_RESULT, TrainingOptions, arguments, check, check_sharding, frozen_dtype,
-                                  prompt_texts)
-from stages.base.config import RunOptions, argument, named_paths, option, require_at_least_zero, require_positive
+from stages.sage.training import (
+    SAME_RESULT,
+    TrainingOptions,
+    arguments,
+    check,
+    check_sharding,
+    frozen_dtype,
+    prompt_texts,
+)
+from stages.training import distributed as processes
 from stages.training.runs import context, trained
 from stages.vlm.models import require_known
 

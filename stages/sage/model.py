@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 from stages.base.errors import InputError
-from stages.sage.fusion import Fusion, differing
 from stages.sage.config import Settings
+from stages.sage.fusion import Fusion, differing
 
 ADAPTER = "multi_modal_projector"          # the paper's Adapter, by the name it has in both families
 FAMILIES = {"internvl": "InternVL", "llava": "LLaVA"}

@@ -14,19 +14,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.questions import yes_or_no as answers
 from stages.artifacts.tables import ANSWERS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.datasets.files import look_at
-from stages.datasets.manifest import read_manifest
+from stages.base.config import RunOptions, argument, named_paths, option, require_positive
 from stages.base.errors import ImageError, InputError
 from stages.base.prompts import load_prompt
+from stages.base.seeds import source_fingerprint
+from stages.datasets.files import look_at
+from stages.datasets.manifest import read_manifest
 from stages.questions import answering
+from stages.questions import yes_or_no as answers
 from stages.questions.table import Question, read_questions
 from stages.sage.checkpoint import check_trained
 from stages.sage.config import check
-from stages.base.seeds import source_fingerprint
-from stages.base.config import RunOptions, argument, named_paths, option, require_positive
 from stages.vlm.models import require_known
 
 if TYPE_CHECKING:

@@ -7,20 +7,27 @@ into micro-batches and processes; questions, images and facts are read, not lear
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from stages.training import distributed as processes
 from stages.artifacts.writer import Spec, Summary
+from stages.base.config import RunOptions, argument, named_paths, option
+from stages.base.errors import InputError
 from stages.datasets.files import look_at
 from stages.datasets.manifest import read_manifest
-from stages.base.errors import InputError
 from stages.questions.table import read_questions
 from stages.sage.checkpoint import resolved
 from stages.sage.config import FUSIONS, SIMILARITIES, Settings
 from stages.sage.config import check as check_settings
-from stages.sage.training import (SAME_RESULT, TrainingOptions, arguments, check, check_sharding, frozen_dtype,
-                                  prompt_texts)
-from stages.training.saved_models import check_chat_template, check_merged, check_model
-from stages.base.config import RunOptions, argument, named_paths, option
+from stages.sage.training import (
+    SAME_RESULT,
+    TrainingOptions,
+    arguments,
+    check,
+    check_sharding,
+    frozen_dtype,
+    prompt_texts,
+)
+from stages.training import distributed as processes
 from stages.training.runs import context, trained
+from stages.training.saved_models import check_chat_template, check_merged, check_model
 from stages.vlm.models import require_known
 
 
@@ -79,8 +86,8 @@ def run(config: SfeConfig, options: RunOptions) -> Summary | None:
 
 def _run(config: SfeConfig, settings: Settings, options: RunOptions, device: str, precision: str) -> Summary | None:
     from stages.sage.checkpoint import base_fingerprint, load_processor, merge
-    from stages.sage.model import check_heads
     from stages.sage.data import Asked, Encoder, best_answer, refuse_too_long
+    from stages.sage.model import check_heads
 
     manifest, questions = read_manifest(config.manifest, config.root), read_questions(config.questions)
     asked = Asked(questions, manifest, config.facts, settings)

@@ -5,11 +5,11 @@ from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
 
-from stages.training import distributed as processes
+from stages.base.config import option, require_at_least_zero, require_positive
 from stages.base.errors import InputError
 from stages.base.prompts import load_prompt
 from stages.sage.data import PLAIN
-from stages.base.config import option, require_at_least_zero, require_positive
+from stages.training import distributed as processes
 from stages.training.runs import STATE, accumulated
 
 SAME_RESULT = ("epochs", "batch_size", "learning_rate", "warmup", "schedule", "clip", "weight_decay", "max_length")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.training.weights import check_checkpoint, checkpoint_fingerprint
 from stages.base.errors import InputError
+from stages.training.weights import check_checkpoint, checkpoint_fingerprint
 
 if TYPE_CHECKING:
     import torch

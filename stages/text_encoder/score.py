@@ -10,13 +10,13 @@ import numpy as np
 from stages.artifacts.reader import fingerprint, read_provenance, read_table
 from stages.artifacts.tables import CAPTIONS, ENCODERS, SCORES
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.training.weights import checkpoint_fingerprint
-from stages.datasets.manifest import Image, Task, by_task, read_manifest, reference_images
-from stages.base.errors import InputError
 from stages.base.config import RunOptions, argument, named_paths, option
+from stages.base.errors import InputError
+from stages.captions.wording import differing_words
+from stages.datasets.manifest import Image, Task, by_task, read_manifest, reference_images
 from stages.text_encoder.model import check_encoder, encode, load_encoder
 from stages.training.torch_setup import pick_device, require_packages
-from stages.captions.wording import differing_words
+from stages.training.weights import checkpoint_fingerprint
 
 METHOD = "text-knn"
 

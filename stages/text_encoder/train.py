@@ -18,15 +18,25 @@ from stages.artifacts.paths import below
 from stages.artifacts.reader import COMPLETE, fingerprint, read_table
 from stages.artifacts.tables import ENCODERS, NEGATIVES
 from stages.artifacts.writer import Artifact, Spec, Summary, parse_shard
-from stages.datasets.manifest import Task, by_task, read_manifest
+from stages.base.config import RunOptions, argument, named_paths, option
 from stages.base.errors import InputError
 from stages.base.seeds import row_seed
-from stages.base.config import RunOptions, argument, named_paths, option
+from stages.datasets.manifest import Task, by_task, read_manifest
 from stages.text_encoder.loss import nt_xent
 from stages.text_encoder.model import encoder_fingerprint, load_encoder, longest, mean_pool, save_encoder
+from stages.training.runs import (
+    STATE,
+    SmallStates,
+    forget,
+    last_saved,
+    put_in_place,
+    recorded_key,
+    require_current,
+    saving,
+    showing,
+    stop_asked,
+)
 from stages.training.torch_setup import require_packages, resolved_precision
-from stages.training.runs import (STATE, SmallStates, forget, last_saved, put_in_place, recorded_key, require_current, saving,
-                             showing, stop_asked)
 
 FOLDER = "_encoders"       # below the artifact; readers of Parquet pass over names with an underscore
 
@@ -100,7 +110,7 @@ def _check_numbers(config: TrainEncoderConfig) -> None:
     for name, least_is_allowed in (("learning_rate", False), ("temperature", False), ("weight_decay", True),
                                    ("max_grad_norm", True)):
         value = getattr(config, name)
-        if not isfinite(value) or value < 0 or value == 0 and not least_is_allowed:
+        if not isfinite(value) or value < 0 or (value == 0 and not least_is_allowed):
             raise InputError(f"--{name.replace('_', '-')} {value}: expected a number"
                              f" {'from 0 on' if least_is_allowed else 'above 0'}")
 

@@ -14,14 +14,14 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
-from stages.training import distributed as processes
 from stages.artifacts.reader import COMPLETE, PARTIAL
 from stages.artifacts.tables import ENCODERS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.datasets.files import Files
+from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.base.progress import PLAIN_LINE_SECONDS, Progress
-from stages.base.config import RunOptions
+from stages.datasets.files import Files
+from stages.training import distributed as processes
 
 FOLDER = "_checkpoint"       # below the artifact; readers of Parquet pass over names with an underscore
 STATE = "_training"          # saved states while training, below the artifact

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from stages.training.weights import check_checkpoint
 from stages.base.errors import InputError
+from stages.training.weights import check_checkpoint
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"       # PEFT's
 LARGEST_HEADER = 100_000_000        # bytes, safetensors' own limit

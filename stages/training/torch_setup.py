@@ -39,7 +39,7 @@ def prepare_torch() -> None:
 
 def _import_torchvision() -> None:
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except RuntimeError as e:
         if "torchvision::nms" not in str(e):
             raise

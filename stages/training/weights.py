@@ -32,7 +32,7 @@ def _looks_like_a_path(text: str) -> bool:
     """Not `name` or `owner/name`, or with a first folder that is there."""
     first, *more = text.split("/")
     return (not first or first[0] in ".~" or "\\" in text or len(more) > 1 or more == [""]
-            or bool(more) and Path(first).is_dir())
+            or (bool(more) and Path(first).is_dir()))
 
 
 def _no_safetensors(place: Path) -> str:

@@ -4,15 +4,14 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from stages.training.weights import checkpoint_fingerprint
 from stages.base.errors import InputError
-from stages.training.saved_models import trained_folder
 from stages.training.runs import FOLDER
+from stages.training.saved_models import trained_folder
+from stages.training.weights import checkpoint_fingerprint
 from stages.visualad.backbone import load_backbone
+from stages.visualad.config import RECORD, WEIGHTS, Settings
 from stages.visualad.data import Look
 from stages.visualad.model import VisualAD
-from stages.visualad.config import RECORD, WEIGHTS, Settings
-
 
 
 def save(model: VisualAD, folder: Path, backbone: str, revision: str, look: Look) -> None:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from stages.base.errors import InputError
 from stages.base.config import require_positive
+from stages.base.errors import InputError
 
 POSITIONS = ("1d", "none", "1d-sin", "2d", "2d-sin")        # Table 5
 WEIGHTS, RECORD = "visualad.safetensors", "visualad.json"      # of a trained model

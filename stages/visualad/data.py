@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.datasets.manifest import Image
 from stages.datasets.images import load_mask, load_rgb
+from stages.datasets.manifest import Image
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from stages.artifacts.files import make_folder, write_atomically
 from stages.artifacts.paths import for_image
-from stages.datasets.manifest import Image
 from stages.base.errors import ImageError
 from stages.datasets.images import load_rgb
+from stages.datasets.manifest import Image
 from stages.report.figures import patch_clouds
 from stages.visualad.backbone import parts_of
 from stages.visualad.data import Look

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from stages.artifacts.scores_and_maps import check_outputs, scores_and_maps
 from stages.artifacts.writer import Summary
+from stages.base.config import RunOptions, argument, named_paths, option, require_at_least_zero, require_positive
+from stages.base.errors import ImageError, InputError
 from stages.datasets.files import look_at
 from stages.datasets.manifest import images_of, read_manifest
-from stages.base.errors import ImageError, InputError
-from stages.training.saved_models import check_model, read_json, trained_folder
-from stages.artifacts.scores_and_maps import check_outputs, scores_and_maps
-from stages.base.config import RunOptions, argument, named_paths, option, require_at_least_zero, require_positive
 from stages.training.runs import FOLDER
+from stages.training.saved_models import check_model, read_json, trained_folder
 from stages.visualad.config import RECORD, SIGMA, WEIGHTS, Settings
 
 METHOD = "visualad"

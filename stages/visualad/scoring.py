@@ -6,9 +6,9 @@ from itertools import islice
 
 import torch
 
-from stages.datasets.manifest import Image
 from stages.base.errors import ImageError
 from stages.datasets.images import ahead
+from stages.datasets.manifest import Image
 from stages.visualad.data import Look
 from stages.visualad.explain import PatchClouds, write_attention
 from stages.visualad.model import VisualAD, image_scores, smoothed

@@ -9,15 +9,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from stages.artifacts.writer import Spec, Summary
-from stages.training.weights import checkpoint_fingerprint
+from stages.base.config import RunOptions, argument, named_paths, option, require_at_least_zero, require_positive
+from stages.base.errors import InputError
 from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, read_manifest
 from stages.datasets.trainable import with_masks
-from stages.base.errors import InputError
 from stages.training.distributed import from_first, joined, share
-from stages.training.saved_models import check_model
-from stages.base.config import RunOptions, argument, named_paths, option, require_at_least_zero, require_positive
 from stages.training.runs import trained
+from stages.training.saved_models import check_model
+from stages.training.weights import checkpoint_fingerprint
 from stages.visualad.config import POSITIONS, Settings, check, check_names
 
 PARTS = ("cls", "seg", "ctr")        # of the loss, as losses.csv has them

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 
 from stages.training.distributed import share
-from stages.training.torch_setup import device_and_precision, tensorboard
 from stages.training.runs import STATE, SmallStates
+from stages.training.torch_setup import device_and_precision, tensorboard
 from stages.visualad import checkpoint
 from stages.visualad.backbone import load_backbone
+from stages.visualad.config import Settings
 from stages.visualad.data import Look, TrainingSet
 from stages.visualad.loss import losses
 from stages.visualad.model import VisualAD
-from stages.visualad.config import Settings
 from stages.visualad.train import PARTS, TrainVisualadConfig
 
 LEAST_RATE = 1e-4            # released code: where the cosine schedule ends, and the rate of SCA, SAF and norm

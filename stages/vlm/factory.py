@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from stages.base.errors import InputError
 from stages.base.config import flag, option, require_at_least_zero, require_positive
+from stages.base.errors import InputError
 from stages.vlm.engine import Engine
 from stages.vlm.models import SHORT_NAMES, require_known
 

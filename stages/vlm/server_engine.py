@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from stages.base.errors import InputError
 from stages.base.texts import escaped, is_sound
-from stages.vlm.prefetch import DecodedAhead, Ready
 from stages.vlm.bounded_http import TooLarge, bounded_client
 from stages.vlm.choices import choice_probabilities, first_tokens, spellings
 from stages.vlm.engine import Reply, Request, Sampling
 from stages.vlm.models import SHORT_NAMES
 from stages.vlm.pixels import PixelLimits
+from stages.vlm.prefetch import DecodedAhead, Ready
 from stages.vlm.secrets import Address, Redactor, address_of, redactor, require_sendable
 
 if TYPE_CHECKING:

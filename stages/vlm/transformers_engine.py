@@ -7,14 +7,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.training.weights import checkpoint_fingerprint
 from stages.base.errors import InputError
 from stages.training.saved_models import check_chat_template, check_model
-from stages.vlm.prefetch import DecodedAhead, Ready
+from stages.training.weights import checkpoint_fingerprint
 from stages.vlm.choices import choice_probabilities, first_tokens
 from stages.vlm.engine import Reply, Request, Sampling
 from stages.vlm.models import not_found
 from stages.vlm.pixels import PixelLimits, limits_for
+from stages.vlm.prefetch import DecodedAhead, Ready
 
 if TYPE_CHECKING:
     from stages.vlm.factory import EngineOptions
@@ -220,8 +220,14 @@ def load_model(name: str, options: "EngineOptions") -> LoadedModel:
     from stages.training.torch_setup import prepare_torch
 
     prepare_torch()
-    from transformers import (AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor,
-                              AutoTokenizer, GenerationConfig)
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+        AutoProcessor,
+        AutoTokenizer,
+        GenerationConfig,
+    )
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
     device, where = _device(options.device), revision_of(name, options)

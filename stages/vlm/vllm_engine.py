@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from stages.training.weights import checkpoint_fingerprint
 from stages.base.errors import InputError
 from stages.training.saved_models import check_model
-from stages.vlm.prefetch import DecodedAhead
+from stages.training.weights import checkpoint_fingerprint
 from stages.vlm.choices import choice_probabilities, first_tokens
 from stages.vlm.engine import Reply, Request, Sampling
 from stages.vlm.models import not_found
 from stages.vlm.orphans import end_children_with_this_process
 from stages.vlm.pixels import PixelLimits, limits_for
+from stages.vlm.prefetch import DecodedAhead
 
 if TYPE_CHECKING:
     from stages.vlm.factory import EngineOptions

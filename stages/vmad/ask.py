@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from stages.base.errors import InputError
 from stages.base.config import option
+from stages.base.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +70,8 @@ class Conversation:
         return Answer(question, self.text.tokenizer.decode(ids, skip_special_tokens=True).strip(), found)
 
     def _prompt(self, question: str) -> list[int]:
-        from stages.vmad.data import ANSWERS, IMAGE, conversation
         from stages.vmad.config import SEG
+        from stages.vmad.data import ANSWERS, IMAGE, conversation
 
         if not question:
             return self.text.prompt(conversation("answering", object=self.object, query="description", answer="")[0])

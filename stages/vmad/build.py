@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from stages.base.errors import InputError
+from stages.vmad.config import SEG, Settings, Weights, check
 from stages.vmad.data import Text
 from stages.vmad.look import Look
 from stages.vmad.model import Vmad, trainable
 from stages.vmad.projectors import Projector
-from stages.vmad.config import SEG, Settings, Weights, check
 
 LORA_TARGETS = r".*language_model.*\.(q_proj|v_proj)"     # LISA's; the paper names only the rank
 

@@ -14,15 +14,25 @@ from typing import Any
 
 import torch
 
-from stages.training.weights import checkpoint_fingerprint
 from stages.base.errors import InputError
-from stages.training.saved_models import ADAPTER_WEIGHTS, trained_folder
 from stages.training.runs import FOLDER
-from stages.vmad.build import (freeze, give_row, load_llava, load_sam, look_of, not_loaded, read_llava, record_of,
-                               replace_projector, text_of)
+from stages.training.saved_models import ADAPTER_WEIGHTS, trained_folder
+from stages.training.weights import checkpoint_fingerprint
+from stages.vmad.build import (
+    freeze,
+    give_row,
+    load_llava,
+    load_sam,
+    look_of,
+    not_loaded,
+    read_llava,
+    record_of,
+    replace_projector,
+    text_of,
+)
+from stages.vmad.config import ADAPTER, MERGED, RECORD, SEG, WEIGHTS, Settings, Weights
 from stages.vmad.data import Text
 from stages.vmad.model import Vmad
-from stages.vmad.config import ADAPTER, MERGED, RECORD, SEG, WEIGHTS, Settings, Weights
 
 
 def save_vmad(model: Vmad, text: Text, folder: Path, llava: str, sam: str,

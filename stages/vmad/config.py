@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from stages.base.errors import InputError
 from stages.base.config import require_positive
+from stages.base.errors import InputError
 
 PROJECTORS = ("ltc", "ltc-last", "ltc-coarse", "mlp", "average-pooling", "resampler", "ldp-v2")    # Tables I, III, V
 SEG = "<seg>"

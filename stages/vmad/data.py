@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.datasets.manifest import Image
 from stages.base.errors import InputError
-from stages.datasets.images import load_rgb
 from stages.base.prompts import load_prompt, prompt_ids
+from stages.datasets.images import load_rgb
+from stages.datasets.manifest import Image
 from stages.questions.table import Question
-from stages.vmad.look import Look
 from stages.vmad.config import SEG
+from stages.vmad.look import Look
 
 IMAGE = "<image>"
 TASKS = ("segmentation", "answering", "vqa")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stages.datasets.manifest import Image
-from stages.datasets.images import load_rgb
 from stages.base.prompts import load_prompt
+from stages.datasets.images import load_rgb
+from stages.datasets.manifest import Image
 from stages.vmad.data import Text, filled, spoken
 from stages.vmad.dssl import overall_features
 from stages.vmad.model import Vmad

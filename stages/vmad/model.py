@@ -12,9 +12,9 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from stages.vmad import loss
+from stages.vmad.config import Settings, Weights
 from stages.vmad.dssl import Dssl, log_similarity, pbsd, random_boxes, roi
 from stages.vmad.look import Look, normalised
-from stages.vmad.config import Settings, Weights
 
 AT_ONCE = 16         # images through CLIP and the projector at a time, for DSSL
 

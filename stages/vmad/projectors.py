@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stages.vmad.ltc import LocalityCompression, side_of
 from stages.vmad.config import Settings
+from stages.vmad.ltc import LocalityCompression, side_of
 
 
 class Projector(nn.Module):

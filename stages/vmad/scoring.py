@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stages.datasets.manifest import Image
 from stages.base.errors import ImageError, InputError
 from stages.datasets.images import ahead, load_rgb
+from stages.datasets.manifest import Image
 from stages.training.runs import context
 from stages.vmad.checkpoint import load_vmad
 from stages.vmad.data import QUERIES, Text, sample

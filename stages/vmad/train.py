@@ -7,16 +7,16 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from stages.training import distributed as processes
 from stages.artifacts.writer import Spec, Summary
+from stages.base.config import RunOptions, argument, named_paths, option, require_at_least_zero, require_positive
+from stages.base.errors import InputError
 from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, read_manifest
-from stages.base.errors import InputError
 from stages.datasets.trainable import with_masks
 from stages.questions.table import Questions, read_questions
-from stages.training.saved_models import check_merged, check_model
-from stages.base.config import RunOptions, argument, named_paths, option, require_at_least_zero, require_positive
+from stages.training import distributed as processes
 from stages.training.runs import accumulated, context, trained
+from stages.training.saved_models import check_merged, check_model
 from stages.vmad.config import PROJECTORS, RECORD, Settings, Weights, check_numbers
 
 LLAVA, SAM = "llava-hf/llava-1.5-7b-hf", "facebook/sam-vit-huge"

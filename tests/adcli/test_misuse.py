@@ -7,30 +7,30 @@ from pathlib import Path
 
 import pytest
 
+from stages.base.config import RunOptions
+from stages.base.errors import InputError
+from stages.base.prompts import load_prompt
+from stages.base.texts import escaped, is_sound, read_text
 from stages.captions.caption import CaptionConfig
 from stages.captions.caption import run as caption
-from stages.base.errors import InputError
-from stages.questions.judge import JudgeConfig
-from stages.questions.judge import run as judge
-from stages.lvlm.score import LvlmConfig
-from stages.lvlm.score import run as lvlm
 from stages.captions.negatives import NegativesConfig
 from stages.captions.negatives import run as negatives
-from stages.base.prompts import load_prompt
+from stages.lvlm.score import LvlmConfig
+from stages.lvlm.score import run as lvlm
 from stages.questions.drafts import read_json, read_json_lines
+from stages.questions.judge import JudgeConfig
+from stages.questions.judge import run as judge
 from stages.questions.make import QuestionsConfig
 from stages.questions.make import run as questions
+from stages.questions.vlm_qa import VlmQaConfig
+from stages.questions.vlm_qa import run as vlm_qa
 from stages.sage.edpo import EdpoConfig
 from stages.sage.edpo import run as edpo
 from stages.sage.score import ScoreSageConfig
 from stages.sage.score import run as sage
 from stages.sage.sfe import SfeConfig
 from stages.sage.sfe import run as sfe
-from stages.base.config import RunOptions
-from stages.base.texts import escaped, is_sound, read_text
 from stages.vlm.factory import EngineOptions, check_engine, make_engine
-from stages.questions.vlm_qa import VlmQaConfig
-from stages.questions.vlm_qa import run as vlm_qa
 
 ROOT = Path(__file__).parents[2]
 NOWHERE = Path("/nonexistent")      # no stage may get as far as reading it

@@ -12,18 +12,22 @@ import typer
 from typer.testing import CliRunner
 
 from adcli.options import command
+from stages.artifacts.scores_and_maps import check_outputs, scores_and_maps
 from stages.artifacts.tables import ANSWERS, CAPTIONS, MANIFEST, QUESTIONS
+from stages.base.config import RunOptions, flag
+from stages.base.errors import InputError
 from stages.captions.caption import CaptionConfig
 from stages.captions.caption import run as caption
 from stages.datasets.augment import AugmentConfig
 from stages.datasets.augment import run as augment
-from stages.base.errors import InputError
-from stages.questions.judge import JudgeConfig
-from stages.questions.judge import run as judge
 from stages.lvlm.score import LvlmConfig
 from stages.lvlm.score import run as lvlm
+from stages.questions.judge import JudgeConfig
+from stages.questions.judge import run as judge
 from stages.questions.make import QuestionsConfig
 from stages.questions.make import run as make_questions
+from stages.questions.vlm_qa import VlmQaConfig
+from stages.questions.vlm_qa import run as vlm_qa
 from stages.sage.edpo import EdpoConfig
 from stages.sage.edpo import run as edpo
 from stages.sage.score import ScoreSageConfig
@@ -31,14 +35,10 @@ from stages.sage.score import run as score_sage
 from stages.sage.sfe import SfeConfig
 from stages.sage.sfe import run as sfe
 from stages.training.saved_models import check_chat_template, check_model
-from stages.artifacts.scores_and_maps import check_outputs, scores_and_maps
-from stages.base.config import RunOptions, flag
 from stages.visualad.score import ScoreVisualadConfig
 from stages.visualad.score import run as score_visualad
 from stages.visualad.train import TrainVisualadConfig
 from stages.visualad.train import run as train_visualad
-from stages.questions.vlm_qa import VlmQaConfig
-from stages.questions.vlm_qa import run as vlm_qa
 from stages.vmad.score import ScoreVmadConfig
 from stages.vmad.score import run as score_vmad
 from stages.vmad.train import FinetuneVmadConfig

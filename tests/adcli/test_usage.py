@@ -15,9 +15,9 @@ import pytest
 
 from adcli.ending import GOES_ON, sentence
 from adcli.main import run
+from stages.artifacts.maps import to_row
 from stages.artifacts.tables import MANIFEST, MAPS, SCORES
 from stages.base.errors import InputError
-from stages.artifacts.maps import to_row
 from stages.base.memory import in_megabytes, peak_rss_mb
 
 ROOT = Path(__file__).parents[2]

@@ -18,8 +18,8 @@ from stages.artifacts.reader import fingerprint, read_provenance, read_table
 from stages.artifacts.record import new_record
 from stages.artifacts.tables import CAPTIONS, SCORES
 from stages.artifacts.writer import Artifact, Spec, parse_shard, shard_of
-from stages.base.errors import InputError, TooManyErrors
 from stages.base.config import RunOptions
+from stages.base.errors import InputError, TooManyErrors
 
 QUIET = RunOptions(quiet=True)
 SPEC = Spec("caption", {"prompt": "a"}, {"manifest": "m"})
@@ -121,9 +121,8 @@ def test_shard_spelling(text):
 
 
 def test_two_processes_cannot_write_one_shard(tmp_path):
-    with Artifact(tmp_path / "c", CAPTIONS, SPEC, KEYS, QUIET):
-        with pytest.raises(InputError, match="another process"):
-            write_all(tmp_path / "c")
+    with Artifact(tmp_path / "c", CAPTIONS, SPEC, KEYS, QUIET), pytest.raises(InputError, match="another process"):
+        write_all(tmp_path / "c")
 
 
 def test_two_images_with_one_id(tmp_path):

@@ -9,10 +9,10 @@ import pytest
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import CAPTIONS
 from stages.artifacts.writer import Artifact, Spec
-from stages.base.errors import InputError
 from stages.base.config import RunOptions
-from tests.crash_points import in_child, killed_at_every_point
+from stages.base.errors import InputError
 from tests.artifacts.test_artifacts import KEYS, SPEC, row
+from tests.crash_points import in_child, killed_at_every_point
 
 SEVEN = KEYS[:7]
 OTHER = Spec("caption", {"prompt": "b"}, {"manifest": "m"})

@@ -22,7 +22,6 @@ from stages.artifacts.tables import (
 from stages.base.config import RunOptions
 from tests.crash_points import killed_at_every_point
 from tests.qa import cables, write, write_manifest
-from tests.evaluate.test_pixel_evaluation import two_categories     # noqa: F401: a fixture
 
 QUIET = RunOptions(quiet=True, max_errors=0)
 

@@ -16,8 +16,8 @@ from stages.artifacts.reader import content_key, read_provenance, read_table, sc
 from stages.artifacts.record import command_line
 from stages.artifacts.tables import CAPTIONS, METRICS, NEGATIVES
 from stages.artifacts.writer import Artifact, Spec
-from stages.base.errors import InputError
 from stages.base.config import RunOptions
+from stages.base.errors import InputError
 from tests.artifacts.test_artifacts import KEYS, QUIET, SPEC, row
 
 OTHER = Spec("caption", {"prompt": "b"}, {"manifest": "m"})

@@ -5,22 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from stages.captions import caption
-
-from stages.questions import judge
-
-from stages.lvlm import score as lvlm
-
-from stages.training import torch_setup
-
-from stages.questions import vlm_qa
 from stages.artifacts.tables import CAPTIONS
 from stages.artifacts.writer import Spec
+from stages.base.config import RunOptions
 from stages.base.errors import InputError
-from stages.questions import make
+from stages.captions import caption
+from stages.lvlm import score as lvlm
+from stages.questions import judge, make, vlm_qa
 from stages.sage import edpo, sfe
 from stages.sage import score as sage_score
-from stages.base.config import RunOptions
+from stages.training import torch_setup
 from stages.visualad import score as visualad_score
 from stages.visualad import train as visualad_train
 from stages.vlm.factory import EngineOptions, engine_parameters

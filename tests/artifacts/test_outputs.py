@@ -18,19 +18,19 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stages.artifacts import outputs
+from stages.artifacts.maps import to_row
 from stages.artifacts.outputs import INDEX, exactly, overwritten, write_page
 from stages.artifacts.paths import for_image
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import ANSWERS, MANIFEST, MAPS, METRICS, QUESTIONS, SCORES
+from stages.base.config import RunOptions
+from stages.base.errors import InputError
 from stages.datasets.augment import AugmentConfig
 from stages.datasets.augment import run as augment
-from stages.base.errors import InputError
 from stages.evaluate.images import EvaluateConfig, run
-from stages.artifacts.maps import to_row
 from stages.evaluate.questions import EvaluateQaConfig
 from stages.evaluate.questions import run as evaluate_qa
 from stages.report.grid import Grid, as_csv, as_markdown, as_text
-from stages.base.config import RunOptions
 
 QUIET = RunOptions(quiet=True)
 HOSTILE = ["", ".", "..", "...", "/", "a/b", "a_b", "../../x", "../../../../x", "/etc/x", "~", "-rf", "_hidden", "a\0b",

@@ -15,8 +15,8 @@ import pytest
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import CAPTIONS
 from stages.artifacts.writer import Artifact, Spec
-from stages.base.errors import InputError
 from stages.base.config import RunOptions
+from stages.base.errors import InputError
 from tests.artifacts.test_artifacts import KEYS, SPEC, row
 
 ROOT = Path(__file__).parents[2]

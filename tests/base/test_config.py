@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from stages.base.errors import InputError
 from stages.base.config import require_at_least_zero, require_positive
+from stages.base.errors import InputError
 
 
 @pytest.mark.parametrize("check, value, said", [

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import MANIFEST, NEGATIVES
+from stages.base.config import RunOptions
 from stages.base.errors import InputError
-from stages.captions.negatives import NegativesConfig, reference_captions, run
 from stages.base.prompts import Prompt, fill, load_prompt, prompt_ids
 from stages.captions.constraints import Rejected, check, words_of
+from stages.captions.negatives import NegativesConfig, reference_captions, run
 from stages.captions.rules import rewrite
 from stages.captions.vocabulary import meanings, named
-from stages.base.config import RunOptions
 from stages.captions.wording import differing_places, differing_words
 
 CAPTIONS = [

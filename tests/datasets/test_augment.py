@@ -10,11 +10,11 @@ import pytest
 
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import MANIFEST
-from stages.datasets import augment, check, magnetic_tile, mvtec, vidad
-from stages.datasets.manifest import read_manifest
-from stages.base.errors import InputError
-from stages.datasets.images import load_mask, load_rgb
 from stages.base.config import RunOptions
+from stages.base.errors import InputError
+from stages.datasets import augment, check, magnetic_tile, mvtec, vidad
+from stages.datasets.images import load_mask, load_rgb
+from stages.datasets.manifest import read_manifest
 
 QUIET = RunOptions(quiet=True)
 

@@ -9,12 +9,12 @@ import pytest
 
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import MANIFEST
+from stages.base.config import RunOptions
+from stages.base.errors import ImageError, InputError
 from stages.datasets import folder, magnetic_tile, vidad
 from stages.datasets.entries import image_files
-from stages.datasets.manifest import read_manifest, reference_images
-from stages.base.errors import ImageError, InputError
 from stages.datasets.images import load_mask, load_rgb
-from stages.base.config import RunOptions
+from stages.datasets.manifest import read_manifest, reference_images
 
 QUIET = RunOptions(quiet=True)
 

@@ -12,8 +12,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from stages.artifacts.maps import to_row
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import CAPTIONS, MANIFEST, MAPS, SCORES
+from stages.base.config import RunOptions
+from stages.base.errors import InputError
 from stages.captions.caption import CaptionConfig
 from stages.captions.caption import run as caption
 from stages.datasets.augment import AugmentConfig
@@ -23,11 +26,8 @@ from stages.datasets.files import look_at
 from stages.datasets.folder import FolderConfig
 from stages.datasets.folder import run as index
 from stages.datasets.manifest import read_manifest
-from stages.base.errors import InputError
 from stages.evaluate.images import EvaluateConfig
 from stages.evaluate.images import run as evaluate
-from stages.artifacts.maps import to_row
-from stages.base.config import RunOptions
 from tests.qa import write
 
 QUIET = RunOptions(quiet=True)

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.datasets import check, mvtec, vidad, visa
-from stages.datasets.manifest import read_manifest
-from stages.base.errors import ImageError, InputError
-from stages.datasets.images import load_mask
 from stages.base.config import RunOptions
+from stages.base.errors import ImageError, InputError
+from stages.datasets import check, mvtec, vidad, visa
+from stages.datasets.images import load_mask
+from stages.datasets.manifest import read_manifest
 
 QUIET = RunOptions(quiet=True)
 ROOT = Path(__file__).parents[2]

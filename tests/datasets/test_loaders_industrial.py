@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stages.base.config import RunOptions
+from stages.base.errors import InputError
 from stages.datasets import btad, dagm, ksdd2, loco, meta_json, mvtec
 from stages.datasets.entries import IndexConfig
 from stages.datasets.manifest import read_manifest, reference_images
-from stages.base.errors import InputError
-from stages.base.config import RunOptions
 
 QUIET = RunOptions(quiet=True)
 EMPTY = np.zeros((40, 60), np.uint8)

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stages.base.config import RunOptions
+from stages.base.errors import InputError
 from stages.datasets import bmad, brain_mri, check, meta_json, polyps
 from stages.datasets.entries import IndexConfig
-from stages.datasets.manifest import read_manifest
-from stages.base.errors import InputError
 from stages.datasets.images import load_mask
-from stages.base.config import RunOptions
+from stages.datasets.manifest import read_manifest
 
 QUIET = RunOptions(quiet=True)
 SQUARE = np.zeros((40, 60), np.uint8)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from stages.datasets import folder
-from stages.base.errors import InputError
-from stages.datasets.images import load_mask
 from stages.base.config import RunOptions
+from stages.base.errors import InputError
+from stages.datasets import folder
+from stages.datasets.images import load_mask
 from tests import reading_images, reading_masks, reading_trees
 from tests.reading import Kind, checked, indexed, photo, save
 
@@ -154,9 +154,9 @@ def test_cookies_whole(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from stages.evaluate import images as evaluate
     from stages.artifacts.reader import read_table
     from stages.artifacts.tables import MAPS, METRICS, SCORES
+    from stages.evaluate import images as evaluate
     out = tmp_path / "m.parquet"
     rows, said = indexed(COOKIES, out=out, test_normal="images/normal-*", test_anomalous="images/anomaly-*",
                          masks="masks")

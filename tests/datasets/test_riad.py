@@ -8,13 +8,13 @@ import pytest
 
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import QUESTIONS
-from stages.datasets import riad
-from stages.datasets.manifest import read_manifest
+from stages.base.config import RunOptions
 from stages.base.errors import InputError
+from stages.datasets import riad
 from stages.datasets.images import load_mask, load_rgb
+from stages.datasets.manifest import read_manifest
 from stages.questions import imports
 from stages.questions.table import read_questions
-from stages.base.config import RunOptions
 
 QUIET = RunOptions(quiet=True)
 KINDS = [{"id": 7, "name": "scratch"}, {"id": 3, "name": "bent"}]

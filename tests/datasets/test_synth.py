@@ -8,12 +8,12 @@ import pytest
 
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import TRUTH
+from stages.base.config import RunOptions
 from stages.datasets.synth import scenarios as rules
 from stages.datasets.synth.layout import lay_out
 from stages.datasets.synth.scenarios import State, Thing, violated
 from stages.datasets.synth.vidad import SynthConfig, relative_path, render_sample, run, samples_of, state_of
 from stages.datasets.vidad import CONDITIONS, SCENARIOS
-from stages.base.config import RunOptions
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

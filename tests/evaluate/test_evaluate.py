@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import MANIFEST, METRICS, SCORES
+from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.evaluate.images import EvaluateConfig, run
-from stages.results.metrics.image import accuracy, curve_metrics, train_thresholds
 from stages.report.grid import published
-from stages.base.config import RunOptions
+from stages.results.metrics.image import accuracy, curve_metrics, train_thresholds
 
 QUIET = RunOptions(quiet=True)
 

@@ -8,16 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from stages.artifacts.maps import from_row, map_keys, read_maps, to_row
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import MANIFEST, MAPS, METRICS, SCORES, THRESHOLDS
+from stages.base.config import RunOptions
+from stages.base.errors import ImageError, InputError
 from stages.datasets import loco, mvtec
 from stages.datasets.manifest import read_manifest
-from stages.base.errors import ImageError, InputError
 from stages.evaluate.images import EvaluateConfig, run
-from stages.artifacts.maps import from_row, map_keys, read_maps, to_row
 from stages.results.metrics.pixel import metrics, picture
 from stages.results.pixels import fitted
-from stages.base.config import RunOptions
 
 QUIET = RunOptions(quiet=True)
 

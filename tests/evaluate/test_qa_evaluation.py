@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from stages.questions import judge
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import ANSWERS, JUDGEMENTS, METRICS, QUESTIONS
+from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.evaluate.questions import Answered, EvaluateQaConfig, Place, grown, run
+from stages.questions import judge
 from stages.questions.table import Question
 from stages.report.grid import published
 from stages.report.sage import cell, split_name
 from stages.report.sage_figures import Curve, by_setting, curves_by_setting, group_accuracy
 from stages.sage.entropy import Pair
-from stages.base.config import RunOptions
 from tests.qa import RANKED, question, write, write_manifest
 
 QUIET = RunOptions(quiet=True)

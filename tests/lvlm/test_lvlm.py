@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from stages.artifacts.reader import read_provenance, read_table
 from stages.artifacts.tables import MANIFEST, SCORES
-from stages.datasets.manifest import read_manifest
-from stages.base.errors import InputError
-from stages.lvlm.score import LvlmConfig, method_name, question, row, run, score_of
-from stages.datasets.references import references_for, thumbnail
 from stages.base.config import RunOptions
+from stages.base.errors import InputError
+from stages.datasets.manifest import read_manifest
+from stages.datasets.references import references_for, thumbnail
+from stages.lvlm.score import LvlmConfig, method_name, question, row, run, score_of
 from stages.vlm.engine import Reply
 
 QUIET = RunOptions(quiet=True)

@@ -7,11 +7,11 @@ import pytest
 
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import ANSWERS, JUDGEMENTS
+from stages.base.config import RunOptions
 from stages.base.errors import InputError, TooManyErrors
 from stages.questions.judge import JudgeConfig, run
 from stages.questions.mle import mle_score, parse_marks
 from stages.questions.words_judge import mark, marks, overlap, stem
-from stages.base.config import RunOptions
 from tests.qa import RANKED, cables, write
 from tests.vlm.test_server_engine import Faulty
 

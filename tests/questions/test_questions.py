@@ -9,12 +9,12 @@ from typer.testing import CliRunner
 
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import MANIFEST, QUESTIONS
-from stages.datasets.manifest import read_manifest
+from stages.base.config import RunOptions
 from stages.base.errors import InputError
+from stages.datasets.manifest import read_manifest
 from stages.questions.imports import ImportConfig, run
 from stages.questions.places import places_of, resolve
 from stages.questions.table import check_images, problem, read_questions
-from stages.base.config import RunOptions
 
 QUIET = RunOptions(quiet=True)
 GOOD = {"question_id": "q1", "image_id": "d/a.png", "reference_id": "d/n.png", "group": "g", "level": "standard",

@@ -11,18 +11,18 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from stages.captions import caption
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import CAPTIONS, MANIFEST, QUESTIONS
-from stages.datasets import magnetic_tile
-from stages.datasets.manifest import read_manifest
+from stages.base.config import RunOptions
 from stages.base.errors import InputError
+from stages.captions import caption
+from stages.datasets import magnetic_tile
 from stages.datasets.images import load_masks
+from stages.datasets.manifest import read_manifest
 from stages.questions.geometry import geometry_of, ways_to_say
 from stages.questions.make import QuestionsConfig, run
 from stages.questions.table import check_images, read_questions
 from stages.questions.writing import ATTEMPTS, NotInForm, answers_of
-from stages.base.config import RunOptions
 from tests.questions.test_questions_wording import rectangle
 from tests.vlm.test_server_engine import Faulty, Handler
 

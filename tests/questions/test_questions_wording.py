@@ -179,8 +179,8 @@ def test_a_wrong_place_holds_no_pixel_of_the_mask_and_a_wrong_kind_is_one_that_i
         assert changed.count(True) == 1
         about[changed.index(True)] += 1
         assert g.place == crack.geometry.place or g.place in crack.geometry.free
-        assert g.size == crack.geometry.size or g.size in ("tiny", "small", "medium-sized", "large") and (
-            crack.geometry.size == "very large" or g.size != "medium-sized")
+        assert g.size == crack.geometry.size or (g.size in ("tiny", "small", "medium-sized", "large") and (
+            crack.geometry.size == "very large" or g.size != "medium-sized"))
     assert crack.geometry.free == () and set(about) == {0, 2}
     spot = Facts(defect_in_words("bad"), geometry_of(rectangle(5, 5, 5, 5)))
     assert {wrong_about(spot, ("bad", "crack"), "defect", Random(n)).defect for n in range(30)} == {spot.defect}

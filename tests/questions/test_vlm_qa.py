@@ -11,13 +11,13 @@ from PIL import Image
 
 from stages.artifacts.reader import read_provenance, read_table
 from stages.artifacts.tables import ANSWERS
+from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.questions.answering import LETTERS, shown
 from stages.questions.table import read_questions
-from stages.base.config import RunOptions
+from stages.questions.vlm_qa import VlmQaConfig, method_name, run
 from stages.vlm.engine import Request, Sampling
 from stages.vlm.factory import make_engine
-from stages.questions.vlm_qa import VlmQaConfig, method_name, run
 from tests.qa import RANKED, cables
 from tests.vlm.test_server_engine import Faulty
 

@@ -11,11 +11,11 @@ import pytest
 
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import MANIFEST, METRICS, SCORES
+from stages.base.config import RunOptions
 from stages.datasets.augment import split_condition
 from stages.evaluate.images import EvaluateConfig, run
 from stages.report.grid import published
 from stages.report.mask_area import Bin, correlation, in_bins, mask_percent
-from stages.base.config import RunOptions
 
 QUIET = RunOptions(quiet=True)
 LVLM, OTHER = "lvlm/m/1-shot+specific", "knn"

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from stages.artifacts.maps import to_row
 from stages.artifacts.reader import fingerprint, read_table
 from stages.artifacts.tables import MANIFEST, MAPS, SCORES
 from stages.artifacts.writer import Artifact, Spec
-from stages.evaluate.images import EvaluateConfig, run
-from stages.artifacts.maps import to_row
-from stages.report.grid import published
 from stages.base.config import RunOptions
+from stages.evaluate.images import EvaluateConfig, run
+from stages.report.grid import published
 
 QUIET = RunOptions(quiet=True)
 SETS = {"mvtec-ad": ("bottle", "cable"), "riad": ("u_block", "bread")}

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stages.datasets.manifest import Image
 from stages.base.errors import InputError
-from stages.sage.data import PLACE, Encoder, Sample, refuse_too_long, sentences
+from stages.datasets.manifest import Image
 from stages.sage.config import Settings
+from stages.sage.data import PLACE, Encoder, Sample, refuse_too_long, sentences
 from tests.tiny import tiny_internvl, tiny_llava
 
 SETTINGS = Settings(heads=4, patches=5, lora_rank=4, lora_alpha=8)

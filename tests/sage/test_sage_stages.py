@@ -12,10 +12,10 @@ from stages.artifacts.reader import read_provenance, read_table
 from stages.artifacts.tables import ANSWERS, CAPTIONS, ENCODERS, JUDGEMENTS, MANIFEST, QUESTIONS
 from stages.base.errors import InputError
 from stages.questions.table import read_questions
+from stages.sage.config import Settings
 from stages.sage.edpo import run as edpo
 from stages.sage.score import ScoreSageConfig
 from stages.sage.score import run as score
-from stages.sage.config import Settings
 from stages.sage.sfe import run as sfe
 from tests.sage_world import QUIET, asked, edpo_config, sfe_config, tensors, write
 

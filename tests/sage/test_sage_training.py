@@ -13,12 +13,12 @@ import pytest
 
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import ENCODERS, JUDGEMENTS
+from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.sage.edpo import preference_pairs
 from stages.sage.edpo import run as edpo
 from stages.sage.entropy import edpo_loss, pairs_of
 from stages.sage.sfe import run as sfe
-from stages.base.config import RunOptions
 from tests.sage_world import QUIET, SCORES, asked, edpo_config, losses, sfe_config, tensors
 from tests.saved import until_saved
 

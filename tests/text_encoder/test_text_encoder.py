@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stages.artifacts.reader import read_table
-from stages.artifacts.tables import ENCODERS, NEGATIVES, SCORES
+from stages.artifacts.tables import ENCODERS, SCORES
 from stages.base.config import RunOptions
 from stages.text_encoder import train as training
 from stages.text_encoder.loss import nt_xent

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from stages.training import runs as training
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import ENCODERS
-from stages.base.errors import InputError
 from stages.base.config import RunOptions
+from stages.base.errors import InputError
 from stages.text_encoder import train
 from stages.text_encoder.train import FOLDER, TrainEncoderConfig, run
+from stages.training import runs as training
 from tests.crash_points import killed_at_every_point
 from tests.encoder_world import make_task, make_tasks
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from stages.training.weights import check_checkpoint, checkpoint_fingerprint
 from stages.base.errors import InputError
+from stages.training.weights import check_checkpoint, checkpoint_fingerprint
 
 
 @pytest.mark.parametrize("name", ["./enc", "/no/such", "~/enc", "a/b/c", "enc/", "here/enc", "..\\enc"])

@@ -13,6 +13,7 @@ from stages.training.torch_setup import prepare_torch
 prepare_torch()
 
 from stages.visualad.backbone import Backbone, load_backbone  # noqa: E402
+from stages.visualad.config import POSITIONS, Settings  # noqa: E402
 from stages.visualad.loss import dice, focal, losses, margin  # noqa: E402
 from stages.visualad.model import (  # noqa: E402
     PositionCode,
@@ -24,7 +25,6 @@ from stages.visualad.model import (  # noqa: E402
     smoothed,
     upsampled,
 )
-from stages.visualad.config import POSITIONS, Settings  # noqa: E402
 from tests import visualad_reference as reference  # noqa: E402
 from tests.tiny import tiny_clip_vision  # noqa: E402
 

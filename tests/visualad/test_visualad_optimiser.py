@@ -10,8 +10,8 @@ from stages.training.torch_setup import prepare_torch
 prepare_torch()
 
 from stages.visualad.backbone import load_backbone  # noqa: E402
-from stages.visualad.model import VisualAD  # noqa: E402
 from stages.visualad.config import Settings  # noqa: E402
+from stages.visualad.model import VisualAD  # noqa: E402
 from stages.visualad.train import TrainVisualadConfig  # noqa: E402
 from stages.visualad.trainer import optimiser_of  # noqa: E402
 from tests.tiny import tiny_clip_vision  # noqa: E402

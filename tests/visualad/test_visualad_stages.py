@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from stages.artifacts.maps import read_maps
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import ENCODERS, MANIFEST, MAPS, METRICS, SCORES
+from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.evaluate.images import EvaluateConfig
 from stages.evaluate.images import run as evaluate
-from stages.artifacts.maps import read_maps
 from stages.training.distributed import share
-from stages.base.config import RunOptions
 from stages.visualad.score import ScoreVisualadConfig
 from stages.visualad.score import run as score
 from stages.visualad.train import TrainVisualadConfig

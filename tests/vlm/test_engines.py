@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from stages.base.errors import InputError
-from stages.vlm.prefetch import DecodedAhead
 from stages.vlm.choices import choice_probabilities, first_tokens, spellings
 from stages.vlm.engine import Reply, Request, Sampling
 from stages.vlm.factory import EngineOptions, engine_parameters, make_engine
 from stages.vlm.models import MODELS
 from stages.vlm.pixels import PixelLimits, fit, fitted_size, limits_for
+from stages.vlm.prefetch import DecodedAhead
 
 WORDS = {"yes": [1], "Yes": [2], "YES": [3, 4], " yes": [9, 1], " Yes": [5], " YES": [9, 3, 4],
          "no": [6], "No": [7], "NO": [7, 8], " no": [9, 6], " No": [9, 7], " NO": [9, 7, 8]}

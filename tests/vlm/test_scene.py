@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from benchmarks.caption_accuracy import compare, truth_caption
+from stages.base.prompts import load_prompt
 from stages.datasets.synth.vidad import render_sample, samples_of, state_of
 from stages.datasets.vidad import CONDITIONS, SCENARIOS
-from stages.base.prompts import load_prompt
 from stages.vlm.engine import Request, Sampling
 from stages.vlm.scene.describe import describe
 from stages.vlm.scene.engine import SceneEngine

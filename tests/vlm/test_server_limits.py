@@ -19,12 +19,12 @@ import pytest
 
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import CAPTIONS, MANIFEST, SCORES
+from stages.base.config import RunOptions
+from stages.base.errors import InputError
 from stages.captions.caption import CaptionConfig
 from stages.captions.caption import run as caption
-from stages.base.errors import InputError
 from stages.lvlm.score import LvlmConfig
 from stages.lvlm.score import run as lvlm
-from stages.base.config import RunOptions
 from stages.vlm import bounded_http, server_engine
 from stages.vlm.engine import Request, Sampling
 from stages.vlm.factory import EngineOptions, make_engine

@@ -15,11 +15,11 @@ import pytest
 
 pytest.importorskip("vllm", reason="make test-vllm")
 
-from stages.artifacts.reader import read_table              # noqa: E402
-from stages.artifacts.tables import CAPTIONS, MANIFEST, SCORES      # noqa: E402
-from stages.vlm.engine import Request, Sampling             # noqa: E402
-from stages.vlm.factory import EngineOptions, make_engine   # noqa: E402
-from stages.vlm.orphans import descendants                  # noqa: E402
+from stages.artifacts.reader import read_table
+from stages.artifacts.tables import CAPTIONS, MANIFEST, SCORES
+from stages.vlm.engine import Request, Sampling
+from stages.vlm.factory import EngineOptions, make_engine
+from stages.vlm.orphans import descendants
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"dtype": "float32", "max_model_len": 1024, "max_num_seqs": 8, "gpu_memory": 0.1}

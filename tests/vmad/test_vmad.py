@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stages.datasets.manifest import Image
 from stages.base.errors import InputError
+from stages.datasets.manifest import Image
 from stages.training.torch_setup import prepare_torch
 
 prepare_torch()
 
 from stages.vmad import loss  # noqa: E402
+from stages.vmad.config import PROJECTORS, Settings, Weights, check  # noqa: E402
 from stages.vmad.dssl import (  # noqa: E402
     Dssl,
     log_similarity,
@@ -24,6 +25,7 @@ from stages.vmad.dssl import (  # noqa: E402
     random_boxes,
     roi,
 )
+from stages.vmad.look import Look, normalised  # noqa: E402
 from stages.vmad.ltc import (  # noqa: E402
     DeformableAttention,
     LocalityCompression,
@@ -32,10 +34,8 @@ from stages.vmad.ltc import (  # noqa: E402
     point_to_region,
     regions,
 )
-from stages.vmad.look import Look, normalised  # noqa: E402
 from stages.vmad.memory import Memory, choose_memory  # noqa: E402
 from stages.vmad.projectors import Projector, pooled  # noqa: E402
-from stages.vmad.config import PROJECTORS, Settings, Weights, check  # noqa: E402
 
 
 def shaken(module, seed=0):

@@ -16,6 +16,7 @@ prepare_torch()
 
 from stages.vmad.build import new_model  # noqa: E402
 from stages.vmad.checkpoint import load_vmad, merged, save_vmad  # noqa: E402
+from stages.vmad.config import Weights  # noqa: E402
 from stages.vmad.data import (  # noqa: E402
     IGNORED,
     check_lengths,
@@ -23,10 +24,8 @@ from stages.vmad.data import (  # noqa: E402
     samples_of,
 )
 from stages.vmad.model import trainable  # noqa: E402
-from stages.vmad.config import Weights  # noqa: E402
 from tests.tiny import tiny_clip_vision, tiny_deep_llava  # noqa: E402
 from tests.vmad_world import SMALL, batch_of, made, shaken  # noqa: E402
-
 
 # -- vocabulary and samples -------------------------------------------------------------------------------
 

@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from stages.artifacts.maps import read_maps
 from stages.artifacts.reader import read_provenance, read_table
 from stages.artifacts.tables import ENCODERS, MANIFEST, MAPS, QUESTIONS, SCORES
+from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.evaluate.images import EvaluateConfig
 from stages.evaluate.images import run as evaluate
-from stages.artifacts.maps import read_maps
-from stages.base.config import RunOptions
 from stages.vmad.ask import AskConfig, Conversation
 from stages.vmad.score import ScoreVmadConfig
 from stages.vmad.score import run as score
@@ -260,13 +260,13 @@ def test_a_new_process_and_merged_weights_answer_as_the_model_in_memory(trained,
     """Every trained weight moved at random first, so that the answers differ from image to image."""
     import torch
 
-    from stages.datasets.manifest import read_manifest
     from stages.datasets.images import load_rgb
+    from stages.datasets.manifest import read_manifest
     from stages.vmad.build import new_model
     from stages.vmad.checkpoint import save_vmad
+    from stages.vmad.config import Settings, Weights
     from stages.vmad.model import trainable
     from stages.vmad.scoring import answered, asked, seen
-    from stages.vmad.config import Settings, Weights
     from stages.vmad.train import write_merged
 
     torch.manual_seed(0)

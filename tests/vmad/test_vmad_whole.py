@@ -11,10 +11,10 @@ from stages.training.torch_setup import prepare_torch
 prepare_torch()
 
 from stages.vmad.build import new_model  # noqa: E402
+from stages.vmad.config import Weights  # noqa: E402
 from stages.vmad.data import sample  # noqa: E402
 from stages.vmad.dssl import random_boxes  # noqa: E402
 from stages.vmad.scoring import answered, seen  # noqa: E402
-from stages.vmad.config import Weights  # noqa: E402
 from tests.vmad_world import SMALL, batch_of, made, shaken  # noqa: E402
 
 

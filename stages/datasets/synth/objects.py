@@ -6,8 +6,7 @@ s: picture side in px; angle: radians; size: jitter factor about 1; tint: shade 
 import cv2
 import numpy as np
 
-from stages.datasets.synth.shapes import (Patch, bevel, box, coverage, dome, ellipse, grid, noise,
-                                          polygon, shade, star)
+from stages.datasets.synth.shapes import Patch, bevel, box, coverage, dome, ellipse, grid, noise, polygon, shade, star
 
 COLOURS = {
     "red": (0.78, 0.13, 0.12), "blue": (0.12, 0.27, 0.72), "green": (0.13, 0.55, 0.22),

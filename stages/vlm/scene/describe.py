@@ -6,8 +6,7 @@ import numpy as np
 from stages.vlm.scene import attributes as look
 from stages.vlm.scene.form import Form, counted, parse_form
 from stages.vlm.scene.label import read_word
-from stages.vlm.scene.segment import (Piece, coloured, even_light, filled, pieces, split_touching, unlike,
-                                      working_size)
+from stages.vlm.scene.segment import Piece, coloured, even_light, filled, pieces, split_touching, unlike, working_size
 from stages.vlm.scene.surface import describe_surface
 
 NOTHING = "no objects."

@@ -7,9 +7,9 @@ from itertools import islice
 from pathlib import Path
 
 from stages.base.errors import InputError
+from stages.base.seeds import source_fingerprint
 from stages.datasets.opening import allow_megapixels, allowed_megapixels
 from stages.training.distributed import worker_pool
-from stages.base.seeds import source_fingerprint
 from stages.vlm.engine import Reply, Request, Sampling
 
 READ_AHEAD = 64      # requests in flight: the workers never wait, memory stays flat
