@@ -45,8 +45,16 @@ def talk(config: "AskConfig", options: "RunOptions") -> None:
         if answer.mask is not None:
             write_mask(path, answer.mask)
         if options.json:
-            print(json.dumps({"question": answer.question, "answer": answer.text,
-                              "mask": None if answer.mask is None else str(path)}), flush=True)
+            print(
+                json.dumps(
+                    {
+                        "question": answer.question,
+                        "answer": answer.text,
+                        "mask": None if answer.mask is None else str(path),
+                    }
+                ),
+                flush=True,
+            )
             continue
         print(answer.text, flush=True)
         if answer.mask is not None and not options.quiet:

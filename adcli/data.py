@@ -275,12 +275,15 @@ def add_to(app: typer.Typer, arguments: list[str]) -> None:
     from stages.datasets.synth import vidad as synth_vidad
     from stages.questions import imports, make
 
-    data = typer.Typer(help="Index, check and augment data sets, ask questions about them, or render synthetic scenes.",
-                       no_args_is_help=True, rich_markup_mode=None)
-    index = typer.Typer(help="Manifest of a data set in its original layout.", no_args_is_help=True,
-                        rich_markup_mode=None)
-    synth = typer.Typer(help="Render scenes with known logical state.", no_args_is_help=True,
-                        rich_markup_mode=None)
+    data = typer.Typer(
+        help="Index, check and augment data sets, ask questions about them, or render synthetic scenes.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
+    index = typer.Typer(
+        help="Manifest of a data set in its original layout.", no_args_is_help=True, rich_markup_mode=None
+    )
+    synth = typer.Typer(help="Render scenes with known logical state.", no_args_is_help=True, rich_markup_mode=None)
     command(index, "vidad", vidad.VidadConfig, vidad.run, VIDAD)
     command(index, "magnetic-tile", magnetic_tile.MagneticTileConfig, magnetic_tile.run, TILES)
     command(index, "mvtec-ad", mvtec.MvtecConfig, mvtec.run, MVTEC)
@@ -302,13 +305,20 @@ def add_to(app: typer.Typer, arguments: list[str]) -> None:
     command(index, "kvasir", IndexConfig, polyps.kvasir, KVASIR)
     command(index, "meta-json", meta_json.MetaJsonConfig, meta_json.run, META_JSON)
     command(index, "folder", folder.FolderConfig, folder.run, FOLDER)
-    command(data, "check", check.CheckConfig, check_and_say, CHECK,
-            without=("shard", "max_errors", "overwrite", "retry"), again=ANEW)
+    command(
+        data,
+        "check",
+        check.CheckConfig,
+        check_and_say,
+        CHECK,
+        without=("shard", "max_errors", "overwrite", "retry"),
+        again=ANEW,
+    )
     command(data, "augment", augment.AugmentConfig, augment.run, AUGMENT)
     command(data, "questions", make.QuestionsConfig, make.run, QUESTIONS)
     command(data, "import-questions", imports.ImportConfig, imports.run, IMPORT)
     command(synth, "vidad", synth_vidad.SynthConfig, synth_vidad.run, SYNTH)
-    synth.callback()(lambda: None)      # keeps `vidad` a subcommand although it is the only one
+    synth.callback()(lambda: None)  # keeps `vidad` a subcommand although it is the only one
     data.add_typer(index, name="index")
     data.add_typer(synth, name="synth")
     app.add_typer(data, name="data")

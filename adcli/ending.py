@@ -13,10 +13,10 @@ from typing import NoReturn
 from stages.base.errors import InputError
 
 DONE, OUR_DEFECT, USAGE, FAILED_ROWS, INTERRUPTED = 0, 1, 2, 3, 130
-CLOSED_PIPE = 141           # 128 + SIGPIPE, as a shell reports other tools whose reader has gone
-TOGETHER = 0.5              # s within which a second signal is the first one's copy: make, timeout and torchrun pass on
+CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports other tools whose reader has gone
+TOGETHER = 0.5  # s within which a second signal is the first one's copy: make, timeout and torchrun pass on
 #                             what the terminal has sent already
-LONGEST = 400               # characters of a library's message
+LONGEST = 400  # characters of a library's message
 GOES_ON = "the same command goes on from here"
 ANEW = "the same command starts again"
 MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -28,15 +28,19 @@ def sentence(error: BaseException, again: str = GOES_ON) -> tuple[str, int]:
         return f"interrupted; {again}", INTERRUPTED
     if isinstance(error, InputError):
         return one_line(str(error), None), USAGE
-    if hasattr(error, "format_message"):                        # Typer's
+    if hasattr(error, "format_message"):  # Typer's
         return wrong_usage(error), USAGE
     said = one_line(str(error))
     if isinstance(error, MemoryError) or any(m.lower() in said.lower() for m in MEMORY):
-        return (f"out of memory ({said or 'of this computer'}): a smaller --batch-size, smaller images or fewer"
-                " --workers need less; what is finished is kept"), OUR_DEFECT
+        return (
+            f"out of memory ({said or 'of this computer'}): a smaller --batch-size, smaller images or fewer"
+            " --workers need less; what is finished is kept"
+        ), OUR_DEFECT
     if isinstance(error, ImportError) and (error.name or "").split(".")[0] not in ("adcli", "stages", "prompts"):
-        return (f"the package {error.name or 'that this needs'} is missing or cannot be loaded ({said}): pip install"
-                " 'adcli[models]' installs what the models need; --debug shows where"), OUR_DEFECT
+        return (
+            f"the package {error.name or 'that this needs'} is missing or cannot be loaded ({said}): pip install"
+            " 'adcli[models]' installs what the models need; --debug shows where"
+        ), OUR_DEFECT
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror.lower()}; check the path and its permissions", USAGE
     return f"a defect of adcli: {type(error).__name__}: {said} (--debug shows where)", OUR_DEFECT
@@ -51,7 +55,7 @@ def one_line(text: str, longest: int | None = LONGEST) -> str:
 
 def wrong_usage(error: BaseException) -> str:
     """Typer's message, and which --help lists what there is."""
-    said = one_line(error.format_message())             # type: ignore[attr-defined]
+    said = one_line(error.format_message())  # type: ignore[attr-defined]
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "adcli"
     words = " ".join(w for w in path.split() if not w.startswith("{"))
@@ -96,7 +100,7 @@ def reader_has_gone() -> bool:
             if pipe.poll(0):
                 gone = True
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        except (OSError, ValueError):           # no file of the system
+        except (OSError, ValueError):  # no file of the system
             pass
     return gone
 
@@ -109,9 +113,9 @@ def exit_code_of(work: Callable[[], None], debug: bool, again: str = GOES_ON) ->
         with one_line_errors(debug, again):
             try:
                 work()
-            except typer.Abort:                 # an answer to a prompt that was not given
+            except typer.Abort:  # an answer to a prompt that was not given
                 raise KeyboardInterrupt from None
-            sys.stdout.flush()                  # here, where a closed pipe is no traceback
+            sys.stdout.flush()  # here, where a closed pipe is no traceback
         return DONE
     except typer.Exit as e:
         return e.exit_code
@@ -130,7 +134,7 @@ def end_on_signals() -> None:
             end_at_once()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:       # nohup, or `adcli ... &` in a script
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or `adcli ... &` in a script
             signal.signal(number, interrupted)
 
 

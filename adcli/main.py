@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import typer
 
-COMMANDS = {   # name -> (module, line in `adcli --help`), in the order of the pipeline
+COMMANDS = {  # name -> (module, line in `adcli --help`), in the order of the pipeline
     "data": ("adcli.data", "Index, check and augment data sets, ask questions about them, render scenes."),
     "caption": ("adcli.caption", "Describe every image in words."),
     "rewrite-negatives": ("adcli.rewrite_negatives", "Rewrite normal captions into contradictions."),
@@ -19,21 +19,28 @@ COMMANDS = {   # name -> (module, line in `adcli --help`), in the order of the p
     "models": ("adcli.models", "Vision-language models with a short name."),
     "evaluate": ("adcli.evaluate", "Metrics, tables and the HTML report."),
 }
-KEEPS_NOTHING = (["ask"], ["models"], ["evaluate"], ["data", "check"])     # until their end: they start again
+KEEPS_NOTHING = (["ask"], ["models"], ["evaluate"], ["data", "check"])  # until their end: they start again
 
-EPILOG = ("Every stage reads and writes Parquet, resumes when it was interrupted, and takes --help; run in "
-          "this order, the examples there work as they stand, from `data synth vidad` on. "
-          "Exit codes: 0 done, 1 defect of adcli, 2 usage or input, 3 done with failed rows, "
-          "130 interrupted.")
+EPILOG = (
+    "Every stage reads and writes Parquet, resumes when it was interrupted, and takes --help; run in "
+    "this order, the examples there work as they stand, from `data synth vidad` on. "
+    "Exit codes: 0 done, 1 defect of adcli, 2 usage or input, 3 done with failed rows, "
+    "130 interrupted."
+)
 
 
 def build(arguments: list[str]) -> "typer.Typer":
     """The application with the subcommand named first in `arguments`; the others are only names."""
     import typer
 
-    app = typer.Typer(help="Image anomaly detection with vision-language models, stage by stage.",
-                      epilog=EPILOG, no_args_is_help=True, pretty_exceptions_enable=False,
-                      add_completion=False, rich_markup_mode=None)
+    app = typer.Typer(
+        help="Image anomaly detection with vision-language models, stage by stage.",
+        epilog=EPILOG,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        rich_markup_mode=None,
+    )
     app.callback()(lambda: None)
     for name, (module, line) in COMMANDS.items():
         if arguments[:1] == [name]:
@@ -60,7 +67,7 @@ def run(arguments: list[str]) -> int:
             print(e.format_message())
             raise typer.Exit(2) from None
 
-    again = ANEW if any(arguments[:len(words)] == words for words in KEEPS_NOTHING) else GOES_ON
+    again = ANEW if any(arguments[: len(words)] == words for words in KEEPS_NOTHING) else GOES_ON
     return exit_code_of(work, "--debug" in arguments, again)
 
 

@@ -27,8 +27,17 @@ def table() -> str:
 
     there = cached_ids()
     lines = [("--vlm", "hub id", "weights", "GPU memory from", "licence", "cached", "note")]
-    lines += [(m.short, m.hub_id, f"{m.weights_gib:.0f} GiB ({m.bits:.0f} bit)", f"{m.least_gpu_gib:.0f} GiB",
-               m.licence, {None: "?", True: "yes", False: "no"}[None if there is None else m.hub_id in there], m.note)
-              for m in MODELS]
+    lines += [
+        (
+            m.short,
+            m.hub_id,
+            f"{m.weights_gib:.0f} GiB ({m.bits:.0f} bit)",
+            f"{m.least_gpu_gib:.0f} GiB",
+            m.licence,
+            {None: "?", True: "yes", False: "no"}[None if there is None else m.hub_id in there],
+            m.note,
+        )
+        for m in MODELS
+    ]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)

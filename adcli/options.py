@@ -15,8 +15,15 @@ from stages.base.config import RunOptions
 from stages.datasets.opening import allow_megapixels
 
 
-def command(app: typer.Typer, name: str, config_class: type, run: Callable,
-            doc: str, without: tuple[str, ...] = (), again: str = GOES_ON) -> None:
+def command(
+    app: typer.Typer,
+    name: str,
+    config_class: type,
+    run: Callable,
+    doc: str,
+    without: tuple[str, ...] = (),
+    again: str = GOES_ON,
+) -> None:
     """Add a subcommand whose flags are the fields of `config_class` (and of RunOptions).
 
     run: the stage; takes (config, options) and returns a Summary, or None. doc: the help text, with one
@@ -36,20 +43,20 @@ def command(app: typer.Typer, name: str, config_class: type, run: Callable,
             check_numbers(config, options)
             check_places(config)
             summary = run(config, options)
-            if summary is None:         # a process that keeps no record (stages/training/distributed.py)
+            if summary is None:  # a process that keeps no record (stages/training/distributed.py)
                 return
             report(summary, options)
             if summary.errors or not_all_written(summary, options):
                 raise typer.Exit(FAILED_ROWS)
 
     own = sorted(fields(config_class), key=lambda f: f.name not in config_class.__annotations__)
-    parameters = [_parameter(f, get_type_hints(config_class)) for f in own]      # inherited ones come last
+    parameters = [_parameter(f, get_type_hints(config_class)) for f in own]  # inherited ones come last
     parameters += [_parameter(f, get_type_hints(RunOptions)) for f in shared]
     if presets := getattr(config_class, "presets", None):
         parameters.append(_preset(presets))
     body.__signature__ = inspect.Signature(parameters)
     body.__annotations__ = {p.name: p.annotation for p in parameters}
-    kept = doc.replace("Example: ", "\b\nExample: ")      # lines as written, so that they can be copied
+    kept = doc.replace("Example: ", "\b\nExample: ")  # lines as written, so that they can be copied
     app.command(name, help=kept)(body)
 
 
@@ -57,12 +64,13 @@ def _parameter(field: Field, hints: dict[str, Any]) -> inspect.Parameter:
     text = field.metadata["help"]
     make = typer.Argument if field.metadata.get("positional") else typer.Option
     default = inspect.Parameter.empty if field.default is MISSING else field.default
-    if hints[field.name] is bool:            # a plain flag: --quiet, not --quiet/--no-quiet
+    if hints[field.name] is bool:  # a plain flag: --quiet, not --quiet/--no-quiet
         info = typer.Option("--" + field.name.replace("_", "-"), help=text, show_default=False)
     else:
         info = make(help=text, show_default=default not in (inspect.Parameter.empty, None, ""))
-    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default,
-                             annotation=Annotated[hints[field.name], info])
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hints[field.name], info]
+    )
 
 
 def _preset(presets: dict[str, dict[str, Any]]) -> inspect.Parameter:
@@ -72,10 +80,16 @@ def _preset(presets: dict[str, dict[str, Any]]) -> inspect.Parameter:
         context.default_map = presets.get(value)
         return value
 
-    said = "; ".join(f"{name}: " + " ".join(f"--{k.replace('_', '-')} {v}" for k, v in values.items())
-                     for name, values in presets.items())
-    info = typer.Option(help=f"options to start from, those given beside it win ({said})", callback=use, is_eager=True,
-                        show_default=False)
+    said = "; ".join(
+        f"{name}: " + " ".join(f"--{k.replace('_', '-')} {v}" for k, v in values.items())
+        for name, values in presets.items()
+    )
+    info = typer.Option(
+        help=f"options to start from, those given beside it win ({said})",
+        callback=use,
+        is_eager=True,
+        show_default=False,
+    )
     return inspect.Parameter("preset", inspect.Parameter.KEYWORD_ONLY, default="", annotation=Annotated[str, info])
 
 
@@ -99,8 +113,11 @@ def lines_for_people(s: Any) -> list[str]:
     if s.up_to_date:
         return [f"{s.out}: up to date ({s.rows} rows)", *_failures(s)]
     rate = f", {s.written / s.seconds:.1f} rows/s" if s.written else ""
-    lines = [f"{s.out}: {s.rows} of {s.expected} rows, {s.written} new in {s.seconds:.1f} s{rate},"
-             f" peak memory {s.peak_rss_mb} MB", *_failures(s)]
+    lines = [
+        f"{s.out}: {s.rows} of {s.expected} rows, {s.written} new in {s.seconds:.1f} s{rate},"
+        f" peak memory {s.peak_rss_mb} MB",
+        *_failures(s),
+    ]
     if not s.complete:
         lines.append("not complete yet: other shards are still to be run")
     return lines

@@ -46,9 +46,12 @@ def truth_caption(state: dict, form: Form) -> str:
     if form.regions:
         said = []
         for region in form.regions:
-            inside = [n for n, t in zip(names, things, strict=True) if t["place"] and region in (
-                t["place"], f"{t['place']} bin", f"{t['place']} dish")]
-            text = (", ".join(map(" ".join, inside)) if form.ordered else counted(inside, order, noun_last))
+            inside = [
+                n
+                for n, t in zip(names, things, strict=True)
+                if t["place"] and region in (t["place"], f"{t['place']} bin", f"{t['place']} dish")
+            ]
+            text = ", ".join(map(" ".join, inside)) if form.ordered else counted(inside, order, noun_last)
             said.append(f"{region}: {text or 'empty'}")
         return ". ".join(said) + "."
     return (", ".join(map(" ".join, names)) if form.ordered else counted(names, order, noun_last)) + "."
@@ -85,9 +88,11 @@ def main(captions: Path, truth: Path) -> None:
     for group in [g for g in (*CONDITIONS, *SCENARIOS, "all") if g in rows]:
         kinds = rows[group]
         right, n = kinds["whole"]
-        print(group.ljust(20) + "".join(
-            (f"{100 * kinds[c][0] / kinds[c][1]:.1f}" if kinds[c][1] else "-").rjust(10) for c in columns)
-            + f"{n - right:9d} {n}")
+        print(
+            group.ljust(20)
+            + "".join((f"{100 * kinds[c][0] / kinds[c][1]:.1f}" if kinds[c][1] else "-").rjust(10) for c in columns)
+            + f"{n - right:9d} {n}"
+        )
 
 
 if __name__ == "__main__":

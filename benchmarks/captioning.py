@@ -39,7 +39,7 @@ def main(n: int, rounds: int) -> None:
         index(FolderConfig(root=at / "pictures", out=at / "m"), QUIET)
         options = EngineOptions(engine="vllm", dtype="float32", max_model_len=1024, max_num_seqs=32, gpu_memory=0.3)
         engine = make_engine(str(tiny_qwen2_vl(at / "qwen")), options)
-        caption.make_engine = lambda *_: engine            # loaded once, for both
+        caption.make_engine = lambda *_: engine  # loaded once, for both
         files = sorted((at / "pictures").iterdir())
         ours, bare, preparation, memory = [], [], [], []
         for k in range(rounds):
@@ -48,12 +48,16 @@ def main(n: int, rounds: int) -> None:
             preparation.append(time.monotonic() - started)
             bare.append(timed(engine, lambda m=messages, p=parameters: engine._llm.chat(m, p, use_tqdm=False)))
             ours.append(timed(engine, lambda k=k: stage(at, k, memory)))
-            print(f"preparing {preparation[-1]:.1f} s   bare LLM.chat {bare[-1]:.1f} s   adcli caption"
-                  f" {ours[-1]:.1f} s", flush=True)
+            print(
+                f"preparing {preparation[-1]:.1f} s   bare LLM.chat {bare[-1]:.1f} s   adcli caption {ours[-1]:.1f} s",
+                flush=True,
+            )
     ratio = statistics.median(ours) / statistics.median(bare)
     whole = statistics.median(ours) / statistics.median(map(sum, zip(preparation, bare, strict=True)))
-    print(f"{n} images, {TOKENS} tokens each: adcli caption takes {ratio:.2f} times a bare LLM.chat"
-          f" (target <= 1.05), {whole:.2f} times one that prepares its pictures first")
+    print(
+        f"{n} images, {TOKENS} tokens each: adcli caption takes {ratio:.2f} times a bare LLM.chat"
+        f" (target <= 1.05), {whole:.2f} times one that prepares its pictures first"
+    )
     quarters = [memory[i * (len(memory) - 1) // 4] for i in range(5)]
     print(f"resident memory over our runs, MB: {' '.join(f'{m:.0f}' for m in quarters)}")
 
@@ -74,11 +78,22 @@ def prepared(engine, files: list[Path]) -> tuple[list, list]:
     from vllm import SamplingParams
 
     prompt = load_prompt("general")
-    messages = [[{"role": "user", "content": [
-        {"type": "image_pil", "image_pil": Image.fromarray(fit(load_rgb(f), engine._limits))},
-        {"type": "text", "text": prompt.text}]}] for f in files]
-    parameters = [SamplingParams(temperature=0, max_tokens=TOKENS,
-                                 seed=row_seed(0, f"pictures/{f.name}", "general", 0)) for f in files]
+    messages = [
+        [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "image_pil", "image_pil": Image.fromarray(fit(load_rgb(f), engine._limits))},
+                    {"type": "text", "text": prompt.text},
+                ],
+            }
+        ]
+        for f in files
+    ]
+    parameters = [
+        SamplingParams(temperature=0, max_tokens=TOKENS, seed=row_seed(0, f"pictures/{f.name}", "general", 0))
+        for f in files
+    ]
     return messages, parameters
 
 
@@ -92,8 +107,9 @@ def stage(at: Path, k: int, memory: list[float]) -> None:
 
     caption.Artifact.write = write
     try:
-        config = caption.CaptionConfig(manifest=at / "m", out=at / f"c{k}", vlm="tiny", temperature=0.0,
-                                       max_tokens=TOKENS)
+        config = caption.CaptionConfig(
+            manifest=at / "m", out=at / f"c{k}", vlm="tiny", temperature=0.0, max_tokens=TOKENS
+        )
         caption.run(config, QUIET)
     finally:
         caption.Artifact.write = run

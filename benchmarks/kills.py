@@ -81,8 +81,10 @@ def run(stages: dict[str, Stage], folder: Path, kills: int, seed: int) -> int:
             name = rng.choice(sorted(stages))
             if name not in expected:
                 expected[name] = undisturbed(stages[name], folder / "undisturbed" / name)
-            done.append({"seed": seed, "kill": i, "stage": name} | one_kill(stages[name], folder / "killed", rng,
-                                                                            *expected[name]))
+            done.append(
+                {"seed": seed, "kill": i, "stage": name}
+                | one_kill(stages[name], folder / "killed", rng, *expected[name])
+            )
             f.write(json.dumps(done[-1]) + "\n")
             f.flush()
     counts = Counter((d["stage"], d["signal"], d["outcome"]) for d in done)
@@ -107,8 +109,9 @@ def undisturbed(stage: Stage, folder: Path) -> tuple[Any, Any, set[str], float]:
     return before, read(stage, folder), listing(folder), time.monotonic() - started
 
 
-def one_kill(stage: Stage, folder: Path, rng: random.Random, before: Any, after: Any, names: set[str],
-             seconds: float) -> dict:
+def one_kill(
+    stage: Stage, folder: Path, rng: random.Random, before: Any, after: Any, names: set[str], seconds: float
+) -> dict:
     """Kill the stage once. Returns the signal, what the reader said then, and what was bad ('' = nothing)."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -116,7 +119,7 @@ def one_kill(stage: Stage, folder: Path, rng: random.Random, before: Any, after:
     sent = rng.choice((signal.SIGKILL, signal.SIGTERM))
     child = start(stage, folder)
     time.sleep(rng.uniform(0, seconds))
-    os.kill(child, sent)                     # not waited for yet, so that its number is still its own
+    os.kill(child, sent)  # not waited for yet, so that its number is still its own
     code = wait(child)
     said = {"signal": sent.name, "outcome": "had ended", "bad": ""}
     if code == 0:
@@ -171,7 +174,7 @@ def read(stage: Stage, folder: Path) -> dict[str, Any]:
             seen[name] = None
             continue
         weights = [hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted((folder / name).rglob("*.safetensors"))]
-        if "path" in table.schema.names and table is MANIFEST:        # relative to the folder
+        if "path" in table.schema.names and table is MANIFEST:  # relative to the folder
             rows = [{k: v for k, v in row.items() if k not in ("path", "mask_paths")} for row in rows]
         seen[name] = [rows, weights]
     return seen
@@ -203,30 +206,60 @@ def stages_of(folder: Path, trained: bool = True) -> dict[str, Stage]:
             plain(f, w.keys, shard=shard)
 
     return (torch_stages(w) if trained else {}) | {
-        "data synth vidad": Stage(lambda f: vidad.run(vidad.SynthConfig(
-            out=f / "s", size=64, scenarios="fruits", conditions="white_bg", workers=1), QUIET),
-            {"s/truth.parquet": TRUTH}),
-        "data index": Stage(lambda f: plain_folder.run(plain_folder.FolderConfig(root=w.root, out=f / "m"), QUIET),
-                            {"m": MANIFEST}),
-        "data augment": Stage(lambda f: augment.run(augment.AugmentConfig(
-            manifest=w.manifest, kind="rotate90", out=f / "m", images=f / "i", root=w.root, workers=1), QUIET),
-            {"m": MANIFEST}),
+        "data synth vidad": Stage(
+            lambda f: vidad.run(
+                vidad.SynthConfig(out=f / "s", size=64, scenarios="fruits", conditions="white_bg", workers=1), QUIET
+            ),
+            {"s/truth.parquet": TRUTH},
+        ),
+        "data index": Stage(
+            lambda f: plain_folder.run(plain_folder.FolderConfig(root=w.root, out=f / "m"), QUIET), {"m": MANIFEST}
+        ),
+        "data augment": Stage(
+            lambda f: augment.run(
+                augment.AugmentConfig(
+                    manifest=w.manifest, kind="rotate90", out=f / "m", images=f / "i", root=w.root, workers=1
+                ),
+                QUIET,
+            ),
+            {"m": MANIFEST},
+        ),
         "caption": Stage(caption_, {"c": CAPTIONS}),
-        "rewrite-negatives": Stage(lambda f: negatives.run(negatives.NegativesConfig(
-            captions=w.captions, manifest=w.manifest, out=f / "n"), QUIET), {"n": NEGATIVES}),
-        "score lvlm": Stage(lambda f: lvlm.run(lvlm.LvlmConfig(
-            manifest=w.manifest, out=f / "s", root=w.root, workers=1), QUIET), {"s": SCORES}),
-        "score mle": Stage(lambda f: judge.run(judge.JudgeConfig(
-            manifest=w.manifest, questions=w.questions, out=f / "j", root=w.root), QUIET), {"j": JUDGEMENTS}),
-        "evaluate": Stage(lambda f: evaluate.run(evaluate.EvaluateConfig(
-            scores=w.scores, manifest=w.manifest, out=f / "m", thresholds=f / "t", resamples=20), QUIET),
-            {"m": METRICS, "t": THRESHOLDS}),
+        "rewrite-negatives": Stage(
+            lambda f: negatives.run(
+                negatives.NegativesConfig(captions=w.captions, manifest=w.manifest, out=f / "n"), QUIET
+            ),
+            {"n": NEGATIVES},
+        ),
+        "score lvlm": Stage(
+            lambda f: lvlm.run(lvlm.LvlmConfig(manifest=w.manifest, out=f / "s", root=w.root, workers=1), QUIET),
+            {"s": SCORES},
+        ),
+        "score mle": Stage(
+            lambda f: judge.run(
+                judge.JudgeConfig(manifest=w.manifest, questions=w.questions, out=f / "j", root=w.root), QUIET
+            ),
+            {"j": JUDGEMENTS},
+        ),
+        "evaluate": Stage(
+            lambda f: evaluate.run(
+                evaluate.EvaluateConfig(
+                    scores=w.scores, manifest=w.manifest, out=f / "m", thresholds=f / "t", resamples=20
+                ),
+                QUIET,
+            ),
+            {"m": METRICS, "t": THRESHOLDS},
+        ),
         "plain": Stage(lambda f: plain(f, w.keys), {"p": CAPTIONS}),
         "plain --shard": Stage(shards, {"p": CAPTIONS}),
-        "plain --overwrite": Stage(lambda f: plain(f, w.keys, "new", overwrite=True), {"p": CAPTIONS},
-                                   lambda f: plain(f, w.keys)),
-        "plain, tried again": Stage(lambda f: plain(f / "retried", w.keys), {"retried/p": CAPTIONS},
-                                    lambda f: plain(f / "retried", w.keys, failing=3)),
+        "plain --overwrite": Stage(
+            lambda f: plain(f, w.keys, "new", overwrite=True), {"p": CAPTIONS}, lambda f: plain(f, w.keys)
+        ),
+        "plain, tried again": Stage(
+            lambda f: plain(f / "retried", w.keys),
+            {"retried/p": CAPTIONS},
+            lambda f: plain(f / "retried", w.keys, failing=3),
+        ),
     }
 
 
@@ -235,24 +268,39 @@ def torch_stages(w: Any) -> dict[str, Stage]:
     from stages.text_encoder import score, train
 
     return {
-        "train-encoder": Stage(lambda f: train.run(train.TrainEncoderConfig(
-            negatives=w.negatives, manifest=w.manifest, out=f / "e", encoder=str(w.bert), epochs=2, device="cpu"),
-            QUIET), {"e": ENCODERS}),
-        "score text-knn": Stage(lambda f: score.run(score.ScoreTextKnnConfig(
-            manifest=w.manifest, captions=w.captions, encoders=w.encoders, out=f / "s", device="cpu"), QUIET),
-            {"s": SCORES}),
+        "train-encoder": Stage(
+            lambda f: train.run(
+                train.TrainEncoderConfig(
+                    negatives=w.negatives, manifest=w.manifest, out=f / "e", encoder=str(w.bert), epochs=2, device="cpu"
+                ),
+                QUIET,
+            ),
+            {"e": ENCODERS},
+        ),
+        "score text-knn": Stage(
+            lambda f: score.run(
+                score.ScoreTextKnnConfig(
+                    manifest=w.manifest, captions=w.captions, encoders=w.encoders, out=f / "s", device="cpu"
+                ),
+                QUIET,
+            ),
+            {"s": SCORES},
+        ),
     }
 
 
 def plain(folder: Path, keys: list[tuple], said: str = "text", failing: int = 0, **options: Any) -> None:
     """A stage without any work of its own. failing: every so-manieth row fails."""
-    with Artifact(folder / "p", CAPTIONS, Spec("plain", {"said": said}, {}), keys,
-                  RunOptions(quiet=True, **options), flush_rows=4) as artifact:
+    with Artifact(
+        folder / "p", CAPTIONS, Spec("plain", {"said": said}, {}), keys, RunOptions(quiet=True, **options), flush_rows=4
+    ) as artifact:
         for n, key in enumerate(list(artifact.pending)):
             time.sleep(0.001)
             failed = failing and n % failing == 0
-            artifact.write(dict(zip(CAPTIONS.key, key, strict=True)) | {
-                "text": None if failed else f"{said} {key[0]}", "error": "bad" if failed else None})
+            artifact.write(
+                dict(zip(CAPTIONS.key, key, strict=True))
+                | {"text": None if failed else f"{said} {key[0]}", "error": "bad" if failed else None}
+            )
 
 
 if __name__ == "__main__":

@@ -41,8 +41,17 @@ def build(at: Path, trained: bool) -> World:
 
 
 def world(at: Path) -> World:
-    return World(at / "images", [(f"d/{i}", "p", 0) for i in range(40)], at / "manifest.parquet",
-                 at / "questions.parquet", at / "captions", at / "negatives", at / "bert", at / "encoders", at / "scores")
+    return World(
+        at / "images",
+        [(f"d/{i}", "p", 0) for i in range(40)],
+        at / "manifest.parquet",
+        at / "questions.parquet",
+        at / "captions",
+        at / "negatives",
+        at / "bert",
+        at / "encoders",
+        at / "scores",
+    )
 
 
 def make(w: World, trained: bool) -> None:
@@ -62,8 +71,12 @@ def make(w: World, trained: bool) -> None:
     if not (w.bert / "model.safetensors").exists():
         w.bert.mkdir(exist_ok=True)
         tiny_bert(w.bert)
-    train.run(train.TrainEncoderConfig(negatives=w.negatives, manifest=w.manifest, out=w.encoders, encoder=str(w.bert),
-                                       epochs=1, device="cpu"), QUIET)
+    train.run(
+        train.TrainEncoderConfig(
+            negatives=w.negatives, manifest=w.manifest, out=w.encoders, encoder=str(w.bert), epochs=1, device="cpu"
+        ),
+        QUIET,
+    )
 
 
 def _draw(w: World) -> None:
@@ -78,12 +91,29 @@ def _draw(w: World) -> None:
             cv2.line(picture, (30, 30 + 5 * n), (70, 60), (40, 40, 200) if n > 2 else (200, 40, 40), 9, cv2.LINE_AA)
             (w.root / name).parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(w.root / name), picture)
-            rows.append({"image_id": f"vidad/{name}", "path": name, "dataset": "vidad", "category": "sticks",
-                         "condition": condition, "split": "train" if n < 2 else "test", "label": int(n > 2),
-                         "mask_paths": []})
-            questions.append({"question_id": name, "image_id": f"vidad/{name}", "level": "standard", "question": "What?",
-                              "choices": ["a red stick", "two sticks", "no stick"], "answer": "a red stick",
-                              "ranked": True})
+            rows.append(
+                {
+                    "image_id": f"vidad/{name}",
+                    "path": name,
+                    "dataset": "vidad",
+                    "category": "sticks",
+                    "condition": condition,
+                    "split": "train" if n < 2 else "test",
+                    "label": int(n > 2),
+                    "mask_paths": [],
+                }
+            )
+            questions.append(
+                {
+                    "question_id": name,
+                    "image_id": f"vidad/{name}",
+                    "level": "standard",
+                    "question": "What?",
+                    "choices": ["a red stick", "two sticks", "no stick"],
+                    "answer": "a red stick",
+                    "ranked": True,
+                }
+            )
     pq.write_table(pa.Table.from_pylist(questions, schema=QUESTIONS.schema), w.questions)
     pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST.schema), w.manifest)
 

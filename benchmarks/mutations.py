@@ -16,29 +16,52 @@ FOLDERS = ("adcli", "stages", "prompts", "tests", "benchmarks")
 
 class Mutation(NamedTuple):
     file: str
-    old: str            # occurs there exactly once
+    old: str  # occurs there exactly once
     new: str
-    tests: str          # arguments of pytest
+    tests: str  # arguments of pytest
 
 
-ENCODER, SCORE, TRAINING = "tests/text_encoder/test_text_encoder.py", "stages/text_encoder/score.py", "stages/text_encoder/train.py"
+ENCODER, SCORE, TRAINING = (
+    "tests/text_encoder/test_text_encoder.py",
+    "stages/text_encoder/score.py",
+    "stages/text_encoder/train.py",
+)
 VISUALAD = "stages/visualad/trainer.py"
 
 MUTATIONS = {
     "positive = negative": Mutation(
-        TRAINING, "[p.text for p in pairs] * 2 + [p.negative for p in pairs]",
-        "[p.text for p in pairs] + [p.negative for p in pairs] * 2", ENCODER),
+        TRAINING,
+        "[p.text for p in pairs] * 2 + [p.negative for p in pairs]",
+        "[p.text for p in pairs] + [p.negative for p in pairs] * 2",
+        ENCODER,
+    ),
     "Eq. 8: mean -> max": Mutation(SCORE, "np.mean([d for _, d in near])", "np.max([d for _, d in near])", ENCODER),
     "no weight decay": Mutation(TRAINING, "weight_decay=config.weight_decay", "weight_decay=0.0", ENCODER),
     "decoupled weight decay": Mutation(TRAINING, "torch.optim.Adam(", "torch.optim.AdamW(", ENCODER),
-    "rest's learning rate 1e-5": Mutation(VISUALAD, "LEAST_RATE = 1e-4", "LEAST_RATE = 1e-5",
-                                          "tests/visualad/test_visualad_optimiser.py"),
-    "no clipping": Mutation(VISUALAD, "optimiser.register_step_pre_hook(lambda *_: clip_each(model.tokens))", "pass",
-                            "tests/visualad/test_visualad_optimiser.py"),
-    "mask threshold 10": Mutation("stages/datasets/images.py", "values >= 128", "values >= 10", "tests/test_images.py tests/datasets/test_datasets.py"),
-    "double blanks stay": Mutation("stages/captions/caption.py", 're.sub(r"\\s+", " ", text).strip()', "text.strip()",
-                                   "tests/captions/test_clean_text.py"),
-    "no fsync": Mutation("stages/artifacts/files.py", "os.fsync(f.fileno())", "pass", "tests/artifacts/test_artifacts.py"),
+    "rest's learning rate 1e-5": Mutation(
+        VISUALAD, "LEAST_RATE = 1e-4", "LEAST_RATE = 1e-5", "tests/visualad/test_visualad_optimiser.py"
+    ),
+    "no clipping": Mutation(
+        VISUALAD,
+        "optimiser.register_step_pre_hook(lambda *_: clip_each(model.tokens))",
+        "pass",
+        "tests/visualad/test_visualad_optimiser.py",
+    ),
+    "mask threshold 10": Mutation(
+        "stages/datasets/images.py",
+        "values >= 128",
+        "values >= 10",
+        "tests/test_images.py tests/datasets/test_datasets.py",
+    ),
+    "double blanks stay": Mutation(
+        "stages/captions/caption.py",
+        're.sub(r"\\s+", " ", text).strip()',
+        "text.strip()",
+        "tests/captions/test_clean_text.py",
+    ),
+    "no fsync": Mutation(
+        "stages/artifacts/files.py", "os.fsync(f.fileno())", "pass", "tests/artifacts/test_artifacts.py"
+    ),
 }
 
 
@@ -54,7 +77,7 @@ def caught(mutation: Mutation, tree: Path) -> bool:
         raise SystemExit(f"{mutation.file}: {text.count(mutation.old)} times {mutation.old!r}, expected once")
     file.write_text(text.replace(mutation.old, mutation.new))
     try:
-        return pytest(mutation, tree) == 1           # 1 = tests failed; others = they did not run
+        return pytest(mutation, tree) == 1  # 1 = tests failed; others = they did not run
     finally:
         file.write_text(text)
 
@@ -66,8 +89,13 @@ def pytest(mutation: Mutation, tree: Path) -> int:
         SystemExit: they could not be run.
     """
     files = [f for f in mutation.tests.split() if (tree / f).exists()]
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files], cwd=tree,
-                          env=os.environ | {"PYTHONPATH": str(tree)}, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files],
+        cwd=tree,
+        env=os.environ | {"PYTHONPATH": str(tree)},
+        capture_output=True,
+        text=True,
+    )
     if done.returncode not in (0, 1) or not files:
         raise SystemExit(f"{mutation.tests}: did not run ({done.stdout[-500:]}{done.stderr[-500:]})")
     return done.returncode

@@ -25,8 +25,8 @@ from stages.results.metrics.pixel import metrics, picture
 from stages.training.torch_setup import prepare_torch
 
 ROUNDS = 3
-LARGEST = [(900, 167)]                                           # px, images: 135 million pixels
-MVTEC = [(518, n) for n in (83, 150, 132, 117, 78, 110, 124, 115, 167, 160, 117, 42, 100, 79, 151)]    # 1,725 images
+LARGEST = [(900, 167)]  # px, images: 135 million pixels
+MVTEC = [(518, n) for n in (83, 150, 132, 117, 78, 110, 124, 115, 167, 160, 117, 42, 100, 79, 151)]  # 1,725 images
 
 
 def made_up(images: int, side: int, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -60,8 +60,11 @@ def scikit_learn(maps, masks) -> dict[str, float]:
 
     scores, labels = np.concatenate(maps, None).astype(np.float32), np.concatenate(masks, None)
     precision, recall, _ = precision_recall_curve(labels, scores)
-    return {"pixel_auroc": roc_auc_score(labels, scores), "pixel_ap": average_precision_score(labels, scores),
-            "pixel_f1_max": np.max(2 * precision * recall / np.maximum(precision + recall, 1e-12))}
+    return {
+        "pixel_auroc": roc_auc_score(labels, scores),
+        "pixel_ap": average_precision_score(labels, scores),
+        "pixel_f1_max": np.max(2 * precision * recall / np.maximum(precision + recall, 1e-12)),
+    }
 
 
 def plain_pro(maps, masks) -> dict[str, float]:
@@ -73,8 +76,9 @@ def plain_pro(maps, masks) -> dict[str, float]:
     rates, overlaps = [], []
     for threshold in np.arange(low, high, (high - low) / 200):
         hit = scores > threshold
-        shares = [h[tuple(r.coords.T)].sum() / r.area for h, m in zip(hit, masks, strict=True)
-                  for r in regionprops(label(m))]
+        shares = [
+            h[tuple(r.coords.T)].sum() / r.area for h, m in zip(hit, masks, strict=True) for r in regionprops(label(m))
+        ]
         rates.append((hit & ~masks).sum() / (~masks).sum())
         overlaps.append(np.mean(shares))
     rates, overlaps = np.array(rates), np.array(overlaps)
@@ -88,10 +92,12 @@ def torchmetrics(maps, masks) -> dict[str, float]:
     import torch
     from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
-    scores = torch.from_numpy(np.concatenate(maps, None).astype(np.float32)).sigmoid()      # it wants 0..1
+    scores = torch.from_numpy(np.concatenate(maps, None).astype(np.float32)).sigmoid()  # it wants 0..1
     labels = torch.from_numpy(np.concatenate(masks, None)).int()
-    return {"pixel_auroc": float(binary_auroc(scores, labels)),
-            "pixel_ap": float(binary_average_precision(scores, labels))}
+    return {
+        "pixel_auroc": float(binary_auroc(scores, labels)),
+        "pixel_ap": float(binary_average_precision(scores, labels)),
+    }
 
 
 def anomalib(maps, masks) -> dict[str, float]:
@@ -117,7 +123,7 @@ def timed(work, maps, masks, rounds: int) -> tuple[float, dict[str, float]]:
 def compare() -> None:
     """100 images of 256 x 256."""
     maps, masks = made_up(100, 256, 0)
-    timed(ours, maps[:2], masks[:2], 1)                     # imports
+    timed(ours, maps[:2], masks[:2], 1)  # imports
     mine, values = timed(ours, maps, masks, ROUNDS)
     print(f"ours, four metrics and pro_200: {mine:.2f} s  " + "  ".join(f"{k} {v:.6f}" for k, v in values.items()))
     total = 0.0
@@ -138,8 +144,23 @@ def full(name: str, categories: list[tuple[int, int]], most_seconds: float, most
     with tempfile.TemporaryDirectory() as folder:
         at = Path(folder)
         write(at, categories)
-        command = [sys.executable, "-m", "adcli", "evaluate", at / "s.parquet", "--manifest", at / "m.parquet",
-                   "--maps", at / "maps", "--out", at / "metrics", "--resamples", "0", "--quiet", "--json"]
+        command = [
+            sys.executable,
+            "-m",
+            "adcli",
+            "evaluate",
+            at / "s.parquet",
+            "--manifest",
+            at / "m.parquet",
+            "--maps",
+            at / "maps",
+            "--out",
+            at / "metrics",
+            "--resamples",
+            "0",
+            "--quiet",
+            "--json",
+        ]
         started = time.monotonic()
         done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
         seconds = time.monotonic() - started
@@ -160,13 +181,27 @@ def write(at: Path, categories: list[tuple[int, int]]) -> None:
             key = f"{c:02d}-{n:04d}"
             if mask.any():
                 Image.fromarray(mask.astype(np.uint8) * 255).save(at / f"{key}.png")
-            manifest.append({"image_id": key, "path": f"{key}.jpg", "dataset": "made-up", "category": f"c{c:02d}",
-                             "split": "test", "label": int(mask.any()), "width": side, "height": side,
-                             "mask_paths": [str(at / f"{key}.png")] if mask.any() else []})
+            manifest.append(
+                {
+                    "image_id": key,
+                    "path": f"{key}.jpg",
+                    "dataset": "made-up",
+                    "category": f"c{c:02d}",
+                    "split": "test",
+                    "label": int(mask.any()),
+                    "width": side,
+                    "height": side,
+                    "mask_paths": [str(at / f"{key}.png")] if mask.any() else [],
+                }
+            )
             scores.append({"image_id": key, "method": "m", "score": float(anomaly_map.max())})
             rows.append(to_row((key, "m"), anomaly_map))
-        pq.write_table(pa.Table.from_pylist(rows, schema=MAPS.schema), at / "maps" / f"{c:02d}.parquet",
-                       compression="zstd", row_group_size=16)
+        pq.write_table(
+            pa.Table.from_pylist(rows, schema=MAPS.schema),
+            at / "maps" / f"{c:02d}.parquet",
+            compression="zstd",
+            row_group_size=16,
+        )
     pq.write_table(pa.Table.from_pylist(manifest, schema=MANIFEST.schema), at / "m.parquet")
     pq.write_table(pa.Table.from_pylist(scores, schema=SCORES.schema), at / "s.parquet")
 

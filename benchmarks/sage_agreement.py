@@ -55,7 +55,7 @@ def trained(config: SfeConfig, facts: Path, asked: Path) -> dict[str, str]:
         rows = answered(Answering(loaded, "cpu", TOKENS), about, questions.rows, "memory", how)
         replies.update({r["question_id"]: r["response"] for r in rows})
 
-    checkpoint.save = save_and_ask              # the model in memory is nobody else's business
+    checkpoint.save = save_and_ask  # the model in memory is nobody else's business
     try:
         sfe(config, QUIET)
     finally:
@@ -67,14 +67,14 @@ def told(command: str, out: Path, *arguments: object) -> dict[str, str]:
     """Replies of `adcli score`, a process of its own."""
     words = [command, "score", *map(str, arguments), "--out", str(out), "--quiet", "--max-errors", "0"]
     done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode not in (0, 3):       # 3: a reply that names no option is a row with its error
+    if done.returncode not in (0, 3):  # 3: a reply that names no option is a row with its error
         sys.exit(f"{' '.join(words)}\n{done.stdout[-2000:]}")
     return {r["question_id"]: r["response"].strip() for r in read_table(out, ANSWERS).to_pylist()}
 
 
 def main(tiles: Path, run: Path, vllm: str = "") -> None:
     """Train both models, ask through every route, print the table."""
-    run.mkdir(parents=True)         # new: what is trained already has no model in memory
+    run.mkdir(parents=True)  # new: what is trained already has no model in memory
     adcli, random = str(Path(sys.executable).with_name("adcli")), tiny_internvl(run / "random")
     manifest, facts = run / "manifest.parquet", run / "facts.parquet"
     index(MagneticTileConfig(root=tiles, out=manifest), QUIET)
@@ -84,27 +84,82 @@ def main(tiles: Path, run: Path, vllm: str = "") -> None:
     asked = run / "asked.parquet"
     pq.write_table(read_table(run / "ask.parquet", QUESTIONS).slice(0, MANY), asked)
 
-    common = {"manifest": manifest, "questions": run / "learn.parquet", "batch_size": 8, "micro_batch": 4, "warmup": 5,
-              "device": "cpu", "precision": "fp32"}
+    common = {
+        "manifest": manifest,
+        "questions": run / "learn.parquet",
+        "batch_size": 8,
+        "micro_batch": 4,
+        "warmup": 5,
+        "device": "cpu",
+        "precision": "fp32",
+    }
     base = run / "base"
-    sfe(SfeConfig(**common, base=str(random), out=run / "grounding", fusion="none", lora_rank=0, epochs=8.0,
-                  learning_rate=3e-3, merged=base), QUIET)
+    sfe(
+        SfeConfig(
+            **common,
+            base=str(random),
+            out=run / "grounding",
+            fusion="none",
+            lora_rank=0,
+            epochs=8.0,
+            learning_rate=3e-3,
+            merged=base,
+        ),
+        QUIET,
+    )
     table = Table("fusion", "route", f"same replies of {MANY}", "different from one another")
     for fusion in ("attention", "none"):
         out, merged = run / fusion, run / f"{fusion}-merged"
         plain = fusion == "none"
-        memory = trained(SfeConfig(**common, base=str(base), out=out, facts=None if plain else facts, fusion=fusion,
-                                   epochs=4.0, learning_rate=3e-3, merged=merged if plain else None), facts, asked)
+        memory = trained(
+            SfeConfig(
+                **common,
+                base=str(base),
+                out=out,
+                facts=None if plain else facts,
+                fusion=fusion,
+                epochs=4.0,
+                learning_rate=3e-3,
+                merged=merged if plain else None,
+            ),
+            facts,
+            asked,
+        )
         same = (manifest, "--questions", asked, "--max-tokens", TOKENS)
-        routes = {"in memory": memory, "saved, loaded in a new process": told(
-            adcli, run / f"{fusion}-loaded", *same, "--method", "sage", "--checkpoint", out, "--precision", "fp32",
-            "--device", "cpu", *(() if plain else ("--facts", facts)))}
+        routes = {
+            "in memory": memory,
+            "saved, loaded in a new process": told(
+                adcli,
+                run / f"{fusion}-loaded",
+                *same,
+                "--method",
+                "sage",
+                "--checkpoint",
+                out,
+                "--precision",
+                "fp32",
+                "--device",
+                "cpu",
+                *(() if plain else ("--facts", facts)),
+            ),
+        }
         if plain:
             ask = (*same, "--method", "vlm-qa", "--vlm", merged, "--dtype", "float32")
             routes["merged, transformers"] = told(adcli, run / "merged-answers", *ask, "--device", "cpu")
             if vllm:
-                routes["merged, vLLM"] = told(vllm, run / "vllm-answers", *ask, "--engine", "vllm", "--max-model-len",
-                                              1024, "--max-num-seqs", 8, "--gpu-memory", 0.1)
+                routes["merged, vLLM"] = told(
+                    vllm,
+                    run / "vllm-answers",
+                    *ask,
+                    "--engine",
+                    "vllm",
+                    "--max-model-len",
+                    1024,
+                    "--max-num-seqs",
+                    8,
+                    "--gpu-memory",
+                    0.1,
+                )
         for route, replies in routes.items():
             agreeing = sum(replies.get(q) == text for q, text in memory.items())
             table.add_row(fusion, route, str(agreeing), str(len(set(replies.values()))))

@@ -57,13 +57,22 @@ def painted(manifest: Path, out: Path, seed: int) -> dict[str, Path]:
         for n, image in enumerate([*part, *references[:10]]):
             pixels, at = load_rgb(image.file)[:, :, 0].copy(), f"{name}-{n:02d}"
             holed = n < len(part) and n % 2
-            row = {"image_id": at, "path": f"{at}.png", "dataset": "painted", "category": "tile", "label": int(holed),
-                   "split": image.split, "width": pixels.shape[1], "height": pixels.shape[0], "mask_paths": []}
+            row = {
+                "image_id": at,
+                "path": f"{at}.png",
+                "dataset": "painted",
+                "category": "tile",
+                "label": int(holed),
+                "split": image.split,
+                "width": pixels.shape[1],
+                "height": pixels.shape[0],
+                "mask_paths": [],
+            }
             if holed:
                 side = min(pixels.shape) // 3
                 y, x = (int(rng.integers(0, size - side)) for size in pixels.shape)
                 mask = np.zeros_like(pixels)
-                mask[y:y + side, x:x + side] = 255
+                mask[y : y + side, x : x + side] = 255
                 pixels[mask > 0] //= 8
                 Image.fromarray(mask).save(out / f"{at}-mask.png")
                 row |= {"defect": "blowhole", "mask_paths": [f"{at}-mask.png"]}
@@ -111,30 +120,59 @@ def main(root: Path, out: Path, seed: int) -> None:
         make(QuestionsConfig(manifest=manifest, out=out / f"{name}-all.parquet", root=out), QUIET)
         one_each(out / f"{name}-all.parquet", made[name]["questions"])
         caption(CaptionConfig(manifest=manifest, out=made[name]["facts"], root=out), QUIET)
-        judge(JudgeConfig(manifest=manifest, questions=made[name]["questions"], out=made[name]["judgements"], root=out),
-              QUIET)
+        judge(
+            JudgeConfig(manifest=manifest, questions=made[name]["questions"], out=made[name]["judgements"], root=out),
+            QUIET,
+        )
     learned, other = made["learned"], made["held-out"]
     base = tiny_internvl(out / "internvl", width=128)
     given = {"manifest": images["learned"], "facts": learned["facts"], "root": out}
-    sfe(SfeConfig(**given, questions=learned["questions"], base=str(base), out=out / "sfe", epochs=24.0, heads=4,
-                  lora_rank=0, **RATE), QUIET)
+    sfe(
+        SfeConfig(
+            **given,
+            questions=learned["questions"],
+            base=str(base),
+            out=out / "sfe",
+            epochs=24.0,
+            heads=4,
+            lora_rank=0,
+            **RATE,
+        ),
+        QUIET,
+    )
     curve = [float(r["loss"]) for r in csv.DictReader((out / "sfe" / "_checkpoint" / "losses.csv").open())]
-    print(f"SFE: {len(read_questions(learned['questions']).rows)} questions, {len(curve)} steps, loss {curve[0]:.2f} ->"
-          f" {statistics.mean(curve[-5:]):.2f} nats a token")
+    print(
+        f"SFE: {len(read_questions(learned['questions']).rows)} questions, {len(curve)} steps, loss {curve[0]:.2f} ->"
+        f" {statistics.mean(curve[-5:]):.2f} nats a token"
+    )
     runs = {"SFE": out / "sfe"}
     shuffle_ranks(learned["questions"], out / "shuffled.parquet")
     for name, questions in (("E-DPO", learned["questions"]), ("E-DPO, ranks shuffled", out / "shuffled.parquet")):
         runs[name] = out / name.lower().replace(", ", "-").replace(" ", "-")
-        edpo(EdpoConfig(**given, questions=questions, judgements=learned["judgements"], checkpoint=out / "sfe",
-                        out=runs[name], epochs=2.0, **RATE | {"learning_rate": 5e-4}), QUIET)
-    found = {n: margins(c, other["questions"], other["judgements"], images["held-out"], other["facts"])
-             for n, c in runs.items()}
+        edpo(
+            EdpoConfig(
+                **given,
+                questions=questions,
+                judgements=learned["judgements"],
+                checkpoint=out / "sfe",
+                out=runs[name],
+                epochs=2.0,
+                **RATE | {"learning_rate": 5e-4},
+            ),
+            QUIET,
+        )
+    found = {
+        n: margins(c, other["questions"], other["judgements"], images["held-out"], other["facts"])
+        for n, c in runs.items()
+    }
     print(f"{len(found['SFE'])} pairs of {len(read_questions(other['questions']).rows)} questions about other images:")
     for name, values in found.items():
         grown = [v - before for v, before in zip(values, found["SFE"], strict=True)]
         error = statistics.stdev(grown) / len(grown) ** 0.5
-        print(f"  {name}: mean margin {statistics.mean(values):.2f} nats, {statistics.mean(grown):+.2f} on the SFE"
-              f" model's (standard error {error:.2f}), larger in {sum(g > 0 for g in grown)} of {len(grown)}")
+        print(
+            f"  {name}: mean margin {statistics.mean(values):.2f} nats, {statistics.mean(grown):+.2f} on the SFE"
+            f" model's (standard error {error:.2f}), larger in {sum(g > 0 for g in grown)} of {len(grown)}"
+        )
 
 
 if __name__ == "__main__":

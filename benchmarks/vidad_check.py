@@ -58,8 +58,15 @@ def score_shuffled(run: Path, images: tuple[Image, ...]) -> list[TaskScores]:
     shuffled = pa.Table.from_pylist(shuffled_captions(captions, images), schema=CAPTIONS.schema)
     pq.write_table(shuffled, folder / "shuffled.parquet")
     out = folder / "shuffled-scores.parquet"
-    score(ScoreTextKnnConfig(captions=folder / "shuffled.parquet", manifest=run / "manifest.parquet",
-                             encoders=run / "encoders.parquet", out=out), RunOptions(overwrite=True))
+    score(
+        ScoreTextKnnConfig(
+            captions=folder / "shuffled.parquet",
+            manifest=run / "manifest.parquet",
+            encoders=run / "encoders.parquet",
+            out=out,
+        ),
+        RunOptions(overwrite=True),
+    )
     return collect(read_table(out, SCORES).to_pylist(), images, out)
 
 
@@ -77,10 +84,11 @@ def main(run: Path) -> None:
     worst = min(by_category, key=lambda c: np.mean(by_category[c]))
     mean, lowest = float(np.mean(values)), float(np.mean(by_category[worst]))
     for name, value, target, reached in (
-            (f"mean AUROC over {len(values)} tasks", mean, ">= 0.85", mean >= 0.85),
-            ("std over conditions", spread, "<= 0.03", spread <= 0.03),
-            (f"lowest scenario ({worst})", lowest, ">= 0.65", lowest >= 0.65),
-            ("control, captions shuffled", control, "0.45-0.55", 0.45 <= control <= 0.55)):
+        (f"mean AUROC over {len(values)} tasks", mean, ">= 0.85", mean >= 0.85),
+        ("std over conditions", spread, "<= 0.03", spread <= 0.03),
+        (f"lowest scenario ({worst})", lowest, ">= 0.65", lowest >= 0.65),
+        ("control, captions shuffled", control, "0.45-0.55", 0.45 <= control <= 0.55),
+    ):
         print(f"{name:36s} {value:.3f}   target {target:10s} {'reached' if reached else 'NOT REACHED'}")
 
 

@@ -40,8 +40,9 @@ def training_of(run: Path) -> TrainVisualadConfig:
     known = {f.name for f in fields(TrainVisualadConfig)}
     values = {k: v for k, v in record["parameters"].items() if k in known}
     values["layers"] = ",".join(map(str, values["layers"]))
-    return TrainVisualadConfig(manifest=run / "manifest.parquet", out=run / "trained.parquet", seed=record["seed"],
-                               **values)
+    return TrainVisualadConfig(
+        manifest=run / "manifest.parquet", out=run / "trained.parquet", seed=record["seed"], **values
+    )
 
 
 def control(run: Path) -> Path:
@@ -58,10 +59,16 @@ def control(run: Path) -> Path:
 
 def scored(manifest: Path, root: Path | None, checkpoint: Path, folder: Path) -> Path:
     """Score the test images and evaluate them; returns the folder of the metrics."""
-    score(ScoreVisualadConfig(manifest=manifest, root=root, checkpoint=checkpoint, out=folder / "s",
-                              maps=folder / "maps"), QUIET)
-    evaluate(EvaluateConfig(scores=folder / "s", maps=folder / "maps", manifest=manifest, root=root,
-                            out=folder / "metrics"), QUIET)
+    score(
+        ScoreVisualadConfig(
+            manifest=manifest, root=root, checkpoint=checkpoint, out=folder / "s", maps=folder / "maps"
+        ),
+        QUIET,
+    )
+    evaluate(
+        EvaluateConfig(scores=folder / "s", maps=folder / "maps", manifest=manifest, root=root, out=folder / "metrics"),
+        QUIET,
+    )
     return folder / "metrics"
 
 

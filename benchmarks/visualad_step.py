@@ -36,14 +36,21 @@ TARGET = 0.9
 def made() -> VisualAD:
     """ViT-B/16, layers 3, 6, 9, 12."""
     torch.manual_seed(0)
-    config = CLIPVisionConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
-                              image_size=224, patch_size=16, attn_implementation="sdpa")
+    config = CLIPVisionConfig(
+        hidden_size=768,
+        intermediate_size=3072,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        image_size=224,
+        patch_size=16,
+        attn_implementation="sdpa",
+    )
     return VisualAD(Backbone(CLIPVisionModel(config)), Settings(layers=(3, 6, 9, 12), size=224)).eval()
 
 
 def main(rounds: int) -> None:
     """Print a line for each precision and work."""
-    for bf16 in (False, True)[:1 + has_bf16("cpu")]:
+    for bf16 in (False, True)[: 1 + has_bf16("cpu")]:
         measure(made(), bf16, rounds)
 
 

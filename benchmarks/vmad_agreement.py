@@ -31,8 +31,8 @@ from stages.training.torch_setup import prepare_torch
 from stages.vmad.train import FinetuneVmadConfig, write_merged
 
 MOST, BATCH, QUERY = 24, 8, "description"
-AWAY = 0.1               # standard deviation of the random move
-Said = dict[str, tuple[str, object]]          # image id -> (text, mask's probabilities)
+AWAY = 0.1  # standard deviation of the random move
+Said = dict[str, tuple[str, object]]  # image id -> (text, mask's probabilities)
 
 
 def main(tiles: Path, run: Path, count: int) -> None:
@@ -45,7 +45,7 @@ def main(tiles: Path, run: Path, count: int) -> None:
     tile = MagneticTileConfig(root=tiles, out=run / "all", train_fraction=0.05, train_defects=0.2)
     index(tile, RunOptions(quiet=True))
     rows = [r for r in read_table(run / "all", MANIFEST).to_pylist() if r["split"] == "test"]
-    chosen = [r for label in (0, 1) for r in [r for r in rows if r["label"] == label][:count // 2]]
+    chosen = [r for label in (0, 1) for r in [r for r in rows if r["label"] == label][: count // 2]]
     pq.write_table(pa.Table.from_pylist(chosen, schema=MANIFEST.schema), run / "compared.parquet")
     compared = read_manifest(run / "compared.parquet", tiles).images
     train = [i for i in read_manifest(run / "all", tiles).images if i.split == "train"]
@@ -55,9 +55,12 @@ def main(tiles: Path, run: Path, count: int) -> None:
     print(f"| | same text, of {len(compared)} | largest difference in a mask |\n|---|---|---|")
     print(f"| as trained, in memory ({len({t for t, _ in first.values()})} different texts) | {len(first)} | 0 |")
     for name, checkpoint, precision in (
-            ("loaded, new process", "trained", "fp32"), ("merged, new process", "merged", "fp32"),
-            ("loaded, bf16", "trained", "bf16"), ("merged, bf16", "merged", "bf16"),
-            ("control: LoRA at zero", "without", "fp32")):
+        ("loaded, new process", "trained", "fp32"),
+        ("merged, new process", "merged", "fp32"),
+        ("loaded, bf16", "trained", "bf16"),
+        ("merged, bf16", "merged", "bf16"),
+        ("control: LoRA at zero", "without", "fp32"),
+    ):
         found = by_command(run, tiles, checkpoint, precision)
         same = sum(found[i][0] == text for i, (text, _) in first.items())
         furthest = max(float(abs(found[i][1] - mask).max()) for i, (_, mask) in first.items())
@@ -77,8 +80,20 @@ def in_memory(run: Path, train: list[Image], compared: tuple[Image, ...]) -> Sai
     from stages.vmad.trainer import fit
 
     config = FinetuneVmadConfig(
-        manifest=run / "all", out=run / "trained", llava=str(run / "llava"), sam=str(run / "sam"), heads=4, depth=1,
-        boxes=4, drawn=2, epochs=1, batch_size=8, micro_batch=8, learning_rate=3e-3, save_steps=100_000)
+        manifest=run / "all",
+        out=run / "trained",
+        llava=str(run / "llava"),
+        sam=str(run / "sam"),
+        heads=4,
+        depth=1,
+        boxes=4,
+        drawn=2,
+        epochs=1,
+        batch_size=8,
+        micro_batch=8,
+        learning_rate=3e-3,
+        save_steps=100_000,
+    )
     samples = samples_of(train, ("segmentation", "answering"))
     trainer, save = fit(config, train, samples, None, print, "cpu", "fp32")
     model = trainer.model.eval()
@@ -89,7 +104,7 @@ def in_memory(run: Path, train: list[Image], compared: tuple[Image, ...]) -> Sai
     text = text_of(*read_llava(config.llava, ""), config.settings(), config.llava)
     found: Said = {}
     for start in range(0, len(compared), BATCH):
-        few = compared[start:start + BATCH]
+        few = compared[start : start + BATCH]
         prompts = [text.prompt(asked(i, QUERY)) for i in few]
         answers = answered(model, text, [seen(model, load_rgb(i.file)) for i in few], prompts, MOST, "fp32")
         found |= {i.image_id: (a.response, a.map.numpy()) for i, a in zip(few, answers, strict=True)}
@@ -101,12 +116,24 @@ def by_command(run: Path, tiles: Path, checkpoint: str, precision: str) -> Said:
     from stages.artifacts.maps import read_maps
 
     out = run / f"{checkpoint}-{precision}"
-    options = {"--method": "vmad", "--checkpoint": run / checkpoint, "--root": tiles, "--out": out / "scores",
-               "--maps": out / "maps", "--query": QUERY, "--max-tokens": MOST, "--batch-size": BATCH,
-               "--precision": precision, "--device": "cpu"}
+    options = {
+        "--method": "vmad",
+        "--checkpoint": run / checkpoint,
+        "--root": tiles,
+        "--out": out / "scores",
+        "--maps": out / "maps",
+        "--query": QUERY,
+        "--max-tokens": MOST,
+        "--batch-size": BATCH,
+        "--precision": precision,
+        "--device": "cpu",
+    }
     words = [str(w) for option in options.items() for w in option]
-    subprocess.run([sys.executable, "-m", "adcli", "score", str(run / "compared.parquet"), *words, "--quiet"],
-                   check=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])})
+    subprocess.run(
+        [sys.executable, "-m", "adcli", "score", str(run / "compared.parquet"), *words, "--quiet"],
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
     texts = {r["image_id"]: r["response"] for r in read_table(out / "scores", SCORES).to_pylist()}
     return {i: (texts[i], m) for (i, _), m in read_maps(out / "maps", {(i, "vmad") for i in texts})}
 

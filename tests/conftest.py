@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")        # two test processes share two cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores
 
 
 @pytest.fixture(scope="session")

@@ -26,13 +26,28 @@ from typing import Any
 from stages.artifacts.record import source_commit
 from stages.base.errors import InputError
 
-CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.utime",
-           "shutil.rmtree")
-MOST = 2000        # points; a count that never ends is a defect of the test
+CHANGES = (
+    "os.rename",
+    "os.remove",
+    "os.mkdir",
+    "os.rmdir",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+    "os.utime",
+    "shutil.rmtree",
+)
+MOST = 2000  # points; a count that never ends is a defect of the test
 
 
-def killed_at_every_point(work: Callable[[Path], Any], read: Callable[[Path], Any], tmp: Path,
-                          start: Callable[[Path], Any] | None = None, step: int = 1, ignore: str = "$.") -> int:
+def killed_at_every_point(
+    work: Callable[[Path], Any],
+    read: Callable[[Path], Any],
+    tmp: Path,
+    start: Callable[[Path], Any] | None = None,
+    step: int = 1,
+    ignore: str = "$.",
+) -> int:
     """Kill `work(folder)` before its n-th file operation below `folder`, n = 1, 1 + step, ... until it gets to its end.
 
     After every kill `read(folder)` must raise InputError or say what it said before the work or what it says after
@@ -46,7 +61,7 @@ def killed_at_every_point(work: Callable[[Path], Any], read: Callable[[Path], An
     Raises:
         AssertionError: naming the point.
     """
-    source_commit()                          # asked once here, not in every child
+    source_commit()  # asked once here, not in every child
     step = 1 if os.environ.get("ADCLI_EVERY_POINT") else step
     start = start or (lambda folder: None)
     undisturbed, before = tmp / "undisturbed", tmp / "before"
@@ -61,7 +76,7 @@ def killed_at_every_point(work: Callable[[Path], Any], read: Callable[[Path], An
         shutil.copytree(before, folder)
         code = in_child(work, folder, kill_before=n)
         assert code in (0, -signal.SIGKILL), f"point {n}: the work ended with {code}"
-        if code == 0:                        # fewer than n operations
+        if code == 0:  # fewer than n operations
             shutil.rmtree(folder)
             return (n - 1) // step
         seen = _read(read, folder)
@@ -83,7 +98,7 @@ def in_child(work: Callable[[Path], Any], folder: Path, kill_before: int = 0) ->
     if child == 0:
         code = 1
         try:
-            os.fsync = lambda handle: None       # slow, and only a power cut would show the difference
+            os.fsync = lambda handle: None  # slow, and only a power cut would show the difference
             if kill_before:
                 _kill_before(kill_before, folder.resolve())
             work(folder)

@@ -21,11 +21,30 @@ def make_tasks(folder: Path, captions: dict[tuple, tuple]) -> dict[str, Path]:
     for n, (task, texts) in enumerate(captions.items()):
         dataset, category, condition = task
         for i, text in enumerate(texts):
-            manifest.append({"image_id": f"{n}/{i}", "path": "x.jpg", "dataset": dataset, "category": category,
-                             "condition": condition, "split": "train", "label": 0, "mask_paths": [], "width": 1,
-                             "height": 1})
-            negatives.append({"image_id": f"{n}/{i}", "sample": 0, "text": text, "attempts": 1, "edits": [],
-                              "negative": text.replace("two", "four")})
+            manifest.append(
+                {
+                    "image_id": f"{n}/{i}",
+                    "path": "x.jpg",
+                    "dataset": dataset,
+                    "category": category,
+                    "condition": condition,
+                    "split": "train",
+                    "label": 0,
+                    "mask_paths": [],
+                    "width": 1,
+                    "height": 1,
+                }
+            )
+            negatives.append(
+                {
+                    "image_id": f"{n}/{i}",
+                    "sample": 0,
+                    "text": text,
+                    "attempts": 1,
+                    "edits": [],
+                    "negative": text.replace("two", "four"),
+                }
+            )
     pq.write_table(pa.Table.from_pylist(manifest, schema=MANIFEST.schema), folder / "m.parquet")
     pq.write_table(pa.Table.from_pylist(negatives, schema=NEGATIVES.schema), folder / "n.parquet")
     return {"manifest": folder / "m.parquet", "negatives": folder / "n.parquet"}

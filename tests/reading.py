@@ -36,7 +36,7 @@ def truth() -> np.ndarray:
 
 def photo(seed: int = 0, shape: tuple[int, ...] = (24, 32, 3)) -> np.ndarray:
     """A picture of smooth colours, so that JPEG changes it little."""
-    y, x = np.mgrid[:shape[0], :shape[1]]
+    y, x = np.mgrid[: shape[0], : shape[1]]
     rng = np.random.default_rng(seed)
     return np.stack([(rng.uniform(1, 4) * x + rng.uniform(1, 4) * y + 20) for _ in range(3)], 2).astype(np.uint8)
 

@@ -35,14 +35,17 @@ def refused(values: np.ndarray, why: str):
     def try_it(folder: Path) -> None:
         with pytest.raises(ImageError, match=f"x.tif: .*{why}"):
             load_rgb(save(folder / "x.tif", values))
+
     return try_it
 
 
 def small(white: int):
     """12-bit data: a picture that is darker than another of the same camera stays darker."""
+
     def try_it(folder: Path) -> None:
         for share in (1, 0.5):
             shows(save(folder / "x.png", (GREY * share * (white / 255)).astype(np.uint16)), GREY * share, 1)
+
     return try_it
 
 
@@ -60,7 +63,8 @@ def two_whites(folder: Path) -> None:
         save(folder / f"p/{n}.png", (GREY * (white / 255)).astype(np.uint16))
     indexed(folder / "p")
     assert "all: images of more than 8 bits that are read differently, 1 with white at 4095" in checked(
-        folder / "manifest.parquet")
+        folder / "manifest.parquet"
+    )
 
 
 def pgm(folder: Path) -> None:
@@ -82,6 +86,7 @@ def partly_clear(folder: Path) -> None:
 
 def turned(name: str, **options):
     """An EXIF orientation: pixels, and the manifest's size, are those of the upright picture."""
+
     def try_it(folder: Path) -> None:
         exif = Image.Exif()
         exif[0x0112] = 6
@@ -90,6 +95,7 @@ def turned(name: str, **options):
         rows, _ = indexed(folder / "p")
         assert (rows[name].width, rows[name].height) == (24, 32)
         assert not checked(folder / "manifest.parquet")
+
     return try_it
 
 
@@ -99,11 +105,12 @@ def pages(name: str):
         shows(folder / "p" / name, GREY)
         _, said = indexed(folder / "p")
         assert f"1 file with several pages, of which the first is read: {name}" in said
+
     return try_it
 
 
 def too_large(folder: Path) -> None:
-    Image.new("1", (20000, 10000)).save(folder / "p.png")        # 200 megapixels in a few kB
+    Image.new("1", (20000, 10000)).save(folder / "p.png")  # 200 megapixels in a few kB
     with pytest.raises(ImageError, match="p.png: 200 megapixels, more than --max-megapixels 179 allows"):
         load_rgb(folder / "p.png")
 
@@ -132,6 +139,7 @@ def converted(mode: str, name: str, tolerance: int = 0):
         image = Image.fromarray(P).convert(mode)
         image.save(folder / name)
         shows(folder / name, np.asarray(image.convert("RGB")), tolerance)
+
     return try_it
 
 
@@ -148,6 +156,7 @@ def every_ending(folder: Path) -> None:
 
 def failed(content, why: str, header: bool = True):
     """A row with `error`, of `data index` where the header shows it, else of the stage that decodes."""
+
     def try_it(folder: Path) -> None:
         whole = save(folder / "p/a.jpg", photo(0, (200, 300))).read_bytes()
         (folder / "p/x.jpg").write_bytes(content(whole))
@@ -157,6 +166,7 @@ def failed(content, why: str, header: bool = True):
         with pytest.raises(ImageError, match=r"p/x.jpg: .*"):
             load_rgb(folder / "p/x.jpg")
         assert "all: unreadable 1" in checked(folder / "manifest.parquet")
+
     return try_it
 
 
@@ -164,16 +174,25 @@ KINDS = [
     Kind("floats from 0 to 1 (TIFF)", "white is 1", scaled(1, np.float32)),
     Kind("floats from 0 to 255 (TIFF)", "white is 255", scaled(255, np.float32)),
     Kind("floats from 0 to 65535 (TIFF)", "white is 65535", scaled(65535, np.float32)),
-    Kind("floats a little outside of 0 to 1 (resampled)", "white is 1, the rest is cut off", lambda f: shows(save(
-        f / "x.tif", np.float32([[-0.02, 0, 0.5, 1, 1.03]])), np.uint8([[0, 0, 128, 255, 255]]))),
+    Kind(
+        "floats a little outside of 0 to 1 (resampled)",
+        "white is 1, the rest is cut off",
+        lambda f: shows(save(f / "x.tif", np.float32([[-0.02, 0, 0.5, 1, 1.03]])), np.uint8([[0, 0, 128, 255, 255]])),
+    ),
     Kind("floats with NaN", "failed row", refused(np.float32([[0, np.nan]]), "no numbers")),
-    Kind("floats up to a million", "failed row, with the range", refused(
-        np.float32([[0, 1e6]]), "from 0 to 1e.06; expected 0 to 1, 255")),
+    Kind(
+        "floats up to a million",
+        "failed row, with the range",
+        refused(np.float32([[0, 1e6]]), "from 0 to 1e.06; expected 0 to 1, 255"),
+    ),
     Kind("negative floats", "failed row, with the range", refused(np.float32([[-3, 1]]), "grey values from -3 to 1")),
     Kind("32-bit integers up to 255 (TIFF)", "white is 255", scaled(255, np.int32)),
     Kind("32-bit integers up to 65535 (TIFF)", "white is 65535", scaled(65535, np.int32)),
-    Kind("32-bit integers up to a million", "failed row, with the range", refused(
-        np.int32([[0, 10**6]]), "from 0 to 1e.06; expected")),
+    Kind(
+        "32-bit integers up to a million",
+        "failed row, with the range",
+        refused(np.int32([[0, 10**6]]), "from 0 to 1e.06; expected"),
+    ),
     Kind("16 bits, the whole range", "white is 65535", scaled(65535, np.uint16, "x.png")),
     Kind("12-bit data in 16 bits", "white is 4095, whatever the picture's own maximum", small(4095)),
     Kind("8-bit data in 16 bits", "white is 255", lambda f: shows(save(f / "x.png", GREY.astype(np.uint16)), GREY)),
@@ -182,8 +201,11 @@ KINDS = [
     Kind("PGM with 16 bits", "white is what the file states", pgm),
     Kind("alpha 0 everywhere", "the colours as they are", clear),
     Kind("partly transparent", "over white", partly_clear),
-    Kind("EXIF orientation, JPEG", "upright; width and height in the manifest, too", turned("x.jpg", quality=100,
-                                                                                          subsampling=0)),
+    Kind(
+        "EXIF orientation, JPEG",
+        "upright; width and height in the manifest, too",
+        turned("x.jpg", quality=100, subsampling=0),
+    ),
     Kind("EXIF orientation, PNG", "upright", turned("x.png")),
     Kind("EXIF orientation, TIFF", "upright", turned("x.tif")),
     Kind("several pages (TIFF)", "the first; `data index` names the file", pages("x.tif")),
@@ -196,9 +218,12 @@ KINDS = [
     Kind("1 bit (PNG)", "read", converted("1", "x.png")),
     Kind("grey with alpha (PNG)", "read", converted("LA", "x.png")),
     Kind(f"endings {', '.join(ENDINGS)}, pgm, pbm, in any case", "images", every_ending),
-    Kind("truncated", "failed row where it is decoded", failed(lambda w: w[:len(w) * 9 // 10], "", header=False)),
+    Kind("truncated", "failed row where it is decoded", failed(lambda w: w[: len(w) * 9 // 10], "", header=False)),
     Kind("empty file", "failed row", failed(lambda w: b"", "the file is empty")),
     Kind("text named .jpg", "failed row", failed(lambda w: b"no image", "not an image (its content is no known")),
-    Kind("HEIC named .jpg (telephones)", "failed row that says what to save it as", failed(
-        lambda w: b"\0\0\0\x18ftypheic" + b"\0" * 99, "save it as PNG, TIFF or JPEG")),
+    Kind(
+        "HEIC named .jpg (telephones)",
+        "failed row that says what to save it as",
+        failed(lambda w: b"\0\0\0\x18ftypheic" + b"\0" * 99, "save it as PNG, TIFF or JPEG"),
+    ),
 ]

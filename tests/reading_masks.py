@@ -85,7 +85,7 @@ def voc(folder: Path) -> None:
 def any_palette(folder: Path) -> None:
     for colours in ([0] * 768, [255, 255, 255] + [0, 0, 0] * 255, list(range(200, 203)) + [10, 20, 30] * 255):
         read(palette(CLASSES, colours, folder / "m.png"))
-    read(palette(T * np.uint8(255), voc_colours(), folder / "m.png"))        # 255 alone is a class
+    read(palette(T * np.uint8(255), voc_colours(), folder / "m.png"))  # 255 alone is a class
 
 
 def grey_palette(folder: Path) -> None:
@@ -107,6 +107,7 @@ def one_bit(name: str):
     def try_it(folder: Path) -> None:
         Image.fromarray(T).save(folder / name)
         read(folder / name)
+
     return try_it
 
 
@@ -133,6 +134,7 @@ def refused(values: np.ndarray, why: str):
     def try_it(folder: Path) -> None:
         with pytest.raises(ImageError, match=f"m.tif: .*{why}"):
             load_mask(save(folder / "m.tif", values))
+
     return try_it
 
 
@@ -150,6 +152,7 @@ def reported(sentence: str, mask: np.ndarray, name: str = "x.png"):
             save(folder / "p/gt/x.png", T)
         indexed(folder / "p", test_anomalous="ng", masks="gt")
         assert sentence in checked(folder / "manifest.parquet")
+
     return try_it
 
 
@@ -157,8 +160,9 @@ KINDS = [
     Kind("palette with an alpha per index, edges anti-aliased", "anomalous from alpha 128 on", palette_with_alpha),
     Kind("RGBA, transparent background", "what is opaque", lambda f: rgba((35, 164, 54), T * 255, f)),
     Kind("RGBA, black strokes on transparent", "what is opaque", lambda f: rgba((0, 0, 0), T * 255, f)),
-    Kind("RGBA, half transparent strokes (alpha 90)", "what is not transparent", lambda f: rgba((9, 9, 200), T * 90,
-                                                                                                    f)),
+    Kind(
+        "RGBA, half transparent strokes (alpha 90)", "what is not transparent", lambda f: rgba((9, 9, 200), T * 90, f)
+    ),
     Kind("RGBA, alpha 0 everywhere", "empty", nothing_drawn),
     Kind("RGBA, opaque everywhere, white on black", "by colour", opaque),
     Kind("grey with alpha (LA)", "what is opaque", grey_and_alpha),
@@ -180,24 +184,45 @@ KINDS = [
     Kind("1 bit, PBM", "white", one_bit("m.pbm")),
     Kind("BMP, 0 and 255", "white", grey(255, "m.bmp")),
     Kind("GIF, in colour", "every colour but black", gif),
-    Kind("WebP without loss, 0 and 100", "every value but 0", lambda f: read(save(
-        f / "m.webp", np.repeat((T * np.uint8(100))[:, :, None], 3, 2), lossless=True))),
+    Kind(
+        "WebP without loss, 0 and 100",
+        "every value but 0",
+        lambda f: read(save(f / "m.webp", np.repeat((T * np.uint8(100))[:, :, None], 3, 2), lossless=True)),
+    ),
     Kind("JPEG, white on black", "from half of white on", grey(255, "m.jpg", quality=85)),
     Kind("JPEG, grey 60 on black", "from half of the largest value on", grey(60, "m.jpg", quality=95)),
     Kind("JPEG, green on black", "from half of white on", jpeg_colour),
     Kind("soft edges in grey", "from half of white on", lambda f: read(save(f / "m.png", soft_edges()))),
     Kind("mask with an EXIF orientation", "upright, as images are", turned),
-    Kind("mask with negative values", "cannot be read: `data check` and `evaluate` name it", refused(
-        T.astype(np.int32) * -1, "negative or no numbers")),
-    Kind("mask with NaN", "cannot be read: `data check` and `evaluate` name it", refused(
-        np.where(T, np.nan, 0).astype(np.float32), "negative or no numbers")),
+    Kind(
+        "mask with negative values",
+        "cannot be read: `data check` and `evaluate` name it",
+        refused(T.astype(np.int32) * -1, "negative or no numbers"),
+    ),
+    Kind(
+        "mask with NaN",
+        "cannot be read: `data check` and `evaluate` name it",
+        refused(np.where(T, np.nan, 0).astype(np.float32), "negative or no numbers"),
+    ),
     Kind("mask that is no image (SVG)", "cannot be read: `data check` and `evaluate` name it", no_image),
-    Kind("mask drawn the other way round", "`data check` names it", reported(
-        "all: masks of more than half of the image (drawn the other way round?) 1", ~T)),
-    Kind("empty mask of an anomalous image", "`data check` names it", reported(
-        "all: empty masks of anomalous images 1", T & False)),
-    Kind("mask of another size than its image", "`data check` names it", reported(
-        "all: masks of another size than their image 1", T[:-1])),
-    Kind("mask of an image that is not there", "`data check` names it", reported(
-        "masks that belong to no anomalous image 1", T, "y.png")),
+    Kind(
+        "mask drawn the other way round",
+        "`data check` names it",
+        reported("all: masks of more than half of the image (drawn the other way round?) 1", ~T),
+    ),
+    Kind(
+        "empty mask of an anomalous image",
+        "`data check` names it",
+        reported("all: empty masks of anomalous images 1", T & False),
+    ),
+    Kind(
+        "mask of another size than its image",
+        "`data check` names it",
+        reported("all: masks of another size than their image 1", T[:-1]),
+    ),
+    Kind(
+        "mask of an image that is not there",
+        "`data check` names it",
+        reported("masks that belong to no anomalous image 1", T, "y.png"),
+    ),
 ]

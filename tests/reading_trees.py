@@ -13,9 +13,11 @@ from stages.datasets.images import load_mask
 from tests.reading import Kind, checked, indexed, photo, save, truth
 
 T = truth() * np.uint8(255)
-VOC = ("<annotation><filename>{name}</filename><size><width>32</width><height>24</height></size><object>"
-       "<name>hole</name><bndbox><xmin>{0}</xmin><ymin>{1}</ymin>"
-       "<xmax>{2}</xmax><ymax>{3}</ymax></bndbox></object></annotation>")
+VOC = (
+    "<annotation><filename>{name}</filename><size><width>32</width><height>24</height></size><object>"
+    "<name>hole</name><bndbox><xmin>{0}</xmin><ymin>{1}</ymin>"
+    "<xmax>{2}</xmax><ymax>{3}</ymax></bndbox></object></annotation>"
+)
 
 
 def photos(root: Path, *names: str) -> None:
@@ -31,8 +33,10 @@ def masks(images: dict) -> dict[str, list[str]]:
 
 # -- masks by name --------------------------------------------------------------------------------------------
 
+
 def paired(image: str, *names: str):
     """These masks belong to the anomalous image, and a mask of nobody is named."""
+
     def try_it(folder: Path) -> None:
         photos(folder / "p", "ok/0.png", f"ng/{image}", "ng/other.png")
         for name in (*names, "stray.png"):
@@ -42,6 +46,7 @@ def paired(image: str, *names: str):
         assert "1 mask with the stem of no image: gt/stray.png" in said
         assert "1 anomalous image without a mask, so that pixel metrics are impossible for it: ng/other.png" in said
         assert all(i.error is None for i in rows.values())
+
     return try_it
 
 
@@ -81,6 +86,7 @@ def not_there(folder: Path) -> None:
 
 # -- trees ----------------------------------------------------------------------------------------------------
 
+
 def three_products(folder: Path) -> None:
     for product in ("nut", "bolt", "pin"):
         photos(folder / "p", f"{product}/train/0.png", f"{product}/bad/0.png", f"{product}/bad/1.png")
@@ -100,8 +106,11 @@ def unlabelled_beside_normal(folder: Path) -> None:
     photos(folder / "p", "good/0.png", "good/sub/1.png", "today/2.png", "today/3.png", "else/4.png")
     rows, said = indexed(folder / "p", train_normal="good", test="today")
     assert {k: (i.split, i.label) for k, i in rows.items()} == {
-        "good/0.png": ("train", 0), "good/sub/1.png": ("train", 0), "today/2.png": ("test", None),
-        "today/3.png": ("test", None)}
+        "good/0.png": ("train", 0),
+        "good/sub/1.png": ("train", 0),
+        "today/2.png": ("test", None),
+        "today/3.png": ("test", None),
+    }
     assert "2 train normal, 2 test unlabelled" in said and "passed over: 1 of the 5 images below" in said
     assert "else/4.png" in said
 
@@ -171,8 +180,10 @@ def shared_mask(folder: Path) -> None:
 
 # -- label files ----------------------------------------------------------------------------------------------
 
+
 def labels(content: bytes | str, *said: str, name: str = "größe"):
     """Three images: trained on, normal, anomalous; that is what the file says."""
+
     def try_it(folder: Path) -> None:
         photos(folder / "p", "t/0.png", "t/1.png", f"x/{name}.png")
         raw = content if isinstance(content, bytes) else content.encode()
@@ -180,6 +191,7 @@ def labels(content: bytes | str, *said: str, name: str = "größe"):
         rows, printed = indexed(folder / "p", labels=folder / "l.csv")
         assert [(i.split, i.label) for i in rows.values()] == [("train", 0), ("test", 0), ("test", 1)]
         assert all(s in printed for s in said) and not any(i.error for i in rows.values()), printed
+
     return try_it
 
 
@@ -189,6 +201,7 @@ def wrong(content: str, why: str, *files: str):
         (folder / "l.csv").write_text(content)
         with pytest.raises(InputError, match=f"l.csv: {why}"):
             indexed(folder / "p", labels=folder / "l.csv")
+
     return try_it
 
 
@@ -215,12 +228,14 @@ TABLE = "image{0}label{0}split\nt/0.png{0}ok{0}train\nt/1.png{0}0{0}test\nx/grö
 
 # -- annotations ----------------------------------------------------------------------------------------------
 
+
 def labelme(shapes: Sequence[dict], width: int = 32) -> str:
     return json.dumps({"imagePath": "b.png", "imageWidth": width, "imageHeight": 24, "shapes": shapes})
 
 
 def drawn(text: str, ending: str, expected: np.ndarray):
     """b.png is anomalous by its annotation alone, a.png has none; the mask lies in --out."""
+
     def try_it(folder: Path) -> None:
         photos(folder / "p", "img/a.png", "img/b.png")
         (folder / "p/ann").mkdir()
@@ -232,11 +247,13 @@ def drawn(text: str, ending: str, expected: np.ndarray):
         assert (load_mask(image.masks[0]) == expected).all()
         assert "1 image without an annotation, unlabelled: img/a.png" in said and "not images" not in said
         assert not checked(folder / "manifest.parquet")
+
     return try_it
 
 
 def not_drawn(text: str, ending: str, why: str):
     """It is said, and the image stays; another annotation is drawn."""
+
     def try_it(folder: Path) -> None:
         photos(folder / "p", "ng/b.png", "ng/c.png")
         (folder / f"p/ng/b.{ending}").write_text(text)
@@ -244,18 +261,33 @@ def not_drawn(text: str, ending: str, why: str):
         rows, said = indexed(folder / "p", test_anomalous="ng", annotations=folder / "p/ng")
         assert "1 annotation not drawn, so that pixel metrics are impossible" in said and why in said, said
         assert rows["ng/b.png"].masks == () and rows["ng/b.png"].error is None and rows["ng/c.png"].masks
+
     return try_it
 
 
 BOX = np.zeros((24, 32), bool)
 BOX[4:10, 2:9] = True
 KINDS = [
-    *(Kind(f"mask `{name}` of `{image}`", "paired", paired(image, name)) for image, name in (
-        ("x.png", "x.png"), ("x.jpg", "x_mask.png"), ("x.png", "mask_x.png"), ("x.png", "x-mask.bmp"),
-        ("x.png", "x_gt.png"), ("x.png", "X_MASK.PNG"), ("x.png", "x_label.png"), ("x.png", "x_segmentation.png"),
-        ("x.jpg", "x.jpg.png"), ("IMG 7.JPG", "img 7 mask.png"))),
-    Kind("masks `x_mask_1`, `x_mask_2` of `x`", "paired, their union counts", paired("x.png", "x_mask_1.png",
-                                                                               "x_mask_2.png")),
+    *(
+        Kind(f"mask `{name}` of `{image}`", "paired", paired(image, name))
+        for image, name in (
+            ("x.png", "x.png"),
+            ("x.jpg", "x_mask.png"),
+            ("x.png", "mask_x.png"),
+            ("x.png", "x-mask.bmp"),
+            ("x.png", "x_gt.png"),
+            ("x.png", "X_MASK.PNG"),
+            ("x.png", "x_label.png"),
+            ("x.png", "x_segmentation.png"),
+            ("x.jpg", "x.jpg.png"),
+            ("IMG 7.JPG", "img 7 mask.png"),
+        )
+    ),
+    Kind(
+        "masks `x_mask_1`, `x_mask_2` of `x`",
+        "paired, their union counts",
+        paired("x.png", "x_mask_1.png", "x_mask_2.png"),
+    ),
     Kind("names in composed and decomposed Unicode", "paired, and matched by patterns", unicode_forms),
     Kind("folders of defects that reuse numbers", "paired by the folders' names", same_numbers),
     Kind("one mask for several images of its stem", "left out and named", unclear),
@@ -272,32 +304,73 @@ KINDS = [
     Kind("one picture in train and in test, in two formats", "`data check` names it", twice),
     Kind("one mask of two images", "`data check` names it", shared_mask),
     Kind("labels in CSV", "read", labels(TABLE.format(","))),
-    Kind("CSV with BOM and semicolons (Excel)", "read, and said", labels(
-        b"\xef\xbb\xbf" + TABLE.format(";").encode(), "columns are separated by semicolons")),
+    Kind(
+        "CSV with BOM and semicolons (Excel)",
+        "read, and said",
+        labels(b"\xef\xbb\xbf" + TABLE.format(";").encode(), "columns are separated by semicolons"),
+    ),
     Kind("CSV in Latin-1", "read, and said", labels(TABLE.format(",").encode("latin-1"), "read as Latin-1")),
-    Kind("CSV in UTF-16 with tabs (Excel)", "read, and said", labels(
-        TABLE.format("\t").encode("utf-16"), "read as UTF-16", "separated by tabs")),
-    Kind("CSV with names alone, `\\` or quotes", "read", labels(
-        'image,label,split\nt\\0.png,ok,train\n"1.png","0",\ngröße.png,bad,test\n')),
+    Kind(
+        "CSV in UTF-16 with tabs (Excel)",
+        "read, and said",
+        labels(TABLE.format("\t").encode("utf-16"), "read as UTF-16", "separated by tabs"),
+    ),
+    Kind(
+        "CSV with names alone, `\\` or quotes",
+        "read",
+        labels('image,label,split\nt\\0.png,ok,train\n"1.png","0",\ngröße.png,bad,test\n'),
+    ),
     Kind("label words in any case, empty labels", "normal, anomalous, unknown", every_word),
-    Kind("label 2, or a word for a kind of defect", "refused, with the words", wrong(
-        "image,label\n0.png,2\n", r"line 2: the label '2' is neither normal \(normal, good, ok, 0\) nor anomalous")),
-    Kind("split that is none", "refused, with the words", wrong(
-        "image,label,split\n0.png,1,dev\n", "line 2: the split 'dev' is none of train, val, test")),
+    Kind(
+        "label 2, or a word for a kind of defect",
+        "refused, with the words",
+        wrong(
+            "image,label\n0.png,2\n", r"line 2: the label '2' is neither normal \(normal, good, ok, 0\) nor anomalous"
+        ),
+    ),
+    Kind(
+        "split that is none",
+        "refused, with the words",
+        wrong("image,label,split\n0.png,1,dev\n", "line 2: the split 'dev' is none of train, val, test"),
+    ),
     Kind("CSV without a header", "refused", wrong("0.png,1\n", "no column `image`; its first line is '0.png,1'")),
-    Kind("CSV that lists an image twice", "refused", wrong(
-        "image,label\n0.png,1\n0.png,0\n", "lines 2 and 3 are about one image, 0.png")),
-    Kind("name in a CSV that several folders have", "refused", wrong(
-        "image,label\n0.png,1\n", "line 2: 0.png may be a/0.png or b/0.png", "a/0.png", "b/0.png")),
+    Kind(
+        "CSV that lists an image twice",
+        "refused",
+        wrong("image,label\n0.png,1\n0.png,0\n", "lines 2 and 3 are about one image, 0.png"),
+    ),
+    Kind(
+        "name in a CSV that several folders have",
+        "refused",
+        wrong("image,label\n0.png,1\n", "line 2: 0.png may be a/0.png or b/0.png", "a/0.png", "b/0.png"),
+    ),
     Kind("image in a CSV that is not there", "failed row, and said", listed_but_gone),
     Kind("boxes of Pascal VOC", "drawn as masks", drawn(VOC.format(3, 5, 9, 10, name="b.png"), "xml", BOX)),
-    Kind("rectangles of labelme", "drawn as masks", drawn(labelme([
-        {"label": "hole", "shape_type": "rectangle", "points": [[8, 9], [2, 4]]}]), "json", BOX)),
-    Kind("polygons of labelme", "drawn as masks", drawn(labelme([
-        {"label": "hole", "points": [[2, 4], [8, 4], [8, 9], [2, 9]]}]), "json", BOX)),
-    Kind("labelme, a line or a point", "said; no mask", not_drawn(labelme([
-        {"label": "crack", "shape_type": "line", "points": [[2, 4], [8, 9]]}]), "json", "a shape of the type line")),
-    Kind("annotation of an image of another size", "said; no mask", not_drawn(labelme([
-        {"label": "hole", "points": [[2, 4], [8, 4], [8, 9]]}], width=64), "json", "an image of 64 x 24 px")),
+    Kind(
+        "rectangles of labelme",
+        "drawn as masks",
+        drawn(labelme([{"label": "hole", "shape_type": "rectangle", "points": [[8, 9], [2, 4]]}]), "json", BOX),
+    ),
+    Kind(
+        "polygons of labelme",
+        "drawn as masks",
+        drawn(labelme([{"label": "hole", "points": [[2, 4], [8, 4], [8, 9], [2, 9]]}]), "json", BOX),
+    ),
+    Kind(
+        "labelme, a line or a point",
+        "said; no mask",
+        not_drawn(
+            labelme([{"label": "crack", "shape_type": "line", "points": [[2, 4], [8, 9]]}]),
+            "json",
+            "a shape of the type line",
+        ),
+    ),
+    Kind(
+        "annotation of an image of another size",
+        "said; no mask",
+        not_drawn(
+            labelme([{"label": "hole", "points": [[2, 4], [8, 4], [8, 9]]}], width=64), "json", "an image of 64 x 24 px"
+        ),
+    ),
     Kind("XML that is broken", "said; no mask", not_drawn("<annotation><object>", "xml", "ParseError")),
 ]

@@ -48,37 +48,94 @@ def build(folder: Path, n: int, seed: int = 0, side: int = 56) -> World:
         pixels = rng.normal(160, 12, (side, side))
         if holed:
             y, x = rng.integers(0, side - side // 2, 2)
-            pixels[y:y + side // 2, x:x + side // 2] -= 130
+            pixels[y : y + side // 2, x : x + side // 2] -= 130
         name = f"t{i:03d}" if i >= 0 else "whole"
         Image.fromarray(np.repeat(pixels.clip(0, 255).astype(np.uint8)[:, :, None], 3, 2)).save(folder / f"{name}.png")
-        images.append({"image_id": name, "path": f"{name}.png", "dataset": "tiles", "category": "tile", "split": "test",
-                       "label": int(holed), "mask_paths": [], "width": side, "height": side})
+        images.append(
+            {
+                "image_id": name,
+                "path": f"{name}.png",
+                "dataset": "tiles",
+                "category": "tile",
+                "split": "test",
+                "label": int(holed),
+                "mask_paths": [],
+                "width": side,
+                "height": side,
+            }
+        )
         if i < 0:
             continue
         choices = HOLED if holed else WHOLE
-        questions.append({"question_id": f"q{i:03d}", "image_id": name, "reference_id": "whole", "level": "standard",
-                          "group": name, "question": "Is there a defect in the tile?", "choices": choices,
-                          "answer": choices[0], "ranked": True})
-        facts += [{"image_id": name, "prompt_id": "sage/facts", "sample": s, "text": text} for s, text in enumerate((
-            "Tiles may have holes. They may be cracked.", "The tile is grey."))]
-        judgements += [dict(zip(("question_id", "method", "category", "location", "logic"),
-                                (f"q{i:03d}", f"choice/{c}", *SCORES[c]), strict=True)) for c in range(4)]
-    return World(write(folder / "manifest.parquet", images, MANIFEST),
-                 write(folder / "questions.parquet", questions, QUESTIONS),
-                 write(folder / "facts.parquet", facts, CAPTIONS),
-                 write(folder / "judgements.parquet", judgements, JUDGEMENTS))
+        questions.append(
+            {
+                "question_id": f"q{i:03d}",
+                "image_id": name,
+                "reference_id": "whole",
+                "level": "standard",
+                "group": name,
+                "question": "Is there a defect in the tile?",
+                "choices": choices,
+                "answer": choices[0],
+                "ranked": True,
+            }
+        )
+        facts += [
+            {"image_id": name, "prompt_id": "sage/facts", "sample": s, "text": text}
+            for s, text in enumerate(("Tiles may have holes. They may be cracked.", "The tile is grey."))
+        ]
+        judgements += [
+            dict(
+                zip(
+                    ("question_id", "method", "category", "location", "logic"),
+                    (f"q{i:03d}", f"choice/{c}", *SCORES[c]),
+                    strict=True,
+                )
+            )
+            for c in range(4)
+        ]
+    return World(
+        write(folder / "manifest.parquet", images, MANIFEST),
+        write(folder / "questions.parquet", questions, QUESTIONS),
+        write(folder / "facts.parquet", facts, CAPTIONS),
+        write(folder / "judgements.parquet", judgements, JUDGEMENTS),
+    )
 
 
 def sfe_config(world, base, out, **more):
-    return SfeConfig(**{"manifest": world.manifest, "questions": world.questions, "facts": world.facts, "out": out,
-                        "root": world.manifest.parent, "base": str(base), "heads": 4, "patches": 4, "lora_rank": 4,
-                        "epochs": 3} | FAST | more)
+    return SfeConfig(
+        **{
+            "manifest": world.manifest,
+            "questions": world.questions,
+            "facts": world.facts,
+            "out": out,
+            "root": world.manifest.parent,
+            "base": str(base),
+            "heads": 4,
+            "patches": 4,
+            "lora_rank": 4,
+            "epochs": 3,
+        }
+        | FAST
+        | more
+    )
 
 
 def edpo_config(world, checkpoint, out, **more):
-    return EdpoConfig(**{"manifest": world.manifest, "questions": world.questions, "facts": world.facts, "out": out,
-                         "root": world.manifest.parent, "judgements": world.judgements, "checkpoint": checkpoint,
-                         "epochs": 1} | FAST | more)
+    return EdpoConfig(
+        **{
+            "manifest": world.manifest,
+            "questions": world.questions,
+            "facts": world.facts,
+            "out": out,
+            "root": world.manifest.parent,
+            "judgements": world.judgements,
+            "checkpoint": checkpoint,
+            "epochs": 1,
+        }
+        | FAST
+        | more
+    )
 
 
 def losses(out):

@@ -25,17 +25,28 @@ def tiny_qwen2_vl(folder: Path) -> Path:
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer()
     at = tokenizer.convert_tokens_to_ids
-    text = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2,
-            "num_key_value_heads": 1, "vocab_size": len(tokenizer), "max_position_embeddings": 4096,
-            "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 12, 12]}}
-    vision = {"depth": 2, "embed_dim": 128, "hidden_size": 128, "num_heads": 2, "mlp_ratio": 2,
-              "patch_size": 14}
-    config = Qwen2VLConfig(text_config=text, vision_config=vision, image_token_id=at("<|image_pad|>"),
-                           video_token_id=at("<|video_pad|>"), vision_start_token_id=at("<|vision_start|>"),
-                           vision_end_token_id=at("<|vision_end|>"))
-    images = Qwen2VLImageProcessor(patch_size=14, merge_size=2,
-                                   size={"shortest_edge": 3136, "longest_edge": 12544})
+    text = {
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": 4096,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 12, 12]},
+    }
+    vision = {"depth": 2, "embed_dim": 128, "hidden_size": 128, "num_heads": 2, "mlp_ratio": 2, "patch_size": 14}
+    config = Qwen2VLConfig(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=at("<|image_pad|>"),
+        video_token_id=at("<|video_pad|>"),
+        vision_start_token_id=at("<|vision_start|>"),
+        vision_end_token_id=at("<|vision_end|>"),
+    )
+    images = Qwen2VLImageProcessor(patch_size=14, merge_size=2, size={"shortest_edge": 3136, "longest_edge": 12544})
     processor = Qwen2VLProcessor(images, tokenizer, Qwen2VLVideoProcessor(patch_size=14), chat_template=CHAT)
     model = Qwen2VLForConditionalGeneration(config)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
@@ -54,15 +65,51 @@ def tiny_bert(folder: Path) -> Path:
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
     torch.manual_seed(0)
-    words = ["one", "two", "three", "four", "five", "orange", "oranges", "kiwi", "kiwis", "apple", "apples", "red", "blue", "left", "right", "long", "short"]
+    words = [
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "orange",
+        "oranges",
+        "kiwi",
+        "kiwis",
+        "apple",
+        "apples",
+        "red",
+        "blue",
+        "left",
+        "right",
+        "long",
+        "short",
+    ]
     letters = "abcdefghijklmnopqrstuvwxyz"
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *letters,
-                  *(f"##{c}" for c in letters), ".", ",", ":", ";"]
+    vocabulary = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *words,
+        *letters,
+        *(f"##{c}" for c in letters),
+        ".",
+        ",",
+        ":",
+        ";",
+    ]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(vocabulary))
     BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
-    config = BertConfig(vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2,
-                        num_attention_heads=2, intermediate_size=64, max_position_embeddings=64)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
     BertModel(config).save_pretrained(folder)
     return folder
 
@@ -76,8 +123,14 @@ def tiny_clip_vision(folder: Path, image_size: int = 56, layers: int = 4) -> Pat
     from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
     torch.manual_seed(0)
-    config = CLIPVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=layers, num_attention_heads=4,
-                              image_size=image_size, patch_size=14)
+    config = CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        image_size=image_size,
+        patch_size=14,
+    )
     CLIPVisionModel(config).save_pretrained(folder)
     CLIPImageProcessor(size={"shortest_edge": image_size}, crop_size=image_size).save_pretrained(folder)
     return folder
@@ -93,13 +146,31 @@ def tiny_llava(folder: Path) -> Path:
 
     torch.manual_seed(0)
     tokenizer = projected_tokenizer({"image_token": "<image>"})
-    vision = {"model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3,
-              "num_attention_heads": 2, "image_size": 56, "patch_size": 14, "projection_dim": 32}
-    config = LlavaConfig(vision_config=vision, text_config={"model_type": "llama", **text_config(tokenizer, 64)},
-                         image_token_index=tokenizer.convert_tokens_to_ids("<image>"), image_seq_length=16,
-                         vision_feature_select_strategy="default")
+    vision = {
+        "model_type": "clip_vision_model",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "image_size": 56,
+        "patch_size": 14,
+        "projection_dim": 32,
+    }
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config={"model_type": "llama", **text_config(tokenizer, 64)},
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=16,
+        vision_feature_select_strategy="default",
+    )
     images = CLIPImageProcessor(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56})
-    LlavaProcessor(images, tokenizer, patch_size=14, vision_feature_select_strategy="default",
-                   num_additional_image_tokens=1, chat_template=chat_template("<image>\n")).save_pretrained(folder)
+    LlavaProcessor(
+        images,
+        tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=chat_template("<image>\n"),
+    ).save_pretrained(folder)
     LlavaForConditionalGeneration(config).save_pretrained(folder)
     return folder

@@ -17,15 +17,28 @@ def look_alikes(folder: Path, clip: Path, internvl: Path, llava: str, sam: str) 
     text = text_of(*read_llava(llava, ""), Settings(), llava)
 
     visualad = {"backbone": str(clip), "revision": "", "settings": {}, "mean": [0.5] * 3, "deviation": [0.5] * 3}
-    vmad = {"llava": llava, "sam": sam, "revisions": ["", ""], "merged": False, "seg": text.seg, "tokens": 4,
-            "settings": asdict(Settings()), "weights": asdict(Weights())}
+    vmad = {
+        "llava": llava,
+        "sam": sam,
+        "revisions": ["", ""],
+        "merged": False,
+        "seg": text.seg,
+        "tokens": 4,
+        "settings": asdict(Settings()),
+        "weights": asdict(Weights()),
+    }
     for name, record in (("visualad", visualad), ("vmad", vmad)):
         (folder / name / "adapter").mkdir(parents=True)
         shutil.copyfile(clip / "model.safetensors", folder / name / f"{name}.safetensors")
         (folder / name / f"{name}.json").write_text(json.dumps(record))
     shutil.copyfile(clip / "model.safetensors", folder / "vmad" / "adapter" / "adapter_model.safetensors")
-    sage = {"stage": "sfe", "base": str(internvl), "revision": "", "weights": "",
-            "settings": {"fusion": "none", "lora_rank": 0}}
+    sage = {
+        "stage": "sfe",
+        "base": str(internvl),
+        "revision": "",
+        "weights": "",
+        "settings": {"fusion": "none", "lora_rank": 0},
+    }
     shutil.copytree(internvl, folder / "sage")
     (folder / "sage" / "sage.json").write_text(json.dumps(sage))
     return {name: folder / name for name in ("visualad", "vmad", "sage")}

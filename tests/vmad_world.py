@@ -28,8 +28,22 @@ def paint(folder):
         mask[5:20, 10:30] = 255 * (n % 2)
         Picture.fromarray(rng.integers(0, 255, (h, w, 3), np.uint8)).save(folder / f"{n}.png")
         Picture.fromarray(mask).save(folder / f"{n}_mask.png")
-        found.append(Image(f"i{n}", folder / f"{n}.png", "d", ("metal_nut", "tile")[n // 2], None, "train", n % 2,
-                           "bent_wire" if n % 2 else None, (folder / f"{n}_mask.png",) if n % 2 else (), w, h, None))
+        found.append(
+            Image(
+                f"i{n}",
+                folder / f"{n}.png",
+                "d",
+                ("metal_nut", "tile")[n // 2],
+                None,
+                "train",
+                n % 2,
+                "bent_wire" if n % 2 else None,
+                (folder / f"{n}_mask.png",) if n % 2 else (),
+                w,
+                h,
+                None,
+            )
+        )
     return found
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from stages.training.torch_setup import prepare_torch
 
-FREQUENCIES = 40           # kept of the patch's, lowest first
+FREQUENCIES = 40  # kept of the patch's, lowest first
 WIDTH = 128
-STEADY = 40.0              # +- in two channels of every token: layer norms then scale all tokens about alike
-SHARP = 4.0                # gelu(SHARP x) / SHARP is nearly relu(x)
-MOST = 3.0                 # standard deviations at which strengths saturate
+STEADY = 40.0  # +- in two channels of every token: layer norms then scale all tokens about alike
+SHARP = 4.0  # gelu(SHARP x) / SHARP is nearly relu(x)
+MOST = 3.0  # standard deviations at which strengths saturate
 
 
 def write(folder: Path, patch: int = 16, size: int = 320) -> None:
@@ -25,8 +25,17 @@ def write(folder: Path, patch: int = 16, size: int = 320) -> None:
     import torch
     from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
-    vit = CLIPVisionModel(CLIPVisionConfig(hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=2,
-                                           num_attention_heads=4, image_size=size, patch_size=patch, hidden_act="gelu"))
+    vit = CLIPVisionModel(
+        CLIPVisionConfig(
+            hidden_size=WIDTH,
+            intermediate_size=4 * WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            image_size=size,
+            patch_size=patch,
+            hidden_act="gelu",
+        )
+    )
     inner = getattr(vit, "vision_model", vit)
     first, second = inner.encoder.layers
     plain, strength, contrast = (slice(n * FREQUENCIES, (n + 1) * FREQUENCIES) for n in range(3))
@@ -37,10 +46,16 @@ def write(folder: Path, patch: int = 16, size: int = 320) -> None:
         filters, deviations = cosines(patch)
         inner.embeddings.patch_embedding.weight[plain] = (filters / deviations[:, None, None])[:, None] / 3
         inner.embeddings.position_embedding.weight[:, -2:] = torch.tensor([STEADY, -STEADY])
-        for norm in (inner.pre_layrnorm, first.layer_norm1, first.layer_norm2, second.layer_norm1,
-                     second.layer_norm2, inner.post_layernorm):
-            norm.weight.fill_(STEADY * (2 / WIDTH) ** 0.5)      # undoes the division by the deviation
-        subtract_mean(first, slice(0, 1), slice(0, 1))          # of the brightness
+        for norm in (
+            inner.pre_layrnorm,
+            first.layer_norm1,
+            first.layer_norm2,
+            second.layer_norm1,
+            second.layer_norm2,
+            inner.post_layernorm,
+        ):
+            norm.weight.fill_(STEADY * (2 / WIDTH) ** 0.5)  # undoes the division by the deviation
+        subtract_mean(first, slice(0, 1), slice(0, 1))  # of the brightness
         for n, (sign, start) in enumerate(((1, 0), (-1, 0), (1, MOST), (-1, MOST))):
             units = slice(n * FREQUENCIES, (n + 1) * FREQUENCIES)
             first.mlp.fc1.weight[units, plain], first.mlp.fc1.bias[units] = sign * SHARP * eye, -SHARP * start
@@ -48,10 +63,11 @@ def write(folder: Path, patch: int = 16, size: int = 320) -> None:
         subtract_mean(second, strength, contrast)
         units = slice(0, FREQUENCIES)
         second.mlp.fc1.weight[units, strength], second.mlp.fc2.weight[contrast, units] = SHARP * eye, eye / SHARP
-        second.mlp.fc2.bias[-2:] = torch.tensor([-STEADY, STEADY])      # no longer needed
+        second.mlp.fc2.bias[-2:] = torch.tensor([-STEADY, STEADY])  # no longer needed
     vit.save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": size}, crop_size=size, image_mean=[0.5] * 3,
-                       image_std=[0.5] * 3).save_pretrained(folder)
+    CLIPImageProcessor(
+        size={"shortest_edge": size}, crop_size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    ).save_pretrained(folder)
 
 
 def subtract_mean(block, source: slice, target: slice) -> None:
@@ -70,10 +86,10 @@ def cosines(patch: int):
 
     k = torch.arange(patch)
     line = torch.cos(torch.pi * (k + 0.5) * k[:, None] / patch) * (2 / patch) ** 0.5
-    line[0] /= 2 ** 0.5
+    line[0] /= 2**0.5
     chosen = torch.argsort((k[:, None] + k).flatten(), stable=True)[:FREQUENCIES]
     filters = torch.einsum("ai,bj->abij", line, line).flatten(0, 1)[chosen]
-    frequency = (k[:, None] ** 2 + k ** 2).sqrt().flatten()[chosen]
+    frequency = (k[:, None] ** 2 + k**2).sqrt().flatten()[chosen]
     return filters, patch / 16 * (1 + frequency) ** -1.2
 
 

@@ -17,8 +17,14 @@ def write(folder: Path, width: int = 128, layers: int = 6, patch: int = 8, size:
     from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
     torch.manual_seed(seed)
-    config = CLIPVisionConfig(hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
-                              num_attention_heads=max(width // 32, 1), image_size=size, patch_size=patch)
+    config = CLIPVisionConfig(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=max(width // 32, 1),
+        image_size=size,
+        patch_size=patch,
+    )
     CLIPVisionModel(config).save_pretrained(folder)
     CLIPImageProcessor(size={"shortest_edge": size}, crop_size=size).save_pretrained(folder)
 

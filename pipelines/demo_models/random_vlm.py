@@ -1,6 +1,6 @@
 """A tiny InternVL with random weights, for runs without any download.
 
-    python -m pipelines.demo_models.random_vlm DIR
+python -m pipelines.demo_models.random_vlm DIR
 """
 
 import sys
@@ -24,16 +24,37 @@ def tiny_internvl(folder: Path, width: int = 64, seed: int = 0) -> Path:
     )
 
     torch.manual_seed(seed)
-    tokenizer = projected_tokenizer({"start_image_token": "<img>", "end_image_token": "</img>",
-                                      "context_image_token": "<IMG_CONTEXT>", "video_token": "<video>"})
-    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-              "image_size": [56, 56], "patch_size": [7, 7]}
-    config = InternVLConfig(vision_config=vision, text_config={"model_type": "qwen2", **text_config(tokenizer, width)},
-                            image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"), image_seq_length=16,
-                            downsample_ratio=0.5)
+    tokenizer = projected_tokenizer(
+        {
+            "start_image_token": "<img>",
+            "end_image_token": "</img>",
+            "context_image_token": "<IMG_CONTEXT>",
+            "video_token": "<video>",
+        }
+    )
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": [56, 56],
+        "patch_size": [7, 7],
+    }
+    config = InternVLConfig(
+        vision_config=vision,
+        text_config={"model_type": "qwen2", **text_config(tokenizer, width)},
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=16,
+        downsample_ratio=0.5,
+    )
     images = GotOcr2ImageProcessor(size={"height": 56, "width": 56}, crop_to_patches=True, min_patches=1, max_patches=2)
-    InternVLProcessor(images, tokenizer, InternVLVideoProcessor(size={"height": 56, "width": 56}), image_seq_length=16,
-                      chat_template=chat_template("<IMG_CONTEXT>\n")).save_pretrained(folder)
+    InternVLProcessor(
+        images,
+        tokenizer,
+        InternVLVideoProcessor(size={"height": 56, "width": 56}),
+        image_seq_length=16,
+        chat_template=chat_template("<IMG_CONTEXT>\n"),
+    ).save_pretrained(folder)
     InternVLForConditionalGeneration(config).save_pretrained(folder)
     return folder
 

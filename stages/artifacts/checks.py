@@ -9,18 +9,43 @@ from stages.artifacts.reader import COMPLETE, PARTIAL
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
 
-LEAST = {      # field -> lowest value, where it means the same to every stage
-    "resamples": 0, "seed": 0, "max_errors": 0, "pixel_size": 0, "shots": 0, "retries": 0, "images": 0, "batch_size": 1,
-    "samples": 1, "max_tokens": 1, "k": 1, "concurrency": 1, "tries": 1, "save_steps": 1, "temperature": 0, "sigma": 0}
+LEAST = {  # field -> lowest value, where it means the same to every stage
+    "resamples": 0,
+    "seed": 0,
+    "max_errors": 0,
+    "pixel_size": 0,
+    "shots": 0,
+    "retries": 0,
+    "images": 0,
+    "batch_size": 1,
+    "samples": 1,
+    "max_tokens": 1,
+    "k": 1,
+    "concurrency": 1,
+    "tries": 1,
+    "save_steps": 1,
+    "temperature": 0,
+    "sigma": 0,
+}
 RETRIES = ("possible", "all")
 
-ARTIFACTS = ("out", "maps", "thresholds")                   # outputs that a stage may empty (--overwrite)
+ARTIFACTS = ("out", "maps", "thresholds")  # outputs that a stage may empty (--overwrite)
 FOLDERS = ("tables", "heatmaps", "images", "masks", "explain", "merged")
 FILES = ("report", "mask")
-TABLES = ("scores", "manifest", "maps", "captions", "negatives", "encoders", "questions", "answers", "judgements",
-          "facts")                                          # inputs that may be a folder of artifacts
-WEIGHTS = ("encoder", "backbone", "llava", "sam", "base", "vlm", "judge", "rewriter")   # inputs by name or by path
-REPORT = b"<title>adcli report"                             # what a page that adcli wrote has near its beginning
+TABLES = (
+    "scores",
+    "manifest",
+    "maps",
+    "captions",
+    "negatives",
+    "encoders",
+    "questions",
+    "answers",
+    "judgements",
+    "facts",
+)  # inputs that may be a folder of artifacts
+WEIGHTS = ("encoder", "backbone", "llava", "sam", "base", "vlm", "judge", "rewriter")  # inputs by name or by path
+REPORT = b"<title>adcli report"  # what a page that adcli wrote has near its beginning
 
 
 def check_numbers(config: Any, options: RunOptions) -> None:
@@ -29,7 +54,7 @@ def check_numbers(config: Any, options: RunOptions) -> None:
     for name, (value, default) in given.items():
         least = LEAST.get(name)
         if name == "workers":
-            least = 0 if default == 0 else 1            # by default as many as there are processors, or none
+            least = 0 if default == 0 else 1  # by default as many as there are processors, or none
         if least is None or not isinstance(value, int | float) or value >= least:
             continue
         raise InputError(f"{flag(name)} {value}: expected {least} or more")
@@ -59,8 +84,9 @@ def places_of(config: Any) -> dict[str, Path | str]:
     """Field -> path, of those that are given."""
     hints = get_type_hints(type(config))
     given = {f.name: getattr(config, f.name) for f in fields(config)}
-    return {n: v for n, v in given.items() if v and (
-        hints[n] in (Path, Path | None) or (n in WEIGHTS and os.sep in str(v)))}
+    return {
+        n: v for n, v in given.items() if v and (hints[n] in (Path, Path | None) or (n in WEIGHTS and os.sep in str(v)))
+    }
 
 
 def is_output(config: Any, name: str) -> bool:
@@ -96,8 +122,10 @@ def _require_apart(name: str, path: Path, real: Path, other: str, input_path: Pa
     if any((input_real / mark).exists() for mark in (COMPLETE, PARTIAL, "config.json")):
         raise InputError(f"{said}: lies in an input ({holder}), and inputs are never written to; give another place")
     if name in ARTIFACTS and other in TABLES:
-        raise InputError(f"{said}: lies in a folder that is read as a whole ({holder}) and would be taken for a part"
-                         " of it; give another place")
+        raise InputError(
+            f"{said}: lies in a folder that is read as a whole ({holder}) and would be taken for a part"
+            " of it; give another place"
+        )
 
 
 def _require_fit(name: str, path: Path) -> None:
@@ -111,7 +139,7 @@ def _require_fit(name: str, path: Path) -> None:
     if name in ARTIFACTS and path.is_file():
         raise InputError(f"{path}: a file is there already; give another {flag(name)}")
     if name in ARTIFACTS and (path / COMPLETE).exists():
-        return                                  # may be up to date, also where nothing can be written
+        return  # may be up to date, also where nothing can be written
     above = path
     while not above.exists() and above != above.parent:
         above = above.parent
@@ -119,8 +147,9 @@ def _require_fit(name: str, path: Path) -> None:
         raise InputError(f"{flag(name)} {path}: a part of this path is a file, not a folder ({above})")
     folder = above if above.is_dir() else above.parent
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{flag(name)} {path}: may not be written ({folder}); give another place or change its"
-                         " permissions")
+        raise InputError(
+            f"{flag(name)} {path}: may not be written ({folder}); give another place or change its permissions"
+        )
 
 
 def _require_report(path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from stages.base.errors import InputError
 
-TEMPORARY = ".tmp-"      # what a process has in the making, followed by its number
+TEMPORARY = ".tmp-"  # what a process has in the making, followed by its number
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -105,8 +105,9 @@ def remove_tree(path: Path) -> None:
 def plain_error(e: OSError, path: Path) -> InputError:
     """What the system says of `path`, with the way out."""
     if e.errno in (errno.ENOSPC, errno.EDQUOT):
-        return InputError(f"{path}: the disk is full; free some space and run the same command again"
-                          " (what is finished is kept)")
+        return InputError(
+            f"{path}: the disk is full; free some space and run the same command again (what is finished is kept)"
+        )
     if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return InputError(f"{path}: may not be written ({e.strerror}); give another --out")
     if e.errno in (errno.ENOENT, errno.ESTALE):

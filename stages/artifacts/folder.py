@@ -16,7 +16,7 @@ from stages.artifacts.record import COMPLETE, FORMAT, MEND, PARTIAL, Damaged, Sp
 from stages.artifacts.tables import Table
 from stages.base.errors import InputError
 
-REPLACING = "replacing"        # in a partial record: what else is in the folder is of other settings and has to go
+REPLACING = "replacing"  # in a partial record: what else is in the folder is of other settings and has to go
 
 
 class OtherSettings(InputError):
@@ -73,8 +73,9 @@ def _unlisted(out: Path, record: dict, there: dict[Path, list[Written] | None]) 
     return [part for part in there if part.name not in listed]
 
 
-def prepare(out: Path, table: Table, spec: Spec, keys: list[tuple], others_write: bool,
-            overwrite: bool) -> State | None:
+def prepare(
+    out: Path, table: Table, spec: Spec, keys: list[tuple], others_write: bool, overwrite: bool
+) -> State | None:
     """Make the folder ready for rows of this spec; what is there of it already, None for a new artifact.
 
     others_write: processes of other shards are alive.
@@ -119,8 +120,12 @@ def close(out: Path, record: dict, run: dict, rows: list[Written], complete: boo
     """
     runs = [*record["runs"], run]
     record = record | {
-        "runs": runs, "rows": len(rows), "errors": sum(row.error is not None for row in rows),
-        "seconds": round(sum(r["seconds"] for r in runs), 2), "tokens": sum(r["tokens"] for r in runs)}
+        "runs": runs,
+        "rows": len(rows),
+        "errors": sum(row.error is not None for row in rows),
+        "seconds": round(sum(r["seconds"] for r in runs), 2),
+        "tokens": sum(r["tokens"] for r in runs),
+    }
     if whole:
         record["parts"] = dict(sorted(Counter(row.part.name for row in rows).items()))
     write_json(out / (COMPLETE if complete else PARTIAL), record)
@@ -132,8 +137,7 @@ def begin(out: Path, record: dict) -> None:
     """Put the record of a new artifact into an empty folder. Raises InputError where other files are in it."""
     others = [e.name for e in out.iterdir() if not e.name.startswith((locks.FOLDER, TEMPORARY))]
     if others:
-        raise InputError(f"{out}: holds other files ({others[0]}, ...) and no artifact of"
-                         " adcli; give another --out")
+        raise InputError(f"{out}: holds other files ({others[0]}, ...) and no artifact of adcli; give another --out")
     write_json(out / PARTIAL, record)
 
 
@@ -143,7 +147,7 @@ def replace(out: Path, record: dict) -> None:
     write_json(out / PARTIAL, record | {REPLACING: True})
     (out / COMPLETE).unlink(missing_ok=True)
     for entry in out.iterdir():
-        if entry.name.startswith(("part-", "_")) and entry.name != PARTIAL:       # all that adcli puts there
+        if entry.name.startswith(("part-", "_")) and entry.name != PARTIAL:  # all that adcli puts there
             remove_tree(entry)
     flush_folder(out)
     write_json(out / PARTIAL, {name: value for name, value in record.items() if name != REPLACING})
@@ -176,9 +180,10 @@ def holds_nothing(out: Path) -> bool:
     """Whether an artifact that is not complete has neither rows nor anything else that took work."""
     if (out / COMPLETE).exists():
         return False
-    ours = (locks.FOLDER, TEMPORARY, PARTIAL, "_files.json")      # digests of files: quickly made again
-    return not any(e.is_file() or any(f.is_file() for f in e.rglob("*"))
-                   for e in out.iterdir() if not e.name.startswith(ours))
+    ours = (locks.FOLDER, TEMPORARY, PARTIAL, "_files.json")  # digests of files: quickly made again
+    return not any(
+        e.is_file() or any(f.is_file() for f in e.rglob("*")) for e in out.iterdir() if not e.name.startswith(ours)
+    )
 
 
 def withdraw(out: Path) -> None:
@@ -197,7 +202,7 @@ def remove_temporaries(out: Path, own: str, alive: set[str], real: bool, complet
     """
     for path in list(temporaries(out)):
         owner = re.search(r"part-\d{5}-of-\d{5}", path.name) if path.parent == out else None
-        record = path.parent == out and path.name.endswith((COMPLETE, PARTIAL))   # written with the folder locked
+        record = path.parent == out and path.name.endswith((COMPLETE, PARTIAL))  # written with the folder locked
         if real:
             goes = record or (owner[0] not in alive if owner else not alive)
         else:

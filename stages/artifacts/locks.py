@@ -13,7 +13,7 @@ from pathlib import Path
 from stages.artifacts.files import make_folder, plain_error
 
 FOLDER = ".lock"
-SHARD = ".lock-"                     # followed by the prefix of the shard's parts
+SHARD = ".lock-"  # followed by the prefix of the shard's parts
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
@@ -63,7 +63,7 @@ def take(path: Path, wait: bool, make: bool = False) -> Lock | None:
             real = False
         if _is_still(path, handle):
             return Lock(path, handle, real)
-        os.close(handle)             # whoever held it removed the file: lock the one that is there now
+        os.close(handle)  # whoever held it removed the file: lock the one that is there now
 
 
 def living(folder: Path, own: str) -> set[str]:

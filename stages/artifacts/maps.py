@@ -10,10 +10,10 @@ from stages.artifacts.reader import scan
 from stages.artifacts.tables import MAPS
 from stages.base.errors import InputError
 
-AT_ONCE = 16                                             # maps in memory while reading
-KINDS = {2: "<f2", 4: "<f4", 8: "<f8"}                   # bytes per pixel -> type
+AT_ONCE = 16  # maps in memory while reading
+KINDS = {2: "<f2", 4: "<f4", 8: "<f8"}  # bytes per pixel -> type
 
-Key = tuple[str, str]                                    # (image_id, method)
+Key = tuple[str, str]  # (image_id, method)
 
 
 def to_row(key: Key, anomaly_map: np.ndarray, kind: str = "<f2") -> dict:
@@ -23,12 +23,17 @@ def to_row(key: Key, anomaly_map: np.ndarray, kind: str = "<f2") -> dict:
     Raises:
         ValueError: a value that the kind cannot hold (beyond 65504, or NaN), which would be stored as infinity.
     """
-    with np.errstate(over="ignore"):           # looked at below
+    with np.errstate(over="ignore"):  # looked at below
         small = anomaly_map.astype(kind)
     if not np.isfinite(small).all():
         raise ValueError(f"the anomaly map holds values that are not finite in {np.dtype(kind).name}")
-    return {"image_id": key[0], "method": key[1], "height": small.shape[0], "width": small.shape[1],
-            "map": small.tobytes()}
+    return {
+        "image_id": key[0],
+        "method": key[1],
+        "height": small.shape[0],
+        "width": small.shape[1],
+        "map": small.tobytes(),
+    }
 
 
 def from_row(row: dict) -> np.ndarray:
@@ -36,8 +41,10 @@ def from_row(row: dict) -> np.ndarray:
     pixels = (row["height"] or 0) * (row["width"] or 0)
     kind = KINDS.get(len(row["map"]) / pixels) if pixels else None
     if kind is None:
-        raise InputError(f"{row['image_id']}: its map has {len(row['map'])} bytes for {row['width']} x {row['height']}"
-                         " pixels (expected float16, float32 or float64)")
+        raise InputError(
+            f"{row['image_id']}: its map has {len(row['map'])} bytes for {row['width']} x {row['height']}"
+            " pixels (expected float16, float32 or float64)"
+        )
     return np.frombuffer(row["map"], kind).reshape(row["height"], row["width"])
 
 
@@ -59,9 +66,19 @@ def read_maps(path: Path, wanted: set[Key]) -> Iterator[tuple[Key, np.ndarray]]:
     for image_id, method in wanted:
         by_method[method].add(image_id)
     for rows in scan(path, MAPS, rows=AT_ONCE):
-        for image_id, method, height, width, content in zip(*(rows[c] for c in (
-                "image_id", "method", "height", "width", "map")), strict=True):
+        for image_id, method, height, width, content in zip(
+            *(rows[c] for c in ("image_id", "method", "height", "width", "map")), strict=True
+        ):
             if image_id.as_py() in by_method.get(method.as_py(), ()) and content.is_valid:
                 key = (image_id.as_py(), method.as_py())
-                yield key, from_row({"image_id": key[0], "height": height.as_py(), "width": width.as_py(),
-                                     "map": content.as_buffer()})
+                yield (
+                    key,
+                    from_row(
+                        {
+                            "image_id": key[0],
+                            "height": height.as_py(),
+                            "width": width.as_py(),
+                            "map": content.as_buffer(),
+                        }
+                    ),
+                )

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from stages.artifacts.files import make_folder, write_atomically, write_json
 
-INDEX = "_adcli_files.json"          # in such a folder: what adcli wrote there
+INDEX = "_adcli_files.json"  # in such a folder: what adcli wrote there
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def write_page(path: Path, content: str) -> None:
 
 def overwritten(targets: Iterable[Path], inputs: Iterable[Path]) -> Path | None:
     """The first target that is one of the inputs, also behind links; None where they lie apart."""
-    real = lru_cache(maxsize=None)(os.path.realpath)       # folders are few, files are many
+    real = lru_cache(maxsize=None)(os.path.realpath)  # folders are few, files are many
     there = {(real(f.parent), f.name) for f in inputs}
     return next((t for t in targets if (real(t.parent), t.name) in there), None)
 
@@ -66,8 +66,10 @@ def _noted(folder: Path) -> list[str]:
 
 
 def _note(folder: Path, names: list[str]) -> None:
-    write_json(folder / INDEX, {"written by": "adcli, which takes these files away when it writes others",
-                                "files": sorted(names)})
+    write_json(
+        folder / INDEX,
+        {"written by": "adcli, which takes these files away when it writes others", "files": sorted(names)},
+    )
 
 
 def _remove(folder: Path, name: str) -> None:
@@ -84,5 +86,5 @@ def _remove(folder: Path, name: str) -> None:
             return
         try:
             above.rmdir()
-        except OSError:                  # holds other files, or is not there
+        except OSError:  # holds other files, or is not there
             return

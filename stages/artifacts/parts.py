@@ -13,7 +13,7 @@ from stages.artifacts.files import put_in_place, write_atomically, write_tempora
 from stages.artifacts.record import MEND, Damaged
 from stages.artifacts.tables import Table
 
-KEY = b"adcli_key"                                            # in the metadata of a part's schema
+KEY = b"adcli_key"  # in the metadata of a part's schema
 UNREADABLE = (pa.ArrowException, OSError, ValueError)
 
 
@@ -23,7 +23,7 @@ class Written:
 
     key: tuple
     error: str | None
-    final: bool                                               # its failure is fixed by its seed (column `retry`)
+    final: bool  # its failure is fixed by its seed (column `retry`)
     part: Path
 
 
@@ -45,8 +45,10 @@ def read_keys(part: Path, table: Table, known: set[tuple], key: str) -> list[Wri
         file = pq.ParquetFile(part)
         if (file.schema_arrow.metadata or {}).get(KEY, key.encode()) != key.encode():
             return None
-        rows = [Written(tuple(r[k] for k in table.key), r.get("error"), r.get("retry") is False, part)
-                for r in file.read(columns=columns).to_pylist()]
+        rows = [
+            Written(tuple(r[k] for k in table.key), r.get("error"), r.get("retry") is False, part)
+            for r in file.read(columns=columns).to_pylist()
+        ]
     except KeyError as e:
         raise Damaged(f"{part}: damaged (no column {e}); {MEND}") from None
     except UNREADABLE as e:
@@ -79,7 +81,7 @@ def drop_doubles(rows: list[Written], table: Table, key: str) -> list[Written]:
     """Leave each key once, rather a row without error, then the first one. Needed where a file system has no locks, and
     shards of different counts can meet."""
     best: dict[tuple, Written] = {}
-    for row in sorted(rows, key=lambda row: row.error is not None):      # stable: name order among equals
+    for row in sorted(rows, key=lambda row: row.error is not None):  # stable: name order among equals
         best.setdefault(row.key, row)
     if len(best) == len(rows):
         return rows

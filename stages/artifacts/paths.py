@@ -4,8 +4,8 @@ import hashlib
 import unicodedata
 from pathlib import Path
 
-LONGEST = 200        # bytes of one name; file systems take 255, and writers put a prefix or an ending to it
-LONGEST_ID = 800     # bytes of an image_id that is made into folders; a whole path may have 4096, and escapes are long
+LONGEST = 200  # bytes of one name; file systems take 255, and writers put a prefix or an ending to it
+LONGEST_ID = 800  # bytes of an image_id that is made into folders; a whole path may have 4096, and escapes are long
 
 
 def below(base: Path, *values: str | None, suffix: str = "") -> Path:
@@ -35,23 +35,23 @@ def for_image(base: Path, image_id: str, suffix: str) -> Path:
     """
     parts = image_id.split("/") if len(image_id.encode(errors="surrogatepass")) <= LONGEST_ID else [image_id]
     *folders, name = below(Path(), *parts, suffix=suffix).parts
-    apart = [f[:-len(suffix)] + "%2E" + suffix[1:] if f.lower().endswith(suffix.lower()) else f for f in folders]
+    apart = [f[: -len(suffix)] + "%2E" + suffix[1:] if f.lower().endswith(suffix.lower()) else f for f in folders]
     return base.joinpath(*apart, name)
 
 
 def _name(value: str | None) -> str:
     if value is None:
-        return "%none"                     # no escaped text: a byte's hexadecimal is in upper case
+        return "%none"  # no escaped text: a byte's hexadecimal is in upper case
     if not value:
         return "%empty"
-    composed = unicodedata.is_normalized("NFC", value)      # some file systems do not tell the forms apart
+    composed = unicodedata.is_normalized("NFC", value)  # some file systems do not tell the forms apart
     escaped = "".join(c if _plain(c, i == 0, composed) else _hexadecimal(c) for i, c in enumerate(value))
-    if escaped.endswith((" ", ".")):       # some file systems drop these at the end
+    if escaped.endswith((" ", ".")):  # some file systems drop these at the end
         escaped = escaped[:-1] + _hexadecimal(escaped[-1])
     if len(escaped.encode()) <= LONGEST:
         return escaped
     digest = hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()[:32]
-    return escaped.encode()[:LONGEST - 34].decode(errors="ignore") + "%~" + digest
+    return escaped.encode()[: LONGEST - 34].decode(errors="ignore") + "%~" + digest
 
 
 def _plain(c: str, first: bool, composed: bool) -> bool:

@@ -30,7 +30,7 @@ def read_table(path: Path, table: Table, partial: bool = False) -> pa.Table:
     """
     path = Path(path)
     parts = [_fit(_read_part(part), table, part) for part in part_files(path, table, partial)]
-    _require_complete(path, partial)        # nobody began to overwrite it meanwhile
+    _require_complete(path, partial)  # nobody began to overwrite it meanwhile
     rows = pa.concat_tables(parts) if parts else table.schema.empty_table()
     rows = rows.sort_by([(name, "ascending") for name in table.key]).combine_chunks()
     _require_unique(rows, table, path)
@@ -53,7 +53,7 @@ def scan(path: Path, table: Table, columns: tuple[str, ...] | None = None, rows:
                 yield _fit(pa.Table.from_batches([batch]), narrow, part)
         except UNREADABLE as e:
             raise _unreadable(part, e) from e
-    _require_complete(path)                 # nobody began to overwrite it meanwhile
+    _require_complete(path)  # nobody began to overwrite it meanwhile
 
 
 def content_key(path: Path, table: Table) -> str:
@@ -75,7 +75,7 @@ def part_files(path: Path, table: Table, partial: bool = False) -> list[Path]:
     if not path.is_dir():
         raise InputError(f"{path}: no such file or directory (expected a {table.name} table)")
     parts = [p for p in sorted(path.rglob("*.parquet")) if p.is_file() and not _hidden(p, path)]
-    _require_complete(path, partial)        # after the listing, or parts that remain of an old artifact could be in it
+    _require_complete(path, partial)  # after the listing, or parts that remain of an old artifact could be in it
     records = read_provenance(path)
     for record in records:
         _require_its_parts(record, parts)
@@ -99,13 +99,14 @@ def _require_complete(path: Path, partial: bool = False) -> None:
     for unfinished in [] if partial else sorted(path.rglob(PARTIAL)):
         try:
             stage = json.loads(unfinished.read_text())["stage"]
-        except FileNotFoundError:           # completed just now
+        except FileNotFoundError:  # completed just now
             continue
         except (OSError, ValueError, TypeError, KeyError):
             raise Damaged(f"{unfinished}: damaged, and the artifact not complete; {MEND}") from None
         raise InputError(
             f"{unfinished.parent}: not complete (`{stage}` was interrupted, or another shard is"
-            " still to be run); run that command again first")
+            " still to be run); run that command again first"
+        )
 
 
 def _require_its_parts(record: dict, parts: list[Path]) -> None:
@@ -117,8 +118,10 @@ def _require_its_parts(record: dict, parts: list[Path]) -> None:
     if gone := sorted(set(listed) - there):
         raise Damaged(f"{folder / gone[0]}: this part of the artifact is gone; {MEND}")
     if more := sorted(there - set(listed)):
-        raise Damaged(f"{folder / more[0]}: the artifact's record does not name this file; run the command that made it"
-                      " again, or take the file away")
+        raise Damaged(
+            f"{folder / more[0]}: the artifact's record does not name this file; run the command that made it"
+            " again, or take the file away"
+        )
 
 
 def _belongs(part: Path) -> bool:
@@ -174,11 +177,14 @@ def _fit(rows: pa.Table, table: Table, part: Path) -> pa.Table:
         try:
             column = column.cast(field.type)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
-            raise InputError(f"{part}: column `{field.name}` is {column.type}, a {table.name} table has"
-                             f" {field.type} there ({str(e).splitlines()[0]})") from None
+            raise InputError(
+                f"{part}: column `{field.name}` is {column.type}, a {table.name} table has"
+                f" {field.type} there ({str(e).splitlines()[0]})"
+            ) from None
         if not field.nullable and column.null_count:
-            raise InputError(f"{part}: column `{field.name}` has {column.null_count} nulls; a"
-                             f" {table.name} table allows none there")
+            raise InputError(
+                f"{part}: column `{field.name}` has {column.null_count} nulls; a {table.name} table allows none there"
+            )
         columns.append(column)
     return sound(pa.table(columns, schema=table.schema), table, part)
 
@@ -188,8 +194,10 @@ def _absent(field: pa.Field, n: int, table: Table, part: Path) -> pa.Array:
         return pa.nulls(n, field.type)
     if pa.types.is_list(field.type):
         return pa.array([[]] * n, field.type)
-    raise InputError(f"{part}: no column `{field.name}`; a {table.name} table needs"
-                     f" {', '.join(f.name for f in table.schema if not f.nullable)}")
+    raise InputError(
+        f"{part}: no column `{field.name}`; a {table.name} table needs"
+        f" {', '.join(f.name for f in table.schema if not f.nullable)}"
+    )
 
 
 def _require_unique(rows: pa.Table, table: Table, path: Path) -> None:

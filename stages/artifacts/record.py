@@ -15,9 +15,9 @@ from pathlib import Path
 from stages.artifacts.files import plain_error
 from stages.base.errors import InputError
 
-COMPLETE = "_adcli.json"             # there exactly when the artifact is complete
-PARTIAL = "_adcli.partial.json"      # there while it is being made; where both are, this one counts
-FORMAT = 2                           # of records and keys; what has another one is read, but not written to
+COMPLETE = "_adcli.json"  # there exactly when the artifact is complete
+PARTIAL = "_adcli.partial.json"  # there while it is being made; where both are, this one counts
+FORMAT = 2  # of records and keys; what has another one is read, but not written to
 NEEDED = {"stage": str, "key": str, "parameters": dict, "inputs": dict, "notes": dict}
 MEND = "the command that made it mends it with --overwrite"
 
@@ -29,16 +29,21 @@ class Spec:
 
     stage: str
     parameters: dict
-    inputs: dict[str, str]                   # name -> fingerprint
+    inputs: dict[str, str]  # name -> fingerprint
     seed: int = 0
     notes: dict = field(default_factory=dict)
-    paths: dict[str, str] = field(default_factory=dict)      # name of an input -> where it was
+    paths: dict[str, str] = field(default_factory=dict)  # name of an input -> where it was
 
     @property
     def key(self) -> str:
         """Hash of all that decides the content."""
-        said = {"format": FORMAT, "stage": self.stage, "parameters": self.parameters, "inputs": self.inputs,
-                "seed": self.seed}
+        said = {
+            "format": FORMAT,
+            "stage": self.stage,
+            "parameters": self.parameters,
+            "inputs": self.inputs,
+            "seed": self.seed,
+        }
         return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
@@ -48,11 +53,23 @@ class Damaged(InputError):
 
 def new_record(spec: Spec, table: str, expected: int) -> dict:
     """The record of an artifact without any row. expected: rows when it is complete."""
-    return {"format": FORMAT, "stage": spec.stage, "table": table, "version": version("adcli"),
-            "commit": source_commit(), "command": command_line(sys.argv), "date": now(), "key": spec.key,
-            "parameters": spec.parameters, "inputs": spec.inputs,
-            "paths": {name: str(path) for name, path in spec.paths.items()}, "seed": spec.seed,
-            "notes": spec.notes, "expected": expected, "runs": []}
+    return {
+        "format": FORMAT,
+        "stage": spec.stage,
+        "table": table,
+        "version": version("adcli"),
+        "commit": source_commit(),
+        "command": command_line(sys.argv),
+        "date": now(),
+        "key": spec.key,
+        "parameters": spec.parameters,
+        "inputs": spec.inputs,
+        "paths": {name: str(path) for name, path in spec.paths.items()},
+        "seed": spec.seed,
+        "notes": spec.notes,
+        "expected": expected,
+        "runs": [],
+    }
 
 
 def load_record(file: Path) -> dict:
@@ -81,7 +98,7 @@ def load_record(file: Path) -> dict:
 
 def find_record(folder: Path) -> tuple[dict, bool] | None:
     """(record, whether the artifact is complete), or None without one. Raises as `load_record`."""
-    for name in (PARTIAL, COMPLETE, PARTIAL):       # again, for one that a retreat renamed in between
+    for name in (PARTIAL, COMPLETE, PARTIAL):  # again, for one that a retreat renamed in between
         try:
             return load_record(folder / name), name == COMPLETE
         except FileNotFoundError:
@@ -93,21 +110,27 @@ def difference(out: Path, found: dict, spec: Spec) -> str:
     """One line that names what differs between the artifact on disk and this command."""
     if found.get("format", 1) != FORMAT:
         age = "an older" if found.get("format", 1) < FORMAT else "a newer"
-        return (f"{out} was made by {age} adcli, whose cache keys differ: it can be read as it is; --overwrite"
-                " replaces it, another --out keeps both")
+        return (
+            f"{out} was made by {age} adcli, whose cache keys differ: it can be read as it is; --overwrite"
+            " replaces it, another --out keeps both"
+        )
     if found["stage"] != spec.stage:
         what = [f"it is an artifact of `{found['stage']}`"]
     else:
         now = json.loads(json.dumps(asdict(spec), default=str))
-        what = [f"{name} was {found['parameters'].get(name)!r}, now {now['parameters'].get(name)!r}"
-                for name in sorted({*found["parameters"], *now["parameters"]})
-                if found["parameters"].get(name) != now["parameters"].get(name)]
-        what += [f"the {name} has changed" for name in sorted({*found["inputs"], *now["inputs"]})
-                 if found["inputs"].get(name) != now["inputs"].get(name)]
+        what = [
+            f"{name} was {found['parameters'].get(name)!r}, now {now['parameters'].get(name)!r}"
+            for name in sorted({*found["parameters"], *now["parameters"]})
+            if found["parameters"].get(name) != now["parameters"].get(name)
+        ]
+        what += [
+            f"the {name} has changed"
+            for name in sorted({*found["inputs"], *now["inputs"]})
+            if found["inputs"].get(name) != now["inputs"].get(name)
+        ]
         if found.get("seed") != spec.seed:
             what.append(f"seed was {found.get('seed')}, now {spec.seed}")
-    return (f"{out} was made with other settings ({'; '.join(what)}): --overwrite replaces it,"
-            " another --out keeps both")
+    return f"{out} was made with other settings ({'; '.join(what)}): --overwrite replaces it, another --out keeps both"
 
 
 def now() -> str:
@@ -118,7 +141,12 @@ def now() -> str:
 def command_line(arguments: list[str]) -> str:
     """As it can be typed again; what a URL says of user and password is left out."""
     program = Path(arguments[0]).name if arguments else "python"
-    return shlex.join(["adcli" if program == "__main__.py" else program, *(re.sub(r"://[^/\s]*@", "://***@", a) for a in arguments[1:])])
+    return shlex.join(
+        [
+            "adcli" if program == "__main__.py" else program,
+            *(re.sub(r"://[^/\s]*@", "://***@", a) for a in arguments[1:]),
+        ]
+    )
 
 
 @lru_cache

@@ -17,7 +17,7 @@ from stages.base.config import RunOptions
 from stages.base.errors import ImageError, InputError
 from stages.datasets.files import Files
 
-Result = tuple[Key, dict | ImageError, np.ndarray | None]     # columns of SCORES or why there are none; the map (H, W)
+Result = tuple[Key, dict | ImageError, np.ndarray | None]  # columns of SCORES or why there are none; the map (H, W)
 
 
 def check_outputs(out: Path, others: dict[str, Path | None]) -> None:
@@ -54,10 +54,20 @@ def _is_another(out: Path, spec: Spec) -> bool:
     return out.exists()
 
 
-def scores_and_maps(out: Path, maps_out: Path | None, parameters: dict, inputs: dict[str, str], keys: list[Key],
-                    options: RunOptions, map_rows: int, scored: Callable[[list[Key], Artifact], Iterable[Result]],
-                    notes: dict | None = None, map_kind: str = "<f2", files: Files | None = None,
-                    paths: dict[str, str] | None = None) -> Summary:
+def scores_and_maps(
+    out: Path,
+    maps_out: Path | None,
+    parameters: dict,
+    inputs: dict[str, str],
+    keys: list[Key],
+    options: RunOptions,
+    map_rows: int,
+    scored: Callable[[list[Key], Artifact], Iterable[Result]],
+    notes: dict | None = None,
+    map_kind: str = "<f2",
+    files: Files | None = None,
+    paths: dict[str, str] | None = None,
+) -> Summary:
     """Write both artifacts, of one cache key; returns the summary of the scores.
 
     map_rows: of a part; scored: from the keys that one of the two lacks, and the open scores, whose `ran_on` it may
@@ -67,7 +77,7 @@ def scores_and_maps(out: Path, maps_out: Path | None, parameters: dict, inputs: 
     """
     of_scores = Spec("score", parameters, inputs, notes=notes or {}, paths=paths or {})
     scores = Artifact(out, SCORES, of_scores, keys, options)
-    silent = replace(options, quiet=True)            # one progress bar for both
+    silent = replace(options, quiet=True)  # one progress bar for both
     maps = None
     if maps_out:
         maps = Artifact(maps_out, MAPS, replace(of_scores, stage="score maps", notes={}), keys, silent, map_rows)

@@ -24,7 +24,8 @@ def encodable(row: dict, table: Table) -> dict:
     if "error" not in table.schema.names:
         raise InputError(f"{table.name} table, {error} ({_key(row, table)})")
     return {f.name: _without(f, row[f.name], table) for f in table.schema} | {
-        "error": "; ".join(filter(None, (row["error"], error)))}
+        "error": "; ".join(filter(None, (row["error"], error)))
+    }
 
 
 def require_encodable_keys(keys: list[tuple], table: Table) -> None:
@@ -32,8 +33,9 @@ def require_encodable_keys(keys: list[tuple], table: Table) -> None:
     for key in keys:
         for name, value in zip(table.key, key, strict=True):
             if isinstance(value, str) and not _valid(value):
-                raise InputError(f"{table.name} table, column `{name}`: {escaped(value)} is not valid Unicode; rename"
-                                 " what it names")
+                raise InputError(
+                    f"{table.name} table, column `{name}`: {escaped(value)} is not valid Unicode; rename what it names"
+                )
 
 
 def escaped(text: str) -> str:
@@ -57,7 +59,8 @@ def _fits(value: Any, kind: pa.DataType) -> bool:
         return isinstance(value, str) and _valid(value)
     if pa.types.is_list(kind):
         return (not pa.types.is_nested(kind.value_type) and not pa.types.is_string(kind.value_type)) or all(
-            _fits(v, kind.value_type) for v in value)
+            _fits(v, kind.value_type) for v in value
+        )
     if pa.types.is_struct(kind):
         return all(_fits(value.get(f.name), f.type) for f in kind)
     return True

@@ -31,15 +31,16 @@ from stages.base.errors import InputError, TooManyErrors
 from stages.base.memory import peak_rss_mb
 from stages.base.progress import Progress
 
-FLUSH_ROWS = 128        # a part: what a kill can cost at most, together with
-FLUSH_SECONDS = 5.0     # the time after which a slow stage writes fewer rows
+FLUSH_ROWS = 128  # a part: what a kill can cost at most, together with
+FLUSH_SECONDS = 5.0  # the time after which a slow stage writes fewer rows
 
 
 class Artifact:
     """One artifact, open for one shard. `keys` are the keys of all shards, in any order."""
 
-    def __init__(self, out: Path, table: Table, spec: Spec, keys: list[tuple], options: RunOptions,
-                 flush_rows: int = FLUSH_ROWS) -> None:
+    def __init__(
+        self, out: Path, table: Table, spec: Spec, keys: list[tuple], options: RunOptions, flush_rows: int = FLUSH_ROWS
+    ) -> None:
         if len(set(keys)) < len(keys):
             twice, _ = Counter(keys).most_common(1)[0]
             raise InputError(f"two rows with the key {' / '.join(map(str, twice))}")
@@ -51,13 +52,13 @@ class Artifact:
         self.shard, self.shards = parse_shard(options.shard)
         self.summary: Summary | None = None
         self.pending: list[tuple] = []
-        self.ran_on = "cpu"                     # device and precision, for the record; stages set it
+        self.ran_on = "cpu"  # device and precision, for the record; stages set it
         self._known = set(keys)
         self._prefix = prefix(self.shard, self.shards)
-        self._failed: dict[tuple, Written] = {}              # rows that are there and are tried again
-        self._own: locks.Lock | None = None                  # this shard's
-        self._lost = False                                   # the artifact is another one's
-        self._made: list[Path] = []                          # folders, the deepest first
+        self._failed: dict[tuple, Written] = {}  # rows that are there and are tried again
+        self._own: locks.Lock | None = None  # this shard's
+        self._lost = False  # the artifact is another one's
+        self._made: list[Path] = []  # folders, the deepest first
 
     def __enter__(self) -> "Artifact":
         self.started = self.flushed = time.monotonic()
@@ -99,8 +100,10 @@ class Artifact:
         elif tried and key not in self._failed:
             self.failures_in_a_row += 1
         if self.options.max_errors and self.failures_in_a_row >= self.options.max_errors:
-            raise TooManyErrors(f"{self.failures_in_a_row} rows failed in succession, the last with:"
-                                f" {row['error']} (--max-errors; 0 goes on regardless)")
+            raise TooManyErrors(
+                f"{self.failures_in_a_row} rows failed in succession, the last with:"
+                f" {row['error']} (--max-errors; 0 goes on regardless)"
+            )
 
     def write_all(self, rows: Iterable[dict]) -> None:
         """Add those of `rows` that are not there yet, for stages that have them all at once."""
@@ -141,7 +144,7 @@ class Artifact:
         try:
             state = folder.read(self.out, self.table, self.spec, self._known)
         except InputError:
-            return False                       # said by whoever looks with the folder locked
+            return False  # said by whoever looks with the folder locked
         if state is None or not state.complete or state.extra or state.stale or self._to_try(state.rows):
             return False
         self.up_to_date = True
@@ -167,8 +170,9 @@ class Artifact:
             with self._folder_locked(make=True):
                 try:
                     alive = self._take_shard()
-                    state = folder.prepare(self.out, self.table, self.spec, self.keys, bool(alive),
-                                           self.options.overwrite)
+                    state = folder.prepare(
+                        self.out, self.table, self.spec, self.keys, bool(alive), self.options.overwrite
+                    )
                     self._clean(alive, self._own.real)
                 except BaseException:
                     self._let_go()
@@ -184,19 +188,23 @@ class Artifact:
         """Take this shard's lock; returns the prefixes of the other shards that are being written."""
         self._own = locks.take(self.out / f"{locks.SHARD}{self._prefix}", wait=False)
         if not self._own:
-            raise InputError(f"{self.out}: another process is writing shard {self.options.shard} of"
-                             " this artifact; wait for it or stop it")
+            raise InputError(
+                f"{self.out}: another process is writing shard {self.options.shard} of"
+                " this artifact; wait for it or stop it"
+            )
         alive = locks.living(self.out, self._prefix)
         if others := [p for p in sorted(alive) if not p.endswith(f"-of-{self.shards:05d}")]:
-            raise InputError(f"{self.out}: another process is writing shard {spelled(others[0])} of this artifact, and"
-                             f" --shard {self.options.shard} would write some of its rows, too; wait for it or stop it")
+            raise InputError(
+                f"{self.out}: another process is writing shard {spelled(others[0])} of this artifact, and"
+                f" --shard {self.options.shard} would write some of its rows, too; wait for it or stop it"
+            )
         return alive
 
     # -- writing ------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
         self.flushed = time.monotonic()
-        rows, self.rows = self.rows, []      # first, so that an interrupt here can write nothing twice
+        rows, self.rows = self.rows, []  # first, so that an interrupt here can write nothing twice
         fresh = [row for row in rows if self._key(row) not in self._failed]
         again: dict[Path, dict[tuple, dict]] = {}
         for row in rows:
@@ -208,7 +216,7 @@ class Artifact:
                 temporary = parts.prepare(self.out / f"{self._prefix}.parquet", fresh, self.table, self.spec.key)
             if rows:
                 with self._current() as (_, complete):
-                    if temporary and not complete:       # complete: without locks, another count was quicker
+                    if temporary and not complete:  # complete: without locks, another count was quicker
                         parts.add(temporary, self.out, self._prefix)
                     for part, new in again.items():
                         parts.replace_rows(part, new, self.table, self.spec.key)
@@ -227,10 +235,13 @@ class Artifact:
                 return
             self._lost = True
             if not found:
-                raise InputError(f"{self.out}: the artifact is gone, something removed it meanwhile; run the same"
-                                 " command again")
-            raise InputError(f"{self.out}: another command has replaced this artifact with one of other settings"
-                             " meanwhile; this one stops and leaves nothing there (another --out keeps both)")
+                raise InputError(
+                    f"{self.out}: the artifact is gone, something removed it meanwhile; run the same command again"
+                )
+            raise InputError(
+                f"{self.out}: another command has replaced this artifact with one of other settings"
+                " meanwhile; this one stops and leaves nothing there (another --out keeps both)"
+            )
 
     # -- closing ------------------------------------------------------------------------------------
 
@@ -251,9 +262,16 @@ class Artifact:
 
     def _run(self) -> dict:
         """This run's entry in the record."""
-        return {"shard": self.options.shard, "date": now(), "rows": self.written, "tokens": self.tokens,
-                "seconds": round(time.monotonic() - self.started, 2), "device": self.ran_on,
-                "host": socket.gethostname(), "peak_rss_mb": peak_rss_mb()}
+        return {
+            "shard": self.options.shard,
+            "date": now(),
+            "rows": self.written,
+            "tokens": self.tokens,
+            "seconds": round(time.monotonic() - self.started, 2),
+            "device": self.ran_on,
+            "host": socket.gethostname(),
+            "peak_rss_mb": peak_rss_mb(),
+        }
 
     def _withdraw(self) -> bool:
         """After a start that came to nothing: take away what this run put there. False when there is more by now."""
@@ -267,7 +285,7 @@ class Artifact:
         return True
 
     def _remove_made(self) -> None:
-        with suppress(OSError):                # something else is in one of them
+        with suppress(OSError):  # something else is in one of them
             for path in self._made:
                 path.rmdir()
 
@@ -295,9 +313,17 @@ class Artifact:
 
     def _sum_up(self, rows: list[Written], complete: bool) -> None:
         self.summary = Summary(
-            stage=self.spec.stage, out=str(self.out), expected=len(self.keys), written=self.written, tokens=self.tokens,
-            seconds=time.monotonic() - self.started, peak_rss_mb=peak_rss_mb(), up_to_date=self.up_to_date,
-            complete=complete, **said_of(rows))
+            stage=self.spec.stage,
+            out=str(self.out),
+            expected=len(self.keys),
+            written=self.written,
+            tokens=self.tokens,
+            seconds=time.monotonic() - self.started,
+            peak_rss_mb=peak_rss_mb(),
+            up_to_date=self.up_to_date,
+            complete=complete,
+            **said_of(rows),
+        )
 
     def _shard_locks(self) -> bool:
         return any(self.out.glob(f"{locks.SHARD}*"))

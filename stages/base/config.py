@@ -62,8 +62,11 @@ class RunOptions:
     overwrite: bool = option("replace an artifact that was made with other settings", False)
     max_errors: int = option("stop after this many failed rows in succession; 0 = never", 20)
     retry: str = option("failed rows to try again: those that may come out differently, or all", "possible")
-    max_megapixels: float = option("largest image that is opened, 10^6 pixels; each takes up to 8 bytes a pixel, for a"
-                                   " moment, and those above 50 are decoded one at a time", 179.0)
+    max_megapixels: float = option(
+        "largest image that is opened, 10^6 pixels; each takes up to 8 bytes a pixel, for a"
+        " moment, and those above 50 are decoded one at a time",
+        179.0,
+    )
     quiet: bool = option("no progress, no summary; errors only", False)
     json: bool = option("print one JSON line with the summary on stdout", False)
     debug: bool = option("show the traceback of an error", False)

@@ -23,9 +23,16 @@ class Progress:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        self._bar = Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                        TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn(),
-                        TextColumn("[red]{task.fields[errors]}"), console=Console(stderr=True))
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("[red]{task.fields[errors]}"),
+            console=Console(stderr=True),
+        )
         self._task = self._bar.add_task(self.label, total=self.total, rate="", errors="")
         self._bar.start()
 
@@ -41,8 +48,11 @@ class Progress:
         elif not self.quiet and now - self.last_line > PLAIN_LINE_SECONDS:
             self.last_line = now
             left = (self.total - self.done) / rate
-            print(f"{self.label}: {self.done}/{self.total} rows, {rate:.2f}/s, {left:.0f} s left,"
-                  f" {self.errors} failed", file=sys.stderr, flush=True)
+            print(
+                f"{self.label}: {self.done}/{self.total} rows, {rate:.2f}/s, {left:.0f} s left, {self.errors} failed",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def say(self, text: str) -> None:
         """A line above the bar: what was found, what was decided."""
@@ -84,8 +94,11 @@ class Steps:
         elif not self.rows.quiet and now - self.last_line > PLAIN_LINE_SECONDS:
             self.last_line = now
             left = (self.total - self.done) / rate
-            print(f"{self.label}: step {self.done} of {self.total}, {rate:.2f}/s, {left:.0f} s left",
-                  file=sys.stderr, flush=True)
+            print(
+                f"{self.label}: step {self.done} of {self.total}, {rate:.2f}/s, {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def stop(self) -> None:
         """Take the bar away."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from stages.base.errors import InputError
 from stages.base.texts import is_sound, read_text
 
-FOLDER = Path(__file__).resolve().parents[2] / "prompts"     # beside the code, whatever the working folder holds
+FOLDER = Path(__file__).resolve().parents[2] / "prompts"  # beside the code, whatever the working folder holds
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ def load_prompt(prompt_id: str) -> Prompt:
         text = read_text(FOLDER / f"{prompt_id}.txt")
     elif path.suffix == ".txt" and path.is_file():
         if not is_sound(prompt_id):
-            raise InputError(f"--prompt {path}: tables name the prompt by its path, and this one is not UTF-8: rename"
-                             " the file")
+            raise InputError(
+                f"--prompt {path}: tables name the prompt by its path, and this one is not UTF-8: rename the file"
+            )
         text = read_text(path)
     else:
         close = get_close_matches(prompt_id, prompt_ids(), 3, 0.4)
@@ -65,5 +66,5 @@ def fill(prompt: Prompt, **fields: str) -> str:
     for name in fields:
         if f"{{{name}}}" not in prompt.text:
             raise InputError(f"prompt {prompt.id}: has no {{{name}}}")
-    named = re.compile("{(" + "|".join(map(re.escape, fields)) + ")}")       # at once: a value may hold {name} itself
+    named = re.compile("{(" + "|".join(map(re.escape, fields)) + ")}")  # at once: a value may hold {name} itself
     return named.sub(lambda field: fields[field[1]], prompt.text)

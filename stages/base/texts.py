@@ -16,8 +16,10 @@ def read_text(file: Path) -> str:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as e:
         seems, name = ("UTF-16", "utf-16") if e.object[:2] in (BOM_UTF16_LE, BOM_UTF16_BE) else ("Latin-1", "latin1")
-        raise InputError(f"{file}: not UTF-8 text ({e.reason} at byte {e.start}), perhaps {seems}: save it as UTF-8,"
-                         f" or convert it with `iconv -f {name} -t utf-8`") from None
+        raise InputError(
+            f"{file}: not UTF-8 text ({e.reason} at byte {e.start}), perhaps {seems}: save it as UTF-8,"
+            f" or convert it with `iconv -f {name} -t utf-8`"
+        ) from None
     except OSError as e:
         raise InputError(f"{file}: cannot be read ({e.strerror or e})") from None
 

@@ -22,8 +22,10 @@ class CaptionConfig(EngineOptions):
     manifest: Path = argument("the images: manifest artifact, a folder of them, or a Parquet file")
     out: Path = option("where the captions go")
     vlm: str = option("scene, a short name (qwen2-vl, llava-1.5-13b, ...), a hub id or a directory", "scene")
-    prompt: str = option("prompt id or text file; auto = vidad/<category> for VID-AD, magnetic-tile for"
-                         " that data set, else general", "auto")
+    prompt: str = option(
+        "prompt id or text file; auto = vidad/<category> for VID-AD, magnetic-tile for that data set, else general",
+        "auto",
+    )
     samples: int = option("texts per image", 1)
     temperature: float = option("0 is greedy; the paper draws at 0.001", 0.001)
     top_p: float = option("nucleus mass", 0.95)
@@ -38,10 +40,14 @@ def run(config: CaptionConfig, options: RunOptions) -> Summary:
     check_engine(config.vlm, config)
     require_positive(config, "samples")
     if config.samples > 1 and (config.vlm == "scene" or not config.temperature):
-        raise InputError(f"--samples {config.samples}: " + (
-            "scene describes an image the same way every time; ask it for one, or give another --vlm"
-            if config.vlm == "scene" else
-            "greedy texts of one image are all the same; give a --temperature such as 0.9"))
+        raise InputError(
+            f"--samples {config.samples}: "
+            + (
+                "scene describes an image the same way every time; ask it for one, or give another --vlm"
+                if config.vlm == "scene"
+                else "greedy texts of one image are all the same; give a --temperature such as 0.9"
+            )
+        )
     manifest = read_manifest(config.manifest, config.root)
     prompts = {image.image_id: prompt_for(image, config.prompt) for image in manifest.images}
     images = {image.image_id: image for image in manifest.images}
@@ -49,10 +55,23 @@ def run(config: CaptionConfig, options: RunOptions) -> Summary:
     texts = {p.id: p.fingerprint for p in prompts.values()}
     files = look_at(config.out, options.quiet, images=manifest.images)
     inputs = {"manifest": manifest.fingerprint, "image files": files.images}
-    spec = Spec("caption", {
-        "vlm": config.vlm, "weights": engine.fingerprint, "prompts": texts, "samples": config.samples,
-        "temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens,
-    } | engine_parameters(config.vlm, config), inputs, config.seed, {"caveat": engine.caveat}, named_paths(config))
+    spec = Spec(
+        "caption",
+        {
+            "vlm": config.vlm,
+            "weights": engine.fingerprint,
+            "prompts": texts,
+            "samples": config.samples,
+            "temperature": config.temperature,
+            "top_p": config.top_p,
+            "max_tokens": config.max_tokens,
+        }
+        | engine_parameters(config.vlm, config),
+        inputs,
+        config.seed,
+        {"caveat": engine.caveat},
+        named_paths(config),
+    )
     keys = [(i, prompts[i].id, s) for i in images for s in range(config.samples)]
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
     with Artifact(config.out, CAPTIONS, spec, keys, options) as artifact:
@@ -69,14 +88,23 @@ def run(config: CaptionConfig, options: RunOptions) -> Summary:
             if config.samples > 1 and not error:
                 seen.add((reply.key[0], text))
                 drawn += 1
-            artifact.write(_row(reply.key, text=None if error else text, error=error,
-                                retry=reply.retry if reply.error else final(engine, not text),
-                                finish_reason=reply.finish_reason, prompt_tokens=reply.prompt_tokens,
-                                completion_tokens=reply.completion_tokens))
+            artifact.write(
+                _row(
+                    reply.key,
+                    text=None if error else text,
+                    error=error,
+                    retry=reply.retry if reply.error else final(engine, not text),
+                    finish_reason=reply.finish_reason,
+                    prompt_tokens=reply.prompt_tokens,
+                    completion_tokens=reply.completion_tokens,
+                )
+            )
             artifact.ran_on = engine.ran_on
         if drawn > len(seen):
-            artifact.progress.say(f"{drawn - len(seen)} of {drawn} texts repeat another one of the same image; a higher"
-                                  " --temperature makes them differ")
+            artifact.progress.say(
+                f"{drawn - len(seen)} of {drawn} texts repeat another one of the same image; a higher"
+                " --temperature makes them differ"
+            )
     return artifact.summary
 
 
@@ -89,8 +117,7 @@ def prompt_for(image: Image, prompt: str) -> Prompt:
     return load_prompt("magnetic-tile" if image.dataset == "magnetic-tile" else "general")
 
 
-def _requests(keys: list[tuple], images: dict[str, Image], prompts: dict[str, Prompt],
-              seed: int) -> Iterator[Request]:
+def _requests(keys: list[tuple], images: dict[str, Image], prompts: dict[str, Prompt], seed: int) -> Iterator[Request]:
     for key in keys:
         yield Request(key, prompts[key[0]].text, (images[key[0]].file,), row_seed(seed, *key))
 

@@ -6,8 +6,8 @@ from functools import lru_cache
 
 from stages.captions.vocabulary import meanings, named, singular
 
-LONGEST = 20_000        # characters of a caption that is rewritten: some 4,000 words
-Edit = dict[str, str]          # attribute, before, after: a row of the `edits` column
+LONGEST = 20_000  # characters of a caption that is rewritten: some 4,000 words
+Edit = dict[str, str]  # attribute, before, after: a row of the `edits` column
 
 
 class Rejected(ValueError):
@@ -38,8 +38,9 @@ def check(text: str, negative: str, normals: Collection[str]) -> list[Edit]:
     if len(changed) > max(words / 2, 2):
         raise Rejected(f"structure: {len(changed)} of {words} words replaced")
     present = named(before), named(after)
-    edits = [{"attribute": _attribute(before, after, i, *present), "before": before[i], "after": after[i]}
-             for i in changed]
+    edits = [
+        {"attribute": _attribute(before, after, i, *present), "before": before[i], "after": after[i]} for i in changed
+    ]
     if not any(e["attribute"] != "other" for e in edits):
         raise Rejected("contradiction: no attribute changed")
     if _form(negative) in _forms(frozenset(normals)):

@@ -18,7 +18,7 @@ from stages.datasets.manifest import by_task, read_manifest, reference_images
 from stages.vlm.engine import Engine, Request, Sampling
 from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, make_engine
 
-ATTEMPTS = 5        # rewrites drawn from a model before the row is given up
+ATTEMPTS = 5  # rewrites drawn from a model before the row is given up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +50,12 @@ def run(config: NegativesConfig, options: RunOptions) -> Summary:
     weights = engine.fingerprint if engine else source_fingerprint(Path(rules.__file__).parent)
     parameters = {"rewriter": config.rewriter, "weights": weights}
     if engine:
-        parameters |= {"prompt": load_prompt(config.prompt).fingerprint, "temperature": config.temperature,
-                       "top_p": config.top_p, "max_tokens": config.max_tokens}
+        parameters |= {
+            "prompt": load_prompt(config.prompt).fingerprint,
+            "temperature": config.temperature,
+            "top_p": config.top_p,
+            "max_tokens": config.max_tokens,
+        }
         parameters |= engine_parameters(config.rewriter, config)
     inputs = {"captions": fingerprint(captions, CAPTIONS), "manifest": manifest.fingerprint}
     spec = Spec("rewrite-negatives", parameters, inputs, config.seed, paths=named_paths(config))
@@ -92,8 +96,10 @@ def reference_captions(captions: list[dict], images: tuple, path: Path) -> tuple
             texts[i, s] = (by_image[i][s]["text"], by_image[i][s]["error"])
             normals[i, s] = known
     if not texts:
-        raise InputError(f"{path}: no caption of a normal training image of this manifest; these captions"
-                         " seem to belong to other images")
+        raise InputError(
+            f"{path}: no caption of a normal training image of this manifest; these captions"
+            " seem to belong to other images"
+        )
     return texts, normals
 
 
@@ -113,8 +119,10 @@ def _by_model(work: dict, engine: Engine, config: NegativesConfig) -> Iterator[d
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
     open_rows, faults = dict(work), set()
     for attempt in range(1, ATTEMPTS + 1):
-        asked = [Request(key, fill(prompt, text=text), (), row_seed(config.seed, *key, attempt))
-                 for key, (text, _) in open_rows.items()]
+        asked = [
+            Request(key, fill(prompt, text=text), (), row_seed(config.seed, *key, attempt))
+            for key, (text, _) in open_rows.items()
+        ]
         for reply in engine.run(asked, sampling) if asked else ():
             text, normals = open_rows[reply.key]
             negative = clean_text(reply.text or "")
@@ -126,14 +134,34 @@ def _by_model(work: dict, engine: Engine, config: NegativesConfig) -> Iterator[d
             except Rejected as e:
                 if attempt < ATTEMPTS:
                     continue
-                row = _row(reply.key, text, [], attempt, error=f"{e} (last of {attempt} rewrites)",
-                           retry=None if reply.key in faults else False)
+                row = _row(
+                    reply.key,
+                    text,
+                    [],
+                    attempt,
+                    error=f"{e} (last of {attempt} rewrites)",
+                    retry=None if reply.key in faults else False,
+                )
             del open_rows[reply.key]
             yield row
 
 
-def _row(key: tuple, text: str | None, edits: list, attempts: int, negative: str | None = None,
-         error: str | None = None, retry: bool | None = None) -> dict:
-    return {"image_id": key[0], "sample": key[1], "text": text, "negative": negative, "edits": edits,
-            "attempts": attempts, "error": error, "retry": retry}
-
+def _row(
+    key: tuple,
+    text: str | None,
+    edits: list,
+    attempts: int,
+    negative: str | None = None,
+    error: str | None = None,
+    retry: bool | None = None,
+) -> dict:
+    return {
+        "image_id": key[0],
+        "sample": key[1],
+        "text": text,
+        "negative": negative,
+        "edits": edits,
+        "attempts": attempts,
+        "error": error,
+        "retry": retry,
+    }

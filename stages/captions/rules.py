@@ -6,7 +6,7 @@ from random import Random
 from stages.captions.constraints import Edit, Rejected, check, words_of
 from stages.captions.vocabulary import NUMBERS, like, meanings, named, plural, singular
 
-EDITS = (1, 1, 1, 2, 2, 3)        # how many attributes: mostly one, the hardest kind of negative
+EDITS = (1, 1, 1, 2, 2, 3)  # how many attributes: mostly one, the hardest kind of negative
 TRIES = 40
 
 
@@ -40,12 +40,18 @@ def _contradict(words: list[str], rng: Random) -> None:
     if not options:
         return
     at, group = rng.choice(options[rng.choice(sorted(options))])
-    others = [i for found in options.values() for i, g in found
-              if g is group and singular(words[i].lower()) != singular(words[at].lower())]
+    others = [
+        i
+        for found in options.values()
+        for i, g in found
+        if g is group and singular(words[i].lower()) != singular(words[at].lower())
+    ]
     if others and group is not NUMBERS and rng.random() < 0.5:
-        other = rng.choice(others)         # two things change places: contradicts order or pairing
-        words[at], words[other] = (like(singular(words[other].lower()), words[at]),
-                                   like(singular(words[at].lower()), words[other]))
+        other = rng.choice(others)  # two things change places: contradicts order or pairing
+        words[at], words[other] = (
+            like(singular(words[other].lower()), words[at]),
+            like(singular(words[at].lower()), words[other]),
+        )
     elif group is NUMBERS:
         _recount(words, at, rng)
     else:
@@ -53,7 +59,7 @@ def _contradict(words: list[str], rng: Random) -> None:
         own = word if word in group else singular(word)
         new = rng.choice([w for w in group if w != own])
         words[at] = like(new, own if word == own else words[at])
-        if words[at + 1:at + 2] in (["to"], ["than"]):
+        if words[at + 1 : at + 2] in (["to"], ["than"]):
             words[at + 1] = "to" if new == "similar" else "than"
 
 
@@ -73,8 +79,21 @@ def _recount(words: list[str], at: int, rng: Random) -> None:
 
 def _closes(word: str) -> bool:
     """Whether a word ends the noun phrase before it."""
-    return word.lower() in ("and", "or", "in", "on", "at", "of", "is", "are", "inside", "outside", "with",
-                            "left", "right")
+    return word.lower() in (
+        "and",
+        "or",
+        "in",
+        "on",
+        "at",
+        "of",
+        "is",
+        "are",
+        "inside",
+        "outside",
+        "with",
+        "left",
+        "right",
+    )
 
 
 def _joined(words: list[str], text: str) -> str:

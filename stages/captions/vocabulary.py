@@ -9,24 +9,62 @@ GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "count": (NUMBERS, ("no", "several"), ("empty", "full")),
     "colour": (("red", "blue", "green", "yellow", "black", "white", "orange", "brown", "grey", "purple"),),
     "type": (
-        ("orange", "kiwi", "apple", "lemon", "banana"), ("bolt", "washer", "nut", "screw"),
-        ("circle", "triangle", "square", "star", "cross", "hexagon"), ("fork", "knife", "spoon"),
-        ("plate", "cup", "bowl"), ("pencil", "eraser", "pen", "ruler"), ("cookie", "cracker"),
-        ("ball", "cube"), ("stick", "tube"), ("tape", "ribbon"), ("rope", "wire"),
-        ("cylinder", "rectangle", "cone"), ("mark", "hole"), ("spot", "line", "chip", "scratch")),
+        ("orange", "kiwi", "apple", "lemon", "banana"),
+        ("bolt", "washer", "nut", "screw"),
+        ("circle", "triangle", "square", "star", "cross", "hexagon"),
+        ("fork", "knife", "spoon"),
+        ("plate", "cup", "bowl"),
+        ("pencil", "eraser", "pen", "ruler"),
+        ("cookie", "cracker"),
+        ("ball", "cube"),
+        ("stick", "tube"),
+        ("tape", "ribbon"),
+        ("rope", "wire"),
+        ("cylinder", "rectangle", "cone"),
+        ("mark", "hole"),
+        ("spot", "line", "chip", "scratch"),
+    ),
     "length": (("long", "short"), ("longer", "shorter", "similar")),
     "size": (("small", "medium", "large"), ("smaller", "larger")),
-    "region": (("left", "middle", "right"), ("top", "middle", "bottom"), ("inside", "outside"),
-               ("border", "centre"), ("square", "round")),
+    "region": (
+        ("left", "middle", "right"),
+        ("top", "middle", "bottom"),
+        ("inside", "outside"),
+        ("border", "centre"),
+        ("square", "round"),
+    ),
     "order": (("before", "after"), ("above", "below"), ("first", "last")),
     "relation": (("matches", "contradicts"), ("same", "different")),
     "tone": (("dark", "bright"), ("darker", "brighter")),
 }
-FILLERS = {"of", "and", "or", "in", "on", "is", "are", "to", "than", "the", "a", "an", "with", "at", "left",
-           "right", "matches", "contradicts", "longer", "shorter", "similar", "bin", "dish"}
+FILLERS = {
+    "of",
+    "and",
+    "or",
+    "in",
+    "on",
+    "is",
+    "are",
+    "to",
+    "than",
+    "the",
+    "a",
+    "an",
+    "with",
+    "at",
+    "left",
+    "right",
+    "matches",
+    "contradicts",
+    "longer",
+    "shorter",
+    "similar",
+    "bin",
+    "dish",
+}
 
 
-MEANINGS: dict[str, list[tuple[str, tuple[str, ...]]]] = {}      # word -> (attribute, group) of each that holds it
+MEANINGS: dict[str, list[tuple[str, tuple[str, ...]]]] = {}  # word -> (attribute, group) of each that holds it
 for _attribute, _groups in GROUPS.items():
     for _group in _groups:
         for _word in _group:
@@ -69,7 +107,7 @@ def meanings(words: list[str], at: int, present: Set[str]) -> list[tuple[str, tu
     found = MEANINGS.get(word, [])
     following = words[at + 1].lower() if at + 1 < len(words) else "."
     noun_follows = following.isalpha() and (following not in FILLERS or following in ("bin", "dish"))
-    if len(found) > 1:      # `middle` of left and right or of top and bottom? orange beside kiwi or white?
+    if len(found) > 1:  # `middle` of left and right or of top and bottom? orange beside kiwi or white?
         found = [f for f in found if any(w != word and w in present for w in f[1])] or found
     if len(found) > 1:
         found = [f for f in found if (f[0] != "type") == noun_follows] or found

@@ -2,7 +2,7 @@
 
 from difflib import SequenceMatcher
 
-MOST_PAIRS = 500 ** 2       # of words, between which common runs are searched for: that takes more than linear time
+MOST_PAIRS = 500**2  # of words, between which common runs are searched for: that takes more than linear time
 
 
 def differing_words(text: str, neighbour: str) -> tuple[list[str], list[str]]:

@@ -63,7 +63,7 @@ def _voc(path: Path) -> Annotation | None:
 
 def _points_of(polygon: ElementTree.Element) -> tuple[Point, ...]:
     """<pt><x>, <y> (LabelMe on the web) or <x1>, <y1>, <x2>, ... (Roboflow)."""
-    if (points := polygon.findall("pt")):
+    if points := polygon.findall("pt"):
         return tuple((float(p.findtext("x")), float(p.findtext("y"))) for p in points)
     values = {child.tag: float(child.text) for child in polygon}
     return tuple((values[f"x{n}"], values[f"y{n}"]) for n in range(1, len(values) // 2 + 1))
@@ -77,8 +77,10 @@ def _labelme(path: Path) -> Annotation | None:
     for shape in content["shapes"]:
         kind, points = shape.get("shape_type") or "polygon", tuple((float(x), float(y)) for x, y in shape["points"])
         if kind not in ("polygon", "rectangle", "circle"):
-            raise InputError(f"{path}: a shape of the type {kind}, of which no mask can be drawn; use polygons,"
-                             " rectangles or circles")
+            raise InputError(
+                f"{path}: a shape of the type {kind}, of which no mask can be drawn; use polygons,"
+                " rectangles or circles"
+            )
         shapes.append(Shape(str(shape["label"]), kind, points))
     size = content.get("imageWidth"), content.get("imageHeight")
     image = str(content.get("imagePath") or "").replace("\\", "/").rpartition("/")[2]
@@ -89,8 +91,10 @@ def require_drawable(annotation: Annotation, size: tuple[int, int], path: Path) 
     """Raises InputError when the image, (width, height) of `size`, is of another size than the annotation says, or a
     shape has too few points or lies outside."""
     if annotation.size not in (None, tuple(size)):
-        raise InputError(f"{path}: is about an image of {annotation.size[0]} x {annotation.size[1]} px, and that is of"
-                         f" {size[0]} x {size[1]}")
+        raise InputError(
+            f"{path}: is about an image of {annotation.size[0]} x {annotation.size[1]} px, and that is of"
+            f" {size[0]} x {size[1]}"
+        )
     for shape in annotation.shapes:
         least = 3 if shape.kind == "polygon" else 2
         if len(shape.points) < least:

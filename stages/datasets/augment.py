@@ -26,11 +26,11 @@ from stages.datasets.masks import mask_values
 from stages.datasets.opening import allow_megapixels, allowed_megapixels
 from stages.training.distributed import worker_pool
 
-BORDER = 20             # px, section 4.3
-STAMP = "2025-05-12"    # section 4.3, as is the size; the paper's figures show the outline, no number for it
-STAMP_SIZE = 30         # px per em
-OUTLINE = 2             # px
-MARGIN = 10             # px from the top and right edges; the paper says `corner` only
+BORDER = 20  # px, section 4.3
+STAMP = "2025-05-12"  # section 4.3, as is the size; the paper's figures show the outline, no number for it
+STAMP_SIZE = 30  # px per em
+OUTLINE = 2  # px
+MARGIN = 10  # px from the top and right edges; the paper says `corner` only
 
 
 def rotate90(pixels: np.ndarray) -> np.ndarray:
@@ -57,8 +57,14 @@ def timestamp(rgb: np.ndarray) -> np.ndarray:
     canvas = Picture.fromarray(np.ascontiguousarray(rgb))
     draw = ImageDraw.Draw(canvas)
     _, top, right, _ = draw.textbbox((0, 0), STAMP, _font(), stroke_width=OUTLINE)
-    draw.text((canvas.width - MARGIN - right, MARGIN - top), STAMP, "white", _font(), stroke_width=OUTLINE,
-              stroke_fill="black")
+    draw.text(
+        (canvas.width - MARGIN - right, MARGIN - top),
+        STAMP,
+        "white",
+        _font(),
+        stroke_width=OUTLINE,
+        stroke_fill="black",
+    )
     return np.asarray(canvas)
 
 
@@ -76,7 +82,7 @@ def _same(mask: np.ndarray) -> np.ndarray:
     return mask
 
 
-KINDS = {      # name -> (what happens to the image, what happens to its masks)
+KINDS = {  # name -> (what happens to the image, what happens to its masks)
     "rotate90": (rotate90, rotate90),
     "pad20": (pad_image, pad_mask),
     "timestamp": (timestamp, _same),
@@ -124,10 +130,13 @@ def run(config: AugmentConfig, options: RunOptions) -> Summary:
     rows = [new_row(i, kinds, folder) for i in manifest.images]
     _require_no_input_overwritten(manifest.images, rows, folder)
     files = look_at(config.out, options.quiet, images=test, masks=test)
-    spec = Spec("data augment", {"kind": kinds, "images": str(folder)}, {
-        "manifest": manifest.fingerprint, "image files": files.images,
-        "mask files": files.masks}, notes={"root": str(folder), "workers": config.workers},
-        paths=named_paths(config))
+    spec = Spec(
+        "data augment",
+        {"kind": kinds, "images": str(folder)},
+        {"manifest": manifest.fingerprint, "image files": files.images, "mask files": files.masks},
+        notes={"root": str(folder), "workers": config.workers},
+        paths=named_paths(config),
+    )
     keys = [(row["image_id"],) for row in rows]
     with Artifact(config.out, MANIFEST, spec, keys, options) as artifact:
         files.keep(config.out)
@@ -171,7 +180,7 @@ def split_condition(condition: str | None) -> tuple[str | None, tuple[str, ...]]
 def new_id(image: Image, condition: str) -> str:
     """`dataset/condition/path below the data set`: no two conditions share an id."""
     path = image.image_id.removeprefix(f"{image.dataset}/")
-    if image.condition and image.condition.split("+")[-1] in KINDS:    # this stage put it there
+    if image.condition and image.condition.split("+")[-1] in KINDS:  # this stage put it there
         path = path.removeprefix(f"{image.condition}/")
     return f"{image.dataset}/{condition}/{path}"
 
@@ -187,18 +196,32 @@ def new_row(image: Image, kinds: tuple[str, ...], folder: Path) -> dict:
         states = state_columns(image.recorded[0], image.recorded[1:]) if image.recorded else {}
     else:
         path = for_image(Path("images"), key, ".png").as_posix()
-        masks = [for_image(Path(f"masks-{n + 1}" if n else "masks"), key, ".png").as_posix()
-                 for n in range(len(image.masks))]
-    return {"image_id": key, "path": path, "dataset": image.dataset, "category": image.category,
-            "condition": condition, "split": image.split, "label": image.label, "defect": image.defect,
-            "mask_paths": masks, "width": image.width, "height": image.height, "error": image.error} | states
+        masks = [
+            for_image(Path(f"masks-{n + 1}" if n else "masks"), key, ".png").as_posix() for n in range(len(image.masks))
+        ]
+    return {
+        "image_id": key,
+        "path": path,
+        "dataset": image.dataset,
+        "category": image.category,
+        "condition": condition,
+        "split": image.split,
+        "label": image.label,
+        "defect": image.defect,
+        "mask_paths": masks,
+        "width": image.width,
+        "height": image.height,
+        "error": image.error,
+    } | states
 
 
 def _require_no_input_overwritten(images: tuple[Image, ...], rows: list[dict], folder: Path) -> None:
     targets = [folder / p for r in rows if r["split"] == "test" for p in (r["path"], *r["mask_paths"])]
     if found := overwritten(targets, (f for i in images for f in (i.file, *i.masks))):
-        raise InputError(f"--images {folder}: {found.relative_to(folder)} there is an image of the manifest, and would"
-                         " be overwritten; give a folder outside the data set")
+        raise InputError(
+            f"--images {folder}: {found.relative_to(folder)} there is an image of the manifest, and would"
+            " be overwritten; give a folder outside the data set"
+        )
 
 
 def _in_processes(jobs: list[Job], workers: int) -> Iterator[tuple[str, dict]]:
@@ -220,8 +243,9 @@ def _make(job: Job) -> tuple[str, dict]:
         return job.image_id, {"error": str(e)}
     for mask, (path, _) in zip(masks, files[1:], strict=True):
         if mask.shape != rgb.shape[:2]:
-            return job.image_id, {"error": f"{path}: {mask.shape[1]} x {mask.shape[0]} px, its image {rgb.shape[1]} x"
-                                           f" {rgb.shape[0]}"}
+            return job.image_id, {
+                "error": f"{path}: {mask.shape[1]} x {mask.shape[0]} px, its image {rgb.shape[1]} x {rgb.shape[0]}"
+            }
     made = [rgb, *masks]
     for kind in job.kinds:
         on_image, on_mask = KINDS[kind]
@@ -239,5 +263,5 @@ def _write_png(pixels: np.ndarray, path: Path) -> None:
     make_folder(path.parent)
     png = io.BytesIO()
     picture = Picture.fromarray(np.ascontiguousarray(pixels))
-    picture.save(png, "PNG", compress_level=1)       # measured: 2.5 times as fast as the default, 15% larger
+    picture.save(png, "PNG", compress_level=1)  # measured: 2.5 times as fast as the default, 15% larger
     write_alone(path, lambda f: f.write(png.getvalue()))

@@ -61,8 +61,10 @@ def _index(dataset: str, category: str, with_masks: bool, config: IndexConfig, o
     normal training images or test images are missing."""
     places = {f: p for f in image_files(config.root) if (p := place_of(f))}
     if not places:
-        raise InputError(f"{config.root}: no image lies below <split>/good or <split>/Ungood (give the folder that"
-                         " holds train, valid or val, and test)")
+        raise InputError(
+            f"{config.root}: no image lies below <split>/good or <split>/Ungood (give the folder that"
+            " holds train, valid or val, and test)"
+        )
     require_one_place(config.root, dataset, (p.base for p in places.values()))
     entries = entries_of(places, category, with_masks)
     require_both_splits(config.root, entries)
@@ -76,7 +78,7 @@ def place_of(path: Path) -> Place | None:
     at = max((n for n, name in enumerate(folders) if name in SPLITS), default=None)
     if at is None:
         return None
-    below = folders[at + 1:]
+    below = folders[at + 1 :]
     kind = next((name for name in below if name in LABELS), None)
     if kind is None:
         return None

@@ -22,11 +22,15 @@ def run(config: IndexConfig, options: RunOptions) -> Summary:
         images = [f for f in images if f.parts[-3:-2] == (ORIGINAL,)]
     for kind in ("no", "yes"):
         if not any(_kind(f) == kind for f in images):
-            raise InputError(f"{config.root}: no images in a folder `{kind}`; give the folder that holds {ORIGINAL},"
-                             " or `no` and `yes`")
+            raise InputError(
+                f"{config.root}: no images in a folder `{kind}`; give the folder that holds {ORIGINAL},"
+                " or `no` and `yes`"
+            )
     require_one_place(config.root, DATASET, (f.parents[1] for f in images))
-    entries = [Entry(f, CATEGORY, "test", 1, defect="tumor") if _kind(f) == "yes" else Entry(f, CATEGORY, "test", 0)
-               for f in images]
+    entries = [
+        Entry(f, CATEGORY, "test", 1, defect="tumor") if _kind(f) == "yes" else Entry(f, CATEGORY, "test", 0)
+        for f in images
+    ]
     return write_manifest(DATASET, config.root, entries, config.out, {}, options)
 
 

@@ -19,13 +19,14 @@ from stages.datasets.mvtec import MvtecConfig, index_categories
 def run(config: MvtecConfig, options: RunOptions) -> Summary:
     """Index BTAD. A missing mask is said (`write_manifest`). Raises InputError as
     `index_categories` does."""
-    return index_categories("btad", entries_of(image_files(config.root)), config, options,
-                            "<category>/train/ok or <category>/test/{ok,ko}")
+    return index_categories(
+        "btad", entries_of(image_files(config.root)), config, options, "<category>/train/ok or <category>/test/{ok,ko}"
+    )
 
 
 def entries_of(files: Iterable[Path]) -> list[Entry]:
     """The images of a tree in this layout; other files are passed over. files: relative to the root."""
-    files = [f for f in files if len(f.parts) > 3]         # category, split, kind, name
+    files = [f for f in files if len(f.parts) > 3]  # category, split, kind, name
     masks = _masks(f for f in files if f.parts[-3].lower() == "ground_truth")
     entries = []
     for path in files:

@@ -72,7 +72,7 @@ def run(config: CheckConfig, options: RunOptions) -> Check:
     progress = Progress("data check", len(manifest.images), options.quiet)
     seen: dict[str, Seen] = {}
     try:
-        with ThreadPoolExecutor() as pool:         # decoding leaves the interpreter to the other threads
+        with ThreadPoolExecutor() as pool:  # decoding leaves the interpreter to the other threads
             for image, found in zip(manifest.images, pool.map(look_at, manifest.images), strict=True):
                 seen[image.image_id] = found
                 progress.advance(failed=bool(found.unreadable))
@@ -81,15 +81,20 @@ def run(config: CheckConfig, options: RunOptions) -> Check:
     known = known_counts()
     tasks = by_task(manifest.images)
     counts = tuple(count(task, images, seen) for task, images in tasks.items())
-    differences = [line for c in counts if (c.dataset, c.category) in known
-                   for line in _number_differences(c, known[c.dataset, c.category])]
+    differences = [
+        line
+        for c in counts
+        if (c.dataset, c.category) in known
+        for line in _number_differences(c, known[c.dataset, c.category])
+    ]
     differences += _absent_or_foreign(set(tasks), expected_tasks(config.manifest, set(tasks), known), known)
     for (_, category, condition), images in tasks.items():
         differences += of_task(_name(category, condition), images, seen)
     differences += of_all(manifest.images, seen)
     compared = {dataset for dataset, _ in known}
-    return Check(str(config.manifest), counts, tuple(differences),
-                 tuple(sorted({dataset for dataset, _, _ in tasks} - compared)))
+    return Check(
+        str(config.manifest), counts, tuple(differences), tuple(sorted({dataset for dataset, _, _ in tasks} - compared))
+    )
 
 
 def known_counts() -> dict[tuple[str, str], dict[str, int]]:
@@ -99,8 +104,7 @@ def known_counts() -> dict[tuple[str, str], dict[str, int]]:
         dataset, category = row.pop("dataset"), row.pop("category")
         known[dataset, category] = {name: int(value) for name, value in row.items() if value}
     for scenario, (train, normal, *anomalous) in COUNTS.items():
-        known["vidad", scenario] = {"train_normal": train, "test_normal": normal,
-                                    "test_anomalous": sum(anomalous)}
+        known["vidad", scenario] = {"train_normal": train, "test_normal": normal, "test_anomalous": sum(anomalous)}
     return known
 
 
@@ -109,8 +113,14 @@ def count(task: Task, images: list[Image], seen: dict[str, Seen]) -> Counts:
     kinds = Counter((i.split, i.label) for i in images)
     named = [kinds[k] for k in (("train", 0), ("test", 0), ("test", 1))]
     found = [seen[i.image_id] for i in images]
-    return Counts(*task, *named, len(images) - sum(named), sum(f.masks for f in found),
-                  sum(bool(f.unreadable) for f in found), sum(len(f.other_size) for f in found))
+    return Counts(
+        *task,
+        *named,
+        len(images) - sum(named),
+        sum(f.masks for f in found),
+        sum(bool(f.unreadable) for f in found),
+        sum(len(f.other_size) for f in found),
+    )
 
 
 def expected_tasks(path: Path, present: set[Task], known: dict) -> set[Task]:
@@ -118,14 +128,21 @@ def expected_tasks(path: Path, present: set[Task], known: dict) -> set[Task]:
     manifest made by other tools: every known category, under the conditions that are there."""
     records = read_provenance(path)
     if not records:
-        return {(dataset, category, condition) for dataset, _, condition in present
-                for name, category in known if name == dataset}
+        return {
+            (dataset, category, condition)
+            for dataset, _, condition in present
+            for name, category in known
+            if name == dataset
+        }
     expected: set[Task] = set()
     for asked in (r["parameters"] for r in records if r["stage"] == "data index"):
         categories = asked.get("categories") or asked.get("scenarios") or [c for _, c in known]
-        expected |= {(asked["dataset"], category, condition) for category in categories
-                     for condition in asked.get("conditions") or [None]
-                     if (asked["dataset"], category) in known}
+        expected |= {
+            (asked["dataset"], category, condition)
+            for category in categories
+            for condition in asked.get("conditions") or [None]
+            if (asked["dataset"], category) in known
+        }
     return expected
 
 
@@ -134,14 +151,18 @@ def _number_differences(found: Counts, known: dict[str, int]) -> Iterable[str]:
         has = getattr(found, name)
         if has != number:
             word = "missing" if has < number else "too many"
-            yield (f"{_name(found.category, found.condition)}: {name.replace('_', ' ')} {has}, known are"
-                   f" {number} ({abs(has - number)} {word})")
+            yield (
+                f"{_name(found.category, found.condition)}: {name.replace('_', ' ')} {has}, known are"
+                f" {number} ({abs(has - number)} {word})"
+            )
 
 
 def _absent_or_foreign(present: set[Task], expected: set[Task], known: dict) -> list[str]:
-    lines = [f"{dataset}: no category of this data set is called {_name(category, None)}"
-             for dataset, category in sorted({t[:2] for t in present} - set(known))
-             if dataset in {name for name, _ in known}]
+    lines = [
+        f"{dataset}: no category of this data set is called {_name(category, None)}"
+        for dataset, category in sorted({t[:2] for t in present} - set(known))
+        if dataset in {name for name, _ in known}
+    ]
     absent = defaultdict(list)
     for dataset, category, condition in sorted(expected - present, key=str):
         absent[dataset].append(_name(category, condition))
@@ -154,15 +175,28 @@ def _name(category: str, condition: str | None) -> str:
 
 def as_text(check: Check) -> str:
     """The table of tasks, and below it what differs, for people."""
-    columns = ("dataset", "category", "condition", "train normal", "test normal", "test anomalous", "other",
-               "masks", "unreadable", "other size")
+    columns = (
+        "dataset",
+        "category",
+        "condition",
+        "train normal",
+        "test normal",
+        "test anomalous",
+        "other",
+        "masks",
+        "unreadable",
+        "other size",
+    )
     rows = [["" if v is None else str(v) for v in astuple(c)] for c in check.counts]
     if len(rows) > 1:
-        rows.append(["all", "", "", *(str(sum(n)) for n in zip(*(astuple(c)[3:] for c in check.counts),
-                                                              strict=True))])
+        rows.append(["all", "", "", *(str(sum(n)) for n in zip(*(astuple(c)[3:] for c in check.counts), strict=True))])
     widths = [max(len(line[i]) for line in (columns, *rows)) for i in range(len(columns))]
-    lines = ["  ".join(cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in
-                       enumerate(zip(line, widths, strict=True))).rstrip() for line in (columns, *rows)]
+    lines = [
+        "  ".join(
+            cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in (columns, *rows)
+    ]
     lines.insert(1, "-" * len(lines[0]))
     lines += [f"{dataset}: no known counts to compare with; only counted" for dataset in check.uncompared]
     if check.differences:

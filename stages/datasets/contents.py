@@ -13,7 +13,7 @@ from stages.datasets.images import load_mask, load_scaled
 from stages.datasets.manifest import Image
 from stages.datasets.pairing import pair
 
-MOST = 0.5      # share of an image that hardly any defect exceeds, but most masks that are drawn the other way round
+MOST = 0.5  # share of an image that hardly any defect exceeds, but most masks that are drawn the other way round
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def look_at(image: Image) -> Seen:
         if size not in (None, mask.shape):
             other_size.append(f"{path}: {mask.shape[1]} x {mask.shape[0]} px, its image {size[1]} x {size[0]}")
     if image.error and not unreadable:
-        unreadable.append(image.error)             # every stage passes such a row over
+        unreadable.append(image.error)  # every stage passes such a row over
     area = None
     if readable and len({m.shape for m in readable}) == 1:
         area = float(sum(m.astype(int) for m in readable).astype(bool).mean())
@@ -66,18 +66,24 @@ def of_task(task: str, images: Sequence[Image], seen: dict[str, Seen]) -> Iterat
     found = [(i, seen[i.image_id]) for i in images]
     if unreadable := [s.unreadable[0] for _, s in found if s.unreadable]:
         yield f"{task}: unreadable {len(unreadable)}, first {unreadable[0]}"
-    for kind, lines in (("masks of another size than their image", [n for _, s in found for n in s.other_size]),
-                        ("masks that are not there", [n for _, s in found for n in s.missing])):
+    for kind, lines in (
+        ("masks of another size than their image", [n for _, s in found for n in s.other_size]),
+        ("masks that are not there", [n for _, s in found for n in s.missing]),
+    ):
         if lines:
             yield f"{task}: {kind} {len(lines)}, first {lines[0]}"
     if any(i.masks for i in images):
-        yield from _line(f"{task}: anomalous images without a mask", [i.file for i in images
-                                                                      if i.label == 1 and not i.masks])
+        yield from _line(
+            f"{task}: anomalous images without a mask", [i.file for i in images if i.label == 1 and not i.masks]
+        )
     areas = [(i, s.area) for i, s in found if s.area is not None]
-    yield from _line(f"{task}: empty masks of anomalous images",
-                     [i.masks[0] for i, a in areas if i.label == 1 and not a])
-    yield from _line(f"{task}: masks of more than half of the image (drawn the other way round?)",
-                     [f"{i.masks[0]} ({100 * a:.0f}%)" for i, a in areas if a > MOST])
+    yield from _line(
+        f"{task}: empty masks of anomalous images", [i.masks[0] for i, a in areas if i.label == 1 and not a]
+    )
+    yield from _line(
+        f"{task}: masks of more than half of the image (drawn the other way round?)",
+        [f"{i.masks[0]} ({100 * a:.0f}%)" for i, a in areas if a > MOST],
+    )
     yield from _whites(task, found)
 
 
@@ -87,10 +93,13 @@ def _whites(task: str, found: list[tuple[Image, Seen]]) -> Iterator[str]:
         if s.white:
             by_white[s.white].append(image.file)
     if len(by_white) > 1:
-        said = ", ".join(f"{len(files)} with white at {white} (first {files[0]})"
-                         for white, files in sorted(by_white.items()))
-        yield (f"{task}: images of more than 8 bits that are read differently, {said}: their brightness cannot be"
-               " compared; save all with 8 bits")
+        said = ", ".join(
+            f"{len(files)} with white at {white} (first {files[0]})" for white, files in sorted(by_white.items())
+        )
+        yield (
+            f"{task}: images of more than 8 bits that are read differently, {said}: their brightness cannot be"
+            " compared; save all with 8 bits"
+        )
 
 
 def of_all(images: Iterable[Image], seen: dict[str, Seen]) -> Iterator[str]:
@@ -103,8 +112,11 @@ def of_all(images: Iterable[Image], seen: dict[str, Seen]) -> Iterator[str]:
             by_mask[os.path.realpath(mask)].append(image)
         if digest := seen[image.image_id].digest:
             by_content[image.dataset, digest].append(image)
-    shared = [f"{mask} ({first(i.file.name for i in of)})" for mask, of in sorted(by_mask.items())
-              if len({i.file for i in of}) > 1]
+    shared = [
+        f"{mask} ({first(i.file.name for i in of)})"
+        for mask, of in sorted(by_mask.items())
+        if len({i.file for i in of}) > 1
+    ]
     yield from _line("masks that belong to several images", shared)
     twice = []
     for (_, _), of in by_content.items():
@@ -121,8 +133,13 @@ def stray_masks(images: Sequence[Image]) -> list[Path]:
     used = {os.path.realpath(p) for i in images for p in (i.file, *i.masks)}
     with_images = {i.file.parent for i in images}
     folders = sorted({m.parent for i in images for m in i.masks} - with_images)
-    unused = [f for folder in folders if folder.is_dir() for f in sorted(folder.iterdir())
-              if f.suffix.lower() in SUFFIXES and f.name[0] != "." and os.path.realpath(f) not in used]
+    unused = [
+        f
+        for folder in folders
+        if folder.is_dir()
+        for f in sorted(folder.iterdir())
+        if f.suffix.lower() in SUFFIXES and f.name[0] != "." and os.path.realpath(f) not in used
+    ]
     without_image = set(pair((i.file for i in images), unused).left)
     return [f for f in unused if f in without_image or _is_drawn(f)]
 

@@ -30,10 +30,14 @@ def run(config: MvtecConfig, options: RunOptions) -> Summary:
 def entries_of(root: Path, files: Iterable[Path]) -> list[Entry]:
     """The images of a tree in this layout; other files are passed over. files: relative to `root`."""
     files = list(files)
-    masks = masks_by((f for f in files if f.parent.name.lower() == "label"),
-                     lambda m: (m.parent.parent, image_stem(m).lower()))
-    images = [f for f in files if f.parent.name.lower() in ("train", "test")
-              and re.fullmatch(r"class\d+", f.parent.parent.name, re.IGNORECASE)]
+    masks = masks_by(
+        (f for f in files if f.parent.name.lower() == "label"), lambda m: (m.parent.parent, image_stem(m).lower())
+    )
+    images = [
+        f
+        for f in files
+        if f.parent.name.lower() in ("train", "test") and re.fullmatch(r"class\d+", f.parent.parent.name, re.IGNORECASE)
+    ]
     defective = {folder: _labels(root / folder / "Label" / "Labels.txt") for folder in {f.parent for f in images}}
     entries = []
     for path in images:
@@ -58,6 +62,8 @@ def _labels(path: Path) -> dict[str, bool]:
         if len(fields) > 2 and fields[1] in ("0", "1"):
             labels[Path(fields[2]).stem.lower()] = fields[1] == "1"
     if not labels:
-        raise InputError(f"{path}: no line reads `number, 0 or 1, image, ...`; if the file is removed, the images that"
-                         " have a mask count as defective")
+        raise InputError(
+            f"{path}: no line reads `number, 0 or 1, image, ...`; if the file is removed, the images that"
+            " have a mask count as defective"
+        )
     return labels

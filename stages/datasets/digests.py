@@ -18,9 +18,9 @@ from stages.artifacts.files import write_atomically
 from stages.base.errors import InputError
 from stages.base.progress import Progress
 
-KEPT = "_files.json"         # below an artifact: states of the files that its manifest does not know
+KEPT = "_files.json"  # below an artifact: states of the files that its manifest does not know
 DIGEST_BYTES = 16
-THREADS = 16                 # network file systems answer slowly, but in parallel
+THREADS = 16  # network file systems answer slowly, but in parallel
 MOVED = "moved"
 
 
@@ -58,7 +58,7 @@ def _as_known(path: Path, known: Iterable[FileState]) -> FileState | None | str:
     """What is known where it still holds, MOVED where the file is to be read, None where there is none."""
     try:
         there = os.stat(path)
-    except (OSError, ValueError):             # ValueError: a NUL byte
+    except (OSError, ValueError):  # ValueError: a NUL byte
         return None
     return next((s for s in known if (s.size, s.mtime_ns) == (there.st_size, there.st_mtime_ns)), MOVED)
 
@@ -87,6 +87,6 @@ def keep(out: Path, states: Mapping[str, FileState]) -> None:
     written keeps none: the next run then reads the files again, and nothing else changes."""
     if not states or read_kept(out) == states:
         return
-    text = json.dumps({path: astuple(state) for path, state in states.items()})     # ASCII: names need not be UTF-8
+    text = json.dumps({path: astuple(state) for path, state in states.items()})  # ASCII: names need not be UTF-8
     with suppress(OSError, InputError):
         write_atomically(out / KEPT, lambda f: f.write(text.encode()))

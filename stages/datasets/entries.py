@@ -22,10 +22,25 @@ from stages.datasets.digests import FileState, states_of
 from stages.datasets.manifest import recorded_states, state_columns
 from stages.datasets.opening import opened, pages, upright_size
 
-SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".pbm", ".pgm",
-            ".pnm", ".ppm"}
-JUNK = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"}    # nobody's data, like .*
-NAMED = 3            # files that a line names; the others are counted
+SUFFIXES = {
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".webp",
+    ".gif",
+    ".jp2",
+    ".pbm",
+    ".pgm",
+    ".pnm",
+    ".ppm",
+}
+JUNK = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"}  # nobody's data, like .*
+NAMED = 3  # files that a line names; the others are counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +58,7 @@ class Entry:
 
     path: Path
     category: str
-    split: str                        # train, val or test
+    split: str  # train, val or test
     label: int | None
     condition: str | None = None
     defect: str | None = None
@@ -147,8 +162,9 @@ def require_one_place(root: Path, what: str, folders: Iterable[Path]) -> None:
     """Raises InputError when a data set lies below `root` twice: its images would count twice."""
     places = sorted(set(folders))
     if len(places) > 1:
-        raise InputError(f"{root}: {what} lies in {' and in '.join(map(str, places))}; give the folder that holds"
-                         " one of them")
+        raise InputError(
+            f"{root}: {what} lies in {' and in '.join(map(str, places))}; give the folder that holds one of them"
+        )
 
 
 def require_both_splits(root: Path, entries: Iterable[Entry]) -> None:
@@ -165,24 +181,37 @@ def require_both_splits(root: Path, entries: Iterable[Entry]) -> None:
 class Notes:
     """What the headers of the images show besides their size. Appended to by several threads."""
 
-    no_mask: list[Path] = field(default_factory=list)           # named by a row, and not there
-    pages: list[Path] = field(default_factory=list)             # more than one
+    no_mask: list[Path] = field(default_factory=list)  # named by a row, and not there
+    pages: list[Path] = field(default_factory=list)  # more than one
 
     def lines(self) -> list[str]:
         """What is worth a line."""
         lines = []
         if self.no_mask:
-            lines.append(f"{many(self.no_mask, 'mask')} not there, so that pixel metrics are impossible for these"
-                         f" images: {first(sorted(self.no_mask))}")
+            lines.append(
+                f"{many(self.no_mask, 'mask')} not there, so that pixel metrics are impossible for these"
+                f" images: {first(sorted(self.no_mask))}"
+            )
         if self.pages:
-            lines.append(f"{many(self.pages, 'file')} with several pages, of which the first is read:"
-                         f" {first(sorted(self.pages))}")
+            lines.append(
+                f"{many(self.pages, 'file')} with several pages, of which the first is read:"
+                f" {first(sorted(self.pages))}"
+            )
         return lines
 
 
-def write_manifest(dataset: str, root: Path, entries: Iterable[Entry], out: Path, parameters: dict,
-                   options: RunOptions, seed: int = 0, draw: Callable[[], None] | None = None,
-                   said: Iterable[str] = (), mentioned: Collection[Path | None] = ()) -> Summary:
+def write_manifest(
+    dataset: str,
+    root: Path,
+    entries: Iterable[Entry],
+    out: Path,
+    parameters: dict,
+    options: RunOptions,
+    seed: int = 0,
+    draw: Callable[[], None] | None = None,
+    said: Iterable[str] = (),
+    mentioned: Collection[Path | None] = (),
+) -> Summary:
     """Write the manifest of `entries`, sizes read from the images' headers, upright as the EXIF orientation says.
 
     Only headers are read: a file that is no image, or is empty, becomes a row with `error` here; one that is truncated
@@ -194,19 +223,26 @@ def write_manifest(dataset: str, root: Path, entries: Iterable[Entry], out: Path
     require_utf8(root)
     entries, notes = list(entries), Notes()
     states = states_of(dict(_seen_before(out, root, entries)), options.quiet)
-    rows = [row | state_columns(states[root / e.path], (states.get(root / m) for m in e.masks))
-            for e, row in zip(entries, _rows(dataset, root, entries, out, notes), strict=True)]
+    rows = [
+        row | state_columns(states[root / e.path], (states.get(root / m) for m in e.masks))
+        for e, row in zip(entries, _rows(dataset, root, entries, out, notes), strict=True)
+    ]
     keys = [(row["image_id"],) for row in rows]
     table = pa.Table.from_pylist(rows, schema=MANIFEST.schema)
     inputs = {"list of files": fingerprint(table, MANIFEST), "content of the files": _contents(rows)}
-    spec = Spec("data index", {"dataset": dataset, **parameters}, inputs, seed, {"root": str(root.resolve())},
-                {"root": str(root.resolve())})
+    spec = Spec(
+        "data index",
+        {"dataset": dataset, **parameters},
+        inputs,
+        seed,
+        {"root": str(root.resolve())},
+        {"root": str(root.resolve())},
+    )
     with Artifact(out, MANIFEST, spec, keys, options, flush_rows=100_000) as artifact:
         if draw:
             draw()
         artifact.write_all(rows)
-        for line in (_overview(dataset, entries), *said, *notes.lines(),
-                     *passed_over(root, entries, mentioned)):
+        for line in (_overview(dataset, entries), *said, *notes.lines(), *passed_over(root, entries, mentioned)):
             artifact.progress.say(line)
     return artifact.summary
 
@@ -238,25 +274,35 @@ def _seen_before(out: Path, root: Path, entries: list[Entry]) -> Iterator[tuple[
             files = [root / p for p in (row["path"], *row["mask_paths"])]
             seen |= dict(zip(files, recorded_states(row), strict=False))
     except (InputError, ValueError, KeyError, TypeError, AttributeError):
-        pass                                 # no manifest yet, or a damaged one: opening it says so, if it matters
+        pass  # no manifest yet, or a damaged one: opening it says so, if it matters
     for entry in entries:
-        drawn = {m for m in entry.masks if m.is_relative_to(out.resolve())}       # made from what the parameters name
+        drawn = {m for m in entry.masks if m.is_relative_to(out.resolve())}  # made from what the parameters name
         for file in (f for f in (entry.path, *entry.masks) if f not in drawn):
             yield root / file, tuple(filter(None, (seen.get(root / file),)))
 
 
 def _rows(dataset: str, root: Path, entries: list[Entry], out: Path, notes: Notes) -> Iterator[dict]:
-    with ThreadPoolExecutor(16) as pool:      # network file systems answer slowly, but in parallel
+    with ThreadPoolExecutor(16) as pool:  # network file systems answer slowly, but in parallel
         headers = pool.map(lambda e: _header(root, e, out, notes), entries)
         for entry, (width, height, error) in zip(entries, headers, strict=True):
             paths = [file.as_posix() for file in (entry.path, *entry.masks)]
             path, *masks = map(printable, paths)
             if [path, *masks] != paths:
                 error = f"{printable(str(root / entry.path))}: its name, or its mask's, is not UTF-8; rename the file"
-            yield {"image_id": f"{dataset}/{path}", "path": path, "dataset": dataset,
-                   "category": printable(entry.category), "condition": entry.condition and printable(entry.condition),
-                   "split": entry.split, "label": entry.label, "defect": entry.defect and printable(entry.defect),
-                   "mask_paths": masks, "width": width, "height": height, "error": error or entry.error}
+            yield {
+                "image_id": f"{dataset}/{path}",
+                "path": path,
+                "dataset": dataset,
+                "category": printable(entry.category),
+                "condition": entry.condition and printable(entry.condition),
+                "split": entry.split,
+                "label": entry.label,
+                "defect": entry.defect and printable(entry.defect),
+                "mask_paths": masks,
+                "width": width,
+                "height": height,
+                "error": error or entry.error,
+            }
 
 
 def _header(root: Path, entry: Entry, out: Path, notes: Notes) -> tuple[int | None, int | None, str | None]:
@@ -275,7 +321,6 @@ def _header(root: Path, entry: Entry, out: Path, notes: Notes) -> tuple[int | No
 
 def _overview(dataset: str, entries: list[Entry]) -> str:
     tasks = {(e.category, e.condition) for e in entries}
-    kinds = Counter((e.split, {0: "normal", 1: "anomalous", None: "unlabelled"}[e.label])
-                    for e in entries)
+    kinds = Counter((e.split, {0: "normal", 1: "anomalous", None: "unlabelled"}[e.label]) for e in entries)
     said = ", ".join(f"{n} {split} {kind}" for (split, kind), n in sorted(kinds.items(), reverse=True))
     return f"{dataset}: {len(tasks)} task{'s' * (len(tasks) != 1)}, {said}"

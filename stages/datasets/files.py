@@ -38,8 +38,11 @@ def look_at(out: Path, quiet: bool, images: Iterable[Image] = (), masks: Iterabl
     known = {file: tuple(filter(None, (said, kept.get(places[file])))) for file, said in recorded.items()}
     states = states_of(known, quiet)
     unrecorded = {places[file]: state for file, state in states.items() if state and state != recorded[file]}
-    return Files(_fingerprint((i.image_id, states[i.file]) for i in images),
-                 _fingerprint((i.image_id, *(states[m] for m in i.masks)) for i in masks), unrecorded)
+    return Files(
+        _fingerprint((i.image_id, states[i.file]) for i in images),
+        _fingerprint((i.image_id, *(states[m] for m in i.masks)) for i in masks),
+        unrecorded,
+    )
 
 
 def _recorded(images: tuple[Image, ...], masks: tuple[Image, ...]) -> Iterator[tuple[Path, FileState | None]]:

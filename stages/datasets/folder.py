@@ -17,7 +17,7 @@ from stages.datasets.labels import read_labels
 from stages.datasets.opening import opened, upright_size
 from stages.datasets.pairing import Pairing, pair
 
-DRAWN = "_masks"                        # folder below --out; readers of tables leave names with `_` alone
+DRAWN = "_masks"  # folder below --out; readers of tables leave names with `_` alone
 PART = re.compile(r"\{(\d+)\}")
 
 
@@ -25,22 +25,34 @@ PART = re.compile(r"\{(\d+)\}")
 class FolderConfig:
     root: Path = argument("folder that holds the images, however deep")
     out: Path = option("the manifest to write")
-    train_normal: str = option("normal images to train on: a folder below ROOT (ok/train) or a glob"
-                               " ('ok/train/*.png')", "")
+    train_normal: str = option(
+        "normal images to train on: a folder below ROOT (ok/train) or a glob ('ok/train/*.png')", ""
+    )
     test_normal: str = option("normal images to test on, likewise", "")
     test_anomalous: str = option("anomalous images to test on, likewise; the file's folder names the defect", "")
     test: str = option("images to test on whose label nobody knows, likewise", "")
-    labels: Path | None = option("CSV file in place of these patterns: image,label[,split,category,mask,defect]."
-                                 " Labels: normal, good, ok or 0; anomalous, defect, bad, ng or 1; empty = unknown."
-                                 " Splits: train, val, test", None)
-    masks: str = option("masks of anomalous images, a folder or a glob: paired by stem, with or without mask, gt, label"
-                        " or segmentation before or behind it, and a number", "")
-    annotations: Path | None = option("folder of Pascal VOC's XML or labelme's JSON files, paired like masks: boxes and"
-                                      " polygons are drawn as masks into --out. Without a pattern, images with a shape"
-                                      " are anomalous, those with none in their file normal", None)
+    labels: Path | None = option(
+        "CSV file in place of these patterns: image,label[,split,category,mask,defect]."
+        " Labels: normal, good, ok or 0; anomalous, defect, bad, ng or 1; empty = unknown."
+        " Splits: train, val, test",
+        None,
+    )
+    masks: str = option(
+        "masks of anomalous images, a folder or a glob: paired by stem, with or without mask, gt, label"
+        " or segmentation before or behind it, and a number",
+        "",
+    )
+    annotations: Path | None = option(
+        "folder of Pascal VOC's XML or labelme's JSON files, paired like masks: boxes and"
+        " polygons are drawn as masks into --out. Without a pattern, images with a shape"
+        " are anomalous, those with none in their file normal",
+        None,
+    )
     name: str = option("data set name; by default the folder's", "")
-    category: str = option("category of all images; {1} stands for the first folder below ROOT on the way to an image,"
-                           " {2} for the second", "all")
+    category: str = option(
+        "category of all images; {1} stands for the first folder below ROOT on the way to an image, {2} for the second",
+        "all",
+    )
 
 
 @dataclass(frozen=True)
@@ -66,8 +78,9 @@ def run(config: FolderConfig, options: RunOptions) -> Summary:
     masks = _match(config.root, files, config.masks, "--masks")
     entries, said = _entries(config, files, set(masks))
     mentioned = set(masks) | {_relative(config.labels, config.root)}
-    names = {e.path.parts[int(n) - 1] for n in PART.findall(config.category) for e in entries
-             if len(e.path.parts) > int(n)}
+    names = {
+        e.path.parts[int(n) - 1] for n in PART.findall(config.category) for e in entries if len(e.path.parts) > int(n)
+    }
     if masks:
         entries, lines = _with_masks(config, entries, masks, names)
         said += lines
@@ -80,8 +93,9 @@ def run(config: FolderConfig, options: RunOptions) -> Summary:
         parameters["annotations"] = _fingerprint(m.file for m in marked)
         draw = _drawing(config, marked)
     name = config.name or config.root.resolve().name
-    return write_manifest(name, config.root, entries, config.out, parameters, options, draw=draw, said=said,
-                          mentioned=mentioned)
+    return write_manifest(
+        name, config.root, entries, config.out, parameters, options, draw=draw, said=said, mentioned=mentioned
+    )
 
 
 def _parameters(config: FolderConfig) -> dict:
@@ -96,11 +110,16 @@ def _relative(path: Path | None, root: Path) -> Path | None:
 
 # -- images ---------------------------------------------------------------------------------------------------
 
+
 def _entries(config: FolderConfig, files: list[Path], masks: set[Path]) -> tuple[list[Entry], list[str]]:
     """(the images that patterns or labels name, or all but the masks; what is to be said)."""
     images = [f for f in files if f not in masks]
-    groups = {"--train-normal": (config.train_normal, "train", 0), "--test-normal": (config.test_normal, "test", 0),
-              "--test-anomalous": (config.test_anomalous, "test", 1), "--test": (config.test, "test", None)}
+    groups = {
+        "--train-normal": (config.train_normal, "train", 0),
+        "--test-normal": (config.test_normal, "test", 0),
+        "--test-anomalous": (config.test_anomalous, "test", 1),
+        "--test": (config.test, "test", None),
+    }
     given = [flag for flag, (pattern, _, _) in groups.items() if pattern]
     if config.labels:
         if given:
@@ -127,8 +146,10 @@ def category_of(path: Path, category: str) -> str:
     def part(match: re.Match) -> str:
         n = int(match[1])
         if not 1 <= n <= len(folders):
-            raise InputError(f"--category {category}: {path} lies below {len(folders)} folders, there is no {match[0]}"
-                             " for it (patterns can leave it out)")
+            raise InputError(
+                f"--category {category}: {path} lies below {len(folders)} folders, there is no {match[0]}"
+                " for it (patterns can leave it out)"
+            )
         return folders[n - 1]
 
     return PART.sub(part, category)
@@ -154,8 +175,10 @@ def _match(root: Path, files: list[Path], pattern: str, flag: str) -> list[Path]
 
 # -- masks ----------------------------------------------------------------------------------------------------
 
-def _with_masks(config: FolderConfig, entries: list[Entry], masks: list[Path],
-                names: Collection[str]) -> tuple[list[Entry], list[str]]:
+
+def _with_masks(
+    config: FolderConfig, entries: list[Entry], masks: list[Path], names: Collection[str]
+) -> tuple[list[Entry], list[str]]:
     """(the entries with their masks, what is to be said). names: of folders that divide the tree into categories."""
     pairing = pair((e.path for e in entries if e.label == 1), masks, names)
     if not pairing.files and any(e.label == 1 for e in entries):
@@ -170,20 +193,25 @@ def _with_masks(config: FolderConfig, entries: list[Entry], masks: list[Path],
         said.append(f"{many(left, 'mask')} of images that are not anomalous, left out: {first(left)}")
     found = [replace(e, masks=e.masks or pairing.files.get(e.path, ())) for e in entries]
     if bare := [e.path for e in found if e.label == 1 and not e.masks]:
-        said.append(f"{many(bare, 'anomalous image')} without a mask, so that pixel metrics are impossible for"
-                    f" {'it' if len(bare) == 1 else 'them'}: {first(bare)}")
+        said.append(
+            f"{many(bare, 'anomalous image')} without a mask, so that pixel metrics are impossible for"
+            f" {'it' if len(bare) == 1 else 'them'}: {first(bare)}"
+        )
     return found, said
 
 
 def _unpaired(what: str, left: Collection[Path], unclear: Collection[Path]) -> list[str]:
     said = [f"{many(left, what)} with the stem of no image: {first(left)}"] if left else []
     if unclear:
-        said.append(f"{many(unclear, what)} with the stem of several images, left out: {first(unclear)}"
-                    " (--category {1} pairs within the folders)")
+        said.append(
+            f"{many(unclear, what)} with the stem of several images, left out: {first(unclear)}"
+            " (--category {1} pairs within the folders)"
+        )
     return said
 
 
 # -- annotations ----------------------------------------------------------------------------------------------
+
 
 def _annotations(config: FolderConfig) -> list[Path]:
     """The files below --annotations, which may lie below ROOT or elsewhere. Raises InputError for none."""
@@ -192,15 +220,19 @@ def _annotations(config: FolderConfig) -> list[Path]:
         folder = config.root / folder
     if not folder.is_dir():
         raise InputError(f"--annotations {config.annotations}: no such folder")
-    found = [f for f in sorted(folder.rglob("*")) if f.suffix.lower() in annotations.ENDINGS and f.is_file()
-             and f.name[0] != "."]
+    found = [
+        f
+        for f in sorted(folder.rglob("*"))
+        if f.suffix.lower() in annotations.ENDINGS and f.is_file() and f.name[0] != "."
+    ]
     if not found:
         raise InputError(f"--annotations {folder}: holds no .xml and no .json file")
     return found
 
 
-def _with_annotations(config: FolderConfig, entries: list[Entry], files: list[Path],
-                      names: Collection[str]) -> tuple[list[Entry], list[Marked], list[str]]:
+def _with_annotations(
+    config: FolderConfig, entries: list[Entry], files: list[Path], names: Collection[str]
+) -> tuple[list[Entry], list[Marked], list[str]]:
     """(the entries with the masks that will be drawn, those to be drawn, what is to be said)."""
     relative = {_relative(f, config.root): f for f in files}
     pairing = pair((e.path for e in entries), relative, names)
@@ -245,8 +277,10 @@ def _said(pairing: Pairing, problems: list[str], foreign: list[Path]) -> list[st
     if more := [f for files in pairing.files.values() for f in files[1:]]:
         said.append(f"{many(more, 'annotation')} beside another one of the same image, left out: {first(more)}")
     if problems:
-        said.append(f"{many(problems, 'annotation')} not drawn, so that pixel metrics are impossible for the images,"
-                    f" first {problems[0]}")
+        said.append(
+            f"{many(problems, 'annotation')} not drawn, so that pixel metrics are impossible for the images,"
+            f" first {problems[0]}"
+        )
     if foreign:
         said.append(f"{many(foreign, 'file')} neither of VOC nor of labelme: {first(foreign)}")
     return said
@@ -269,7 +303,9 @@ def _fingerprint(files: Iterable[Path]) -> str:
 
 def _drawing(config: FolderConfig, marked: list[Marked]) -> Callable[[], None]:
     """Draws what is not there: a mask of other annotations cannot be, as they are part of the artifact's key."""
+
     def draw() -> None:
         for m in (m for m in marked if not m.entry.masks[0].exists()):
             annotations.draw_mask(m.annotation.shapes, _size(config.root / m.entry.path), m.entry.masks[0])
+
     return draw

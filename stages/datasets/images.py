@@ -15,8 +15,8 @@ from stages.datasets.opening import has_alpha, opened, upright
 
 Item, Loaded = TypeVar("Item"), TypeVar("Loaded")
 
-WHITES = (255, 4095, 65535)         # of grey images with more than 8 bits; floats have 1, too
-OVERSHOOT = 1.5                     # by how much resampled floats may exceed white
+WHITES = (255, 4095, 65535)  # of grey images with more than 8 bits; floats have 1, too
+OVERSHOOT = 1.5  # by how much resampled floats may exceed white
 
 
 def load_rgb(path: Path) -> np.ndarray:
@@ -41,11 +41,11 @@ def load_scaled(path: Path) -> tuple[np.ndarray, int | None]:
     says so. PGM files state their white. Raises ImageError as `load_rgb` does.
     """
     with opened(path) as image:
-        stated = 65535 if image.format == "PPM" else None      # Pillow has scaled the values to it
+        stated = 65535 if image.format == "PPM" else None  # Pillow has scaled the values to it
         wide = _wide_colour(path, image)
         image = upright(image)
         if wide is not None and (white := _white(wide, path)) < 65535:
-            return _eight_bits(wide, white), white             # Pillow keeps the high byte alone: nearly black
+            return _eight_bits(wide, white), white  # Pillow keeps the high byte alone: nearly black
         if image.mode.startswith("I") or image.mode == "F":
             values = np.asarray(image)
             white = stated or _white(values, path)
@@ -64,8 +64,10 @@ def _white(values: np.ndarray, path: Path) -> int:
         raise ImageError(f"{path}: holds values that are no numbers (NaN or infinity); replace them")
     white = next((w for w in ((1, *WHITES) if floats else WHITES) if high <= room * w), None)
     if white is None or low < (1 - room) * white:
-        raise ImageError(f"{path}: grey values from {low:g} to {high:g}; expected 0 to {'1, ' * floats}255, 4095 or"
-                         " 65535 (save it with 8 or 16 bits)")
+        raise ImageError(
+            f"{path}: grey values from {low:g} to {high:g}; expected 0 to {'1, ' * floats}255, 4095 or"
+            " 65535 (save it with 8 or 16 bits)"
+        )
     return white
 
 
@@ -109,8 +111,9 @@ def union(masks: Sequence[np.ndarray], where: Path) -> np.ndarray:
     return np.logical_or.reduce(masks)
 
 
-def ahead(load: Callable[[Item], Loaded], items: Iterable[Item], workers: int,
-          waiting: int) -> Iterator[tuple[Item, Loaded | ImageError]]:
+def ahead(
+    load: Callable[[Item], Loaded], items: Iterable[Item], workers: int, waiting: int
+) -> Iterator[tuple[Item, Loaded | ImageError]]:
     """(item, load(item) or the ImageError that it raised) in order; `workers` threads, `waiting` in advance at most."""
     items, queue = iter(items), deque[tuple[Item, Future]]()
     with ThreadPoolExecutor(workers) as pool:

@@ -58,7 +58,7 @@ def _is_mask(path: Path) -> bool:
 def _entry(root: Path, image: Path, mask: Path | None) -> Entry:
     split = image.parent.name.lower()
     if mask is None:
-        expected = image.with_name(f"{image.stem}_GT.png")      # without it there is no label either
+        expected = image.with_name(f"{image.stem}_GT.png")  # without it there is no label either
         return Entry(image, CATEGORY, split, None, masks=(expected,), error=f"{root / expected}: no such mask")
     try:
         defective = bool(load_rgb(root / mask).any())

@@ -11,8 +11,15 @@ from stages.datasets.entries import Entry, first, many
 
 NORMAL = ("normal", "good", "ok", "0")
 ANOMALOUS = ("anomalous", "anomaly", "defect", "defective", "bad", "ng", "nok", "ko", "1")
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
-          "testing": "test"}
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
 COLUMNS = ("image", "label", "split", "category", "mask", "defect")
 
 
@@ -40,8 +47,10 @@ def read_labels(path: Path, root: Path, images: Iterable[Path], category: str) -
     reader = csv.DictReader(text.splitlines(), delimiter=separator, skipinitialspace=True)
     names = {(n or "").strip().lower(): n for n in reader.fieldnames or ()}
     if lacks := [c for c in ("image", "label") if c not in names]:
-        raise InputError(f"{path}: no column `{lacks[0]}`; its first line is {head.strip()[:80]!r}, expected"
-                         f" image,label and, if wanted, {','.join(COLUMNS[2:])}")
+        raise InputError(
+            f"{path}: no column `{lacks[0]}`; its first line is {head.strip()[:80]!r}, expected"
+            f" image,label and, if wanted, {','.join(COLUMNS[2:])}"
+        )
     find = _Files(images)
     entries: dict[Path, tuple[int, Entry]] = {}
     for row in reader:
@@ -49,8 +58,10 @@ def read_labels(path: Path, root: Path, images: Iterable[Path], category: str) -
         if any(cells.values()):
             entry = _entry(path, reader.line_num, cells, find, category)
             if entry.path in entries:
-                raise InputError(f"{path}: lines {entries[entry.path][0]} and {reader.line_num} are about one image,"
-                                 f" {entry.path}; remove one")
+                raise InputError(
+                    f"{path}: lines {entries[entry.path][0]} and {reader.line_num} are about one image,"
+                    f" {entry.path}; remove one"
+                )
             entries[entry.path] = reader.line_num, entry
     if not entries:
         raise InputError(f"{path}: lists no image")
@@ -124,5 +135,7 @@ def _label(word: str, where: str) -> int | None:
         return 0
     if word.lower() in ANOMALOUS:
         return 1
-    raise InputError(f"{where}: the label {word!r} is neither normal ({', '.join(NORMAL)}) nor anomalous"
-                     f" ({', '.join(ANOMALOUS)}); kinds of defects go into a column `defect`")
+    raise InputError(
+        f"{where}: the label {word!r} is neither normal ({', '.join(NORMAL)}) nor anomalous"
+        f" ({', '.join(ANOMALOUS)}); kinds of defects go into a column `defect`"
+    )

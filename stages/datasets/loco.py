@@ -56,11 +56,15 @@ def entries_of(files: Iterable[Path]) -> list[Entry]:
 @cache
 def _config(path: Path) -> dict[int, tuple[float, bool]]:
     try:
-        return {int(d["pixel_value"]): (float(d["saturation_threshold"]), bool(d["relative_saturation"]))
-                for d in json.loads(path.read_text())}
+        return {
+            int(d["pixel_value"]): (float(d["saturation_threshold"]), bool(d["relative_saturation"]))
+            for d in json.loads(path.read_text())
+        }
     except (OSError, ValueError, KeyError, TypeError) as e:
-        raise InputError(f"{path}: not a list of defects with pixel_value, saturation_threshold and relative_saturation"
-                         f" ({type(e).__name__}: {e})") from None
+        raise InputError(
+            f"{path}: not a list of defects with pixel_value, saturation_threshold and relative_saturation"
+            f" ({type(e).__name__}: {e})"
+        ) from None
 
 
 def saturation_of(mask_file: Path) -> tuple[np.ndarray, float]:

@@ -15,7 +15,7 @@ from stages.base.config import RunOptions, argument, option
 from stages.base.errors import InputError
 from stages.datasets.entries import Entry, image_files, write_manifest
 
-SAME_TILE_GAP = 100     # gaps in the running number are below 60 within a tile and mostly above 200 between
+SAME_TILE_GAP = 100  # gaps in the running number are below 60 within a tile and mostly above 200 between
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +50,20 @@ def run(config: MagneticTileConfig, options: RunOptions) -> Summary:
         if kind == "free":
             entries.append(Entry(photo, "tile", "train" if photo in train else "test", 0))
         else:
-            entries.append(Entry(photo, "tile", "train" if photo in train else "test", 1, defect=kind,
-                                 masks=(mask,) if mask in there else ()))
+            entries.append(
+                Entry(
+                    photo,
+                    "tile",
+                    "train" if photo in train else "test",
+                    1,
+                    defect=kind,
+                    masks=(mask,) if mask in there else (),
+                )
+            )
     parameters = {"train_fraction": config.train_fraction}
     if config.train_defects:
         parameters["train_defects"] = config.train_defects
-    return write_manifest("magnetic-tile", config.root, entries, config.out, parameters, options,
-                          config.seed)
+    return write_manifest("magnetic-tile", config.root, entries, config.out, parameters, options, config.seed)
 
 
 def _class_of(path: Path) -> str | None:

@@ -10,7 +10,7 @@ from stages.base.errors import InputError
 from stages.datasets.digests import FileState
 
 SPLITS = ("train", "val", "test")
-Task = tuple[str, str, str | None]       # (dataset, category, condition): one-class methods work within it
+Task = tuple[str, str, str | None]  # (dataset, category, condition): one-class methods work within it
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,9 @@ def read_manifest(path: Path, root: Path | None = None, partial: bool = False) -
     if other := sorted(set(rows["split"].to_pylist()) - set(SPLITS)):
         raise InputError(f"{path}: column `split` holds {other[0]!r}; a manifest has train, val and test there")
     if other := set(rows["label"].to_pylist()) - {0, 1, None}:
-        raise InputError(f"{path}: column `label` holds {min(other)}; expected 0 (normal), 1 (anomalous) or null"
-                         " (unknown)")
+        raise InputError(
+            f"{path}: column `label` holds {min(other)}; expected 0 (normal), 1 (anomalous) or null (unknown)"
+        )
     if not len(rows) and not partial:
         raise InputError(f"{path}: an empty manifest; index the data set again (adcli data index --help)")
     roots = {} if root else _recorded_roots(path)
@@ -68,10 +69,23 @@ def read_manifest(path: Path, root: Path | None = None, partial: bool = False) -
     for r in rows.to_pylist():
         base = root or roots.get(r["image_id"], Path())
         masks = [m for m in r["mask_paths"] if m is not None]
-        images.append(Image(
-            r["image_id"], base / r["path"], r["dataset"], r["category"], r["condition"], r["split"],
-            r["label"], r["defect"], tuple(base / m for m in masks), r["width"],
-            r["height"], r["error"] or _wrong_path(r["path"], r["mask_paths"]), recorded_states(r)))
+        images.append(
+            Image(
+                r["image_id"],
+                base / r["path"],
+                r["dataset"],
+                r["category"],
+                r["condition"],
+                r["split"],
+                r["label"],
+                r["defect"],
+                tuple(base / m for m in masks),
+                r["width"],
+                r["height"],
+                r["error"] or _wrong_path(r["path"], r["mask_paths"]),
+                recorded_states(r),
+            )
+        )
     return Manifest(tuple(images), fingerprint(rows, MANIFEST))
 
 
@@ -97,10 +111,14 @@ def recorded_states(row: dict) -> tuple[FileState | None, ...]:
 def state_columns(image: FileState | None, masks: Iterable[FileState | None]) -> dict:
     """The manifest's columns of what the files are like; None = not there."""
     masks = list(masks)
-    return {"file_size": image and image.size, "file_mtime_ns": image and image.mtime_ns,
-            "file_digest": image and image.digest, "mask_file_sizes": [m and m.size for m in masks],
-            "mask_file_mtimes_ns": [m and m.mtime_ns for m in masks],
-            "mask_file_digests": [m and m.digest for m in masks]}
+    return {
+        "file_size": image and image.size,
+        "file_mtime_ns": image and image.mtime_ns,
+        "file_digest": image and image.digest,
+        "mask_file_sizes": [m and m.size for m in masks],
+        "mask_file_mtimes_ns": [m and m.mtime_ns for m in masks],
+        "mask_file_digests": [m and m.digest for m in masks],
+    }
 
 
 def _recorded_roots(path: Path) -> dict[str, Path]:

@@ -11,9 +11,9 @@ from stages.datasets.opening import has_alpha, opened, upright
 if TYPE_CHECKING:
     from PIL import Image
 
-INDEX_VALUES = 16     # no data set numbers that many kinds of defects, and no drawn mask is that faint
-FEW = 16              # levels: classes drawn as greys or colours; noise and soft edges have more
-VOID = (224, 224, 192)         # the colour of Pascal VOC's index 255: the border of an object, neither nor
+INDEX_VALUES = 16  # no data set numbers that many kinds of defects, and no drawn mask is that faint
+FEW = 16  # levels: classes drawn as greys or colours; noise and soft edges have more
+VOID = (224, 224, 192)  # the colour of Pascal VOC's index 255: the border of an object, neither nor
 FULL_SCALES = (1, 255, 65535)
 
 
@@ -63,8 +63,9 @@ def _drawn(image: "Image.Image", by_index: bool, lossy: bool, path: Path) -> np.
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image)
         if not np.isfinite(values).all() or values.min() < 0:
-            raise ImageError(f"{path}: a mask with values that are negative or no numbers; expected 0 for normal, more"
-                             " for anomalous")
+            raise ImageError(
+                f"{path}: a mask with values that are negative or no numbers; expected 0 for normal, more for anomalous"
+            )
         return foreground(values)
     if image.mode in ("1", "L", "LA"):
         return foreground(np.asarray(image.convert("LA"))[:, :, 0], lossy)
@@ -78,7 +79,7 @@ def _indexed(image: "Image.Image") -> np.ndarray | None:
     colours = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
     used = np.flatnonzero(np.bincount(index.ravel(), minlength=256))
     shown = colours[used[used < len(colours)]]
-    if (shown == shown[:, :1]).all() and (len(used) > FEW or (shown[:, 0] == used[:len(shown)]).all()):
+    if (shown == shown[:, :1]).all() and (len(used) > FEW or (shown[:, 0] == used[: len(shown)]).all()):
         return None
     mask = index != 0
     if len(colours) == 256 and tuple(colours[255]) == VOID and set(used.tolist()) - {0, 255}:
@@ -88,7 +89,7 @@ def _indexed(image: "Image.Image") -> np.ndarray | None:
 
 def foreground(values: np.ndarray, lossy: bool = False) -> np.ndarray:
     """values: (H, W), not negative -> (H, W) bool by rule 4 of `load_mask`."""
-    of_bytes = values.dtype == np.uint8             # counting is many times as fast as sorting
+    of_bytes = values.dtype == np.uint8  # counting is many times as fast as sorting
     levels = np.flatnonzero(np.bincount(values.ravel())) if of_bytes else np.unique(values)
     low, high = float(levels[0]), float(levels[-1])
     whole = bool((levels == np.round(levels)).all())

@@ -54,29 +54,40 @@ def run(config: MetaJsonConfig, options: RunOptions) -> Summary:
         raise InputError(f"{path}: lists no test images")
     files = set(image_files(config.root))
     if not any(find(r.image, files) for r in records):
-        raise InputError(f"{path}: none of its {len(records)} images lies below {config.root}, first"
-                         f" {records[0].image} (put {FILE} into the folder that its paths start from)")
+        raise InputError(
+            f"{path}: none of its {len(records)} images lies below {config.root}, first"
+            f" {records[0].image} (put {FILE} into the folder that its paths start from)"
+        )
     records, paired_anew = pair_by_stem(records)
     if paired_anew:
         Progress("data index", 0, options.quiet).say(
-            f"{path}: {paired_anew} masks were those of other images, and are paired by name instead")
+            f"{path}: {paired_anew} masks were those of other images, and are paired by name instead"
+        )
     name = config.name or config.root.resolve().name
-    return write_manifest(name, config.root, entries_of(path, records, files), config.out, {}, options,
-                          mentioned={Path(FILE)})
+    return write_manifest(
+        name, config.root, entries_of(path, records, files), config.out, {}, options, mentioned={Path(FILE)}
+    )
 
 
 def read_records(path: Path) -> list[Record]:
     """The records of images, in order; those of other files are passed over. Raises InputError as `run` does."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file; a data set without it has a command of its own, or fits"
-                         " `adcli data index folder`")
+        raise InputError(
+            f"{path}: no such file; a data set without it has a command of its own, or fits `adcli data index folder`"
+        )
     try:
-        records = [_record(split.lower(), category, r) for split, classes in json.loads(path.read_bytes()).items()
-                   if split.lower() in ("train", "val", "test")
-                   for category, listed in classes.items() for r in listed]
+        records = [
+            _record(split.lower(), category, r)
+            for split, classes in json.loads(path.read_bytes()).items()
+            if split.lower() in ("train", "val", "test")
+            for category, listed in classes.items()
+            for r in listed
+        ]
     except (AttributeError, KeyError, TypeError, ValueError) as e:
-        raise InputError(f"{path}: not lists of records with img_path, mask_path and anomaly (0 or 1), by class and"
-                         f" split ({type(e).__name__}: {e})") from None
+        raise InputError(
+            f"{path}: not lists of records with img_path, mask_path and anomaly (0 or 1), by class and"
+            f" split ({type(e).__name__}: {e})"
+        ) from None
     return [r for r in records if r.image.suffix.lower() in SUFFIXES]
 
 
@@ -104,7 +115,7 @@ def pair_by_stem(records: list[Record]) -> tuple[list[Record], int]:
 
 def _own_mask(r: Record, images: set, listed: dict) -> PurePosixPath:
     own, named = r.image.stem, image_stem(r.mask)
-    if own in (named, r.mask.parent.name):      # a folder of masks per image (MVTec LOCO) is named after the image
+    if own in (named, r.mask.parent.name):  # a folder of masks per image (MVTec LOCO) is named after the image
         return r.mask
     if (r.mask.parent, own) in listed:
         return listed[r.mask.parent, own]
@@ -123,6 +134,7 @@ def find(path: PurePosixPath, files: set[Path]) -> Path | None:
 def entries_of(path: Path, records: list[Record], files: set[Path]) -> list[Entry]:
     """path: of meta.json, for messages; files: below the root. An image that is listed twice in the same way counts
     once; a file that is not there keeps the path that is written, so that its row says so."""
+
     def below_root(written: PurePosixPath) -> Path:
         return find(written, files) or Path(written.relative_to(written.anchor))
 

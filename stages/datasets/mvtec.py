@@ -51,8 +51,13 @@ def wfdd(config: MvtecConfig, options: RunOptions) -> Summary:
     return index_categories("wfdd", entries_of(image_files(config.root)), config, options)
 
 
-def index_categories(dataset: str, entries: list[Entry], config: MvtecConfig, options: RunOptions,
-                     layout: str = "<category>/train/good or <category>/test/<defect>") -> Summary:
+def index_categories(
+    dataset: str,
+    entries: list[Entry],
+    config: MvtecConfig,
+    options: RunOptions,
+    layout: str = "<category>/train/good or <category>/test/<defect>",
+) -> Summary:
     """Write the manifest of the categories that the user wants. layout: for people, where images lie.
 
     Raises:
@@ -64,7 +69,7 @@ def index_categories(dataset: str, entries: list[Entry], config: MvtecConfig, op
     names = chosen(config.categories, tuple(sorted({e.category for e in entries})), "--categories")
     entries = [e for e in entries if e.category in names]
     require_whole_categories(config.root, entries)
-    parameters = {"categories": list(names) if config.categories else []}     # [] = whatever is there
+    parameters = {"categories": list(names) if config.categories else []}  # [] = whatever is there
     return write_manifest(dataset, config.root, entries, config.out, parameters, options)
 
 
@@ -84,9 +89,11 @@ def entries_of(files: Iterable[Path]) -> list[Entry]:
     Masks are paired by category, defect and stem. Where there is none, the entry names the path at which
     it is expected, so that its row says so. Raises InputError when two masks fit one image.
     """
-    files = [f for f in files if len(f.parts) > 3]         # category, split, kind, name
-    masks = masks_by((f for f in files if f.parts[-3].lower() == "ground_truth"),
-                     lambda m: (m.parents[2], m.parent.name.lower(), image_stem(m).lower()))
+    files = [f for f in files if len(f.parts) > 3]  # category, split, kind, name
+    masks = masks_by(
+        (f for f in files if f.parts[-3].lower() == "ground_truth"),
+        lambda m: (m.parents[2], m.parent.name.lower(), image_stem(m).lower()),
+    )
     entries = []
     for path in files:
         base, split, kind = path.parents[2], path.parts[-3].lower(), path.parent.name

@@ -13,12 +13,22 @@ from stages.base.errors import ImageError, InputError
 if TYPE_CHECKING:
     from PIL import Image
 
-MEGAPIXELS = 179.0        # Pillow's own limit: beyond it a small file may be made to fill the memory
-LARGE = 50_000_000        # pixels; images from here on are decoded one at a time
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, IndexError, KeyError, OverflowError,
-          ZeroDivisionError, MemoryError)        # what Pillow's decoders raise for files that are damaged
+MEGAPIXELS = 179.0  # Pillow's own limit: beyond it a small file may be made to fill the memory
+LARGE = 50_000_000  # pixels; images from here on are decoded one at a time
+BROKEN = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    struct.error,
+    IndexError,
+    KeyError,
+    OverflowError,
+    ZeroDivisionError,
+    MemoryError,
+)  # what Pillow's decoders raise for files that are damaged
 
-PILLOW = r"PIL\."      # the modules whose warnings are for programmers, not for users
+PILLOW = r"PIL\."  # the modules whose warnings are for programmers, not for users
 
 _allowed = MEGAPIXELS
 _large = threading.Lock()
@@ -61,8 +71,9 @@ def opened(path: Path, failure: str = "cannot be decoded") -> Iterator["Image.Im
     except FileNotFoundError:
         raise ImageError(f"{path}: no such image") from None
     except Image.UnidentifiedImageError:
-        raise ImageError(f"{path}: {failure} (its content is no known image format; save it as PNG, TIFF or"
-                         " JPEG)") from None
+        raise ImageError(
+            f"{path}: {failure} (its content is no known image format; save it as PNG, TIFF or JPEG)"
+        ) from None
     except BROKEN as e:
         raise ImageError(f"{path}: {failure} ({(str(e) or type(e).__name__).splitlines()[0]})") from e
 
@@ -86,7 +97,7 @@ def upright(image: "Image.Image") -> "Image.Image":
 def upright_size(image: "Image.Image") -> tuple[int, int]:
     """(width, height) as `upright` will give them, from the header alone."""
     width, height = image.size
-    turned = image.format != "TIFF" and image.getexif().get(0x0112) in (5, 6, 7, 8)    # Pillow turns TIFFs itself
+    turned = image.format != "TIFF" and image.getexif().get(0x0112) in (5, 6, 7, 8)  # Pillow turns TIFFs itself
     return (height, width) if turned else (width, height)
 
 
@@ -104,7 +115,7 @@ def _pillow():
     """PIL.Image, silent. The filter is looked for every time because libraries and test runners replace the list."""
     from PIL import Image
 
-    Image.MAX_IMAGE_PIXELS = None        # the limit is ours
+    Image.MAX_IMAGE_PIXELS = None  # the limit is ours
     if not any(f[0] == "ignore" and f[3] is not None and f[3].pattern == PILLOW for f in list(warnings.filters)):
         warnings.filterwarnings("ignore", module=PILLOW)
     return Image

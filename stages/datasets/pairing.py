@@ -10,8 +10,8 @@ from pathlib import Path
 from stages.datasets.entries import SUFFIXES
 
 WORDS = "mask|masks|gt|groundtruth|ground_truth|label|labels|seg|segmentation|annotation|anno|bw"
-AFTER = re.compile(rf"^(.+?)[ _.-]*[ _.-]({WORDS})([ _.-]?\d+)?$")         # x_mask, x-mask, x_mask_2
-BEFORE = re.compile(rf"^({WORDS})[ _.-]+(.+)$")                            # mask_x
+AFTER = re.compile(rf"^(.+?)[ _.-]*[ _.-]({WORDS})([ _.-]?\d+)?$")  # x_mask, x-mask, x_mask_2
+BEFORE = re.compile(rf"^({WORDS})[ _.-]+(.+)$")  # mask_x
 
 
 @dataclass(frozen=True)

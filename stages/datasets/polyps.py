@@ -60,8 +60,9 @@ def entries_of(root: Path, files: Iterable[Path]) -> list[Entry]:
     is for messages."""
     files = list(files)
     images = [f for f in files if plain(f.parent.name) in IMAGE_FOLDERS]
-    masks = masks_by((f for f in files if plain(f.parent.name) in MASK_FOLDERS),
-                     lambda m: (m.parents[1], image_stem(m).lower()))
+    masks = masks_by(
+        (f for f in files if plain(f.parent.name) in MASK_FOLDERS), lambda m: (m.parents[1], image_stem(m).lower())
+    )
     if not images or not masks:
         lacks = "masks or Ground Truth" if images else "images or Original"
         raise InputError(f"{root}: no image lies in a folder {lacks} (give the folder that holds images and masks)")

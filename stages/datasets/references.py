@@ -13,7 +13,7 @@ from stages.datasets.images import load_rgb
 from stages.datasets.manifest import Image, reference_images
 
 RULES = ("first", "random", "nearest")
-SIDE = 32       # px of the thumbnails that `nearest` compares
+SIDE = 32  # px of the thumbnails that `nearest` compares
 
 
 def references_for(image: Image, task_images: Sequence[Image], shots: int, rule: str, seed: int) -> list[Image]:
@@ -28,8 +28,11 @@ def references_for(image: Image, task_images: Sequence[Image], shots: int, rule:
     """
     if rule not in RULES:
         raise InputError(f"--reference {rule}: expected {', '.join(RULES)}")
-    pool = [i for i in sorted(reference_images(task_images), key=lambda i: i.image_id)
-            if not i.error and i.image_id != image.image_id]
+    pool = [
+        i
+        for i in sorted(reference_images(task_images), key=lambda i: i.image_id)
+        if not i.error and i.image_id != image.image_id
+    ]
     if rule == "random":
         pool = Random(row_seed(seed, *map(str, image.task))).sample(pool, len(pool))
     if rule == "nearest" and pool:

@@ -26,9 +26,25 @@ from stages.datasets.entries import Entry, image_files, write_manifest
 from stages.datasets.masks import INDEX_VALUES
 from stages.questions.drafts import read_json
 
-HELD_OUT = ("metal_welding", "u_block", "toy_brick", "wind_turbine")      # the test classes that Table II names
-NO_OBJECT = {"images", "image", "imgs", "img", "annotations", "train", "val", "test", "good", "ok", "normal", "ng",
-             "abnormal", "anomaly", "defect", "masks"}
+HELD_OUT = ("metal_welding", "u_block", "toy_brick", "wind_turbine")  # the test classes that Table II names
+NO_OBJECT = {
+    "images",
+    "image",
+    "imgs",
+    "img",
+    "annotations",
+    "train",
+    "val",
+    "test",
+    "good",
+    "ok",
+    "normal",
+    "ng",
+    "abnormal",
+    "anomaly",
+    "defect",
+    "masks",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +74,9 @@ def run(config: RiadConfig, options: RunOptions) -> Summary:
             that are not there or leave none to train on.
     """
     if config.masks.resolve().is_relative_to(config.root.resolve()):
-        raise InputError(f"--masks {config.masks}: lies in the data set, which is never written to; give another"
-                         " folder")
+        raise InputError(
+            f"--masks {config.masks}: lies in the data set, which is never written to; give another folder"
+        )
     files = list(image_files(config.root))
     listed, errors = read_coco(config.root, files)
     objects = {path: object_of(path, config.root) for path in {*files, *listed}}
@@ -74,8 +91,9 @@ def run(config: RiadConfig, options: RunOptions) -> Summary:
     return write_manifest("riad", config.root, entries, config.out, parameters, options, config.seed)
 
 
-def _entry(path: Path, name: str, split: str, image: Listed | None, error: str | None, kinds: Sequence[str],
-           config: RiadConfig) -> Entry:
+def _entry(
+    path: Path, name: str, split: str, image: Listed | None, error: str | None, kinds: Sequence[str], config: RiadConfig
+) -> Entry:
     if image is None or error:
         return Entry(path, name, split, None, error=error or f"{config.root / path}: no COCO file lists it")
     if not image.regions:
@@ -102,10 +120,12 @@ def held_out_of(names: Sequence[str], config: RiadConfig) -> set[str]:
     else:
         first = [n for n in HELD_OUT if n in names]
         rest = random.Random(config.seed).sample([n for n in names if n not in first], len(names) - len(first))
-        chosen = set([*first, *rest][:max(config.test_objects, 0)])
+        chosen = set([*first, *rest][: max(config.test_objects, 0)])
     if not 0 < len(chosen) < len(names):
-        raise InputError(f"{config.root}: {len(names)} objects, {len(chosen)} of them for test: none is left to train"
-                         " on, or to test on (--test-objects)")
+        raise InputError(
+            f"{config.root}: {len(names)} objects, {len(chosen)} of them for test: none is left to train"
+            " on, or to test on (--test-objects)"
+        )
     return chosen
 
 
@@ -113,8 +133,10 @@ def object_of(path: Path, root: Path) -> str:
     """The first folder on the way to an image that is named after no part of a data set. Raises InputError."""
     name = next((p for p in path.parts[:-1] if p.lower() not in NO_OBJECT), None)
     if name is None:
-        raise InputError(f"{root / path}: lies below no folder named after its object (give the folder that holds the"
-                         " objects' folders)")
+        raise InputError(
+            f"{root / path}: lies below no folder named after its object (give the folder that holds the"
+            " objects' folders)"
+        )
     return name
 
 
@@ -140,8 +162,10 @@ def read_coco(root: Path, files: Sequence[Path]) -> tuple[dict[Path, Listed], di
 def _listed(file: Path, content: dict, root: Path, there: set[Path]) -> Iterator[tuple[Path, Listed]]:
     try:
         kinds = {c["id"]: str(c["name"]) for c in content["categories"]}
-        images = {i["id"]: (_find(file, str(i["file_name"]), root, there), Listed((int(i["height"]), int(i["width"]))))
-                  for i in content["images"]}
+        images = {
+            i["id"]: (_find(file, str(i["file_name"]), root, there), Listed((int(i["height"]), int(i["width"]))))
+            for i in content["images"]
+        }
         for a in content["annotations"]:
             images[a["image_id"]][1].regions.append((kinds[a["category_id"]], a["segmentation"]))
     except (KeyError, TypeError, ValueError) as e:

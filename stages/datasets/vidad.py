@@ -14,16 +14,20 @@ from stages.base.config import RunOptions, argument, option
 from stages.base.errors import InputError
 from stages.datasets.entries import Entry, image_files, write_manifest
 
-SCENARIOS = ("sticks", "fruits", "tools", "cookies", "tapes", "stationery", "ropes", "blocks",
-             "dishes", "balls")
-ASPECTS = {    # Table 2: the two aspects of each scenario, first and second
-    "sticks": ("quantity", "length"), "fruits": ("quantity", "type"),
-    "tools": ("quantity", "placement"), "cookies": ("quantity", "relation"),
-    "tapes": ("length", "type"), "stationery": ("length", "placement"),
-    "ropes": ("length", "relation"), "blocks": ("type", "placement"),
-    "dishes": ("type", "relation"), "balls": ("placement", "relation"),
+SCENARIOS = ("sticks", "fruits", "tools", "cookies", "tapes", "stationery", "ropes", "blocks", "dishes", "balls")
+ASPECTS = {  # Table 2: the two aspects of each scenario, first and second
+    "sticks": ("quantity", "length"),
+    "fruits": ("quantity", "type"),
+    "tools": ("quantity", "placement"),
+    "cookies": ("quantity", "relation"),
+    "tapes": ("length", "type"),
+    "stationery": ("length", "placement"),
+    "ropes": ("length", "relation"),
+    "blocks": ("type", "placement"),
+    "dishes": ("type", "relation"),
+    "balls": ("placement", "relation"),
 }
-CONDITIONS = {                                   # ours, in the paper's order -> names accepted
+CONDITIONS = {  # ours, in the paper's order -> names accepted
     "white_bg": {"whitebg", "white", "whitebackground"},
     "cable_bg": {"cablebg", "cable", "cables", "cablebackground"},
     "mesh_bg": {"meshbg", "mesh", "meshbackground"},
@@ -32,7 +36,7 @@ CONDITIONS = {                                   # ours, in the paper's order ->
 }
 NORMAL = {"normal", "good", "ok"}
 ANOMALOUS = {"anomaly", "anomalies", "anomalous", "abnormal", "bad", "ng", "defect", "logicalanomaly"}
-SYNTHETIC_MARK = "SYNTHETIC"                     # file in the root of rendered scenes
+SYNTHETIC_MARK = "SYNTHETIC"  # file in the root of rendered scenes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +51,16 @@ def run(config: VidadConfig, options: RunOptions) -> Summary:
     """Index a VID-AD tree. Raises InputError when no image fits the rule, or a task lacks a class."""
     scenarios = chosen(config.scenarios, SCENARIOS, "--scenarios")
     conditions = chosen(config.conditions, tuple(CONDITIONS), "--conditions")
-    entries = [e for path in image_files(config.root) if (e := entry_of(path))
-               and e.category in scenarios and e.condition in conditions]
+    entries = [
+        e
+        for path in image_files(config.root)
+        if (e := entry_of(path)) and e.category in scenarios and e.condition in conditions
+    ]
     if not entries:
-        raise InputError(f"{config.root}: no image lies below folders named after a scenario, a capture"
-                         " condition and train or test (see `adcli data index vidad --help`)")
+        raise InputError(
+            f"{config.root}: no image lies below folders named after a scenario, a capture"
+            " condition and train or test (see `adcli data index vidad --help`)"
+        )
     _require_both_splits(entries, config.root)
     dataset = "vidad-synthetic" if (config.root / SYNTHETIC_MARK).exists() else "vidad"
     parameters = {"scenarios": scenarios, "conditions": conditions}
@@ -83,13 +92,17 @@ def entry_of(path: Path) -> Entry | None:
         return None
     used = {scenario, split} | CONDITIONS[condition]
     at = folders.index(split)
-    rest = [name.lower() for name, f in zip(path.parts[:-1], folders, strict=True)
-            if f not in used and folders.index(f) > at]
+    rest = [
+        name.lower()
+        for name, f in zip(path.parts[:-1], folders, strict=True)
+        if f not in used and folders.index(f) > at
+    ]
     if (not rest and split == "train") or any(plain(r) in NORMAL for r in rest):
         return Entry(path, scenario, split, 0, condition)
     kinds = [r for r in rest if plain(r) not in ANOMALOUS]
-    return Entry(path, scenario, split, 1 if rest else None, condition,
-                 "/".join(kinds) or ("anomaly" if rest else None))
+    return Entry(
+        path, scenario, split, 1 if rest else None, condition, "/".join(kinds) or ("anomaly" if rest else None)
+    )
 
 
 def _require_both_splits(entries: list[Entry], root: Path) -> None:

@@ -19,7 +19,7 @@ from stages.datasets.mvtec import entries_of, require_whole_categories
 
 LAYOUTS = {"raw": "<category>/Data/Images", "1cls": "<category>/train/good"}
 SPLIT_CSV = Path("split_csv", "1cls.csv")
-ANNOTATIONS = ("image_anno.csv", "image_annot.csv")        # the file's name, and the name in its README
+ANNOTATIONS = ("image_anno.csv", "image_annot.csv")  # the file's name, and the name in its README
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +27,9 @@ class VisaConfig:
     root: Path = argument("folder that holds candle, capsules, ...")
     out: Path = option("the manifest to write")
     layout: str = option("raw (Data/Images), 1cls (train/good), or auto: the one that is there", "auto")
-    split_csv: Path | None = option("the split of the raw layout, if not split_csv/1cls.csv beside the"
-                                    " categories", None)
+    split_csv: Path | None = option(
+        "the split of the raw layout, if not split_csv/1cls.csv beside the categories", None
+    )
 
 
 def run(config: VisaConfig, options: RunOptions) -> Summary:
@@ -44,8 +45,9 @@ def run(config: VisaConfig, options: RunOptions) -> Summary:
         entries = raw_entries(config.root, files, config.split_csv)
     else:
         if config.split_csv:
-            raise InputError(f"--split-csv {config.split_csv}: the folders of the 1cls layout are the split;"
-                             " leave the option out")
+            raise InputError(
+                f"--split-csv {config.split_csv}: the folders of the 1cls layout are the split; leave the option out"
+            )
         entries = entries_of(_one_class(files))
     require_whole_categories(config.root, entries)
     return write_manifest("visa", config.root, entries, config.out, {"layout": layout}, options)
@@ -84,7 +86,7 @@ def raw_entries(root: Path, files: list[Path], split_csv: Path | None) -> list[E
         raise InputError(f"{root}: categories lie in {places[0]} and in {places[1]}; give one of these folders")
     base = places[0]
     split = split_csv or root / base / SPLIT_CSV
-    spelled = {f.as_posix().lower(): f for f in files}     # the CSV writes .JPG, a copy may have .jpg
+    spelled = {f.as_posix().lower(): f for f in files}  # the CSV writes .JPG, a copy may have .jpg
     defects = {f: _defects(root / f) for f in {p.parents[3] for p in photos}}
     entries = []
     for row in _split_rows(split):
@@ -105,12 +107,16 @@ def raw_entries(root: Path, files: list[Path], split_csv: Path | None) -> list[E
 
 def _split_rows(path: Path) -> Iterator[dict]:
     if not path.is_file():
-        raise InputError(f"{path}: no such file; it comes with VisA and says which images are train and which"
-                         " are test (--split-csv names another place)")
+        raise InputError(
+            f"{path}: no such file; it comes with VisA and says which images are train and which"
+            " are test (--split-csv names another place)"
+        )
     for number, row in enumerate(_csv_rows(path, ("object", "split", "label", "image", "mask")), 2):
         if row["split"] not in ("train", "test") or row["label"] not in ("normal", "anomaly"):
-            raise InputError(f"{path}: line {number} says split {row['split']!r}, label {row['label']!r}; expected"
-                             " train or test, normal or anomaly")
+            raise InputError(
+                f"{path}: line {number} says split {row['split']!r}, label {row['label']!r}; expected"
+                " train or test, normal or anomaly"
+            )
         yield row
 
 
@@ -132,7 +138,7 @@ def _defects(folder: Path) -> dict[str, str]:
     kinds = {}
     for row in _csv_rows(path, ("image", "label")):
         names = [n.strip() for n in row["label"].split(",") if n.strip()]
-        if names and names != ["normal"]:        # normal images count from 0000 in their own folder
+        if names and names != ["normal"]:  # normal images count from 0000 in their own folder
             kinds[Path(row["image"]).stem.lower()] = ",".join(names)
     return kinds
 
@@ -140,5 +146,7 @@ def _defects(folder: Path) -> dict[str, str]:
 def _require_listed(photos: list[Path], entries: list[Entry], split: Path) -> None:
     unlisted = sorted(set(photos) - {e.path for e in entries})
     if unlisted:
-        raise InputError(f"{split}: does not list {len(unlisted)} of the {len(photos)} images, first {unlisted[0]}"
-                         " (--split-csv names another split)")
+        raise InputError(
+            f"{split}: does not list {len(unlisted)} of the {len(photos)} images, first {unlisted[0]}"
+            " (--split-csv names another split)"
+        )

@@ -28,7 +28,7 @@ from stages.results.pixels import (
     pixel_tasks,
 )
 
-MEAN = "mean"       # the category of rows that average over categories
+MEAN = "mean"  # the category of rows that average over categories
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +132,11 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
     """
     check_numbers(config, options)
     check_places(config)
-    pixel = options_checked(PixelOptions(config.maps or Path(), config.pro_limit, config.pixel_size, config.pro_200,
-                                         config.resamples, config.seed))
+    pixel = options_checked(
+        PixelOptions(
+            config.maps or Path(), config.pro_limit, config.pixel_size, config.pro_200, config.resamples, config.seed
+        )
+    )
     manifest = read_manifest(config.manifest, config.root, config.partial)
     table = read_table(config.scores, SCORES, config.partial)
     scored = read_scores(table, config.scores)
@@ -194,8 +197,9 @@ def _tasks_with_maps(config: EvaluateConfig, images: tuple[Image, ...]) -> list[
     return tasks
 
 
-def _pixels(tasks: list[PixelTask], pixel: PixelOptions, config: EvaluateConfig,
-            options: RunOptions) -> list[PixelResult]:
+def _pixels(
+    tasks: list[PixelTask], pixel: PixelOptions, config: EvaluateConfig, options: RunOptions
+) -> list[PixelResult]:
     progress, results = Progress("pixel metrics, categories", len(tasks), options.quiet), []
     try:
         for result in evaluate_pixels(tasks, pixel, config.workers):
@@ -214,8 +218,16 @@ def _pixels(tasks: list[PixelTask], pixel: PixelOptions, config: EvaluateConfig,
 def pixel_rows(results: list[PixelResult]) -> list[dict]:
     """Rows of METRICS, level `pixel`: per task, and `mean` over categories. Images that are missing from a value are
     counted and named in its `reason`."""
-    rows = [_row(r.task, name, replace(value, reason="; ".join(filter(None, (value.reason, lacks_of(r.task)))) or None),
-                 "pixel") for r in results for name, value in r.values.items()]
+    rows = [
+        _row(
+            r.task,
+            name,
+            replace(value, reason="; ".join(filter(None, (value.reason, lacks_of(r.task)))) or None),
+            "pixel",
+        )
+        for r in results
+        for name, value in r.values.items()
+    ]
     return rows + _mean_rows(rows)
 
 
@@ -227,30 +239,54 @@ def lacks_of(task: PixelTask) -> str | None:
     return f"{n} of {n + len(task.images)} images left out: {listed(list(task.left_out))}"
 
 
-def write_thresholds(tasks: list[TaskScores], pixels: list[PixelResult], out: Path, spec: Spec,
-                     options: RunOptions) -> None:
+def write_thresholds(
+    tasks: list[TaskScores], pixels: list[PixelResult], out: Path, spec: Spec, options: RunOptions
+) -> None:
     """The table of thresholds: those from training normals, and those of the best F1, which look at test labels."""
     rows = []
     for t in tasks:
         at = {"dataset": t.dataset, "category": t.category, "condition": t.condition, "method": t.method}
         normal = sum(s.image.label != 1 for s in t.train)
-        rows += [at | {"level": "image", "name": name, "threshold": value, "source": "normal training images",
-                       "n": normal} for name, value in t.thresholds.items()]
+        rows += [
+            at | {"level": "image", "name": name, "threshold": value, "source": "normal training images", "n": normal}
+            for name, value in t.thresholds.items()
+        ]
         labelled = [s for s in t.test if s.image.label is not None]
         best = f1_threshold(np.array([s.score for s in labelled]), np.array([s.image.label for s in labelled]))
         if best is not None:
-            rows.append(at | {"level": "image", "name": "f1-max", "threshold": best, "source": "labelled test images",
-                              "n": len(labelled)})
-    rows += [{"dataset": r.task.dataset, "category": r.task.category, "condition": r.task.condition,
-              "method": r.task.method, "level": "pixel", "name": "f1-max", "threshold": r.threshold,
-              "source": "masks of test images", "n": len(r.task.images)} for r in pixels if r.threshold is not None]
+            rows.append(
+                at
+                | {
+                    "level": "image",
+                    "name": "f1-max",
+                    "threshold": best,
+                    "source": "labelled test images",
+                    "n": len(labelled),
+                }
+            )
+    rows += [
+        {
+            "dataset": r.task.dataset,
+            "category": r.task.category,
+            "condition": r.task.condition,
+            "method": r.task.method,
+            "level": "pixel",
+            "name": "f1-max",
+            "threshold": r.threshold,
+            "source": "masks of test images",
+            "n": len(r.task.images),
+        }
+        for r in pixels
+        if r.threshold is not None
+    ]
     keys = [tuple(row[k] for k in THRESHOLDS.key) for row in rows]
     with Artifact(out, THRESHOLDS, replace(spec, stage="evaluate --thresholds"), keys, options, 100_000) as artifact:
         artifact.write_all(rows)
 
 
-def _publish(tasks: list[TaskScores], rows: list[dict], pixels: list[PixelResult], config: EvaluateConfig,
-             options: RunOptions) -> None:
+def _publish(
+    tasks: list[TaskScores], rows: list[dict], pixels: list[PixelResult], config: EvaluateConfig, options: RunOptions
+) -> None:
     from stages.report import figures, grid
     from stages.report import vidad as tables
     from stages.report.heatmaps import example_panels, write_heatmaps
@@ -265,8 +301,11 @@ def _publish(tasks: list[TaskScores], rows: list[dict], pixels: list[PixelResult
     if not (config.tables or config.report):
         return
     bins = area_bins(tasks, rows)
-    pictures = {"figure5": figures.sensitivity(rows), "figure7": figures.mask_area(bins),
-                "curves": figures.curves(pixels, config.pro_limit)}
+    pictures = {
+        "figure5": figures.sensitivity(rows),
+        "figure7": figures.mask_area(bins),
+        "curves": figures.curves(pixels, config.pro_limit),
+    }
     if config.tables:
         grid.write([*grids, *tables.mask_area(bins)], config.tables, pictures)
     if config.report:
@@ -306,10 +345,20 @@ def metric_rows(tasks: list[TaskScores], resamples: int, seed: int) -> list[dict
 
 
 def _row(task: TaskScores | PixelTask, metric: str, value: Value, level: str = "image") -> dict:
-    return {"dataset": task.dataset, "category": task.category, "condition": task.condition,
-            "method": task.method, "metric": metric, "level": level, "value": value.value,
-            "ci_low": value.ci_low, "ci_high": value.ci_high, "n": value.n,
-            "n_positive": value.n_positive, "reason": value.reason}
+    return {
+        "dataset": task.dataset,
+        "category": task.category,
+        "condition": task.condition,
+        "method": task.method,
+        "metric": metric,
+        "level": level,
+        "value": value.value,
+        "ci_low": value.ci_low,
+        "ci_high": value.ci_high,
+        "n": value.n,
+        "n_positive": value.n_positive,
+        "reason": value.reason,
+    }
 
 
 def _task_rows(task: TaskScores, resamples: int, seed: int) -> list[dict]:
@@ -325,13 +374,15 @@ def _task_rows(task: TaskScores, resamples: int, seed: int) -> list[dict]:
         values = curve_metrics(scores, labels, resamples, seed)
         if lacks := _why_fewer(task):
             reason = lacks if not labelled else None
-            values = {m: replace(v, reason=reason or "; ".join(filter(None, (v.reason, lacks))))
-                      for m, v in values.items()}
+            values = {
+                m: replace(v, reason=reason or "; ".join(filter(None, (v.reason, lacks)))) for m, v in values.items()
+            }
         rows = [_row(task, m, v) for m, v in values.items()]
     for rule in ("own", *task.thresholds):
         if called := task.decisions(rule):
-            value = accuracy(np.array([c for _, c in called]), np.array([s.image.label for s, _ in called]),
-                             resamples, seed)
+            value = accuracy(
+                np.array([c for _, c in called]), np.array([s.image.label for s, _ in called]), resamples, seed
+            )
             rows.append(_row(task, f"accuracy@{rule}", value))
     defects = sorted({s.image.defect for s in labelled if s.image.defect})
     for defect in defects if len(defects) > 1 else ():
@@ -382,7 +433,17 @@ def _mean_rows(rows: list[dict]) -> list[dict]:
 
 
 def _mean_row(dataset, category, condition, method, metric, group: list[dict], statistic) -> dict:
-    return {"dataset": dataset, "category": category, "condition": condition, "method": method,
-            "metric": metric, "level": group[0]["level"], "value": float(statistic([r["value"] for r in group])),
-            "ci_low": None, "ci_high": None, "n": sum(r["n"] for r in group),
-            "n_positive": sum(r["n_positive"] for r in group), "reason": None}
+    return {
+        "dataset": dataset,
+        "category": category,
+        "condition": condition,
+        "method": method,
+        "metric": metric,
+        "level": group[0]["level"],
+        "value": float(statistic([r["value"] for r in group])),
+        "ci_low": None,
+        "ci_high": None,
+        "n": sum(r["n"] for r in group),
+        "n_positive": sum(r["n_positive"] for r in group),
+        "reason": None,
+    }

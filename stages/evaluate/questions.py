@@ -22,17 +22,23 @@ from stages.results.metrics.qa import GROWN, MARGINS, level_mean, mean, whole_gr
 from stages.sage.entropy import Pair, pairs_of
 from stages.text_encoder.model import PACKAGED, encode, encoder_fingerprint, load_encoder
 
-ALL, MEAN = "all", "mean"       # categories of rows over all questions, and of means over categories
+ALL, MEAN = "all", "mean"  # categories of rows over all questions, and of means over categories
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateQaConfig:
     questions: Path = option("the questions, with the right answers")
     answers: Path = option("answers artifact, a folder of them, or a Parquet file")
-    judgements: Path | None = option("judgements of these answers, and of the questions' own choices where margins of"
-                                     " Eq. 5's pairs are wanted: artifact, a folder of them, or a Parquet file", None)
-    manifest: Path | None = option("data set, category and files of the images; without it the image ids name data set"
-                                   " and category, and the report has no pictures", None)
+    judgements: Path | None = option(
+        "judgements of these answers, and of the questions' own choices where margins of"
+        " Eq. 5's pairs are wanted: artifact, a folder of them, or a Parquet file",
+        None,
+    )
+    manifest: Path | None = option(
+        "data set, category and files of the images; without it the image ids name data set"
+        " and category, and the report has no pictures",
+        None,
+    )
     out: Path = option("the metrics table to write")
     report: Path | None = option("HTML page to write", None)
     tables: Path | None = option("folder for the tables as CSV and Markdown", None)
@@ -133,8 +139,13 @@ def run(config: EvaluateQaConfig, options: RunOptions) -> Summary:
     if manifest:
         inputs["manifest"] = manifest.fingerprint
     weights = "" if without else encoder_fingerprint(config.encoder)
-    spec = Spec("evaluate --questions", {"resamples": config.resamples, "encoder": weights}, inputs, config.seed,
-                paths=named_paths(config))
+    spec = Spec(
+        "evaluate --questions",
+        {"resamples": config.resamples, "encoder": weights},
+        inputs,
+        config.seed,
+        paths=named_paths(config),
+    )
     keys = [tuple(row[k] for k in METRICS.key) for row in rows]
     with Artifact(config.out, METRICS, spec, keys, options, flush_rows=100_000) as artifact:
         artifact.write_all(rows)
@@ -160,15 +171,18 @@ def places_of(questions: Sequence[Question], images: dict[str, Image] | None) ->
             places[q.question_id] = Place(dataset, rest[0] if len(rest) > 1 else ALL, None)
             continue
         if q.image_id not in images:
-            raise InputError(f"question {q.question_id}: its image {q.image_id} is not in the manifest; give the"
-                             " manifest that the questions were made for, or none")
+            raise InputError(
+                f"question {q.question_id}: its image {q.image_id} is not in the manifest; give the"
+                " manifest that the questions were made for, or none"
+            )
         image = images[q.image_id]
         places[q.question_id] = Place(*image.task, image, images.get(q.reference_id or ""))
     return places
 
 
-def join(questions: Sequence[Question], places: dict[str, Place], answers: list[dict], judgements: list[dict],
-         path: Path) -> list[Answered]:
+def join(
+    questions: Sequence[Question], places: dict[str, Place], answers: list[dict], judgements: list[dict], path: Path
+) -> list[Answered]:
     """Every question by every method that answers some of its data set, in order of method and question."""
     asked = {q.question_id: q for q in questions}
     by_key = {(r["question_id"], r["method"]): r for r in answers if r["question_id"] in asked}
@@ -176,17 +190,30 @@ def join(questions: Sequence[Question], places: dict[str, Place], answers: list[
         raise InputError(f"{path}: answers none of these questions; give the questions that were asked")
     for (i, method), r in by_key.items():
         if r["choice"] is not None and not 0 <= r["choice"] < len(asked[i].choices):
-            raise InputError(f"{path}: {method} chose choice {r['choice']} of question {i}, which has"
-                             f" {len(asked[i].choices)} (column `choice`, counted from 0)")
+            raise InputError(
+                f"{path}: {method} chose choice {r['choice']} of question {i}, which has"
+                f" {len(asked[i].choices)} (column `choice`, counted from 0)"
+            )
     marks = {(r["question_id"], r["method"]): r for r in judgements}
     if judgements and not marks.keys() & by_key.keys():
-        raise InputError("--judgements: judges none of these answers; give those of `score --method mle --answers"
-                         f" {path}`")
+        raise InputError(
+            f"--judgements: judges none of these answers; give those of `score --method mle --answers {path}`"
+        )
     there = dict.fromkeys((method, places[i].dataset) for i, method in sorted(by_key, key=lambda k: (k[1], k[0])))
     pairs = {q.question_id: judged_pairs(q, marks) for q in questions}
-    return [Answered(q, places[q.question_id], method, by_key.get((q.question_id, method)),
-                     marks.get((q.question_id, method)), pairs=pairs[q.question_id])
-            for method, dataset in there for q in questions if places[q.question_id].dataset == dataset]
+    return [
+        Answered(
+            q,
+            places[q.question_id],
+            method,
+            by_key.get((q.question_id, method)),
+            marks.get((q.question_id, method)),
+            pairs=pairs[q.question_id],
+        )
+        for method, dataset in there
+        for q in questions
+        if places[q.question_id].dataset == dataset
+    ]
 
 
 def judged_pairs(question: Question, marks: dict[tuple[str, str], dict]) -> tuple[Pair, ...]:
@@ -202,8 +229,11 @@ def with_similarity(joined: list[Answered], encoder: str) -> tuple[list[Answered
     words to compare, and none is chosen by likelihood."""
     if encoder == "none":
         return joined, "left out (--encoder none)"
-    pairs = {i: (words, a.question.answer) for i, a in enumerate(joined)
-             if a.row and a.question.answer and (words := in_words(a.row["response"], a.question))}
+    pairs = {
+        i: (words, a.question.answer)
+        for i, a in enumerate(joined)
+        if a.row and a.question.answer and (words := in_words(a.row["response"], a.question))
+    }
     if not pairs:
         return joined, "no replies in words"
     try:
@@ -227,24 +257,45 @@ def metric_rows(joined: list[Answered], resamples: int, seed: int, without: str 
             of[a.place.dataset, category, a.place.condition, a.method].append(a)
     rows = []
     for (dataset, category, condition, method), group in of.items():
-        rows += [metric_row(dataset, category, condition, method, name, v)
-                 for name, v in values(group, resamples, seed, without, judged)]
+        rows += [
+            metric_row(dataset, category, condition, method, name, v)
+            for name, v in values(group, resamples, seed, without, judged)
+        ]
     return rows + list(_means(rows))
 
 
 def metric_row(dataset: str, category: str, condition: str | None, method: str, metric: str, v: Value) -> dict:
     """A row of METRICS, level `qa`."""
-    return {"dataset": dataset, "category": category, "condition": condition, "method": method, "level": "qa",
-            "metric": metric, "value": v.value, "ci_low": v.ci_low, "ci_high": v.ci_high, "n": v.n,
-            "n_positive": v.n_positive, "reason": v.reason}
+    return {
+        "dataset": dataset,
+        "category": category,
+        "condition": condition,
+        "method": method,
+        "level": "qa",
+        "metric": metric,
+        "value": v.value,
+        "ci_low": v.ci_low,
+        "ci_high": v.ci_high,
+        "n": v.n,
+        "n_positive": v.n_positive,
+        "reason": v.reason,
+    }
 
 
-def values(group: list[Answered], resamples: int, seed: int, without: str | None,
-           judged: bool) -> Iterator[tuple[str, Value]]:
+def values(
+    group: list[Answered], resamples: int, seed: int, without: str | None, judged: bool
+) -> Iterator[tuple[str, Value]]:
     """(metric, value) of one method's answers to some questions."""
+
     def over(members: list[Answered], number: Callable[[Answered], float], reason: str) -> Value:
-        return mean([number(a) for a in members], [a.question.image_id for a in members], resamples, seed,
-                    _positive(members), reason)
+        return mean(
+            [number(a) for a in members],
+            [a.question.image_id for a in members],
+            resamples,
+            seed,
+            _positive(members),
+            reason,
+        )
 
     decided = [a for a in group if a.right is not None]
     none = "no question with choices was answered" if any(a.decidable for a in group) else "no questions with choices"
@@ -252,21 +303,41 @@ def values(group: list[Answered], resamples: int, seed: int, without: str | None
     for level in dict.fromkeys(a.question.level for a in group if a.decidable):
         of_level = [a for a in decided if a.question.level == level]
         yield f"accuracy/{level}", over(of_level, lambda a: a.right, none)
-    yield "accuracy_level_mean", level_mean([a.right for a in decided], [a.question.level for a in decided],
-                                            [a.question.image_id for a in decided], resamples, seed,
-                                            _positive(decided), none)
+    yield (
+        "accuracy_level_mean",
+        level_mean(
+            [a.right for a in decided],
+            [a.question.level for a in decided],
+            [a.question.image_id for a in decided],
+            resamples,
+            seed,
+            _positive(decided),
+            none,
+        ),
+    )
     closed = [a for a in group if a.decidable]
-    right, images = whole_groups([a.right for a in closed], [a.question.group for a in closed],
-                                 [a.question.image_id for a in closed])
+    right, images = whole_groups(
+        [a.right for a in closed], [a.question.group for a in closed], [a.question.image_id for a in closed]
+    )
     ungrouped = "no group was answered as a whole" if any(a.question.group for a in closed) else "no groups"
     yield "acc_g", mean(right, images, resamples, seed, 0, ungrouped)
     weighed = [(a, a.margins()) for a in group if a.weighed]
     for name in MARGINS:
         if of := [(a, found[name]) for a, found in weighed if name in found]:
-            yield name, mean([v for _, v in of], [a.question.image_id for a, _ in of], resamples, seed,
-                             _positive([a for a, _ in of]))
-    yield "sbert", over([a for a in group if a.similarity is not None], lambda a: a.similarity,
-                        without or "no replies in words")
+            yield (
+                name,
+                mean(
+                    [v for _, v in of],
+                    [a.question.image_id for a, _ in of],
+                    resamples,
+                    seed,
+                    _positive([a for a, _ in of]),
+                ),
+            )
+    yield (
+        "sbert",
+        over([a for a in group if a.similarity is not None], lambda a: a.similarity, without or "no replies in words"),
+    )
     marked = [a for a in group if a.marks and mle_score(a.marks) is not None]
     for axis in AXES if judged else ():
         yield f"mle_{axis}", over(marked, lambda a, axis=axis: a.marks[axis], "no judgements")
@@ -294,8 +365,13 @@ def grown(joined: Sequence[Answered], models: dict[str, dict], resamples: int, s
             continue
         before = of[dataset, condition, starts[0]]
         both = [(a, before[i]) for i, a in after.items() if i in before]
-        v = mean([a.margins()[MARGINS[0]] - b.margins()[MARGINS[0]] for a, b in both],
-                 [a.question.image_id for a, _ in both], resamples, seed, _positive([a for a, _ in both]))
+        v = mean(
+            [a.margins()[MARGINS[0]] - b.margins()[MARGINS[0]] for a, b in both],
+            [a.question.image_id for a, _ in both],
+            resamples,
+            seed,
+            _positive([a for a, _ in both]),
+        )
         yield metric_row(dataset, ALL, condition, method, GROWN, v)
 
 
@@ -311,13 +387,24 @@ def _means(rows: list[dict]) -> Iterator[dict]:
             found[r["dataset"], r["condition"], r["method"], r["metric"]].append(r)
     for group in found.values():
         if len(group) > 1:
-            yield group[0] | {"category": MEAN, "value": float(np.mean([r["value"] for r in group])), "ci_low": None,
-                              "ci_high": None, "n": sum(r["n"] for r in group),
-                              "n_positive": sum(r["n_positive"] for r in group)}
+            yield group[0] | {
+                "category": MEAN,
+                "value": float(np.mean([r["value"] for r in group])),
+                "ci_low": None,
+                "ci_high": None,
+                "n": sum(r["n"] for r in group),
+                "n_positive": sum(r["n_positive"] for r in group),
+            }
 
 
-def _publish(joined: list[Answered], rows: list[dict], provenance: list[dict], models: dict[str, dict],
-             config: EvaluateQaConfig, options: RunOptions) -> None:
+def _publish(
+    joined: list[Answered],
+    rows: list[dict],
+    provenance: list[dict],
+    models: dict[str, dict],
+    config: EvaluateQaConfig,
+    options: RunOptions,
+) -> None:
     from stages.report import grid
     from stages.report import sage as qa
 

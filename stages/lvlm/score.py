@@ -33,10 +33,18 @@ WITHOUT = "the engine gave no probabilities of the two"
 
 @dataclass(frozen=True, kw_only=True)
 class LvlmConfig(EngineOptions):
-    presets: ClassVar = {           # appendix A.1
-        "paper": {"vlm": "qwen2-vl-72b-awq", "engine": "vllm", "tensor_parallel": 2, "max_num_seqs": 5,
-                  "max_model_len": 7000, "min_pixels": 768 * 28 * 28, "max_pixels": 1024 * 28 * 28,
-                  "temperature": 0.3, "max_tokens": 1024},
+    presets: ClassVar = {  # appendix A.1
+        "paper": {
+            "vlm": "qwen2-vl-72b-awq",
+            "engine": "vllm",
+            "tensor_parallel": 2,
+            "max_num_seqs": 5,
+            "max_model_len": 7000,
+            "min_pixels": 768 * 28 * 28,
+            "max_pixels": 1024 * 28 * 28,
+            "temperature": 0.3,
+            "max_tokens": 1024,
+        },
     }
     manifest: Path = argument("the images: manifest artifact, a folder of them, or a Parquet file")
     out: Path = option("where the scores go")
@@ -45,10 +53,12 @@ class LvlmConfig(EngineOptions):
     vlm: str = option("scene, a short name (`adcli models`), a hub id or a directory", "scene")
     shots: int = option(f"reference images, 0 to {MOST_SHOTS}", 1)
     reference: str = option(f"which: {', '.join(RULES)} normal training image", "first")
-    prompt: str = option("specific (the paper's sentence for the category, where it has one), generic, or"
-                         " description (of the object; for --shots 0)", "specific")
-    splits: str = option("images to ask about, comma-separated: test, train, val; thresholds need train",
-                         "test")
+    prompt: str = option(
+        "specific (the paper's sentence for the category, where it has one), generic, or"
+        " description (of the object; for --shots 0)",
+        "specific",
+    )
+    splits: str = option("images to ask about, comma-separated: test, train, val; thresholds need train", "test")
     temperature: float = option("0 is greedy", 0.0)
     top_p: float = option("nucleus mass", 1.0)
     max_tokens: int = option("longest answer, tokens", 512)
@@ -70,15 +80,26 @@ def run(config: LvlmConfig, options: RunOptions) -> Summary:
     images = images_of(manifest, config.splits, config.manifest)
     engine = make_engine(config.vlm, config)
     prompts = {i.image_id: question(i, config.shots, config.prompt) for i in images.values()}
-    parameters = {n: getattr(config, n) for n in ("shots", "reference", "prompt", "splits", "temperature",
-                                                  "top_p", "max_tokens")}
+    parameters = {
+        n: getattr(config, n) for n in ("shots", "reference", "prompt", "splits", "temperature", "top_p", "max_tokens")
+    }
     files = look_at(config.out, options.quiet, images=manifest.images)
-    spec = Spec("score", parameters | {"method": method, "vlm": config.vlm, "weights": engine.fingerprint,
-                                       "prompts": sorted(set(prompts.values())),
-                                       "parser": source_fingerprint(Path(answers.__file__))}
-                | engine_parameters(config.vlm, config),
-                {"manifest": manifest.fingerprint, "image files": files.images},
-                config.seed, {"caveat": engine.caveat}, named_paths(config))
+    spec = Spec(
+        "score",
+        parameters
+        | {
+            "method": method,
+            "vlm": config.vlm,
+            "weights": engine.fingerprint,
+            "prompts": sorted(set(prompts.values())),
+            "parser": source_fingerprint(Path(answers.__file__)),
+        }
+        | engine_parameters(config.vlm, config),
+        {"manifest": manifest.fingerprint, "image files": files.images},
+        config.seed,
+        {"caveat": engine.caveat},
+        named_paths(config),
+    )
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
     with Artifact(config.out, SCORES, spec, [(i, method) for i in images], options) as artifact:
         files.keep(config.out)
@@ -98,11 +119,15 @@ def run(config: LvlmConfig, options: RunOptions) -> Summary:
         if parsed:
             artifact.progress.say("answers: " + ", ".join(f"{n} {how}" for how, n in parsed.most_common()))
         if open_:
-            artifact.progress.say(f"{open_} answers are neither yes nor no: they have a score, p(yes) / (p(yes) +"
-                                  " p(no)), and no prediction")
+            artifact.progress.say(
+                f"{open_} answers are neither yes nor no: they have a score, p(yes) / (p(yes) +"
+                " p(no)), and no prediction"
+            )
         if without:
-            artifact.progress.say(f"{without} answers without probabilities, and so without a score: {engine.name} gave"
-                                  " none for yes and no")
+            artifact.progress.say(
+                f"{without} answers without probabilities, and so without a score: {engine.name} gave"
+                " none for yes and no"
+            )
     return artifact.summary
 
 
@@ -121,7 +146,8 @@ def _check(config: LvlmConfig) -> None:
 def method_name(config: LvlmConfig) -> str:
     """'lvlm/qwen2-vl/1-shot+specific': what tells runs apart in one table."""
     more = ("" if config.prompt == "generic" else f"+{config.prompt}") + (
-        "" if config.reference == "first" or not config.shots else f"+{config.reference}")
+        "" if config.reference == "first" or not config.shots else f"+{config.reference}"
+    )
     return config.name or f"lvlm/{Path(config.vlm).name}/{config.shots}-shot{more}"
 
 
@@ -134,16 +160,18 @@ def question(image: Image, shots: int, kind: str) -> str:
     if kind == "description":
         described = f"lvlm/description/{image.dataset}/{image.category}"
         if described not in prompt_ids():
-            raise InputError(f"--prompt description: no description of {image.category} (expected a prompt"
-                             f" {described})")
+            raise InputError(
+                f"--prompt description: no description of {image.category} (expected a prompt {described})"
+            )
         return f"{load_prompt(described).text} {text}"
     rotated = "rotated/" if "rotate" in (image.condition or "") else ""
     added = f"lvlm/{image.dataset}/{rotated}{image.category}"
     return f"{text} {load_prompt(added).text}" if kind == "specific" and added in prompt_ids() else text
 
 
-def _requests(keys: list[tuple], manifest: Manifest, prompts: dict[str, str],
-              config: LvlmConfig) -> tuple[list[Request], dict[tuple, list[str]], dict[tuple, str]]:
+def _requests(
+    keys: list[tuple], manifest: Manifest, prompts: dict[str, str], config: LvlmConfig
+) -> tuple[list[Request], dict[tuple, list[str]], dict[tuple, str]]:
     """Requests, reference images before the test image; the references' ids; why the other keys have none."""
     requests, shown, failed = [], {}, {}
     tasks = by_task(manifest.images)
@@ -157,8 +185,9 @@ def _requests(keys: list[tuple], manifest: Manifest, prompts: dict[str, str],
             continue
         if image.error or len(references) < config.shots:
             where = " / ".join(filter(None, image.task))
-            failed[key] = image.error or (f"{where} has {len(references)} normal training images to compare"
-                                          f" with, --shots asks for {config.shots}")
+            failed[key] = image.error or (
+                f"{where} has {len(references)} normal training images to compare with, --shots asks for {config.shots}"
+            )
             continue
         shown[key] = [r.image_id for r in references]
         files = (*(r.file for r in references), image.file)
@@ -168,8 +197,12 @@ def _requests(keys: list[tuple], manifest: Manifest, prompts: dict[str, str],
 
 def row(reply: Reply, shown: list[str]) -> dict:
     """A row of SCORES from a reply; shown: image_ids of the reference images."""
-    columns = {"image_id": reply.key[0], "method": reply.key[1], "response": reply.text,
-               "neighbours": [{"image_id": i} for i in shown] or None}
+    columns = {
+        "image_id": reply.key[0],
+        "method": reply.key[1],
+        "response": reply.text,
+        "neighbours": [{"image_id": i} for i in shown] or None,
+    }
     if reply.error:
         return columns | {"error": reply.error}
     yes, how = answers.yes_or_no(reply.text)

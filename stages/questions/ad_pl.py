@@ -11,8 +11,7 @@ from pathlib import Path
 from stages.questions.drafts import Draft, drafts_of, list_of, records_of, text_of
 
 PATTERN = "*.json"
-LEVEL = {"standard comparison": "standard", "defect identification": "identification",
-         "defect diagnosis": "reasoning"}
+LEVEL = {"standard comparison": "standard", "defect identification": "identification", "defect diagnosis": "reasoning"}
 
 
 def read(file: Path, source: Path) -> Iterator[Draft]:
@@ -22,8 +21,11 @@ def read(file: Path, source: Path) -> Iterator[Draft]:
 
 
 def _about(record: object) -> dict:
-    return {"image": text_of(record, "test_image"), "level": level_of(record),
-            "reference": text_of(record, "reference_image")}
+    return {
+        "image": text_of(record, "test_image"),
+        "level": level_of(record),
+        "reference": text_of(record, "reference_image"),
+    }
 
 
 def _asked(item: dict) -> dict:

@@ -15,24 +15,30 @@ from stages.datasets.references import references_for
 from stages.questions.table import Question
 from stages.questions.yes_or_no import FALLBACK, REFUSED, REFUSES, STRICT, UNPARSABLE, yes_or_no
 
-OPTIONS = "sage/options"        # the prompt around lettered options
+OPTIONS = "sage/options"  # the prompt around lettered options
 
 # What may follow a letter: it is not the `A` of `A crack`.
 _END = r"(?=\W*$|[.):\],;*]|\s*\n|\s+(?:[-–—]|because|since)\s)"
 _LETTER = re.compile(rf"\W*([A-Za-z])\b{_END}[.):\],;*\s]*[-–—]?\s*")
 _SECOND = re.compile(rf"\W*(?:(?:and|or)\b\W*)?([A-Z])\b(?:{_END}|(?=\s+(?:and|or)\b))")
-_SAID = re.compile(r"(?i:\b(?:answer(?=\W{0,4}:|\W{1,4}is\b)\W{0,6}(?:is\W{1,6})?|(?:option|choice)\W{1,4}is\W{1,6}|"
-                   r"I (?:would )?(?:choose|select|pick|go with) )(?:(?:option|choice|letter)\W{1,3})?)"
-                   rf"([A-Z])\b(?!\W*(?:and|or|/)\W*[A-Z]\b){_END}")
+_SAID = re.compile(
+    r"(?i:\b(?:answer(?=\W{0,4}:|\W{1,4}is\b)\W{0,6}(?:is\W{1,6})?|(?:option|choice)\W{1,4}is\W{1,6}|"
+    r"I (?:would )?(?:choose|select|pick|go with) )(?:(?:option|choice|letter)\W{1,3})?)"
+    rf"([A-Z])\b(?!\W*(?:and|or|/)\W*[A-Z]\b){_END}"
+)
 _LETTER_SAID = re.compile(rf"\W*(?:\w+ ){{0,2}}{_SAID.pattern}[.):\],;*\s]*")
 _CLAUSES = re.compile(r"(?<=[.!?;])\s+|\n+|;|\b(?:but|however|although|while|whereas)\b", re.IGNORECASE)
 # Denied, doubted or only compared with: words before a choice's text in plain words, and behind it.
-_UNDONE = re.compile(r"\b(?:no|not|cannot|never|neither|nor|none|without|unlikely|whether|if|may|might|could|perhaps|"
-                     r"possibly|than|instead of)\b|n t\b")
-_UNDONE_BEHIND = re.compile(r"^(?: \w+){0,3} (?:\w+ t|cannot|may|might|could|(?:is|are|was|were|does|seems|appears|"
-                            r"looks|can|has|have|would)(?: \w+){0,2} (?:not|no|never|absent|unlikely|wrong|incorrect|"
-                            r"false|ruled|excluded))\b")
-_SHORT = 4          # letters of a word that is too common to be looked for inside a sentence: yes, no, one
+_UNDONE = re.compile(
+    r"\b(?:no|not|cannot|never|neither|nor|none|without|unlikely|whether|if|may|might|could|perhaps|"
+    r"possibly|than|instead of)\b|n t\b"
+)
+_UNDONE_BEHIND = re.compile(
+    r"^(?: \w+){0,3} (?:\w+ t|cannot|may|might|could|(?:is|are|was|were|does|seems|appears|"
+    r"looks|can|has|have|would)(?: \w+){0,2} (?:not|no|never|absent|unlikely|wrong|incorrect|"
+    r"false|ruled|excluded))\b"
+)
+_SHORT = 4  # letters of a word that is too common to be looked for inside a sentence: yes, no, one
 
 
 def shown(question: Question, seed: int) -> tuple[str, tuple[int, ...]]:
@@ -57,8 +63,9 @@ def shown(question: Question, seed: int) -> tuple[str, tuple[int, ...]]:
     return fill(load_prompt(OPTIONS), question=question.question, options=options), tuple(order)
 
 
-def pictures(question: Question, images: Mapping[str, Image], tasks: Mapping[Task, Sequence[Image]],
-             shots: int) -> tuple[Path, ...]:
+def pictures(
+    question: Question, images: Mapping[str, Image], tasks: Mapping[Task, Sequence[Image]], shots: int
+) -> tuple[Path, ...]:
     """Files to show: with one shot the reference image first, then the test image.
 
     The reference is the question's own; for questions that name none (MANTA's) it is the first normal training image
@@ -68,11 +75,18 @@ def pictures(question: Question, images: Mapping[str, Image], tasks: Mapping[Tas
         ImageError: one of them could not be read when it was indexed, or there is no reference.
     """
     test = images[question.image_id]
-    chosen = [images[question.reference_id]] if question.reference_id else references_for(
-        test, tasks[test.task], 1, "first", 0) if shots else []
+    chosen = (
+        [images[question.reference_id]]
+        if question.reference_id
+        else references_for(test, tasks[test.task], 1, "first", 0)
+        if shots
+        else []
+    )
     if shots and not chosen:
-        raise ImageError(f"no reference image: the question names none and {test.category} has no normal training image"
-                         " (--shots 0 asks without)")
+        raise ImageError(
+            f"no reference image: the question names none and {test.category} has no normal training image"
+            " (--shots 0 asks without)"
+        )
     shown = (*chosen[:shots], test)
     if broken := next((i for i in shown if i.error), None):
         raise ImageError(f"{broken.image_id}: {broken.error}")
@@ -89,8 +103,11 @@ def parse_choice(text: str, options: Sequence[str]) -> tuple[int | None, str]:
     text = text.replace("’", "'")
     if (begun := _begins(text, options)) is not None:
         return (begun, STRICT) if begun >= 0 else (None, UNPARSABLE)
-    said = [(LETTERS.index(m[1]), bool(_UNDONE.search(_plain(c[:m.start()]))))
-            for c in _CLAUSES.split(text) for m in _SAID.finditer(c)]
+    said = [
+        (LETTERS.index(m[1]), bool(_UNDONE.search(_plain(c[: m.start()]))))
+        for c in _CLAUSES.split(text)
+        for m in _SAID.finditer(c)
+    ]
     if any(undone for _, undone in said):
         return None, UNPARSABLE
     found = {letter for letter, _ in said} or _named(text, options)
@@ -104,7 +121,7 @@ def _begins(text: str, options: Sequence[str]) -> int | None:
     texts = [_plain(o) for o in options]
     every = set(range(len(texts)))
     if first := _LETTER.match(text):
-        letter, rest = LETTERS.index(first[1].upper()), text[first.end():]
+        letter, rest = LETTERS.index(first[1].upper()), text[first.end() :]
         again = _SECOND.match(rest)
         if letter >= len(options) or (again and LETTERS.index(again[1]) not in (letter, *range(len(options), 26))):
             return -1
@@ -117,14 +134,14 @@ def _begins(text: str, options: Sequence[str]) -> int | None:
         return texts.index("yes" if yes else "no") if how == STRICT else None
     found = _starts(plain, texts, every)
     if found is not None:
-        rest = plain[len(texts[found]):].strip()
+        rest = plain[len(texts[found]) :].strip()
         joined = re.match(r"(?:and|or) ", rest)
-        if joined and _starts(rest[joined.end():], texts, every - {found}) is not None:
+        if joined and _starts(rest[joined.end() :], texts, every - {found}) is not None:
             return -1
         return found
-    if (bare := re.match(r"\W*([A-Z]) ", text)) and LETTERS.index(bare[1]) < len(options):    # `B The cable is cut.`
+    if (bare := re.match(r"\W*([A-Z]) ", text)) and LETTERS.index(bare[1]) < len(options):  # `B The cable is cut.`
         letter = LETTERS.index(bare[1])
-        return letter if _starts(_plain(text[bare.end():]), texts, {letter}) is not None else None
+        return letter if _starts(_plain(text[bare.end() :]), texts, {letter}) is not None else None
     return None
 
 
@@ -142,11 +159,11 @@ def _named(text: str, options: Sequence[str]) -> set[int]:
         return set()
     found = set()
     for clause in map(_plain, _CLAUSES.split(text)):
-        for i in sorted(range(len(texts)), key=lambda i: -len(texts[i])):        # `deep scratch` before `scratch`
+        for i in sorted(range(len(texts)), key=lambda i: -len(texts[i])):  # `deep scratch` before `scratch`
             if at := re.search(rf"\b{re.escape(texts[i])}\b", clause):
-                if not (_UNDONE.search(clause[:at.start()]) or _UNDONE_BEHIND.match(clause[at.end():])):
+                if not (_UNDONE.search(clause[: at.start()]) or _UNDONE_BEHIND.match(clause[at.end() :])):
                     found.add(i)
-                clause = f"{clause[:at.start()]}{'_' * len(texts[i])}{clause[at.end():]}"
+                clause = f"{clause[: at.start()]}{'_' * len(texts[i])}{clause[at.end() :]}"
     return found
 
 
@@ -161,12 +178,20 @@ def in_words(response: str | None, question: Question) -> str | None:
     if response is None:
         return None
     first = (_LETTER.match(response) or _LETTER_SAID.match(response)) if question.choices else None
-    return response[first.end() if first else 0:].strip() or None
+    return response[first.end() if first else 0 :].strip() or None
 
 
-def row(question: Question, method: str, order: Sequence[int], *, response: str | None = None,
-        probabilities: Mapping[str, float] | None = None, tokens: Sequence[int] | None = None,
-        error: str | None = None, seconds: float | None = None) -> dict:
+def row(
+    question: Question,
+    method: str,
+    order: Sequence[int],
+    *,
+    response: str | None = None,
+    probabilities: Mapping[str, float] | None = None,
+    tokens: Sequence[int] | None = None,
+    error: str | None = None,
+    seconds: float | None = None,
+) -> dict:
     """A row of ANSWERS. order: as `shown` gave it. probabilities: letter -> probability, where the choice is made by
     likelihood: the most probable letter is chosen and no text is read; tokens: of each choice shown, where its words
     were weighed. error: why there is neither.

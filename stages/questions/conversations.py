@@ -38,8 +38,17 @@ def _line(key: str, line: object) -> Iterator[Draft]:
         yield Draft(key, image, None, level, error=str(e))
         return
     for n, (question, choices, answer) in enumerate(asked):
-        yield Draft(f"{key}/{n}", image, key if len(asked) > 1 else None, level, PLACEHOLDER.sub("", question).strip(),
-                    choices, answer, preference, reference)
+        yield Draft(
+            f"{key}/{n}",
+            image,
+            key if len(asked) > 1 else None,
+            level,
+            PLACEHOLDER.sub("", question).strip(),
+            choices,
+            answer,
+            preference,
+            reference,
+        )
 
 
 def _images(line: object) -> tuple[str, str | None]:

@@ -50,7 +50,7 @@ def read_json_lines(file: Path) -> Iterator[tuple[int, object]]:
     if text.lstrip().startswith("["):
         yield from enumerate(_parse(text, file, 1), 1)
         return
-    for number, line in enumerate(text.split("\n"), 1):     # splitlines would also split at U+2028 inside a string
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines would also split at U+2028 inside a string
         if line.strip():
             yield number, _parse(line, file, number)
 
@@ -66,14 +66,16 @@ def records_of(file: Path, source: Path, whose: str) -> Iterator[tuple[str, obje
     """(group, record) of a file that is a list of them. Raises InputError when it is no JSON list."""
     records = read_json(file)
     if not isinstance(records, list):
-        raise InputError(f"{file}: holds no JSON list of records (expected {whose}, with `test_image` and"
-                         " `question_answer`)")
+        raise InputError(
+            f"{file}: holds no JSON list of records (expected {whose}, with `test_image` and `question_answer`)"
+        )
     for number, record in enumerate(records):
         yield f"{name_of(file, source)}/{number:06d}", record
 
 
-def drafts_of(group: str, record: object, about: Callable[[object], dict],
-              asked: Callable[[dict], dict]) -> Iterator[Draft]:
+def drafts_of(
+    group: str, record: object, about: Callable[[object], dict], asked: Callable[[dict], dict]
+) -> Iterator[Draft]:
     """A draft for each item of a record's `question_answer`, and one with `error` for what cannot be read.
 
     about: a record's image, level and reference; asked: an item's question, choices and answer. Both raise ValueError,
@@ -84,8 +86,9 @@ def drafts_of(group: str, record: object, about: Callable[[object], dict],
         items = list_of(record, "question_answer")
     except ValueError as e:
         said = record if isinstance(record, dict) else {}
-        yield Draft(group, str(said.get("test_image") or ""), group, str(said.get("pair_type") or "unknown"),
-                    error=str(e))
+        yield Draft(
+            group, str(said.get("test_image") or ""), group, str(said.get("pair_type") or "unknown"), error=str(e)
+        )
         return
     for n, item in enumerate(items):
         try:

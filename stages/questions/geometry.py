@@ -7,13 +7,17 @@ import numpy as np
 ROWS, COLUMNS = ("upper", "middle", "lower"), ("left", "middle", "right")
 CELLS = tuple((row, column) for row in ROWS for column in COLUMNS)
 SIZES = ((0.001, "tiny"), (0.01, "small"), (0.05, "medium-sized"), (0.2, "large"), (1.0, "very large"))
-SPAN = 2 / 3            # of the height or width: what is longer runs across the cells of a row or column
-RAGGED = 0.05           # of the largest region: what is smaller is taken for its ragged edge, not for a region
-OVAL, LONG = 1.6, 3.0   # ratio of the axes
-DIRECTIONS = ("horizontally", "along a diagonal that rises to the right", "vertically",
-              "along a diagonal that falls to the right")
+SPAN = 2 / 3  # of the height or width: what is longer runs across the cells of a row or column
+RAGGED = 0.05  # of the largest region: what is smaller is taken for its ragged edge, not for a region
+OVAL, LONG = 1.6, 3.0  # ratio of the axes
+DIRECTIONS = (
+    "horizontally",
+    "along a diagonal that rises to the right",
+    "vertically",
+    "along a diagonal that falls to the right",
+)
 
-Place = tuple[str, str]     # (row, column); `all` for one that is crossed from end to end
+Place = tuple[str, str]  # (row, column); `all` for one that is crossed from end to end
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,14 @@ def geometry_of(mask: np.ndarray) -> Geometry:
     cells = {_cell(centroids[n], mask.shape) for n in kept}
     spread = "alone" if len(cells) == 1 else "mainly" if half else "largest"
     region = labels == largest
-    return Geometry(_place(region, centroids[largest]), spread, _free(mask),
-                    next(name for most, name in SIZES if mask.mean() <= most),
-                    shape_of(region) if half else "scattered", len(kept))
+    return Geometry(
+        _place(region, centroids[largest]),
+        spread,
+        _free(mask),
+        next(name for most, name in SIZES if mask.mean() <= most),
+        shape_of(region) if half else "scattered",
+        len(kept),
+    )
 
 
 def shape_of(region: np.ndarray) -> str:
@@ -59,7 +68,7 @@ def shape_of(region: np.ndarray) -> str:
         return "compact"
     if ratio < LONG:
         return "slightly elongated"
-    angle = np.degrees(np.arctan2(-vectors[1, 1], vectors[0, 1])) % 180       # counter-clockwise from the x axis
+    angle = np.degrees(np.arctan2(-vectors[1, 1], vectors[0, 1])) % 180  # counter-clockwise from the x axis
     return f"elongated {DIRECTIONS[int((angle + 22.5) // 45) % 4]}"
 
 
@@ -80,8 +89,9 @@ def _free(mask: np.ndarray) -> tuple[Place, ...]:
     """Cells, rows and columns of cells that hold no pixel of the mask."""
     height, width = mask.shape
     y, x = np.nonzero(mask)
-    hit = set(zip((3 * (y + 0.5) / height).astype(int).tolist(), (3 * (x + 0.5) / width).astype(int).tolist(),
-                  strict=True))
+    hit = set(
+        zip((3 * (y + 0.5) / height).astype(int).tolist(), (3 * (x + 0.5) / width).astype(int).tolist(), strict=True)
+    )
     free = {(ROWS[r], COLUMNS[c]) for r in range(3) for c in range(3) if (r, c) not in hit}
     whole = [(row, "all") for row in ROWS if all((row, c) in free for c in COLUMNS)]
     whole += [("all", column) for column in COLUMNS if all((r, column) in free for r in ROWS)]

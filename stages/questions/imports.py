@@ -47,22 +47,37 @@ def run(config: ImportConfig, options: RunOptions) -> Summary:
         raise InputError(f"{config.source}: two questions are called {twice[0]}")
     paths = [p for d in drafts if not d.error for p in (d.image, d.reference) if p is not None]
     found, missing = resolve(paths, places_of(config.manifest, manifest))
-    spec = Spec("data import-questions", {"format": config.format, "code": source_fingerprint(Path(__file__).parent)},
-                {"manifest": manifest.fingerprint, "source": _content(files)}, paths=named_paths(config))
-    with Artifact(config.out, QUESTIONS, spec, [(d.question_id,) for d in drafts], options,
-                  flush_rows=100_000) as artifact:
+    spec = Spec(
+        "data import-questions",
+        {"format": config.format, "code": source_fingerprint(Path(__file__).parent)},
+        {"manifest": manifest.fingerprint, "source": _content(files)},
+        paths=named_paths(config),
+    )
+    with Artifact(
+        config.out, QUESTIONS, spec, [(d.question_id,) for d in drafts], options, flush_rows=100_000
+    ) as artifact:
         artifact.write_all(_row(draft, found, missing) for draft in drafts)
     return artifact.summary
 
 
 def _row(draft: Draft, found: dict[str, str], missing: dict[str, str]) -> dict:
-    columns = {"question_id": draft.question_id, "image_id": found.get(draft.image, draft.image),
-               "group": draft.group, "level": draft.level, "choices": []}
+    columns = {
+        "question_id": draft.question_id,
+        "image_id": found.get(draft.image, draft.image),
+        "group": draft.group,
+        "level": draft.level,
+        "choices": [],
+    }
     error = draft.error or missing.get(draft.image) or missing.get(draft.reference)
     if error:
         return columns | {"error": error}
-    columns |= {"reference_id": found.get(draft.reference), "question": draft.question,
-                "choices": list(draft.choices), "answer": draft.answer, "ranked": draft.ranked}
+    columns |= {
+        "reference_id": found.get(draft.reference),
+        "question": draft.question,
+        "choices": list(draft.choices),
+        "answer": draft.answer,
+        "ranked": draft.ranked,
+    }
     if columns["reference_id"] == columns["image_id"]:
         return columns | {"error": f"{draft.image}: is both the test image and the reference image"}
     return columns | {"error": problem(columns)}

@@ -27,8 +27,8 @@ from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, m
 
 WORDS = words_judge.NAME
 PROMPT = "judge/mle"
-BLOCK = 256                 # answers whose malformed replies are asked for again before the next ones are judged
-AGAIN = 0.7                 # temperature of further tries: at 0 a model would say the same again
+BLOCK = 256  # answers whose malformed replies are asked for again before the next ones are judged
+AGAIN = 0.7  # temperature of further tries: at 0 a model would say the same again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +36,17 @@ class JudgeConfig(EngineOptions):
     manifest: Path = argument("the images: manifest artifact, a folder of them, or a Parquet file")
     questions: Path = option("the questions, with the experts' answers")
     out: Path = option("where the judgements go")
-    answers: Path | None = option("answers to judge, of one or several methods; without it the questions' own choices"
-                                  " are judged, as `choice/0`, `choice/1`, ...", None)
+    answers: Path | None = option(
+        "answers to judge, of one or several methods; without it the questions' own choices"
+        " are judged, as `choice/0`, `choice/1`, ...",
+        None,
+    )
     method: str = option("mle", "mle")
-    judge: str = option("words (compares words, no model, and no substitute for one), a short name, a hub id, a"
-                        " directory, or a model of the server", WORDS)
+    judge: str = option(
+        "words (compares words, no model, and no substitute for one), a short name, a hub id, a"
+        " directory, or a model of the server",
+        WORDS,
+    )
     tries: int = option("how often a judge is asked until its reply has the stated form", 3)
     temperature: float = option("of the first try; further ones are drawn at 0.7 or above", 0.0)
     max_tokens: int = option("longest reply, tokens", 64)
@@ -85,13 +91,19 @@ def run(config: JudgeConfig, options: RunOptions) -> Summary:
     if engine:
         subjects = {key: _with_images(subject, images) for key, subject in subjects.items()}
         inputs["image files"] = files.images
-        parameters |= {"weights": engine.fingerprint, "prompt": load_prompt(PROMPT).text, "tries": config.tries,
-                       "temperature": config.temperature, "max_tokens": config.max_tokens}
+        parameters |= {
+            "weights": engine.fingerprint,
+            "prompt": load_prompt(PROMPT).text,
+            "tries": config.tries,
+            "temperature": config.temperature,
+            "max_tokens": config.max_tokens,
+        }
         parameters |= engine_parameters(config.judge, config)
     else:
         parameters["code"] = source_fingerprint(Path(words_judge.__file__))
-    spec = Spec("score", parameters, inputs, config.seed, {"caveat": engine.caveat if engine else ""},
-                named_paths(config))
+    spec = Spec(
+        "score", parameters, inputs, config.seed, {"caveat": engine.caveat if engine else ""}, named_paths(config)
+    )
     with Artifact(config.out, JUDGEMENTS, spec, list(subjects), options) as artifact:
         files.keep(config.out)
         if config.answers and (strangers := len(answers) - len(subjects)):
@@ -125,8 +137,11 @@ def _answered(rows: list[dict], questions: Questions, path: Path) -> dict[tuple,
 
 
 def _choices(questions: Questions, path: Path) -> dict[tuple, Subject]:
-    subjects = {(q.question_id, f"choice/{i}"): _subject(q, choice, "")
-                for q in questions.rows for i, choice in enumerate(q.choices)}
+    subjects = {
+        (q.question_id, f"choice/{i}"): _subject(q, choice, "")
+        for q in questions.rows
+        for i, choice in enumerate(q.choices)
+    }
     if not subjects:
         raise InputError(f"{path}: its questions have no choices; give the answers to judge with --answers")
     return subjects | {(i, "choice/0"): Subject(None, error=error) for i, error in questions.failed.items()}
@@ -162,7 +177,7 @@ def by_engine(engine: Engine, subjects: dict[tuple, Subject], config: JudgeConfi
     next block begins, so that a judge that cannot keep the form is found out early."""
     keys = list(subjects)
     for start in range(0, len(keys), BLOCK):
-        left = keys[start:start + BLOCK]
+        left = keys[start : start + BLOCK]
         for attempt in range(config.tries):
             requests = [_request(key, subjects[key], config.seed, attempt) for key in left]
             left = []
@@ -176,8 +191,12 @@ def by_engine(engine: Engine, subjects: dict[tuple, Subject], config: JudgeConfi
                 elif attempt + 1 < config.tries:
                     left.append(reply.key)
                 else:
-                    yield _row(reply.key, raw=reply.text, error="the judge's reply has not the stated form"
-                                                                f" ({config.tries} tries)", retry=False)
+                    yield _row(
+                        reply.key,
+                        raw=reply.text,
+                        error=f"the judge's reply has not the stated form ({config.tries} tries)",
+                        retry=False,
+                    )
 
 
 def _request(key: tuple, subject: Subject, seed: int, attempt: int) -> Request:

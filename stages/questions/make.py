@@ -36,15 +36,20 @@ from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, m
 class QuestionsConfig(EngineOptions):
     manifest: Path = argument("the images, labelled and with masks: manifest artifact or Parquet file")
     out: Path = option("where the questions go")
-    vlm: str = option("who writes the answers: templates, or a model: short name (`adcli models`), hub id or"
-                      " directory", "templates")
+    vlm: str = option(
+        "who writes the answers: templates, or a model: short name (`adcli models`), hub id or directory", "templates"
+    )
     captions: Path | None = option("for a model: captions of the same images", None)
     splits: str = option("images to ask about, comma-separated: test, train, val", "test")
     images: int = option("at most so many images, drawn by the seed; 0 = all", 0)
-    reference: str = option(f"which normal training image is shown beside: {', '.join(RULES)}; random is drawn for"
-                            " every image, as the paper samples it", "random")
-    prompt: str = option("for a model: prompt id or text file with the fields {object}, {facts}, {caption} and"
-                         " {question}", "sage/write")
+    reference: str = option(
+        f"which normal training image is shown beside: {', '.join(RULES)}; random is drawn for"
+        " every image, as the paper samples it",
+        "random",
+    )
+    prompt: str = option(
+        "for a model: prompt id or text file with the fields {object}, {facts}, {caption} and {question}", "sage/write"
+    )
     temperature: float = option("for a model: sampling temperature", 0.9)
     top_p: float = option("for a model: nucleus mass", 0.95)
     max_tokens: int = option("for a model: longest reply, tokens", 512)
@@ -77,8 +82,10 @@ def run(config: QuestionsConfig, options: RunOptions) -> Summary:
     images = images_of(manifest, config.splits, config.manifest)
     anomalous = [i for i in images.values() if i.label == 1]
     if anomalous and not any(i.masks for i in anomalous):
-        raise InputError(f"{config.manifest}: none of the {len(anomalous)} anomalous images has a mask; the questions"
-                         " say where a defect lies, so index the data set with its masks")
+        raise InputError(
+            f"{config.manifest}: none of the {len(anomalous)} anomalous images has a mask; the questions"
+            " say where a defect lies, so index the data set with its masks"
+        )
     images = some_of(images, config.images, config.seed)
     captions = read_table(config.captions, CAPTIONS) if config.captions else None
     engine = None if config.vlm == "templates" else make_engine(config.vlm, config)
@@ -89,12 +96,15 @@ def run(config: QuestionsConfig, options: RunOptions) -> Summary:
     with Artifact(config.out, QUESTIONS, spec, [(f"{i}/{k}",) for i in images for k in KINDS], options) as artifact:
         files.keep(config.out)
         wanted: dict[str, list[str]] = {}
-        for key, in artifact.pending:
+        for (key,) in artifact.pending:
             image_id, _, kind = key.rpartition("/")
             wanted.setdefault(image_id, []).append(kind)
         cases = (case_of(images[i], tasks[images[i].task], config) for i in wanted)
-        rows = _by_templates(cases, wanted, config) if engine is None else _by_model(
-            cases, wanted, config, engine, _texts(captions.to_pylist()))
+        rows = (
+            _by_templates(cases, wanted, config)
+            if engine is None
+            else _by_model(cases, wanted, config, engine, _texts(captions.to_pylist()))
+        )
         for row in rows:
             artifact.write(row, tried=engine is not None and row["question"] is not None)
             artifact.ran_on = engine.ran_on if engine else "cpu"
@@ -103,7 +113,7 @@ def run(config: QuestionsConfig, options: RunOptions) -> Summary:
 
 def some_of(images: dict[str, Image], most: int, seed: int) -> dict[str, Image]:
     """`most` of the images, in their order; all where it is 0."""
-    drawn = sorted(images, key=lambda i: row_seed(seed, "images", i))[:most or None]
+    drawn = sorted(images, key=lambda i: row_seed(seed, "images", i))[: most or None]
     return {i: image for i, image in images.items() if i in set(drawn)}
 
 
@@ -122,18 +132,29 @@ def _check(config: QuestionsConfig) -> None:
         raise InputError("--captions: templates do not read them; give the --vlm that shall write the answers")
 
 
-def _spec(config: QuestionsConfig, manifest: Manifest, files: Files, engine: Engine | None,
-          captions: pa.Table | None) -> Spec:
-    parameters = {"vlm": config.vlm, "splits": config.splits, "images": config.images, "reference": config.reference,
-                  "templates": {p: load_prompt(p).fingerprint for p in prompt_ids() if p.startswith(f"{FOLDER}/")},
-                  "code": source_fingerprint(Path(__file__).parent)}
+def _spec(
+    config: QuestionsConfig, manifest: Manifest, files: Files, engine: Engine | None, captions: pa.Table | None
+) -> Spec:
+    parameters = {
+        "vlm": config.vlm,
+        "splits": config.splits,
+        "images": config.images,
+        "reference": config.reference,
+        "templates": {p: load_prompt(p).fingerprint for p in prompt_ids() if p.startswith(f"{FOLDER}/")},
+        "code": source_fingerprint(Path(__file__).parent),
+    }
     inputs = {"manifest": manifest.fingerprint, "mask files": files.masks}
     notes = {}
     if config.reference == "nearest":
         inputs["image files"] = files.images
     if engine:
-        parameters |= {"weights": engine.fingerprint, "prompt": load_prompt(config.prompt).fingerprint,
-                       "temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens}
+        parameters |= {
+            "weights": engine.fingerprint,
+            "prompt": load_prompt(config.prompt).fingerprint,
+            "temperature": config.temperature,
+            "top_p": config.top_p,
+            "max_tokens": config.max_tokens,
+        }
         parameters |= engine_parameters(config.vlm, config)
         inputs["captions"] = fingerprint(captions, CAPTIONS)
         notes = {"caveat": engine.caveat}
@@ -188,8 +209,9 @@ def _by_templates(cases: Iterator[Case], wanted: dict[str, list[str]], config: Q
                 yield _row(case, kind, question, error=str(e), retry=False)
 
 
-def _by_model(cases: Iterator[Case], wanted: dict[str, list[str]], config: QuestionsConfig, engine: Engine,
-              texts: dict[str, str]) -> Iterator[dict]:
+def _by_model(
+    cases: Iterator[Case], wanted: dict[str, list[str]], config: QuestionsConfig, engine: Engine, texts: dict[str, str]
+) -> Iterator[dict]:
     todo, about = {}, {}
     for case in cases:
         caption = texts.get(case.image_id)
@@ -216,9 +238,24 @@ def _texts(captions: list[dict]) -> dict[str, str]:
     return texts
 
 
-def _row(case: Case, kind: str, question: str | None = None, answers: list[str] | None = None,
-         error: str | None = None, retry: bool | None = None) -> dict:
-    row = {"question_id": f"{case.image_id}/{kind}", "image_id": case.image_id, "reference_id": case.reference_id,
-           "group": case.image_id, "level": KINDS[kind], "question": question, "choices": answers or [],
-           "answer": answers[0] if answers else None, "ranked": True, "retry": retry}
+def _row(
+    case: Case,
+    kind: str,
+    question: str | None = None,
+    answers: list[str] | None = None,
+    error: str | None = None,
+    retry: bool | None = None,
+) -> dict:
+    row = {
+        "question_id": f"{case.image_id}/{kind}",
+        "image_id": case.image_id,
+        "reference_id": case.reference_id,
+        "group": case.image_id,
+        "level": KINDS[kind],
+        "question": question,
+        "choices": answers or [],
+        "answer": answers[0] if answers else None,
+        "ranked": True,
+        "retry": retry,
+    }
     return row | {"error": error or problem(row)}

@@ -25,8 +25,11 @@ def read(file: Path, source: Path) -> Iterator[Draft]:
 
 def _about(record: object) -> dict:
     domain, level = text_of(record, "domain"), level_of(record)
-    return {"image": f"{domain}/{text_of(record, 'test_image')}", "level": level,
-            "reference": f"{domain}/{text_of(record, 'reference_image')}" if record.get("reference_image") else None}
+    return {
+        "image": f"{domain}/{text_of(record, 'test_image')}",
+        "level": level,
+        "reference": f"{domain}/{text_of(record, 'reference_image')}" if record.get("reference_image") else None,
+    }
 
 
 def _asked(item: dict) -> dict:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 AXES = ("category", "location", "logic")
 
-_DRESS = re.compile(r"[*_`]+")             # Markdown around words
+_DRESS = re.compile(r"[*_`]+")  # Markdown around words
 _FORM = re.compile(r"\s*category: ?([1-5])[,;]?\s+location: ?([1-5])[,;]?\s+logic: ?([1-5])\.?\s*", re.IGNORECASE)
 
 

@@ -37,8 +37,9 @@ def _record(image: str, record: dict) -> Iterator[Draft]:
         draft = {"question_id": f"mmad/{image}/{n}", "image": image, "group": image, "reference": reference}
         try:
             choices, answer = _options(item)
-            yield Draft(**draft, level=text_of(item, "type"), question=text_of(item, "Question"), choices=choices,
-                        answer=answer)
+            yield Draft(
+                **draft, level=text_of(item, "type"), question=text_of(item, "Question"), choices=choices, answer=answer
+            )
         except ValueError as e:
             level = item.get("type") if isinstance(item, dict) else None
             yield Draft(**draft, level=str(level or "unknown"), error=str(e))

@@ -50,8 +50,11 @@ def resolve(paths: Iterable[str], places: dict[str, list[Place]]) -> tuple[dict[
             if best == guess and not exact and not suffix:
                 guessed[best[0]].append(path)
         else:
-            errors[path] = (f"{path}: {len(best)} images of the manifest have this path ({best[0]}, {best[1]}, ...)"
-                            if best else f"{path}: no image of the manifest has this path")
+            errors[path] = (
+                f"{path}: {len(best)} images of the manifest have this path ({best[0]}, {best[1]}, ...)"
+                if best
+                else f"{path}: no image of the manifest has this path"
+            )
     for image_id, claims in guessed.items():
         certain = [p for p, i in found.items() if i == image_id and p not in claims]
         if certain or len({_parts(p) for p in claims}) > 1:
@@ -62,9 +65,11 @@ def resolve(paths: Iterable[str], places: dict[str, list[Place]]) -> tuple[dict[
 
 
 def _candidates(path: Parts, there: list[Place]) -> tuple[list[str], list[str], list[str]]:
-    return ([p.image_id for p in there if path in (p.relative, p.absolute, _parts(p.image_id))],
-            [p.image_id for p in there if p.absolute[-len(path):] == path],
-            [p.image_id for p in there if path[-len(p.relative):] == p.relative])
+    return (
+        [p.image_id for p in there if path in (p.relative, p.absolute, _parts(p.image_id))],
+        [p.image_id for p in there if p.absolute[-len(path) :] == path],
+        [p.image_id for p in there if path[-len(p.relative) :] == p.relative],
+    )
 
 
 def _parts(path: str) -> Parts:

@@ -14,11 +14,14 @@ from stages.questions.geometry import CELLS, DIRECTIONS, SIZES, Geometry, ways_t
 from stages.questions.templates import Defect, defect_in_words, filled, sections
 from stages.vlm.scene.form import number
 
-KINDS = {       # question -> level: five a group, in about the proportions of AD-PL (44, 37 and 19 %)
-    "verdict": "standard", "difference": "standard", "defect": "identification", "extent": "identification",
+KINDS = {  # question -> level: five a group, in about the proportions of AD-PL (44, 37 and 19 %)
+    "verdict": "standard",
+    "difference": "standard",
+    "defect": "identification",
+    "extent": "identification",
     "consequence": "reasoning",
 }
-GENERIC = ("scratch", "contamination", "crack")     # what is invented where a task has no defect with a name
+GENERIC = ("scratch", "contamination", "crack")  # what is invented where a task has no defect with a name
 SHAPES = ("compact", "slightly elongated", *(f"elongated {d}" for d in DIRECTIONS))
 
 
@@ -45,12 +48,17 @@ def ranked_answers(kind: str, thing: str, facts: Facts | None, names: Sequence[s
     lines = sections(kind)
     told = facts or invented(names, rng)
     wrong = wrong_about(told, names, kind, rng) if facts else told
-    best, other = (_two(lines["anomalous"], rng) if facts else
-                   (rng.choice(lines["normal"]), rng.choice(lines["normal, wrong"])))
+    best, other = (
+        _two(lines["anomalous"], rng) if facts else (rng.choice(lines["normal"]), rng.choice(lines["normal, wrong"]))
+    )
     partial = rng.choice(lines["anomalous, partial" if facts else "normal, partial"])
     opposite = rng.choice(lines["normal" if facts else "anomalous"])
-    return [_say(best, thing, told, rng), _say(partial, thing, told, rng), _say(other, thing, wrong, rng),
-            _say(opposite, thing, told, rng)]
+    return [
+        _say(best, thing, told, rng),
+        _say(partial, thing, told, rng),
+        _say(other, thing, wrong, rng),
+        _say(opposite, thing, told, rng),
+    ]
 
 
 def wrong_about(facts: Facts, names: Sequence[str], kind: str, rng: Random) -> Facts:
@@ -78,16 +86,22 @@ def _other_kinds(own: Defect, names: Sequence[str]) -> list[Defect]:
     """Kinds that `own` is not: none where either could be anything. Generic ones where the task knows no other."""
     if not own.named:
         return []
-    kinds = ([d for d in map(defect_in_words, pool) if d.named and not set(d.parts) & set(own.parts)]
-             for pool in (names, GENERIC))
+    kinds = (
+        [d for d in map(defect_in_words, pool) if d.named and not set(d.parts) & set(own.parts)]
+        for pool in (names, GENERIC)
+    )
     return next(filter(None, kinds), [])
 
 
 def invented(names: Sequence[str], rng: Random) -> Facts:
     """A defect that a normal image does not have: of a kind that the task knows, anywhere."""
     name = rng.choice(list(names) or GENERIC)
-    return Facts(defect_in_words(name), Geometry(rng.choice(CELLS), "alone", (), rng.choice(SIZES[:4])[1],
-                                                 rng.choice(SHAPES), rng.choice((1, 1, 1, 2))))
+    return Facts(
+        defect_in_words(name),
+        Geometry(
+            rng.choice(CELLS), "alone", (), rng.choice(SIZES[:4])[1], rng.choice(SHAPES), rng.choice((1, 1, 1, 2))
+        ),
+    )
 
 
 def in_words(facts: Facts, rng: Random) -> dict[str, str]:
@@ -96,8 +110,13 @@ def in_words(facts: Facts, rng: Random) -> dict[str, str]:
     place = rng.choice(ways_to_say(g.place))
     where = {"alone": place, "mainly": f"mainly {place}", "largest": f"in several places (the largest {place})"}
     regions = "one connected region" if g.regions == 1 else f"{number(g.regions)} separate regions"
-    return {"defect": facts.defect.phrase, "where": where[g.spread], "size": g.size,
-            "shape": g.shape, "regions": regions}
+    return {
+        "defect": facts.defect.phrase,
+        "where": where[g.spread],
+        "size": g.size,
+        "shape": g.shape,
+        "regions": regions,
+    }
 
 
 def _say(line: str, thing: str, facts: Facts, rng: Random) -> str:

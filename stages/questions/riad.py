@@ -23,8 +23,9 @@ def read(file: Path, source: Path) -> Iterator[Draft]:
     if isinstance(records, dict) and "annotations" in records:
         return
     if not isinstance(records, list):
-        raise InputError(f"{file}: neither a JSON list of records with `image` and {', '.join(TYPES)}, nor COCO"
-                         " annotations")
+        raise InputError(
+            f"{file}: neither a JSON list of records with `image` and {', '.join(TYPES)}, nor COCO annotations"
+        )
     for number, record in enumerate(records):
         yield from _record(f"{name_of(file, source)}/{number:06d}", record)
 

@@ -50,8 +50,19 @@ def read_questions(path: Path) -> Questions:
             continue
         if wrong := problem(row):
             raise InputError(f"{path}: question {row['question_id']}: {wrong}")
-        rows.append(Question(row["question_id"], row["image_id"], row["reference_id"], row["group"], row["level"],
-                             row["question"], tuple(row["choices"]), row["answer"], bool(row["ranked"])))
+        rows.append(
+            Question(
+                row["question_id"],
+                row["image_id"],
+                row["reference_id"],
+                row["group"],
+                row["level"],
+                row["question"],
+                tuple(row["choices"]),
+                row["answer"],
+                bool(row["ranked"]),
+            )
+        )
     if not rows:
         first = next((f"; the first: {error}" for error in failed.values()), "")
         raise InputError(f"{path}: holds no question that can be asked ({len(failed)} rows with `error`{first})")
@@ -88,13 +99,17 @@ def check_images(questions: Questions, manifest: Manifest) -> dict[str, Image]:
     used = {}
     for q in questions.rows:
         if q.reference_id == q.image_id:
-            raise InputError(f"question {q.question_id}: {q.image_id} is both its test image and its reference image;"
-                             " give another `reference_id`")
+            raise InputError(
+                f"question {q.question_id}: {q.image_id} is both its test image and its reference image;"
+                " give another `reference_id`"
+            )
         for what, image_id in (("test", q.image_id), ("reference", q.reference_id)):
             if image_id is None:
                 continue
             if image_id not in images:
-                raise InputError(f"question {q.question_id}: its {what} image {image_id} is not in the manifest; give"
-                                 " the manifest that the questions were made for")
+                raise InputError(
+                    f"question {q.question_id}: its {what} image {image_id} is not in the manifest; give"
+                    " the manifest that the questions were made for"
+                )
             used[image_id] = images[image_id]
     return used

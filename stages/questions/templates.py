@@ -44,8 +44,11 @@ def sections(name: str) -> dict[str, tuple[str, ...]]:
 
 @cache
 def _defects() -> dict[str, Defect]:
-    return {name: Defect(phrase, family, (phrase,)) for family, lines in sections("defects").items()
-            for name, _, phrase in (map(str.strip, line.partition("=")) for line in lines)}
+    return {
+        name: Defect(phrase, family, (phrase,))
+        for family, lines in sections("defects").items()
+        for name, _, phrase in (map(str.strip, line.partition("=")) for line in lines)
+    }
 
 
 def defect_in_words(name: str | None) -> Defect:
@@ -77,6 +80,7 @@ def filled(line: str, fields: dict[str, str]) -> str:
     try:
         text = re.sub(r"\{(\w+)\}", lambda m: fields[m[1]], line)
     except KeyError as e:
-        raise InputError(f"prompts below {FOLDER}: no field {{{e.args[0]}}} ({line}); there are"
-                         f" {', '.join(fields)}") from None
+        raise InputError(
+            f"prompts below {FOLDER}: no field {{{e.args[0]}}} ({line}); there are {', '.join(fields)}"
+        ) from None
     return re.sub(r"(^|[.?!] )([a-z])", lambda m: m[1] + m[2].upper(), text)

@@ -39,8 +39,11 @@ class VlmQaConfig(EngineOptions):
     method: str = option("vlm-qa", "vlm-qa")
     name: str = option("what tables call this run; by default vlm-qa/<model>/<shots>-shot and, by likelihood, that", "")
     shots: int = option("1: the reference image, then the test image; 0: the test image alone", 1)
-    choose: str = option("generate (the reply is read) or likelihood (the option whose letter is the most probable"
-                         " beginning of the reply)", "generate")
+    choose: str = option(
+        "generate (the reply is read) or likelihood (the option whose letter is the most probable"
+        " beginning of the reply)",
+        "generate",
+    )
     temperature: float = option("0 is greedy", 0.0)
     top_p: float = option("nucleus mass", 1.0)
     max_tokens: int = option("longest reply, tokens", 256)
@@ -61,19 +64,29 @@ def run(config: VlmQaConfig, options: RunOptions) -> Summary:
     images = check_images(questions, manifest)
     method = method_name(config)
     unnamed = config.shots and any(q.reference_id is None for q in questions.rows)
-    watched = manifest.images if unnamed else images.values()        # references may be any training image
+    watched = manifest.images if unnamed else images.values()  # references may be any training image
     engine = make_engine(config.vlm, config)
     files = look_at(config.out, options.quiet, images=watched)
     drawn = config.choose == "generate"
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens) if drawn else FIRST_TOKEN
-    spec = Spec("score", {
-        "method": method, "vlm": config.vlm, "weights": engine.fingerprint, "shots": config.shots,
-        "choose": config.choose, "prompts": [load_prompt(p).text for p in (PROMPTS[config.shots], answering.OPTIONS)],
-        "sampling": [sampling.temperature, sampling.top_p, sampling.max_tokens],
-        "parser": [source_fingerprint(Path(m.__file__)) for m in (answers, answering)],
-    } | engine_parameters(config.vlm, config),
-        {"questions": questions.fingerprint, "manifest": manifest.fingerprint,
-         "image files": files.images}, config.seed, {"caveat": engine.caveat}, named_paths(config))
+    spec = Spec(
+        "score",
+        {
+            "method": method,
+            "vlm": config.vlm,
+            "weights": engine.fingerprint,
+            "shots": config.shots,
+            "choose": config.choose,
+            "prompts": [load_prompt(p).text for p in (PROMPTS[config.shots], answering.OPTIONS)],
+            "sampling": [sampling.temperature, sampling.top_p, sampling.max_tokens],
+            "parser": [source_fingerprint(Path(m.__file__)) for m in (answers, answering)],
+        }
+        | engine_parameters(config.vlm, config),
+        {"questions": questions.fingerprint, "manifest": manifest.fingerprint, "image files": files.images},
+        config.seed,
+        {"caveat": engine.caveat},
+        named_paths(config),
+    )
     asked = {q.question_id: q for q in questions.rows}
     keys = [(i, method) for i in (*asked, *questions.failed)]
     with Artifact(config.out, ANSWERS, spec, keys, options) as artifact:
@@ -84,8 +97,14 @@ def run(config: VlmQaConfig, options: RunOptions) -> Summary:
         parsed: Counter = Counter()
         for reply in engine.run(requests, sampling) if requests else ():
             question = asked[reply.key[0]]
-            row = answering.row(question, method, orders[reply.key], response=reply.text, error=reply.error,
-                                probabilities=None if drawn else reply.probabilities or {})
+            row = answering.row(
+                question,
+                method,
+                orders[reply.key],
+                response=reply.text,
+                error=reply.error,
+                probabilities=None if drawn else reply.probabilities or {},
+            )
             row["retry"] = reply.retry if reply.error else final(engine, "error" in row)
             parsed[row.get("parsed") or ("failed" if row.get("error") else "chosen or in words")] += 1
             artifact.write(row)
@@ -101,8 +120,10 @@ def _check(config: VlmQaConfig) -> None:
     if config.choose not in WAYS:
         raise InputError(f"--choose {config.choose}: expected {' or '.join(WAYS)}")
     if config.vlm == "scene":
-        raise InputError("--vlm scene describes images and compares two of them, but understands no question: give a"
-                         " model (`adcli models` lists some)")
+        raise InputError(
+            "--vlm scene describes images and compares two of them, but understands no question: give a"
+            " model (`adcli models` lists some)"
+        )
     check_engine(config.vlm, config, words=())
 
 
@@ -112,8 +133,9 @@ def method_name(config: VlmQaConfig) -> str:
     return config.name or f"vlm-qa/{Path(config.vlm).name}/{config.shots}-shot{how}"
 
 
-def _requests(keys: list[tuple], asked: dict[str, Question], images: dict[str, Image], manifest: Manifest,
-              config: VlmQaConfig) -> tuple[list[Request], dict[tuple, tuple[int, ...]], dict[tuple, str]]:
+def _requests(
+    keys: list[tuple], asked: dict[str, Question], images: dict[str, Image], manifest: Manifest, config: VlmQaConfig
+) -> tuple[list[Request], dict[tuple, tuple[int, ...]], dict[tuple, str]]:
     """Requests; the order in which each question's choices are shown; why the other keys have none."""
     requests, orders, failed = [], {}, {}
     tasks, prompt = by_task(manifest.images), load_prompt(PROMPTS[config.shots])
@@ -125,7 +147,7 @@ def _requests(keys: list[tuple], asked: dict[str, Question], images: dict[str, I
         except InputError as e:
             failed[key] = str(e)
             continue
-        letters = () if config.choose == "generate" else tuple(answering.LETTERS[:len(question.choices)])
+        letters = () if config.choose == "generate" else tuple(answering.LETTERS[: len(question.choices)])
         if config.choose == "likelihood" and not letters:
             failed[key] = "no choices to weigh: an open question needs --choose generate"
             continue

@@ -10,14 +10,70 @@ import re
 from stages.questions.mle import AXES
 from stages.questions.yes_or_no import yes_or_no
 
-NAME = "words"           # of this judge, in options and records
-PLACES = ("left right top bottom upper lower centre center central middle edge corner side surface inner outer"
-          " inside outside end tip rim front back base neck head body above below near between across"
-          " horizontal vertical diagonal")
-DEFECTS = ("crack scratch dent hole cut chip break broken burr stain contamination contaminated spot discolouration"
-           " discoloration bend bent missing misplaced misaligned deformation deformed scrape fray fracture corrosion"
-           " rust tear torn peel leak swap flip fold pit blowhole porosity damage wear worn poke squeeze melt burn")
-COMMON = frozenset(["a", "an", "the", "is", "are", "was", "were", "be", "been", "it", "its", "this", "that", "these", "those", "of", "in", "on", "at", "to", "for", "with", "and", "or", "as", "by", "from", "has", "have", "had", "do", "does", "can", "could", "may", "might", "will", "would", "not", "no", "yes", "true", "false", "there", "which", "because", "so", "but", "than"])
+NAME = "words"  # of this judge, in options and records
+PLACES = (
+    "left right top bottom upper lower centre center central middle edge corner side surface inner outer"
+    " inside outside end tip rim front back base neck head body above below near between across"
+    " horizontal vertical diagonal"
+)
+DEFECTS = (
+    "crack scratch dent hole cut chip break broken burr stain contamination contaminated spot discolouration"
+    " discoloration bend bent missing misplaced misaligned deformation deformed scrape fray fracture corrosion"
+    " rust tear torn peel leak swap flip fold pit blowhole porosity damage wear worn poke squeeze melt burn"
+)
+COMMON = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "it",
+        "its",
+        "this",
+        "that",
+        "these",
+        "those",
+        "of",
+        "in",
+        "on",
+        "at",
+        "to",
+        "for",
+        "with",
+        "and",
+        "or",
+        "as",
+        "by",
+        "from",
+        "has",
+        "have",
+        "had",
+        "do",
+        "does",
+        "can",
+        "could",
+        "may",
+        "might",
+        "will",
+        "would",
+        "not",
+        "no",
+        "yes",
+        "true",
+        "false",
+        "there",
+        "which",
+        "because",
+        "so",
+        "but",
+        "than",
+    ]
+)
 
 
 def marks(answer: str, expert: str) -> tuple[dict[str, int], str]:
@@ -57,7 +113,9 @@ def _same_verdict(a: bool | None, b: bool | None) -> float:
 
 def stem(word: str) -> str:
     """scratches, scratched -> scratch: endings off words that stay three letters long."""
-    return next((word[:-len(e)] for e in ("ing", "ed", "es", "s") if word.endswith(e) and len(word) > len(e) + 2), word)
+    return next(
+        (word[: -len(e)] for e in ("ing", "ed", "es", "s") if word.endswith(e) and len(word) > len(e) + 2), word
+    )
 
 
 def _stems(text: str) -> set[str]:

@@ -10,8 +10,8 @@ from stages.base.seeds import row_seed
 from stages.questions.ranking import Facts, in_words
 from stages.vlm.engine import Engine, Request, Sampling
 
-FIELDS = ("object", "facts", "caption", "question")        # of its prompt
-ATTEMPTS = 5        # replies drawn before the question is given up
+FIELDS = ("object", "facts", "caption", "question")  # of its prompt
+ATTEMPTS = 5  # replies drawn before the question is given up
 LINE = re.compile(r"(\d+)[.)]\s*\[(anomalous|normal)\]\s*(.*)", re.IGNORECASE)
 
 
@@ -39,16 +39,17 @@ class Task:
     question: str
 
 
-def written(tasks: dict[str, Task], engine: Engine, prompt: Prompt, sampling: Sampling,
-            seed: int) -> Iterator[Written]:
+def written(tasks: dict[str, Task], engine: Engine, prompt: Prompt, sampling: Sampling, seed: int) -> Iterator[Written]:
     """Every task's: ask for all, check, ask again with another seed for those whose reply is not in form. The last
     error is kept when ATTEMPTS are used up, and is final when each of them got a reply."""
     waiting, faults = dict(tasks), set()
     for attempt in range(1, ATTEMPTS + 1):
-        asked = [Request((key,), _text(task, prompt, seed, key), (), row_seed(seed, key, attempt))
-                 for key, task in waiting.items()]
+        asked = [
+            Request((key,), _text(task, prompt, seed, key), (), row_seed(seed, key, attempt))
+            for key, task in waiting.items()
+        ]
         for reply in engine.run(asked, sampling) if asked else ():
-            key, = reply.key
+            (key,) = reply.key
             try:
                 if reply.error:
                     faults |= {key} if reply.retry is None else set()
@@ -66,8 +67,10 @@ def _text(task: Task, prompt: Prompt, seed: int, key: str) -> str:
     facts = "it is normal, without any defect."
     if task.facts:
         said = in_words(task.facts, Random(row_seed(seed, key)))
-        facts = (f"it is anomalous. There is {said['defect']} {said['where']}: {said['regions']}, {said['size']} and"
-                 f" {said['shape']}.")
+        facts = (
+            f"it is anomalous. There is {said['defect']} {said['where']}: {said['regions']}, {said['size']} and"
+            f" {said['shape']}."
+        )
     return fill(prompt, object=task.thing, facts=facts, caption=task.caption, question=task.question)
 
 

@@ -4,21 +4,25 @@ import re
 
 STRICT, FALLBACK, REFUSED, UNPARSABLE = "strict", "fallback", "refused", "unparsable"
 
-_WORD = r"(yes|no)\b(?!\W*(?:(?:and|or)\W*)?(?:yes|no)\b)"          # not the `yes` of `yes or no`
-_SURE = r"(?! (?:doubt|question|wonder|only)\b)"                       # `no doubt` denies nothing
+_WORD = r"(yes|no)\b(?!\W*(?:(?:and|or)\W*)?(?:yes|no)\b)"  # not the `yes` of `yes or no`
+_SURE = r"(?! (?:doubt|question|wonder|only)\b)"  # `no doubt` denies nothing
 _FIRST = re.compile(rf"\W*{_WORD}{_SURE}", re.IGNORECASE)
 _SAID = re.compile(rf"\b(?:answer|reply|verdict)\W{{0,6}}(?:is\W{{0,4}})?{_WORD}{_SURE}", re.IGNORECASE)
 _TROUBLE = r"\b(?:anomal\w+|defect\w*|damage\w*|flaw\w*|abnormal\w*|irregularit\w+)"
 _NAMES = re.compile(_TROUBLE, re.IGNORECASE)
 # The trouble has to follow its negation within six words: `no signs of any damage`.
-_DENIES = re.compile(rf"(?:\b(?:no|not|cannot|without|free of|free from|neither|nor|none|lacks?)\b|n't\b){_SURE}"
-                     rf"(?: [\w-]+){{0,5}} (?:{_TROUBLE}|differences?\b)(?:,? (?:or |and )?(?:[\w-]+ )?{_TROUBLE})*",
-                     re.IGNORECASE)
+_DENIES = re.compile(
+    rf"(?:\b(?:no|not|cannot|without|free of|free from|neither|nor|none|lacks?)\b|n't\b){_SURE}"
+    rf"(?: [\w-]+){{0,5}} (?:{_TROUBLE}|differences?\b)(?:,? (?:or |and )?(?:[\w-]+ )?{_TROUBLE})*",
+    re.IGNORECASE,
+)
 _STATES = re.compile(r"(?:\b(?:has|have|is|are|shows?|contains?|exhibits?|see|appears?)|there's)\b", re.IGNORECASE)
 # Clauses that decide nothing: doubts, and what is said of the reference image.
-_IDLE = re.compile(r"\b(?:whether|if|unclear|not (?:clear|sure|certain)|may|might|could|perhaps|possibl\w+|difficult|"
-                   r"hard|(?:cannot|can't) (?:determine|tell|say|confirm|rule)) |^\W*(?:in )?the (?:first|reference) ",
-                   re.IGNORECASE)
+_IDLE = re.compile(
+    r"\b(?:whether|if|unclear|not (?:clear|sure|certain)|may|might|could|perhaps|possibl\w+|difficult|"
+    r"hard|(?:cannot|can't) (?:determine|tell|say|confirm|rule)) |^\W*(?:in )?the (?:first|reference) ",
+    re.IGNORECASE,
+)
 _CLAUSES = re.compile(r"(?<=[.!?;])\s+|\n+|;|\b(?:but|however|although|while|whereas)\b", re.IGNORECASE)
 REFUSES = re.compile(r"\b(?:i'm sorry|i am sorry|i cannot|i can't|unable to|i am not able)\b", re.IGNORECASE)
 
@@ -43,6 +47,6 @@ def yes_or_no(text: str) -> tuple[bool | None, str]:
 def _verdicts(clause: str) -> set[bool]:
     """What one clause says; both where it denies one trouble and names another."""
     denied, rest = _DENIES.search(clause), _DENIES.sub("", clause)
-    stated = _STATES.search(rest)            # the trouble has to follow: `is damaged`, not `damage is`
+    stated = _STATES.search(rest)  # the trouble has to follow: `is damaged`, not `damage is`
     named = _NAMES.search(rest, 0 if denied else stated.end()) if denied or stated else None
     return ({False} if denied else set()) | ({True} if named else set())

@@ -15,8 +15,13 @@ if TYPE_CHECKING:
     from stages.results.pixels import PixelResult
 
 NORMAL, ANOMALOUS, UNKNOWN = "#4c78a8", "#e45756", "#888888"
-MARKS = {"white_bg": "#f2b134", "cable_bg": "#4c78a8", "mesh_bg": "#54a24b", "low_light": "#555555",
-         "blurry": "#b279a2"}
+MARKS = {
+    "white_bg": "#f2b134",
+    "cable_bg": "#4c78a8",
+    "mesh_bg": "#54a24b",
+    "low_light": "#555555",
+    "blurry": "#b279a2",
+}
 
 
 def as_png(figure) -> bytes:
@@ -34,9 +39,10 @@ def pyplot():
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
-                         "text.parse_math": False})         # names are text, `$` too
-    warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)      # a box is drawn in its place
+    plt.rcParams.update(
+        {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False}
+    )  # names are text, `$` too
+    warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # a box is drawn in its place
     return plt
 
 
@@ -65,9 +71,16 @@ def sensitivity(rows: list[dict]) -> bytes | None:
         v = values[name]
         axes.vlines(x, min(v.values()), max(v.values()), color="#999999", lw=2, zorder=1)
         for i, c in enumerate(seen):
-            if c in v:      # side by side, so that equal values stay visible
-                axes.plot(x + (i - 2) * 0.09, v[c], "o", ms=6, color=MARKS.get(c, UNKNOWN), zorder=2,
-                          label=NAMES.get(c, c) if x == 0 else None)
+            if c in v:  # side by side, so that equal values stay visible
+                axes.plot(
+                    x + (i - 2) * 0.09,
+                    v[c],
+                    "o",
+                    ms=6,
+                    color=MARKS.get(c, UNKNOWN),
+                    zorder=2,
+                    label=NAMES.get(c, c) if x == 0 else None,
+                )
         axes.plot(x, np.mean(list(v.values())), "D", ms=7, mfc="white", mec="black", zorder=1.5)
     axes.axhline(0.5, color="#cccccc", lw=1, ls="--")
     axes.set_xticks(range(len(names)), [shown(n) for n in names])
@@ -81,13 +94,13 @@ def sensitivity(rows: list[dict]) -> bytes | None:
 def histograms(tasks: "list[TaskScores]") -> bytes | None:
     """Score histograms of one category's tasks, side by side; dashed: the train-q90 threshold."""
     order = list(CONDITIONS)
-    tasks = sorted((t for t in tasks if t.test),
-                   key=lambda t: order.index(t.condition) if t.condition in order else len(order))
+    tasks = sorted(
+        (t for t in tasks if t.test), key=lambda t: order.index(t.condition) if t.condition in order else len(order)
+    )
     if not tasks:
         return None
     plt = pyplot()
-    figure, axes = plt.subplots(1, len(tasks), figsize=(max(2.1 * len(tasks), 3.6), 1.9), sharey=True,
-                                squeeze=False)
+    figure, axes = plt.subplots(1, len(tasks), figsize=(max(2.1 * len(tasks), 3.6), 1.9), sharey=True, squeeze=False)
     for ax, task in zip(axes[0], tasks, strict=True):
         scores = np.array([s.score for s in task.test])
         labels = [s.image.label for s in task.test]
@@ -160,8 +173,12 @@ def curves(pixels: "list[PixelResult]", limit: float) -> bytes | None:
             right.plot(rate, overlap, lw=1.2, color=colours(n % 20))
         left.plot([0, 1], [0, 1], ls="--", lw=1, color="#cccccc")
         left.set(title=shown(" · ".join(filter(None, key))), xlabel="false positive rate", ylabel="pixels found")
-        right.set(xlim=(0, limit), ylim=(0, 1.02), xlabel=f"false positive rate, to the limit {limit:g}",
-                  ylabel="overlap, mean over regions")
+        right.set(
+            xlim=(0, limit),
+            ylim=(0, 1.02),
+            xlabel=f"false positive rate, to the limit {limit:g}",
+            ylabel="overlap, mean over regions",
+        )
         left.legend(fontsize=6.5, ncol=2 if len(results) > 8 else 1, frameon=False, loc="lower right")
     return as_png(figure)
 
@@ -177,15 +194,29 @@ def mask_area(bins: list[Bin]) -> bytes | None:
 
     columns = min(len(methods), 3)
     rows = -(-len(methods) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(4.2 * columns + 0.6, 2.9 * rows), squeeze=False, sharex=True,
-                                sharey=True, layout="constrained")
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(4.2 * columns + 0.6, 2.9 * rows),
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+        layout="constrained",
+    )
     datasets = list(dict.fromkeys(b.dataset for b in bins))
     for ax, method in zip(axes.flat, methods, strict=False):
         of_method = [b for b in bins if b.method == method]
         for i, dataset in enumerate(datasets):
             found = [b for b in of_method if b.dataset == dataset]
-            ax.plot([b.percent for b in found], [100 * b.accuracy for b in found], "o", ms=5, alpha=0.8,
-                    color=list(MARKS.values())[i % len(MARKS)], label=shown(dataset))
+            ax.plot(
+                [b.percent for b in found],
+                [100 * b.accuracy for b in found],
+                "o",
+                ms=5,
+                alpha=0.8,
+                color=list(MARKS.values())[i % len(MARKS)],
+                label=shown(dataset),
+            )
         r = correlation(of_method)
         ax.set_title(shown(method) + (f"\nr = {r:.2f} over {len(of_method)} bins" if r is not None else ""), fontsize=9)
         ax.set_xscale("log")
@@ -193,11 +224,12 @@ def mask_area(bins: list[Bin]) -> bytes | None:
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_ylim(-3, 103)
-    for ax in list(axes.flat)[len(methods):]:
+    for ax in list(axes.flat)[len(methods) :]:
         ax.axis("off")
     figure.supxlabel("mean mask area, % of the picture", fontsize=9)
     figure.supylabel("called anomalous, %", fontsize=9)
     handles = {h.get_label(): h for ax in axes.flat for h in ax.lines}
-    figure.legend(handles=list(handles.values()), loc="outside upper left", ncol=len(datasets), frameon=False,
-                  fontsize=8)
+    figure.legend(
+        handles=list(handles.values()), loc="outside upper left", ncol=len(datasets), frameon=False, fontsize=8
+    )
     return as_png(figure)

@@ -12,10 +12,24 @@ from stages.artifacts.outputs import exactly
 from stages.artifacts.paths import below
 
 LINE_BREAKS = re.compile(r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠",
-           "'")                         # so that whoever reads the file may take one ' off
+FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\n",
+    "＝",
+    "＋",
+    "－",
+    "＠",
+    "'",
+)  # so that whoever reads the file may take one ' off
 NUMBER = r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?"
-FIGURE = re.compile(rf"-( / (-|{NUMBER}))*|{NUMBER}(±{NUMBER})?( \[{NUMBER}, {NUMBER}\])?( %)?", re.IGNORECASE | re.ASCII)
+FIGURE = re.compile(
+    rf"-( / (-|{NUMBER}))*|{NUMBER}(±{NUMBER})?( \[{NUMBER}, {NUMBER}\])?( %)?", re.IGNORECASE | re.ASCII
+)
 
 
 @dataclass(frozen=True)
@@ -40,10 +54,10 @@ def as_text(grid: Grid) -> str:
     """Aligned columns for a terminal or a log; characters that would steer the terminal are written out."""
     lines = [[_printable(c) for c in line] for line in (grid.columns, *grid.rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(grid.columns))]
-    text = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-            for line in lines]
-    return "\n".join([_printable(grid.title), text[0], "-" * sum(w + 2 for w in widths), *text[1:],
-                      _printable(grid.note)])
+    text = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return "\n".join(
+        [_printable(grid.title), text[0], "-" * sum(w + 2 for w in widths), *text[1:], _printable(grid.note)]
+    )
 
 
 def as_markdown(grid: Grid) -> str:
@@ -64,8 +78,11 @@ def as_csv(grid: Grid) -> str:
 
 def named_files(grids: list[Grid]) -> dict[str, str]:
     """File name -> content of the tables: <name>.csv and <name>.md of each."""
-    return {below(Path(), grid.name, suffix=f".{ending}").name: text(grid)
-            for grid in grids for ending, text in (("csv", as_csv), ("md", as_markdown))}
+    return {
+        below(Path(), grid.name, suffix=f".{ending}").name: text(grid)
+        for grid in grids
+        for ending, text in (("csv", as_csv), ("md", as_markdown))
+    }
 
 
 def write(grids: list[Grid], folder: Path, pictures: dict[str, bytes | None] | None = None) -> None:
@@ -85,7 +102,7 @@ def _printable(text: str) -> str:
 def _markdown(text: str) -> str:
     text = LINE_BREAKS.sub(" ", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*|~]|\](?=[(\[:]))", r"\\\1", text)
-    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)             # within a word it is a sign of nothing
+    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # within a word it is a sign of nothing
     return re.sub(r"^(\s*)(#|[-+]\s|=)", r"\1\\\2", text)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stages.datasets.manifest import Image
     from stages.results.pixels import PixelResult, PixelTask
 
-SIDE = 240                                      # px, longer side of each of the four pictures in the report
+SIDE = 240  # px, longer side of each of the four pictures in the report
 MASK, CONTOUR = (60, 220, 90), (255, 255, 255)  # RGB of the two outlines
 
 
@@ -33,8 +33,9 @@ class Panel:
     png: bytes
 
 
-def panel(rgb: np.ndarray, mask: np.ndarray, anomaly_map: np.ndarray, threshold: float,
-          scale: tuple[float, float]) -> np.ndarray:
+def panel(
+    rgb: np.ndarray, mask: np.ndarray, anomaly_map: np.ndarray, threshold: float, scale: tuple[float, float]
+) -> np.ndarray:
     """(H, W, 3) uint8, (H, W) bool, (h, w) float -> (H, 4 W, 3) uint8: image, mask, heat map, overlay.
 
     scale: scores that become the first and the last colour, the same for a whole category. On the overlay the
@@ -64,8 +65,10 @@ def example_panels(pixels: "Sequence[PixelResult]", maps: Path | None) -> list[P
         places = {"best": 0, "median": len(ranked) // 2, "worst": len(ranked) - 1} if ranked else {}
         for name, place in places.items():
             wanted.setdefault((ranked[place], r.task.method), (r, f"{name}: F1 {r.f1[ranked[place]]:.2f}"))
-    made = {key: Panel(key[1], wanted[key][0].task.category, wanted[key][1], key[0], png)
-            for key, png in _drawn({k: r for k, (r, _) in wanted.items()}, maps, SIDE)}
+    made = {
+        key: Panel(key[1], wanted[key][0].task.category, wanted[key][1], key[0], png)
+        for key, png in _drawn({k: r for k, (r, _) in wanted.items()}, maps, SIDE)
+    }
     return [made[key] for key in wanted if key in made]
 
 
@@ -78,8 +81,10 @@ def require_no_input(tasks: "Sequence[PixelTask]", folder: Path) -> None:
     """Raises InputError when a picture would take the place of an image or a mask."""
     targets = [heatmap_path(folder, t.method, i.image_id) for t in tasks for i in t.images]
     if found := overwritten(targets, (f for t in tasks for i in t.images for f in (i.file, *i.masks))):
-        raise InputError(f"--heatmaps {folder}: {found} is an image of the manifest, and would be overwritten; give a"
-                         " folder outside the data set")
+        raise InputError(
+            f"--heatmaps {folder}: {found} is an image of the manifest, and would be overwritten; give a"
+            " folder outside the data set"
+        )
 
 
 def write_heatmaps(pixels: "Sequence[PixelResult]", maps: Path, folder: Path) -> None:

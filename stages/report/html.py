@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from stages.evaluate.images import Scored, TaskScores
     from stages.report.heatmaps import Panel
 
-THUMBNAIL = 200      # px, longer side
-EACH = 4             # cards per group
-RANKED = 24          # cards of a ranking without labels
+THUMBNAIL = 200  # px, longer side
+EACH = 4  # cards per group
+RANKED = 24  # cards of a ranking without labels
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,15 @@ class Section:
     groups: tuple[tuple[str, tuple[Card, ...]], ...]
 
 
-def write_report(path: Path, tasks: "list[TaskScores]", rows: list[dict], grids: list[Grid],
-                 pictures: dict[str, bytes | None], examples: "list[Panel]", provenance: list[dict]) -> None:
+def write_report(
+    path: Path,
+    tasks: "list[TaskScores]",
+    rows: list[dict],
+    grids: list[Grid],
+    pictures: dict[str, bytes | None],
+    examples: "list[Panel]",
+    provenance: list[dict],
+) -> None:
     """Render and write the page. Pictures that cannot be read are named as such on their card.
 
     pictures: PNG of `figure5`, `figure7` and `curves`, None where the data have no such figure.
@@ -67,9 +74,12 @@ def write_report(path: Path, tasks: "list[TaskScores]", rows: list[dict], grids:
     folded = {"decisions", "answers"} | ({"defects"} if any(g.name == "aspects" for g in grids) else set())
     methods = sorted({t.method for t in tasks})
     page = template("report.html.j2").render(
-        datasets=sorted({t.dataset for t in tasks}), methods=methods,
-        synthetic=any(t.dataset == SYNTHETIC for t in tasks), written=f"{datetime.now():%d %B %Y, %H:%M}",
-        numbers=_headline(tasks, rows), main=[g for g in grids if g.name not in folded],
+        datasets=sorted({t.dataset for t in tasks}),
+        methods=methods,
+        synthetic=any(t.dataset == SYNTHETIC for t in tasks),
+        written=f"{datetime.now():%d %B %Y, %H:%M}",
+        numbers=_headline(tasks, rows),
+        main=[g for g in grids if g.name not in folded],
         details=[g for g in grids if g.name in folded],
         pictures={name: data_url(png, "png") for name, png in pictures.items()},
         examples=[(p, data_url(p.png, "png")) for p in examples],
@@ -77,7 +87,8 @@ def write_report(path: Path, tasks: "list[TaskScores]", rows: list[dict], grids:
         answered=any(s.row["parsed"] for t in tasks for s in t.rows),
         training=[(str(p), data_url(p.read_bytes(), "png")) for p in _loss_curves(provenance)],
         sections=[_section(key, group) for key, group in by_category.items()],
-        provenance=list(dict.fromkeys(map(said, provenance))))
+        provenance=list(dict.fromkeys(map(said, provenance))),
+    )
     outputs.write_page(path, page)
 
 
@@ -101,7 +112,7 @@ def _headline(tasks: "list[TaskScores]", rows: list[dict]) -> list[tuple[str, st
     pairs = {(t.dataset, t.method) for t in tasks}
     numbers = []
     if len(pairs) == 1:
-        (dataset, method), = pairs
+        ((dataset, method),) = pairs
         for metric, name in (("auroc", "AUROC"), ("accuracy@own", "accuracy")):
             value = overall(tasks, rows, dataset, method, metric)
             if value is not None:
@@ -111,14 +122,18 @@ def _headline(tasks: "list[TaskScores]", rows: list[dict]) -> list[tuple[str, st
         numbers += [(name + "s" * (n != 1), str(n)) for name, n in counts]
     images = {s.image.image_id for t in tasks for s in t.rows if s.image.split == "test"}
     failed = sum(t.failed for t in tasks)
-    return numbers + [("tasks", str(len(tasks))), ("test images", f"{len(images):,}"),
-                      ("images without a score", str(failed))]
+    return numbers + [
+        ("tasks", str(len(tasks))),
+        ("test images", f"{len(images):,}"),
+        ("images without a score", str(failed)),
+    ]
 
 
 def said(record: dict) -> str:
     """One line on how an artifact was made."""
-    settings = ", ".join(f"{k} {v}" for k, v in record["parameters"].items()
-                         if isinstance(v, str | int | float) and v != "")
+    settings = ", ".join(
+        f"{k} {v}" for k, v in record["parameters"].items() if isinstance(v, str | int | float) and v != ""
+    )
     return f"{record['stage']} with {settings}, seed {record['seed']}, adcli {record['version']}"
 
 
@@ -134,19 +149,24 @@ def _groups(tasks: "list[TaskScores]"):
         yield "most anomalous first", tuple(map(_card, ranked[:RANKED]))
         return
     judged = [j for t in tasks for j in _judged(t)]
-    if not judged:              # neither yes or no nor training scores: nothing says where anomalous begins
+    if not judged:  # neither yes or no nor training scores: nothing says where anomalous begins
         ranked = sorted((s for t in tasks for s in t.test), key=lambda s: (-s.score, s.image.image_id))
-        for title, label, order in (("anomalous, highest scores", 1, 1), ("anomalous, lowest scores", 1, -1),
-                                    ("normal, highest scores", 0, 1)):
+        for title, label, order in (
+            ("anomalous, highest scores", 1, 1),
+            ("anomalous, lowest scores", 1, -1),
+            ("normal, highest scores", 0, 1),
+        ):
             yield title, tuple(map(_card, [s for s in ranked if s.image.label == label][::order][:EACH]))
         return
     judged.sort(key=lambda j: (-j[1], j[0].image.image_id))
     wrong_low = [s for s, _, called in reversed(judged) if s.image.label == 1 and not called]
     wrong_high = [s for s, _, called in judged if s.image.label == 0 and called]
     hits = [s for s, _, called in judged if s.image.label == 1 and called]
-    for title, found in (("hits: anomalous, highest scores", _varied(hits)),
-                         ("misses: anomalous, but taken for normal", wrong_low),
-                         ("false alarms: normal, but taken for anomalous", wrong_high)):
+    for title, found in (
+        ("hits: anomalous, highest scores", _varied(hits)),
+        ("misses: anomalous, but taken for normal", wrong_low),
+        ("false alarms: normal, but taken for anomalous", wrong_high),
+    ):
         yield f"{title} ({len(found)})", tuple(map(_card, found[:EACH]))
 
 
@@ -160,7 +180,7 @@ def _judged(task: "TaskScores") -> "list[tuple[Scored, float, bool]]":
 
 def _varied(found: "list[Scored]") -> "list[Scored]":
     """The same list, the first of each capture condition in front: five equal pictures teach nothing."""
-    first: dict = {}       # condition -> its first image
+    first: dict = {}  # condition -> its first image
     for s in found:
         first.setdefault(s.image.condition, s)
     front = list(first.values())
@@ -169,7 +189,7 @@ def _varied(found: "list[Scored]") -> "list[Scored]":
 
 def _card(scored: "Scored") -> Card:
     image, row = scored.image, scored.row
-    answered = row["parsed"] is not None        # then the neighbour is a reference image and has no words
+    answered = row["parsed"] is not None  # then the neighbour is a reference image and has no words
     near = row["neighbours"][0]["text"] if row["neighbours"] and not answered else None
     text = row["response"] or ""
     picture, reference, problem = None, None, None
@@ -181,8 +201,17 @@ def _card(scored: "Scored") -> Card:
     truth = {0: "normal", 1: image.defect or "anomalous", None: "unlabelled"}[image.label]
     where = condition_name(image.condition, image.category)
     score = f"{scored.score:.3f}" if scored.has_score else "no score"
-    return Card(picture, reference, problem, f"{where} · {image.file.name}", score, truth, answered,
-                _marked(text, text if answered else near or ""), _marked(near or "", text))
+    return Card(
+        picture,
+        reference,
+        problem,
+        f"{where} · {image.file.name}",
+        score,
+        truth,
+        answered,
+        _marked(text, text if answered else near or ""),
+        _marked(near or "", text),
+    )
 
 
 def _marked(text: str, other: str) -> tuple[tuple[str, bool], ...]:

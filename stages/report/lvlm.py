@@ -18,31 +18,41 @@ if TYPE_CHECKING:
 
 KIND_NAMES = {"rotate90": "rotated", "pad20": "padded", "timestamp": "time stamp"}
 THRESHOLDS = ("train-max", "train-q90", "train-q80")
-VARIANTS = {"1-shot+specific": "one-shot + specific prompts", "1-shot": "one-shot",
-            "0-shot+description": "zero-shot + description", "0-shot": "zero-shot"}       # Table 5
+VARIANTS = {
+    "1-shot+specific": "one-shot + specific prompts",
+    "1-shot": "one-shot",
+    "0-shot+description": "zero-shot + description",
+    "0-shot": "zero-shot",
+}  # Table 5
 MEAN_OVER = "%, mean over categories; images without an answer are left out and counted."
 
 
-def overall(tasks: "list[TaskScores]", rows: list[dict], dataset: str, method: str, metric: str,
-            kinds: tuple[str, ...] = ()) -> float | None:
+def overall(
+    tasks: "list[TaskScores]", rows: list[dict], dataset: str, method: str, metric: str, kinds: tuple[str, ...] = ()
+) -> float | None:
     """Mean over categories, then over capture conditions, of the images under these augmentations."""
     there = {(t.category, t.condition) for t in tasks if (t.dataset, t.method) == (dataset, method)}
     groups = defaultdict(list)
     for r in rows:
-        if (r["dataset"], r["method"], r["metric"]) == (dataset, method, metric) and r["value"] is not None and \
-                (r["category"], r["condition"]) in there:
+        if (
+            (r["dataset"], r["method"], r["metric"]) == (dataset, method, metric)
+            and r["value"] is not None
+            and (r["category"], r["condition"]) in there
+        ):
             base, augmented = split_condition(r["condition"])
             if augmented == kinds:
                 groups[base].append(r["value"])
     return float(np.mean([np.mean(g) for g in groups.values()])) if groups else None
 
 
-def drop(tasks: "list[TaskScores]", rows: list[dict], dataset: str, method: str, metric: str,
-         kinds: tuple[str, ...]) -> float | None:
+def drop(
+    tasks: "list[TaskScores]", rows: list[dict], dataset: str, method: str, metric: str, kinds: tuple[str, ...]
+) -> float | None:
     """What `overall` loses under these augmentations, over the categories that have both."""
     of_method = [t for t in tasks if (t.dataset, t.method) == (dataset, method)]
-    turned = {(t.category, split_condition(t.condition)[0]) for t in of_method
-              if split_condition(t.condition)[1] == kinds}
+    turned = {
+        (t.category, split_condition(t.condition)[0]) for t in of_method if split_condition(t.condition)[1] == kinds
+    }
     both = [t for t in of_method if (t.category, split_condition(t.condition)[0]) in turned]
     before, after = (overall(both, rows, dataset, method, metric, k) for k in ((), kinds))
     return None if before is None or after is None else before - after
@@ -66,8 +76,13 @@ def accuracy_tables(tasks: "list[TaskScores]", rows: list[dict]) -> list[Grid]:
     if not (any(t.decided or t.dataset in known or split_condition(t.condition)[1] for t in tasks)):
         return []
     ruled = [(d, m, rule) for d, m in pairs if (rule := rule_of(tasks, rows, d, m))]
-    grids = [table1(tasks, rows, ruled), table3(tasks, rows, ruled), table5(tasks, rows, ruled),
-             table8(tasks, rows, ruled), answers(tasks)]
+    grids = [
+        table1(tasks, rows, ruled),
+        table3(tasks, rows, ruled),
+        table5(tasks, rows, ruled),
+        table8(tasks, rows, ruled),
+        answers(tasks),
+    ]
     return [g for g in grids if g.rows]
 
 
@@ -76,16 +91,33 @@ def table1(tasks: "list[TaskScores]", rows: list[dict], ruled: list[tuple[str, s
     lines = []
     for dataset in dict.fromkeys(d for d, _, _ in ruled):
         for _, method, rule in (r for r in ruled if r[0] == dataset):
-            mine = [t for t in tasks if (t.dataset, t.method) == (dataset, method)
-                    and not split_condition(t.condition)[1]]
-            lines.append((dataset, f"{method}, ours", percent(overall(tasks, rows, dataset, method, "auroc")),
-                          percent(overall(tasks, rows, dataset, method, f"accuracy@{rule}")),
-                          "its own yes or no" if rule == "own" else rule, str(len({t.category for t in mine})),
-                          str(sum(t.unanswered if rule == "own" else t.failed for t in mine))))
-        lines += [(dataset, f"{p['method']} (published)", p["auroc"], p["original"], p["decision"], p["categories"], "")
-                  for p in published("lvlm_tables1_4") if p["dataset"] == dataset]
-    return Grid("accuracy", "Accuracy", ("data set", "method", "AUROC", "accuracy", "decided by", "categories",
-                "without answer"), tuple(lines), "LVLM paper, Tables 1 and 2. " + MEAN_OVER, printed=True)
+            mine = [
+                t for t in tasks if (t.dataset, t.method) == (dataset, method) and not split_condition(t.condition)[1]
+            ]
+            lines.append(
+                (
+                    dataset,
+                    f"{method}, ours",
+                    percent(overall(tasks, rows, dataset, method, "auroc")),
+                    percent(overall(tasks, rows, dataset, method, f"accuracy@{rule}")),
+                    "its own yes or no" if rule == "own" else rule,
+                    str(len({t.category for t in mine})),
+                    str(sum(t.unanswered if rule == "own" else t.failed for t in mine)),
+                )
+            )
+        lines += [
+            (dataset, f"{p['method']} (published)", p["auroc"], p["original"], p["decision"], p["categories"], "")
+            for p in published("lvlm_tables1_4")
+            if p["dataset"] == dataset
+        ]
+    return Grid(
+        "accuracy",
+        "Accuracy",
+        ("data set", "method", "AUROC", "accuracy", "decided by", "categories", "without answer"),
+        tuple(lines),
+        "LVLM paper, Tables 1 and 2. " + MEAN_OVER,
+        printed=True,
+    )
 
 
 def table3(tasks: "list[TaskScores]", rows: list[dict], ruled: list[tuple[str, str, str]]) -> Grid:
@@ -99,21 +131,44 @@ def table3(tasks: "list[TaskScores]", rows: list[dict], ruled: list[tuple[str, s
             if any(o is not None for o in others):
                 drops = [drop(tasks, rows, dataset, method, f"accuracy@{rule}", k) for k in kinds]
                 drops = [d for d in drops if d is not None]
-                lines.append((dataset, f"{method}, ours", *map(percent, (first, *others)),
-                              percent(float(np.mean(drops)) if drops else None)))
+                lines.append(
+                    (
+                        dataset,
+                        f"{method}, ours",
+                        *map(percent, (first, *others)),
+                        percent(float(np.mean(drops)) if drops else None),
+                    )
+                )
         whole = set(kinds) == {(k,) for k in KIND_NAMES}
-        lines += [(dataset, f"{p['method']} (published)", p["original"],
-                   *(p.get(k[0], "-") if len(k) == 1 else "-" for k in kinds), p["drop"] if whole else "-")
-                  for p in published("lvlm_tables1_4") if p["dataset"] == dataset] if kinds else []
+        lines += (
+            [
+                (
+                    dataset,
+                    f"{p['method']} (published)",
+                    p["original"],
+                    *(p.get(k[0], "-") if len(k) == 1 else "-" for k in kinds),
+                    p["drop"] if whole else "-",
+                )
+                for p in published("lvlm_tables1_4")
+                if p["dataset"] == dataset
+            ]
+            if kinds
+            else []
+        )
     names = [" + ".join(KIND_NAMES[n] for n in k) for k in kinds]
-    return Grid("drop", "Accuracy under augmentation", ("data set", "method", "original", *names, "average drop"),
-                tuple(lines), "LVLM paper, Tables 3 and 4. Average drop: of the augmentations present. " + MEAN_OVER,
-                printed=True)
+    return Grid(
+        "drop",
+        "Accuracy under augmentation",
+        ("data set", "method", "original", *names, "average drop"),
+        tuple(lines),
+        "LVLM paper, Tables 3 and 4. Average drop: of the augmentations present. " + MEAN_OVER,
+        printed=True,
+    )
 
 
 def table5(tasks: "list[TaskScores]", rows: list[dict], ruled: list[tuple[str, str, str]]) -> Grid:
     """Table 5: one model with and without reference image and prompt additions."""
-    variants = defaultdict(dict)        # (data set, model) -> variant -> method
+    variants = defaultdict(dict)  # (data set, model) -> variant -> method
     for dataset, method, _ in ruled:
         name = method.split("/")
         if name[0] == "lvlm" and len(name) == 3:
@@ -123,10 +178,22 @@ def table5(tasks: "list[TaskScores]", rows: list[dict], ruled: list[tuple[str, s
     for (dataset, model), found in variants.items():
         for variant in sorted(found, key=lambda v: ([*VARIANTS, v].index(v), v)) if len(found) > 1 else ():
             values = (overall(tasks, rows, dataset, found[variant], m) for m in ("accuracy@own", "auroc"))
-            lines.append((dataset, model, VARIANTS.get(variant, variant), *map(percent, values),
-                          theirs.get(variant, "-") if dataset == "mvtec-ad" else "-"))
-    return Grid("ablation", "Reference image and prompt", ("data set", "model", "variant", "accuracy", "AUROC",
-                "published accuracy (Qwen2-VL-72B-AWQ)"), tuple(lines), "LVLM paper, Table 5. " + MEAN_OVER)
+            lines.append(
+                (
+                    dataset,
+                    model,
+                    VARIANTS.get(variant, variant),
+                    *map(percent, values),
+                    theirs.get(variant, "-") if dataset == "mvtec-ad" else "-",
+                )
+            )
+    return Grid(
+        "ablation",
+        "Reference image and prompt",
+        ("data set", "model", "variant", "accuracy", "AUROC", "published accuracy (Qwen2-VL-72B-AWQ)"),
+        tuple(lines),
+        "LVLM paper, Table 5. " + MEAN_OVER,
+    )
 
 
 def table8(tasks: "list[TaskScores]", rows: list[dict], ruled: list[tuple[str, str, str]]) -> Grid:
@@ -141,12 +208,19 @@ def table8(tasks: "list[TaskScores]", rows: list[dict], ruled: list[tuple[str, s
                 if any(v is not None for v in values):
                     name = " + ".join(KIND_NAMES[k] for k in kinds) or "original"
                     ours.append((dataset, f"{method}, ours", name, *map(percent, values)))
-        lines += ours + [(dataset, f"{p['method']} (published)", p["images"], p["max"], p["q90"], p["q80"])
-                         for p in published("lvlm_tables8_9") if p["dataset"] == dataset and ours]
-    return Grid("thresholds", "Accuracy at thresholds from training images",
-                ("data set", "method", "images", "maximum", "90th percentile", "80th percentile"), tuple(lines),
-                "LVLM paper, Tables 8 and 9. Thresholds from the scores of the normal training images; an image above"
-                " is called anomalous. " + MEAN_OVER)
+        lines += ours + [
+            (dataset, f"{p['method']} (published)", p["images"], p["max"], p["q90"], p["q80"])
+            for p in published("lvlm_tables8_9")
+            if p["dataset"] == dataset and ours
+        ]
+    return Grid(
+        "thresholds",
+        "Accuracy at thresholds from training images",
+        ("data set", "method", "images", "maximum", "90th percentile", "80th percentile"),
+        tuple(lines),
+        "LVLM paper, Tables 8 and 9. Thresholds from the scores of the normal training images; an image above"
+        " is called anomalous. " + MEAN_OVER,
+    )
 
 
 def answers(tasks: "list[TaskScores]") -> Grid:
@@ -159,7 +233,12 @@ def answers(tasks: "list[TaskScores]") -> Grid:
         counts["no row"] += task.unscored
     names = ("strict", "fallback", "refused", "unparsable", "failed", "no row")
     lines = [(*key, *(str(c[n]) for n in names)) for key, c in found.items() if any(c[n] for n in names[:4])]
-    return Grid("answers", "Answers", ("data set", "method", "first word", "sentences", "refused", "unparsable",
-                "failed", "not asked"), tuple(lines), "Images by how the yes or no was found: in the first word, or in"
-                " what the sentences say; refused and unparsable answers count neither as yes nor as no, and keep their"
-                " score where the model gave probabilities.")
+    return Grid(
+        "answers",
+        "Answers",
+        ("data set", "method", "first word", "sentences", "refused", "unparsable", "failed", "not asked"),
+        tuple(lines),
+        "Images by how the yes or no was found: in the first word, or in"
+        " what the sentences say; refused and unparsable answers count neither as yes nor as no, and keep their"
+        " score where the model gave probabilities.",
+    )

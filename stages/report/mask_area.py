@@ -17,7 +17,7 @@ from stages.report.lvlm import rule_of
 if TYPE_CHECKING:
     from stages.evaluate.images import TaskScores
 
-SIZE = 50       # images per bin; those left over are spread over the bins, so that none is small
+SIZE = 50  # images per bin; those left over are spread over the bins, so that none is small
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,11 @@ def percent(value: float | None) -> str:
 
 def over_categories(rows: Sequence[dict], dataset: str, method: str, metric: str) -> float | None:
     """The mean over categories, or the only category's value; of data without capture conditions."""
-    found = {r["category"]: r["value"] for r in rows if (r["dataset"], r["method"], r["metric"], r["condition"]) == (
-        dataset, method, metric, None)}
+    found = {
+        r["category"]: r["value"]
+        for r in rows
+        if (r["dataset"], r["method"], r["metric"], r["condition"]) == (dataset, method, metric, None)
+    }
     return found.get("mean", next(iter(found.values())) if len(found) == 1 else None)
 
 

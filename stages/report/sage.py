@@ -19,31 +19,44 @@ if TYPE_CHECKING:
 
 LEVELS = ("standard", "identification", "reasoning")
 ALL = "all"
-ACCURACY = ("Accuracy: share of questions with the right choice, %. A reply that was read and names no choice (refused,"
-            " unparsable) counts as wrong; failed and missing answers are left out.")
+ACCURACY = (
+    "Accuracy: share of questions with the right choice, %. A reply that was read and names no choice (refused,"
+    " unparsable) counts as wrong; failed and missing answers are left out."
+)
 SBERT = "SBERT: mean cosine of sentence embeddings of the reply, its option's letter aside, and the right answer."
 SCORE = "Score: mean of the three marks of an answer (Eq. 3), mean over the judged answers."
-GROUPS = ("Acc-G: share of groups with all questions right, %; groups with an answer missing and questions without a"
-          " group are left out; published: groups of five, ours: ")
-AVERAGE = ("Average: over questions, as the published column (its rows are their levels weighted 1:2:1 on MANTA, 2:2:1"
-           " on MPDD; SAGE's on MPDD are 3.0 and 1.2 above that).")
+GROUPS = (
+    "Acc-G: share of groups with all questions right, %; groups with an answer missing and questions without a"
+    " group are left out; published: groups of five, ours: "
+)
+AVERAGE = (
+    "Average: over questions, as the published column (its rows are their levels weighted 1:2:1 on MANTA, 2:2:1"
+    " on MPDD; SAGE's on MPDD are 3.0 and 1.2 above that)."
+)
 OTHER = " Published rows are of other questions: they cannot be compared with ours."
 
 
 def all_tables(joined: "list[Answered]", rows: list[dict], judges: list[str], resamples: int, seed: int) -> list[Grid]:
     """The tables that the data call for; counts and intervals last. judges: names, for the notes."""
     pairs = dict.fromkeys((a.place.dataset, a.method) for a in joined)
-    levels: dict[str, dict] = {}            # data set -> its levels, SAGE's in its order, others as they come
+    levels: dict[str, dict] = {}  # data set -> its levels, SAGE's in its order, others as they come
     for a in joined:
         if a.decidable:
             levels.setdefault(a.place.dataset, {})[a.question.level] = None
     like_theirs = [d for d in dict.fromkeys(d for d, _ in pairs) if set(levels.get(d, ())) <= set(LEVELS)]
     grids = [table1(pairs, rows, like_theirs)]
-    grids += [per_level(dataset, pairs, rows, list(found)) for dataset, found in levels.items()
-              if not set(found) <= set(LEVELS)]
-    grids += [table2(pairs, rows, judges), table3(pairs, rows, judges, group_sizes(joined)), margins(rows),
-              how_read(joined),
-              every_figure(rows, resamples, seed)]
+    grids += [
+        per_level(dataset, pairs, rows, list(found))
+        for dataset, found in levels.items()
+        if not set(found) <= set(LEVELS)
+    ]
+    grids += [
+        table2(pairs, rows, judges),
+        table3(pairs, rows, judges, group_sizes(joined)),
+        margins(rows),
+        how_read(joined),
+        every_figure(rows, resamples, seed),
+    ]
     return [g for g in grids if g.rows]
 
 
@@ -65,8 +78,14 @@ def table1(pairs: dict, rows: list[dict], datasets: list[str]) -> Grid:
     known = any(map(paper_set, datasets))
     lines += [] if known or not datasets else _published(theirs, (*LEVELS, "sbert", "average"), None)
     heads = ("data set", "method", "Standard", "Identification", "Reasoning", "SBERT", "Average")
-    return Grid("sage-table1", "Answers to questions (SAGE, Table 1)", heads, tuple(lines),
-                f"Zero-shot / one-shot. {ACCURACY} {SBERT} {AVERAGE}" + ("" if known else OTHER), printed=True)
+    return Grid(
+        "sage-table1",
+        "Answers to questions (SAGE, Table 1)",
+        heads,
+        tuple(lines),
+        f"Zero-shot / one-shot. {ACCURACY} {SBERT} {AVERAGE}" + ("" if known else OTHER),
+        printed=True,
+    )
 
 
 def paper_set(dataset: str) -> str:
@@ -80,8 +99,10 @@ def _published(theirs: list[dict], columns: tuple[str, ...], dataset: str | None
     for p in theirs:
         if dataset is None or p.get("dataset", "manta") == dataset:
             found.setdefault((p.get("dataset", "manta"), p["method"]), []).append(p)
-    return [(d, f"{method} (published)", *(" / ".join(p[c] for p in both) for c in columns))
-            for (d, method), both in found.items()]
+    return [
+        (d, f"{method} (published)", *(" / ".join(p[c] for p in both) for c in columns))
+        for (d, method), both in found.items()
+    ]
 
 
 def _by_shots(pairs: dict, rows: list[dict], dataset: str, metrics: tuple[str, ...]) -> list[tuple[str, list[str]]]:
@@ -101,11 +122,15 @@ def _by_shots(pairs: dict, rows: list[dict], dataset: str, metrics: tuple[str, .
 
 def cell(rows: list[dict], dataset: str, method: str | None, metric: str) -> str:
     """The value over all questions: accuracies in %, the others as they are; '-' where there is none."""
-    found = [r["value"] for r in rows if (r["dataset"], r["category"], r["method"], r["metric"]) == (
-        dataset, ALL, method, metric) and r["value"] is not None]
+    found = [
+        r["value"]
+        for r in rows
+        if (r["dataset"], r["category"], r["method"], r["metric"]) == (dataset, ALL, method, metric)
+        and r["value"] is not None
+    ]
     if not found:
         return "-"
-    value = sum(found) / len(found)          # over capture conditions
+    value = sum(found) / len(found)  # over capture conditions
     return f"{100 * value:.1f}" if metric.startswith("acc") else f"{value:.2f}"
 
 
@@ -113,10 +138,15 @@ def per_level(dataset: str, pairs: dict, rows: list[dict], levels: list[str]) ->
     """Accuracy per level of a set with levels of its own (MMAD's subtasks)."""
     metrics = (*(f"accuracy/{level}" for level in levels), "accuracy_level_mean", "accuracy")
     lines = [(dataset, f"{name}, ours", *cells) for name, cells in _by_shots(pairs, rows, dataset, metrics)]
-    name = "qa-figures-" if dataset == "figures" else f"qa-{dataset}"        # qa-figures is another table
-    return Grid(name, f"Answers to questions: {dataset}",
-                ("data set", "method", *levels, "mean of levels", "all questions"), tuple(lines),
-                f"Zero-shot / one-shot where the name says so. {ACCURACY}", printed=True)
+    name = "qa-figures-" if dataset == "figures" else f"qa-{dataset}"  # qa-figures is another table
+    return Grid(
+        name,
+        f"Answers to questions: {dataset}",
+        ("data set", "method", *levels, "mean of levels", "all questions"),
+        tuple(lines),
+        f"Zero-shot / one-shot where the name says so. {ACCURACY}",
+        printed=True,
+    )
 
 
 def judged_by(judges: list[str]) -> str:
@@ -133,10 +163,18 @@ def table2(pairs: dict, rows: list[dict], judges: list[str]) -> Grid:
     theirs = _published(published("sage_table2"), ("category", "location", "logic"), None)
     lines += [(*line, _scores(line[2:])) for line in theirs] if lines else []
     heads = ("data set", "method", "Defect category", "Defect location", "Reasoning logic", "Score")
-    note = (f"Zero-shot / one-shot. Marks from 1 to 5. {SCORE} {judged_by(judges)} The paper's prompt is not printed;"
-            " the Score of its rows is computed here.")
-    return Grid("sage-table2", "Judged answers (SAGE, Table 2)", heads, tuple(lines),
-                note + ("" if any(paper_set(d) == "manta" for d in datasets) else OTHER), printed=True)
+    note = (
+        f"Zero-shot / one-shot. Marks from 1 to 5. {SCORE} {judged_by(judges)} The paper's prompt is not printed;"
+        " the Score of its rows is computed here."
+    )
+    return Grid(
+        "sage-table2",
+        "Judged answers (SAGE, Table 2)",
+        heads,
+        tuple(lines),
+        note + ("" if any(paper_set(d) == "manta" for d in datasets) else OTHER),
+        printed=True,
+    )
 
 
 def _scores(cells: tuple[str, ...]) -> str:
@@ -154,15 +192,27 @@ def group_sizes(joined: "list[Answered]") -> str:
 def table3(pairs: dict, rows: list[dict], judges: list[str], sizes: str) -> Grid:
     """Table 3: accuracy, SBERT, Acc-G and Score of each method, the published ablation below."""
     metrics = ("accuracy", "sbert", "acc_g", "mle")
-    lines = [(dataset, f"{method}, ours", *(cell(rows, dataset, method, m) for m in metrics))
-             for dataset, method in pairs]
-    lines += [("manta", f"{p['variant']} (published)", p["accuracy"], p["sbert"], p["acc_g"], p["score"])
-              for p in published("sage_table3")] if lines else []
+    lines = [
+        (dataset, f"{method}, ours", *(cell(rows, dataset, method, m) for m in metrics)) for dataset, method in pairs
+    ]
+    lines += (
+        [
+            ("manta", f"{p['variant']} (published)", p["accuracy"], p["sbert"], p["acc_g"], p["score"])
+            for p in published("sage_table3")
+        ]
+        if lines
+        else []
+    )
     note = f"{ACCURACY} {SBERT} {GROUPS}{sizes}. Published: zero-shot."
     note += f" {SCORE} {judged_by(judges)}" if any(line[-1] != "-" for line in lines if "ours" in line[1]) else ""
-    return Grid("sage-table3", "Accuracy, groups and score (SAGE, Table 3)", ("data set", "method", "Accuracy", "SBERT",
-                "Acc-G", "Score"), tuple(lines),
-                note + ("" if any(paper_set(d) == "manta" for d, _ in pairs) else OTHER), printed=True)
+    return Grid(
+        "sage-table3",
+        "Accuracy, groups and score (SAGE, Table 3)",
+        ("data set", "method", "Accuracy", "SBERT", "Acc-G", "Score"),
+        tuple(lines),
+        note + ("" if any(paper_set(d) == "manta" for d, _ in pairs) else OTHER),
+        printed=True,
+    )
 
 
 def margins(rows: list[dict]) -> Grid:
@@ -170,16 +220,30 @@ def margins(rows: list[dict]) -> Grid:
     found = {(r["dataset"], r["method"], r["metric"]): r for r in rows if r["category"] == ALL}
     at = dict.fromkeys((dataset, method) for dataset, method, metric in found if metric == MARGINS[1])
     columns = (MARGINS[0], GROWN, *MARGINS[1:])
-    lines = [(*key, *(_number(found[*key, m]) if (*key, m) in found else "-" for m in columns),
-              str(found[*key, MARGINS[1]]["n"])) for key in at]
-    note = ("Means over ranked questions; above 0 the model prefers what the experts prefer. Pairs: log-likelihood of"
-            " the winner minus that of the loser, nats, whole answers (their letters where only these were weighed), in"
-            " the pairs that E-DPO makes of these questions (SAGE, Eq. 5; needs judgements of their choices). Grown:"
-            " by E-DPO, over the SFE model that it began with, question by question. First"
-            " over last: the same of the best and the worst answer. First over the others: log-likelihood per token of"
-            " the best answer minus the mean of the others'. Intervals: 95%, images resampled.")
-    return Grid("margins", "Preference margins", ("data set", "method", "pairs", "grown over SFE", "first over last",
-                "first over the others", "questions"), tuple(lines), note, printed=True)
+    lines = [
+        (
+            *key,
+            *(_number(found[*key, m]) if (*key, m) in found else "-" for m in columns),
+            str(found[*key, MARGINS[1]]["n"]),
+        )
+        for key in at
+    ]
+    note = (
+        "Means over ranked questions; above 0 the model prefers what the experts prefer. Pairs: log-likelihood of"
+        " the winner minus that of the loser, nats, whole answers (their letters where only these were weighed), in"
+        " the pairs that E-DPO makes of these questions (SAGE, Eq. 5; needs judgements of their choices). Grown:"
+        " by E-DPO, over the SFE model that it began with, question by question. First"
+        " over last: the same of the best and the worst answer. First over the others: log-likelihood per token of"
+        " the best answer minus the mean of the others'. Intervals: 95%, images resampled."
+    )
+    return Grid(
+        "margins",
+        "Preference margins",
+        ("data set", "method", "pairs", "grown over SFE", "first over last", "first over the others", "questions"),
+        tuple(lines),
+        note,
+        printed=True,
+    )
 
 
 def how_read(joined: "list[Answered]") -> Grid:
@@ -189,22 +253,41 @@ def how_read(joined: "list[Answered]") -> Grid:
     for a in joined:
         counts.setdefault((a.place.dataset, a.method), Counter())[a.how] += 1
     lines = [(*key, str(sum(c.values())), *(str(c[n]) for n in names)) for key, c in counts.items()]
-    heads = ("data set", "method", "questions", "letter or text", "sentence", "likelihood", "open", "refused",
-             "unparsable", "failed", "not asked")
-    note = ("Questions by how the choice was found; open: a reply to a question without choices. Refused and unparsable"
-            " replies are rows with an error and the raw text.")
+    heads = (
+        "data set",
+        "method",
+        "questions",
+        "letter or text",
+        "sentence",
+        "likelihood",
+        "open",
+        "refused",
+        "unparsable",
+        "failed",
+        "not asked",
+    )
+    note = (
+        "Questions by how the choice was found; open: a reply to a question without choices. Refused and unparsable"
+        " replies are rows with an error and the raw text."
+    )
     return Grid("replies", "How replies were read", heads, tuple(lines), note, printed=True)
 
 
 def every_figure(rows: list[dict], resamples: int, seed: int) -> Grid:
     """All metrics with their intervals."""
-    lines = [(r["dataset"], r["method"], r["category"], r["condition"] or "-", r["metric"], _number(r), str(r["n"]))
-             for r in rows]
-    return Grid("qa-figures", "All figures with intervals", ("data set", "method", "category", "condition", "metric",
-                "value [95%]", "n"), tuple(lines),
-                f"Shares as fractions. Intervals: 95%, {resamples} resamples of the images with all their questions,"
-                f" seed {seed}. n: questions, for acc_g groups. Category all: all questions together; mean: over"
-                " categories. accuracy_level_mean: mean over levels, each counted alike.")
+    lines = [
+        (r["dataset"], r["method"], r["category"], r["condition"] or "-", r["metric"], _number(r), str(r["n"]))
+        for r in rows
+    ]
+    return Grid(
+        "qa-figures",
+        "All figures with intervals",
+        ("data set", "method", "category", "condition", "metric", "value [95%]", "n"),
+        tuple(lines),
+        f"Shares as fractions. Intervals: 95%, {resamples} resamples of the images with all their questions,"
+        f" seed {seed}. n: questions, for acc_g groups. Category all: all questions together; mean: over"
+        " categories. accuracy_level_mean: mean over levels, each counted alike.",
+    )
 
 
 def _number(row: dict) -> str:

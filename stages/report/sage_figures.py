@@ -18,10 +18,18 @@ def group_accuracy(rows: list[dict]) -> bytes | None:
         return None
     plt = pyplot()
     places = list(dict.fromkeys((r["dataset"], r["condition"]) for r in found))
-    names = {p: list(dict.fromkeys(split_name(r["method"])[0] for r in found if (r["dataset"], r["condition"]) == p))
-             for p in places}
-    figure, axes = plt.subplots(len(places), 1, figsize=(7, sum(0.5 * len(n) + 1 for n in names.values())),
-                                squeeze=False, layout="constrained", height_ratios=[len(n) + 1 for n in names.values()])
+    names = {
+        p: list(dict.fromkeys(split_name(r["method"])[0] for r in found if (r["dataset"], r["condition"]) == p))
+        for p in places
+    }
+    figure, axes = plt.subplots(
+        len(places),
+        1,
+        figsize=(7, sum(0.5 * len(n) + 1 for n in names.values())),
+        squeeze=False,
+        layout="constrained",
+        height_ratios=[len(n) + 1 for n in names.values()],
+    )
     for ax, place in zip(axes[:, 0], places, strict=True):
         for r in (r for r in found if (r["dataset"], r["condition"]) == place):
             name, shots = split_name(r["method"])
@@ -30,10 +38,13 @@ def group_accuracy(rows: list[dict]) -> bytes | None:
             end = 100 * (r["ci_high"] if r["ci_high"] is not None else r["value"])
             if r["ci_low"] is not None:
                 ax.plot([100 * r["ci_low"], end], [y, y], color="black", lw=1)
-            ax.text(end, y, f"  {value:.1f}", va="center", fontsize=7)      # a bar of 0 is a figure too
+            ax.text(end, y, f"  {value:.1f}", va="center", fontsize=7)  # a bar of 0 is a figure too
         ax.set_yticks(range(len(names[place])), [shown(n) for n in names[place]])
-        ax.set(title=shown(" · ".join(filter(None, place))), xlabel="groups with all questions right, %",
-               xlim=(0, max(5, ax.get_xlim()[1])))
+        ax.set(
+            title=shown(" · ".join(filter(None, place))),
+            xlabel="groups with all questions right, %",
+            xlim=(0, max(5, ax.get_xlim()[1])),
+        )
         ax.set_ylim(len(names[place]) - 0.4, -0.6)
     handles = {h.get_label(): h for ax in axes[:, 0] for h in ax.containers}
     if known := [handles[name] for name, _ in SHOTS.values() if name in handles and name]:
@@ -68,7 +79,7 @@ def curves_by_setting(rows: list[dict], models: dict[str, dict]) -> list[Curve]:
     for (axis, metric, dataset, condition, rest), points in found.items():
         if len({x for x, _ in points}) > 1:
             had = dict(rest)
-            other, = (f"{had[a] if had[a] != '0' else 'all'} {a}" for a in AXES if a != axis)
+            (other,) = (f"{had[a] if had[a] != '0' else 'all'} {a}" for a in AXES if a != axis)
             name = " · ".join(filter(None, (dataset, condition, f"sage-{had['stage']}/{had['shots']}-shot", other)))
             lines.append(Curve(axis, metric, name, tuple(sorted(points, key=lambda p: (p[0] or 10**9, p[1])))))
     return lines
@@ -80,8 +91,13 @@ def by_setting(curves: list[Curve]) -> bytes | None:
         return None
     plt = pyplot()
     columns, metrics = (list(dict.fromkeys(getattr(c, n) for c in curves)) for n in ("axis", "metric"))
-    figure, axes = plt.subplots(len(metrics), len(columns), figsize=(4.6 * len(columns), 2.8 * len(metrics)),
-                                squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        len(metrics),
+        len(columns),
+        figsize=(4.6 * len(columns), 2.8 * len(metrics)),
+        squeeze=False,
+        layout="constrained",
+    )
     for column, axis in zip(axes.T, columns, strict=True):
         places = sorted({x for c in curves if c.axis == axis for x, _ in c.points}, key=lambda x: x or 10**9)
         for ax, metric in zip(column, metrics, strict=True):

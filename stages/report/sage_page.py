@@ -17,8 +17,8 @@ from stages.report.sage_figures import by_setting, curves_by_setting, group_accu
 if TYPE_CHECKING:
     from stages.evaluate.questions import Answered
 
-EACH = 6                # cards per group
-LONGEST = 400           # characters of a reply on a card
+EACH = 6  # cards per group
+LONGEST = 400  # characters of a reply on a card
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,14 @@ class Section:
     groups: tuple[tuple[str, tuple[Card, ...]], ...]
 
 
-def write_page(path: Path, joined: "list[Answered]", rows: list[dict], grids: list[Grid],
-               provenance: list[dict], models: dict[str, dict]) -> None:
+def write_page(
+    path: Path,
+    joined: "list[Answered]",
+    rows: list[dict],
+    grids: list[Grid],
+    provenance: list[dict],
+    models: dict[str, dict],
+) -> None:
     """Render and write the page. models: method -> what its model is made of (Figure 7). Pictures that cannot be read
     are named as such on their card."""
     of: dict[str, list] = defaultdict(list)
@@ -52,13 +58,16 @@ def write_page(path: Path, joined: "list[Answered]", rows: list[dict], grids: li
         of[a.method].append(a)
     figures = {"figure5": group_accuracy(rows), "figure7": by_setting(curves_by_setting(rows, models))}
     page = template("qa.html.j2").render(
-        datasets=sorted({a.place.dataset for a in joined}), methods=sorted(of),
-        written=f"{datetime.now():%d %B %Y, %H:%M}", numbers=_headline(joined, rows),
+        datasets=sorted({a.place.dataset for a in joined}),
+        methods=sorted(of),
+        written=f"{datetime.now():%d %B %Y, %H:%M}",
+        numbers=_headline(joined, rows),
         pictures={name: data_url(png, "png") for name, png in figures.items()},
         main=[g for g in grids if g.name != "qa-figures"],
         details=[g for g in grids if g.name == "qa-figures"],
         sections=[Section(method, tuple(_groups(members))) for method, members in of.items()],
-        provenance=list(dict.fromkeys(map(said, provenance))))
+        provenance=list(dict.fromkeys(map(said, provenance))),
+    )
     outputs.write_page(path, page)
 
 
@@ -71,16 +80,22 @@ def _headline(joined: "list[Answered]", rows: list[dict]) -> list[tuple[str, str
             numbers += [(name, f"{100 * found[0]['value']:.1f} %")] if len(found) == 1 else []
     else:
         numbers.append(("methods", str(len({m for _, m in pairs}))))
-    return [*numbers, ("questions", f"{len({a.question.question_id for a in joined}):,}"),
-            ("images", f"{len({a.question.image_id for a in joined}):,}"),
-            ("unread or failed", str(sum(a.how in ("refused", "unparsable", "failed", "missing") for a in joined)))]
+    return [
+        *numbers,
+        ("questions", f"{len({a.question.question_id for a in joined}):,}"),
+        ("images", f"{len({a.question.image_id for a in joined}):,}"),
+        ("unread or failed", str(sum(a.how in ("refused", "unparsable", "failed", "missing") for a in joined))),
+    ]
 
 
 def _groups(members: "list[Answered]") -> "Iterator[tuple[str, tuple[Card, ...]]]":
-    wanted = (("right", lambda a: a.right), ("wrong", lambda a: a.right is False and a.row["choice"] is not None),
-              ("named no option: counts as wrong", lambda a: a.how in ("refused", "unparsable")),
-              ("open questions", lambda a: not a.question.choices and a.how == "in words"),
-              ("failed", lambda a: a.how == "failed"))
+    wanted = (
+        ("right", lambda a: a.right),
+        ("wrong", lambda a: a.right is False and a.row["choice"] is not None),
+        ("named no option: counts as wrong", lambda a: a.how in ("refused", "unparsable")),
+        ("open questions", lambda a: not a.question.choices and a.how == "in words"),
+        ("failed", lambda a: a.how == "failed"),
+    )
     for title, belongs in wanted:
         if found := [a for a in members if a.row and belongs(a)]:
             yield f"{title} ({len(found)})", tuple(map(_card, _varied(found)))
@@ -108,5 +123,13 @@ def _card(a: "Answered") -> Card:
     similar = "" if a.similarity is None else f"similarity {a.similarity:.2f}"
     notes = "; ".join(filter(None, (row["error"], marks, similar)))
     reply, wanted = row["response"] or "", "" if question.choices else question.answer or ""
-    return Card(pictures, problem, f"{question.level} · {question.image_id}", question.question, options, wanted,
-                reply[:LONGEST] + "…" * (len(reply) > LONGEST), notes)
+    return Card(
+        pictures,
+        problem,
+        f"{question.level} · {question.image_id}",
+        question.question,
+        options,
+        wanted,
+        reply[:LONGEST] + "…" * (len(reply) > LONGEST),
+        notes,
+    )

@@ -16,8 +16,13 @@ if TYPE_CHECKING:
     from stages.evaluate.images import TaskScores
     from stages.results.pixels import PixelResult
 
-NAMES = {"white_bg": "White BG", "cable_bg": "Cable BG", "mesh_bg": "Mesh BG", "low_light": "Low-light CD",
-         "blurry": "Blurry CD"} | KIND_NAMES
+NAMES = {
+    "white_bg": "White BG",
+    "cable_bg": "Cable BG",
+    "mesh_bg": "Mesh BG",
+    "low_light": "Low-light CD",
+    "blurry": "Blurry CD",
+} | KIND_NAMES
 SYNTHETIC = "vidad-synthetic"
 DECISIONS = ("ap", "f1_max", "accuracy@own", "accuracy@train-max", "accuracy@train-q90")
 
@@ -27,12 +32,23 @@ def condition_name(condition: str | None, unnamed: str = "all") -> str:
     return " + ".join(NAMES.get(c, c) for c in condition.split("+")) if condition else unnamed
 
 
-def all_tables(tasks: "list[TaskScores]", rows: list[dict], resamples: int, seed: int,
-               pixels: "Sequence[PixelResult]" = (), provenance: "Sequence[dict]" = ()) -> list[Grid]:
+def all_tables(
+    tasks: "list[TaskScores]",
+    rows: list[dict],
+    resamples: int,
+    seed: int,
+    pixels: "Sequence[PixelResult]" = (),
+    provenance: "Sequence[dict]" = (),
+) -> list[Grid]:
     """The table of tasks first; the papers' tables where the data are theirs; defects and decisions last. provenance:
     records of the scores."""
-    grids = [*per_task(tasks, rows, resamples, seed), *accuracy_tables(tasks, rows),
-             per_pixel(rows, pixels), zero_shot.table1(rows, pixels), *vmad.all_tables(tasks, rows, provenance)]
+    grids = [
+        *per_task(tasks, rows, resamples, seed),
+        *accuracy_tables(tasks, rows),
+        per_pixel(rows, pixels),
+        zero_shot.table1(rows, pixels),
+        *vmad.all_tables(tasks, rows, provenance),
+    ]
     if any(t.dataset.startswith("vidad") for t in tasks):
         grids += [table4(rows), table5(rows), per_aspect(rows)]
     grids += [per_defect(rows, resamples, seed), decisions(tasks, rows)]
@@ -40,9 +56,11 @@ def all_tables(tasks: "list[TaskScores]", rows: list[dict], resamples: int, seed
 
 
 def _definition(resamples: int, seed: int) -> str:
-    return ("AUROC of the test images, exact, ties half; scores are anomaly-oriented (the paper's"
-            f" S = 1 / (1 + d) is a normality score). Intervals: 95%, {resamples} stratified resamples of the"
-            f" images, seed {seed}.")
+    return (
+        "AUROC of the test images, exact, ties half; scores are anomaly-oriented (the paper's"
+        f" S = 1 / (1 + d) is a normality score). Intervals: 95%, {resamples} stratified resamples of the"
+        f" images, seed {seed}."
+    )
 
 
 def _pick(rows: list[dict], **wanted: object) -> dict | None:
@@ -67,8 +85,15 @@ def _number(row: dict | None, interval: bool = False) -> str:
 def per_task(tasks: "list[TaskScores]", rows: list[dict], resamples: int, seed: int) -> list[Grid]:
     """A table per data set: categories down, conditions across; what has not been scored yet is '-'."""
     datasets = list(dict.fromkeys(t.dataset for t in tasks))
-    return [_of_dataset([t for t in tasks if t.dataset == d], rows, _definition(resamples, seed),
-                        f"tasks-{d}" if len(datasets) > 1 else "tasks") for d in datasets]
+    return [
+        _of_dataset(
+            [t for t in tasks if t.dataset == d],
+            rows,
+            _definition(resamples, seed),
+            f"tasks-{d}" if len(datasets) > 1 else "tasks",
+        )
+        for d in datasets
+    ]
 
 
 def _of_dataset(tasks: "list[TaskScores]", rows: list[dict], definition: str, name: str) -> Grid:
@@ -78,8 +103,8 @@ def _of_dataset(tasks: "list[TaskScores]", rows: list[dict], definition: str, na
     spread = ("auroc", "auroc_std") if len(captured) > 1 else ()
     lines = []
     for dataset, method, category in dict.fromkeys(
-            (t.dataset, t.method, c) for t in tasks
-            for c in _ranked({u.category for u in tasks}, SCENARIOS)):
+        (t.dataset, t.method, c) for t in tasks for c in _ranked({u.category for u in tasks}, SCENARIOS)
+    ):
         at = {"dataset": dataset, "method": method, "category": category}
         cells = [_number(_pick(rows, **at, condition=c, metric="auroc"), not several) for c in conditions]
         cells += [_number(_pick(rows, **at, condition=None, metric=m)) for m in spread]
@@ -104,20 +129,32 @@ def per_pixel(rows: list[dict], pixels: "Sequence[PixelResult]") -> Grid:
     names = list(dict.fromkeys(name for r in pixels for name in r.values if "/" not in name))
     lines = []
     for dataset, method, condition in dict.fromkeys((r.task.dataset, r.task.method, r.task.condition) for r in pixels):
-        here = [r.task for r in pixels
-                if (r.task.dataset, r.task.method, r.task.condition) == (dataset, method, condition)]
+        here = [
+            r.task for r in pixels if (r.task.dataset, r.task.method, r.task.condition) == (dataset, method, condition)
+        ]
         for category in (*(t.category for t in here), "mean"):
             at = {"dataset": dataset, "method": method, "condition": condition, "category": category}
             found = [_pick(rows, **at, metric=name) for name in names]
             if any(found):
                 out = sum(len(t.left_out) for t in here if category in (t.category, "mean"))
-                lines.append((dataset, method, condition_name(condition), category,
-                              *(_number(f, True) for f in found), str(next(f["n"] for f in found if f)), str(out)))
-    note = ("All pixels of all test images of a category, exact over all distinct thresholds. PRO: mean over regions"
-            " (8-connected components of the masks) against the false positive rate of all normal pixels, up to the"
-            " rate in its name, divided by it. pro_200: 200 thresholds, rates stretched to the range reached, as most"
-            " published code computes PRO. spro: MVTec LOCO's saturated PRO, mean of its kinds of anomalies. Maps are"
-            " resized to their masks bilinearly. Intervals: 95%, images resampled. Mean: over categories.")
+                lines.append(
+                    (
+                        dataset,
+                        method,
+                        condition_name(condition),
+                        category,
+                        *(_number(f, True) for f in found),
+                        str(next(f["n"] for f in found if f)),
+                        str(out),
+                    )
+                )
+    note = (
+        "All pixels of all test images of a category, exact over all distinct thresholds. PRO: mean over regions"
+        " (8-connected components of the masks) against the false positive rate of all normal pixels, up to the"
+        " rate in its name, divided by it. pro_200: 200 thresholds, rates stretched to the range reached, as most"
+        " published code computes PRO. spro: MVTec LOCO's saturated PRO, mean of its kinds of anomalies. Maps are"
+        " resized to their masks bilinearly. Intervals: 95%, images resampled. Mean: over categories."
+    )
     heads = ("data set", "method", "condition", "category", *names, "images", "left out")
     return Grid("pixels", "Pixel metrics", heads, tuple(lines), note, printed=True)
 
@@ -137,10 +174,18 @@ def table4(rows: list[dict]) -> Grid:
         mean, std = (_number(_pick(rows, **at, condition=None, metric=m)) for m in ("auroc", "auroc_std"))
         if dataset.startswith("vidad") and (mean != "-" or any(c != "-" for c in cells)):
             lines.append((_whose(dataset, method), *cells, mean if std == "-" else f"{mean}±{std}"))
-    lines += [(f"{p['method']} (published)", *(p[c] for c in CONDITIONS), f"{p['mean']}±{p['std']}")
-              for p in published("vid_ad_table4")] if lines else []
-    note = ("AUROC, mean over scenarios. Mean±std: over the five conditions, population standard deviation,"
-            " which reproduces the paper's own column. " + _caution(rows))
+    lines += (
+        [
+            (f"{p['method']} (published)", *(p[c] for c in CONDITIONS), f"{p['mean']}±{p['std']}")
+            for p in published("vid_ad_table4")
+        ]
+        if lines
+        else []
+    )
+    note = (
+        "AUROC, mean over scenarios. Mean±std: over the five conditions, population standard deviation,"
+        " which reproduces the paper's own column. " + _caution(rows)
+    )
     columns = ("method", *(NAMES[c] for c in CONDITIONS), "mean±std")
     return Grid("table4", "VID-AD, Table 4: AUROC per capture condition", columns, tuple(lines), note)
 
@@ -149,21 +194,28 @@ def table5(rows: list[dict]) -> Grid:
     """The paper's Table 5: per scenario the std of AUROC over the conditions."""
     lines = []
     for dataset, method in dict.fromkeys((r["dataset"], r["method"]) for r in rows):
-        cells = [_number(_pick(rows, dataset=dataset, method=method, category=s, condition=None,
-                               metric="auroc_std")) for s in SCENARIOS]
+        cells = [
+            _number(_pick(rows, dataset=dataset, method=method, category=s, condition=None, metric="auroc_std"))
+            for s in SCENARIOS
+        ]
         if dataset.startswith("vidad") and any(c != "-" for c in cells):
             lines.append((_whose(dataset, method), *cells))
-    lines += [(f"{p['method']} (published)", *(p[s] for s in SCENARIOS))
-              for p in published("vid_ad_table5")] if lines else []
+    lines += (
+        [(f"{p['method']} (published)", *(p[s] for s in SCENARIOS)) for p in published("vid_ad_table5")]
+        if lines
+        else []
+    )
     note = "Standard deviation (population) of AUROC over the five conditions. " + _caution(rows)
-    return Grid("table5", "VID-AD, Table 5: sensitivity to the capture condition", ("method", *SCENARIOS),
-                tuple(lines), note)
+    return Grid(
+        "table5", "VID-AD, Table 5: sensitivity to the capture condition", ("method", *SCENARIOS), tuple(lines), note
+    )
 
 
 def _caution(rows: list[dict]) -> str:
     if any(r["dataset"] == SYNTHETIC for r in rows):
-        return ("Our rows were measured on rendered scenes, the published ones on the real VID-AD: they cannot"
-                " be compared.")
+        return (
+            "Our rows were measured on rendered scenes, the published ones on the real VID-AD: they cannot be compared."
+        )
     return "Published figures: the paper's."
 
 
@@ -174,51 +226,101 @@ def per_aspect(rows: list[dict]) -> Grid:
         for scenario in SCENARIOS:
             found: dict[str, list[float]] = {}
             for r in rows:
-                if (r["dataset"], r["method"], r["category"]) == (dataset, method, scenario) and \
-                        r["metric"].startswith("auroc/") and r["value"] is not None and \
-                        not split_condition(r["condition"])[1]:
+                if (
+                    (r["dataset"], r["method"], r["category"]) == (dataset, method, scenario)
+                    and r["metric"].startswith("auroc/")
+                    and r["value"] is not None
+                    and not split_condition(r["condition"])[1]
+                ):
                     found.setdefault(r["metric"].split("/", 1)[1], []).append(r["value"])
             first, second = ASPECTS[scenario]
-            groups = (found.get(first), found.get(second),
-                      found.get(f"{first}+{second}") or found.get(f"{second}+{first}"))
+            groups = (
+                found.get(first),
+                found.get(second),
+                found.get(f"{first}+{second}") or found.get(f"{second}+{first}"),
+            )
             if any(groups):
                 cells = [f"{sum(g) / len(g):.3f}" if g else "-" for g in groups]
-                lines.append((_whose(dataset, method), scenario, f"{first} {cells[0]}",
-                              f"{second} {cells[1]}", cells[2]))
-    return Grid("aspects", "AUROC per violated aspect", ("method", "scenario", "single A", "single B", "dual"),
-                tuple(lines), "Anomalous images of the aspect against all normal test images of the task; mean"
-                " over the conditions.")
+                lines.append(
+                    (_whose(dataset, method), scenario, f"{first} {cells[0]}", f"{second} {cells[1]}", cells[2])
+                )
+    return Grid(
+        "aspects",
+        "AUROC per violated aspect",
+        ("method", "scenario", "single A", "single B", "dual"),
+        tuple(lines),
+        "Anomalous images of the aspect against all normal test images of the task; mean over the conditions.",
+    )
 
 
 def per_defect(rows: list[dict], resamples: int, seed: int) -> Grid:
     """AUROC of each kind of defect against the normal test images of its task."""
-    lines = [(r["dataset"], r["method"], r["category"], condition_name(r["condition"]),
-              r["metric"].split("/", 1)[1], _number(r, True), str(r["n_positive"]),
-              str(r["n"] - r["n_positive"])) for r in rows if r["metric"].startswith("auroc/")]
+    lines = [
+        (
+            r["dataset"],
+            r["method"],
+            r["category"],
+            condition_name(r["condition"]),
+            r["metric"].split("/", 1)[1],
+            _number(r, True),
+            str(r["n_positive"]),
+            str(r["n"] - r["n_positive"]),
+        )
+        for r in rows
+        if r["metric"].startswith("auroc/")
+    ]
     columns = ("data set", "method", "category", "condition", "defect", "AUROC [95%]", "anomalous", "normal")
     return Grid("defects", "AUROC per kind of defect", columns, tuple(lines), _definition(resamples, seed))
 
 
 def decisions(tasks: "list[TaskScores]", rows: list[dict]) -> Grid:
     """AP, F1-max and accuracies at thresholds from training normals."""
-    metrics = _ranked({r["metric"] for r in rows if r["level"] == "image" and "/" not in r["metric"] and
-                       not r["metric"].endswith("_std")} - {"auroc"}, DECISIONS)
+    metrics = _ranked(
+        {
+            r["metric"]
+            for r in rows
+            if r["level"] == "image" and "/" not in r["metric"] and not r["metric"].endswith("_std")
+        }
+        - {"auroc"},
+        DECISIONS,
+    )
     lines = []
     there = {(t.dataset, t.method, t.category, t.condition) for t in tasks}
-    for key in dict.fromkeys((r["dataset"], r["method"], r["category"], r["condition"]) for r in rows
-                             if (r["dataset"], r["method"], r["category"], r["condition"]) in there and r["n"]):
+    for key in dict.fromkeys(
+        (r["dataset"], r["method"], r["category"], r["condition"])
+        for r in rows
+        if (r["dataset"], r["method"], r["category"], r["condition"]) in there and r["n"]
+    ):
         at = dict(zip(("dataset", "method", "category", "condition"), key, strict=True))
         cells = [_number(_pick(rows, **at, metric=m)) for m in metrics]
         lines.append((*key[:3], condition_name(key[3]), *cells))
-    note = ("Thresholds come from the training normals' own scores (leave-one-out): maximum, 90th and 80th"
-            " percentile; an image above is called anomalous. F1-max looks at the test labels.")
-    return Grid("decisions", "Average precision, F1 and decisions",
-                ("data set", "method", "category", "condition", *metrics), tuple(lines), note)
+    note = (
+        "Thresholds come from the training normals' own scores (leave-one-out): maximum, 90th and 80th"
+        " percentile; an image above is called anomalous. F1-max looks at the test labels."
+    )
+    return Grid(
+        "decisions",
+        "Average precision, F1 and decisions",
+        ("data set", "method", "category", "condition", *metrics),
+        tuple(lines),
+        note,
+    )
 
 
 def mask_area(bins: list[area.Bin]) -> list[Grid]:
     """The numbers of the LVLM paper's Figure 7; no table without bins."""
     lines = [(b.dataset, b.method, f"{b.percent:.3f}", f"{100 * b.accuracy:.1f}", str(b.n)) for b in bins]
     columns = ("data set", "method", "mean mask area, % of the picture", "called anomalous, %", "images")
-    return [Grid("mask-area", "Accuracy by size of the anomaly", columns, tuple(lines),
-                 f"Anomalous test images in bins of {area.SIZE}, smallest masks first.")] if lines else []
+    return (
+        [
+            Grid(
+                "mask-area",
+                "Accuracy by size of the anomaly",
+                columns,
+                tuple(lines),
+                f"Anomalous test images in bins of {area.SIZE}, smallest masks first.",
+            )
+        ]
+        if lines
+        else []
+    )

@@ -17,9 +17,11 @@ METRICS = {"auroc": "Img", "pixel_auroc": "Pixel", "pro": "PRO"}
 CROSS_DATASET = ("mvtec-ad", "visa", "wfdd")
 RIAD = "riad"
 IN_PAPER = "Published: VMAD's paper, Table {}. %, Img and Pixel are AUROC, means over categories."
-SPEED = ("s / image: a batch from its encoding to its masks, loading aside, divided by its images; tokens / s: all"
-         " tokens that the language model wrote, <seg> included, by the sum of those seconds, so that short answers"
-         " count the encoding above all (score --query description asks for longer ones).")
+SPEED = (
+    "s / image: a batch from its encoding to its masks, loading aside, divided by its images; tokens / s: all"
+    " tokens that the language model wrote, <seg> included, by the sum of those seconds, so that short answers"
+    " count the encoding above all (score --query description asks for longer ones)."
+)
 
 
 def all_tables(tasks: "Sequence[TaskScores]", rows: list[dict], provenance: Iterable[dict]) -> list[Grid]:
@@ -30,8 +32,12 @@ def all_tables(tasks: "Sequence[TaskScores]", rows: list[dict], provenance: Iter
     sets = {d for d, _ in ours}
     there = list(dict.fromkeys((t.dataset, t.method) for t in tasks if t.dataset in sets))
     known = [(d, m) for d, m in ours if m in made]
-    return [table1(tasks, rows, there, records), table2(rows, there), table3(rows, known, made),
-            table5(tasks, rows, known, made, records)]
+    return [
+        table1(tasks, rows, there, records),
+        table2(rows, there),
+        table3(rows, known, made),
+        table5(tasks, rows, known, made, records),
+    ]
 
 
 def made_of(records: Iterable[dict]) -> dict[str, dict]:
@@ -50,29 +56,45 @@ def seconds_per_image(tasks: "Iterable[TaskScores]") -> float | None:
 
 def tokens_per_second(tasks: "Iterable[TaskScores]") -> float | None:
     """Tokens written over the seconds of the same images, see SPEED."""
-    known = [(s.row["completion_tokens"], s.row["seconds"]) for t in tasks for s in t.rows
-             if s.row["completion_tokens"] is not None and s.row["seconds"]]
+    known = [
+        (s.row["completion_tokens"], s.row["seconds"])
+        for t in tasks
+        for s in t.rows
+        if s.row["completion_tokens"] is not None and s.row["seconds"]
+    ]
     return sum(n for n, _ in known) / sum(s for _, s in known) if known else None
 
 
-def table1(tasks: "Sequence[TaskScores]", rows: list[dict], there: Sequence[tuple[str, str]],
-           records: Iterable[dict]) -> Grid:
+def table1(
+    tasks: "Sequence[TaskScores]", rows: list[dict], there: Sequence[tuple[str, str]], records: Iterable[dict]
+) -> Grid:
     """Table I: the data sets of the paper side by side; the time is over all of them."""
     sets = [d for d in CROSS_DATASET if any(d == s for s, _ in there)]
     metrics = METRICS | {"ap": "AP"}
     lines = []
     for method in dict.fromkeys(m for d, m in there if d in sets):
         mine = [t for t in tasks if t.method == method and t.dataset in sets]
-        lines.append((f"{method}, ours", *(_percent(rows, d, method, m) for d in sets for m in metrics),
-                      _decimals(seconds_per_image(mine), 2)))
+        lines.append(
+            (
+                f"{method}, ours",
+                *(_percent(rows, d, method, m) for d in sets for m in metrics),
+                _decimals(seconds_per_image(mine), 2),
+            )
+        )
     theirs = {(p["dataset"], p["method"]): p for p in published("vmad_table1")}
     for method in dict.fromkeys(m for _, m in theirs) if lines else ():
         of = [theirs[d, method] for d in sets]
         lines.append((f"{method} (published)", *(p[m] for p in of for m in metrics), of[0]["seconds"]))
     heads = ("method", *(f"{d} {name}" for d in sets for name in metrics.values()), "s / image")
-    return Grid("vmad-table1", "Zero-shot, trained on another data set (VMAD, Table I)", heads, tuple(lines),
-                f"{IN_PAPER.format('I')} AP: of images. BGAD is supervised; VMAD°: features of the last layer alone are"
-                f" injected. {SPEED.partition('; ')[0]}.{_ran_on(records)}", printed=True)
+    return Grid(
+        "vmad-table1",
+        "Zero-shot, trained on another data set (VMAD, Table I)",
+        heads,
+        tuple(lines),
+        f"{IN_PAPER.format('I')} AP: of images. BGAD is supervised; VMAD°: features of the last layer alone are"
+        f" injected. {SPEED.partition('; ')[0]}.{_ran_on(records)}",
+        printed=True,
+    )
 
 
 def table2(rows: list[dict], there: Sequence[tuple[str, str]]) -> Grid:
@@ -84,24 +106,42 @@ def table2(rows: list[dict], there: Sequence[tuple[str, str]]) -> Grid:
     for _, method in (pair for pair in there if pair[0] == RIAD):
         cells = []
         for name in objects:
-            found = {r["metric"]: r["value"] for r in rows
-                     if (r["dataset"], r["method"], r["category"]) == (RIAD, method, name)}
+            found = {
+                r["metric"]: r["value"]
+                for r in rows
+                if (r["dataset"], r["method"], r["category"]) == (RIAD, method, name)
+            }
             cells += [percent(found.get(m)) for m in _named(rows)]
         lines.append((f"{method}, ours", *cells, *(_percent(rows, RIAD, method, m) for m in METRICS)))
     of = {(p["category"], p["method"]): p for p in theirs}
-    lines += [(f"{method} (published)", *(of[c, method][m] for c in (*objects, "mean") for m in METRICS))
-              for method in dict.fromkeys(p["method"] for p in theirs)] if lines else []
+    lines += (
+        [
+            (f"{method} (published)", *(of[c, method][m] for c in (*objects, "mean") for m in METRICS))
+            for method in dict.fromkeys(p["method"] for p in theirs)
+        ]
+        if lines
+        else []
+    )
     heads = ("method", *(f"{c.replace('_', ' ')} {name}" for c in (*objects, "Average") for name in METRICS.values()))
-    return Grid("vmad-table2", "Objects that training has not seen, RIAD (VMAD, Table II)", heads, tuple(lines),
-                f"{IN_PAPER.format('II')} Average: published, over 8 objects, of which the paper names these four;"
-                f" ours, over {len(tested)}: {', '.join(tested)}.", printed=True)
+    return Grid(
+        "vmad-table2",
+        "Objects that training has not seen, RIAD (VMAD, Table II)",
+        heads,
+        tuple(lines),
+        f"{IN_PAPER.format('II')} Average: published, over 8 objects, of which the paper names these four;"
+        f" ours, over {len(tested)}: {', '.join(tested)}.",
+        printed=True,
+    )
 
 
 def table3(rows: list[dict], known: Sequence[tuple[str, str]], made: dict[str, dict]) -> Grid:
     """Table III: ours above the published row of the same parts. Without LTC there is LLaVA's own MLP; other
     projectors are Table V's."""
-    parts = {(d, m): (_yes(made[m]["projector"] == "ltc"), _yes(made[m]["dssl"])) for d, m in known
-             if made[m]["projector"] in ("ltc", "mlp")}
+    parts = {
+        (d, m): (_yes(made[m]["projector"] == "ltc"), _yes(made[m]["dssl"]))
+        for d, m in known
+        if made[m]["projector"] in ("ltc", "mlp")
+    }
     theirs = {(p["dataset"], p["ltc"], p["dssl"]): p for p in published("vmad_table3")}
     papers = list(dict.fromkeys(d for d, _, _ in theirs))
     sets = [*dict.fromkeys(d for d, _ in parts if d not in papers), *papers]
@@ -109,16 +149,32 @@ def table3(rows: list[dict], known: Sequence[tuple[str, str]], made: dict[str, d
     for ltc, dssl in dict.fromkeys((ltc, dssl) for _, ltc, dssl in theirs) if len({*parts.values()}) > 1 else ():
         for method in dict.fromkeys(m for (_, m), p in parts.items() if p == (ltc, dssl)):
             lines.append((ltc, dssl, f"{method}, ours", *(_percent(rows, d, method, m) for d in sets for m in METRICS)))
-        lines.append((ltc, dssl, "VMAD (published)", *(
-            theirs[d, ltc, dssl][m] if d in papers else "-" for d in sets for m in METRICS)))
+        lines.append(
+            (
+                ltc,
+                dssl,
+                "VMAD (published)",
+                *(theirs[d, ltc, dssl][m] if d in papers else "-" for d in sets for m in METRICS),
+            )
+        )
     heads = ("LTC", "DSSL", "method", *(f"{d} {name}" for d in sets for name in METRICS.values()))
-    return Grid("vmad-table3", "With and without LTC and DSSL (VMAD, Table III)", heads, tuple(lines),
-                f"{IN_PAPER.format('III')} Without LTC ours has LLaVA's own MLP; what the paper's has is not said.",
-                printed=True)
+    return Grid(
+        "vmad-table3",
+        "With and without LTC and DSSL (VMAD, Table III)",
+        heads,
+        tuple(lines),
+        f"{IN_PAPER.format('III')} Without LTC ours has LLaVA's own MLP; what the paper's has is not said.",
+        printed=True,
+    )
 
 
-def table5(tasks: "Sequence[TaskScores]", rows: list[dict], known: Sequence[tuple[str, str]], made: dict[str, dict],
-           records: Iterable[dict]) -> Grid:
+def table5(
+    tasks: "Sequence[TaskScores]",
+    rows: list[dict],
+    known: Sequence[tuple[str, str]],
+    made: dict[str, dict],
+    records: Iterable[dict],
+) -> Grid:
     """Table V: ours above the published row of the same projector; what it costs, on any data set."""
     theirs = published("vmad_table5")
     lines = []
@@ -126,15 +182,38 @@ def table5(tasks: "Sequence[TaskScores]", rows: list[dict], known: Sequence[tupl
         for dataset, method in (pair for pair in known if made[pair[1]]["projector"] == p["projector"]):
             mine = [t for t in tasks if (t.dataset, t.method) == (dataset, method)]
             count = made[method]["tokens"]
-            lines.append((dataset, f"{method}, ours", p["projector"], "-" if count is None else str(count),
-                          _decimals(tokens_per_second(mine), 1), _decimals(seconds_per_image(mine), 3),
-                          *(_percent(rows, dataset, method, m) for m in METRICS)))
-        lines.append(("mvtec-ad", f"{p['method']} (published)", p["projector"] or "-", p["tokens"], p["tps"], "-",
-                      *(p[m] for m in METRICS)))
+            lines.append(
+                (
+                    dataset,
+                    f"{method}, ours",
+                    p["projector"],
+                    "-" if count is None else str(count),
+                    _decimals(tokens_per_second(mine), 1),
+                    _decimals(seconds_per_image(mine), 3),
+                    *(_percent(rows, dataset, method, m) for m in METRICS),
+                )
+            )
+        lines.append(
+            (
+                "mvtec-ad",
+                f"{p['method']} (published)",
+                p["projector"] or "-",
+                p["tokens"],
+                p["tps"],
+                "-",
+                *(p[m] for m in METRICS),
+            )
+        )
     heads = ("data set", "method", "projector", "tokens of an image", "tokens / s", "s / image", *METRICS.values())
-    return Grid("vmad-table5", "Visual projectors, and what they cost (VMAD, Table V)", heads, tuple(lines),
-                f"{IN_PAPER.format('V')} The 114 tokens of LTC are as printed; rho = 2 gives 144. {SPEED} How the paper"
-                f" counts is not said. Rows of other data sets cannot be compared.{_ran_on(records)}", printed=True)
+    return Grid(
+        "vmad-table5",
+        "Visual projectors, and what they cost (VMAD, Table V)",
+        heads,
+        tuple(lines),
+        f"{IN_PAPER.format('V')} The 114 tokens of LTC are as printed; rho = 2 gives 144. {SPEED} How the paper"
+        f" counts is not said. Rows of other data sets cannot be compared.{_ran_on(records)}",
+        printed=True,
+    )
 
 
 def _named(rows: list[dict]) -> tuple[str, ...]:
@@ -156,6 +235,7 @@ def _yes(value: bool) -> str:
 
 def _ran_on(records: Iterable[dict]) -> str:
     """' Ours: cuda bf16, batches of 8.', which times depend on."""
-    said = dict.fromkeys(f"{run['device']}, batches of {r['notes']['batch_size']}"
-                         for r in records for run in r["runs"] if run["rows"])
+    said = dict.fromkeys(
+        f"{run['device']}, batches of {r['notes']['batch_size']}" for r in records for run in r["runs"] if run["rows"]
+    )
     return f" Ours: {'; '.join(said)}." if said else ""

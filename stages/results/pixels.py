@@ -29,8 +29,8 @@ from stages.results.metrics.pixel import (
 from stages.training.distributed import worker_pool
 
 LOCO = "mvtec-loco"
-LOCO_LIMIT = 0.05            # false positive rate, MVTec LOCO's convention
-POINTS = 400                 # of a curve that is drawn
+LOCO_LIMIT = 0.05  # false positive rate, MVTec LOCO's convention
+POINTS = 400  # of a curve that is drawn
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,13 @@ def pixel_tasks(images: Iterable[Image], maps: Path) -> list[PixelTask]:
         image = known.get(image_id)
         if image is None:
             continue
-        lacks = f"{image_id}: {error}" if error else \
-            f"{image_id}: anomalous, but without a mask" if image.label == 1 and not image.masks else None
+        lacks = (
+            f"{image_id}: {error}"
+            if error
+            else f"{image_id}: anomalous, but without a mask"
+            if image.label == 1 and not image.masks
+            else None
+        )
         (failed if lacks else groups)[*image.task, method].append(lacks or image)
     for image in known.values():
         for method in methods:
@@ -126,8 +131,9 @@ def evaluate_task(job: tuple[PixelTask, PixelOptions]) -> PixelResult:
             names, _ = metrics([], options.limit, 0, 0, options.approximate)
             return PixelResult(replace(task, left_out=tuple(left_out)), dict.fromkeys(names, none))
     order = sorted(pictures)
-    values, c = metrics([pictures[i] for i in order], options.limit, options.resamples, options.seed,
-                        options.approximate)
+    values, c = metrics(
+        [pictures[i] for i in order], options.limit, options.resamples, options.seed, options.approximate
+    )
     if saturated:
         values |= loco_values({i: (images[i], saturated[i]) for i in order if i in saturated})
     task = replace(task, images=tuple(i for i in task.images if i.image_id in pictures), left_out=tuple(left_out))
@@ -136,12 +142,14 @@ def evaluate_task(job: tuple[PixelTask, PixelOptions]) -> PixelResult:
     best = float(c.thresholds[f1(c).argmax()])
     ends = [(p.min(), p.max()) for q in pictures.values() for p in (q.normal, q.anomalous) if len(p)]
     scale = float(min(low for low, _ in ends)), float(max(high for _, high in ends))
-    return PixelResult(task, values, best, scale, drawn(c), {
-        i: f1_of(pictures[i], best) for i in order if images[i].label == 1})
+    return PixelResult(
+        task, values, best, scale, drawn(c), {i: f1_of(pictures[i], best) for i in order if images[i].label == 1}
+    )
 
 
-def masks_of(image: Image, map_shape: tuple[int, int],
-             size: int) -> tuple[np.ndarray, list[tuple[np.ndarray, float]] | None]:
+def masks_of(
+    image: Image, map_shape: tuple[int, int], size: int
+) -> tuple[np.ndarray, list[tuple[np.ndarray, float]] | None]:
     """(union of the masks (H, W) bool, [(mask, saturation)] where the data set defines it).
 
     H, W: `size` if given (masks by nearest neighbour), else the masks'; for a normal image those of the
@@ -149,7 +157,7 @@ def masks_of(image: Image, map_shape: tuple[int, int],
     or differ in size.
     """
     loco = image.dataset == LOCO and not size
-    paths = image.masks if image.label else ()            # a normal image is normal whatever lies beside it
+    paths = image.masks if image.label else ()  # a normal image is normal whatever lies beside it
     regions = [saturation_of(m) for m in paths] if loco else [(load_mask(m), 0.0) for m in paths]
     own = (image.height, image.width) if image.height and image.width else map_shape
     mask = union([m for m, _ in regions], paths[0]) if regions else np.zeros(own, bool)
@@ -182,16 +190,20 @@ def loco_values(pictures: dict[str, tuple[Image, Picture]]) -> dict[str, Value]:
         found[f"{name}/{kind}"] = Value(value, *counted, reason=lacks)
     known = [v.value for v in found.values() if v.value is not None]
     counted = len(pictures), sum(i.label == 1 for i, _ in pictures.values())
-    found[name] = Value(float(np.mean(known)), *counted) if known else Value(
-        None, *counted, reason="no anomalous pixels")
+    found[name] = (
+        Value(float(np.mean(known)), *counted) if known else Value(None, *counted, reason="no anomalous pixels")
+    )
     return found
 
 
 def drawn(c: Curve) -> np.ndarray:
     """(N, 3) false positive rate, recall, overlap at N <= POINTS places, from (0, 0, 0)."""
     at = np.unique(np.linspace(0, len(c.thresholds) - 1, POINTS).astype(int))
-    wanted = np.unique(np.concatenate([at, np.minimum(np.searchsorted(
-        c.fp, np.linspace(0, c.n_normal, POINTS // 2)), len(c.thresholds) - 1)]))
+    wanted = np.unique(
+        np.concatenate(
+            [at, np.minimum(np.searchsorted(c.fp, np.linspace(0, c.n_normal, POINTS // 2)), len(c.thresholds) - 1)]
+        )
+    )
     points = np.stack([c.fp / c.n_normal, c.tp / c.n_anomalous, c.overlap], 1)[wanted]
     return np.vstack([np.zeros(3), points])
 

@@ -98,7 +98,7 @@ def fingerprint(place: Path, base: str = "") -> str:
         return own
     name = resolved(base or record["base"])
     found = base_fingerprint(name, record["revision"])
-    local = "@" not in found + record["weights"]          # a hub model and its copy have no common fingerprint
+    local = "@" not in found + record["weights"]  # a hub model and its copy have no common fingerprint
     if local and found != record["weights"]:
         raise InputError(f"--base {name}: other weights than {place} was trained on ({record['base']})")
     return f"{own} {found}"
@@ -138,8 +138,9 @@ def load_model(name: str, revision: str, dtype: Any) -> Any:
     from transformers import AutoModelForImageTextToText
 
     try:
-        return AutoModelForImageTextToText.from_pretrained(name, revision=revision or None, dtype=dtype,
-                                                           use_safetensors=True)
+        return AutoModelForImageTextToText.from_pretrained(
+            name, revision=revision or None, dtype=dtype, use_safetensors=True
+        )
     except (OSError, ValueError, KeyError, ImportError) as e:
         raise InputError(f"--base {not_found(name, e)}") from e
 
@@ -157,9 +158,16 @@ def prepare(name: str, revision: str, settings: Settings, seed: int, dtype: Any)
         from peft import LoraConfig, get_peft_model
 
         torch.manual_seed(seed)
-        model = get_peft_model(model, LoraConfig(
-            r=settings.lora_rank, lora_alpha=settings.lora_alpha, target_modules=linear_names(core_of(model)),
-            modules_to_save=[ADAPTER], task_type="CAUSAL_LM"))
+        model = get_peft_model(
+            model,
+            LoraConfig(
+                r=settings.lora_rank,
+                lora_alpha=settings.lora_alpha,
+                target_modules=linear_names(core_of(model)),
+                modules_to_save=[ADAPTER],
+                task_type="CAUSAL_LM",
+            ),
+        )
         if settings.fusion == "attention":
             core_of(model).fusion.requires_grad_(True)
     else:
@@ -182,8 +190,9 @@ def stock(folder: Path, settings: Settings, record: dict, base: str = "") -> tup
     return (resolved(base or record["base"]), record["revision"]) if settings.lora_rank else (str(folder), "")
 
 
-def load_sage(place: Path, base: str = "", dtype: Any = "float32", trainable: bool = False,
-              settings: Settings | None = None) -> Loaded:
+def load_sage(
+    place: Path, base: str = "", dtype: Any = "float32", trainable: bool = False, settings: Settings | None = None
+) -> Loaded:
     """A trained SAGE. base: where the base model lies now, if elsewhere; settings: other ones than in training (shots).
     LoRA stays apart from the base weights: merged in bfloat16, what a small rate changed would be rounded away.
 
@@ -231,7 +240,7 @@ def save(model: Any, state: Mapping[str, Any], processor: Any, folder: Path, rec
     if settings.lora_rank:
         model.save_pretrained(folder, state_dict=rest, selected_adapters=["default"], save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
-    else:                                           # gathered from shards, tied tensors are copies: one is enough
+    else:  # gathered from shards, tied tensors are copies: one is enough
         rest = {n: t for n, t in rest.items() if n not in model.all_tied_weights_keys}
         model.save_pretrained(folder, state_dict=rest)
         processor.save_pretrained(folder)
@@ -249,8 +258,10 @@ def merge(place: Path, out: Path, base: str = "") -> None:
     """
     folder, settings, record = read_record(place)
     if settings.fusion == "attention":
-        raise InputError(f"{folder}: has a fusion layer, which a plain checkpoint cannot hold; only --fusion none and"
-                         " text can be merged")
+        raise InputError(
+            f"{folder}: has a fusion layer, which a plain checkpoint cannot hold; only --fusion none and"
+            " text can be merged"
+        )
     check_merged(out, place, "config.json")
     loaded = load_sage(place, base)
     model = loaded.model.merge_and_unload() if settings.lora_rank else loaded.model

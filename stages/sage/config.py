@@ -33,7 +33,13 @@ def check(settings: Settings) -> None:
         raise InputError(f"--similarity {settings.similarity}: expected {', '.join(SIMILARITIES)}")
     if settings.shots not in (0, 1):
         raise InputError(f"--shots {settings.shots}: expected 1 (with the question's reference image) or 0")
-    for name, least in (("patches", 1), ("heads", 1), ("sentences", 0), ("tiles", 0), ("lora_rank", 0),
-                        ("lora_alpha", 1)):
+    for name, least in (
+        ("patches", 1),
+        ("heads", 1),
+        ("sentences", 0),
+        ("tiles", 0),
+        ("lora_rank", 0),
+        ("lora_alpha", 1),
+    ):
         if getattr(settings, name) < least:
             raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: at least {least}")

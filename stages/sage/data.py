@@ -17,9 +17,9 @@ from stages.datasets.references import references_for
 from stages.questions.table import Question, Questions, check_images
 from stages.sage.config import Settings
 
-PLACE = "\0"            # where the vectors of t^s go, until the text is cut there
-IGNORED = -100          # label of a token that is not learned
-PLAIN = {0: "sage/zero-shot", 1: "sage/one-shot"}      # without fusion: what the plain models are asked, too
+PLACE = "\0"  # where the vectors of t^s go, until the text is cut there
+IGNORED = -100  # label of a token that is not learned
+PLAIN = {0: "sage/zero-shot", 1: "sage/one-shot"}  # without fusion: what the plain models are asked, too
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def read_facts(path: Path, most: int) -> Facts:
     found: dict[str, list[str]] = {}
     for row in table.to_pylist():
         found.setdefault(row["image_id"], []).extend(sentences(row["text"] or ""))
-    return Facts({i: tuple(s[:most or None]) for i, s in found.items() if s}, fingerprint(table, CAPTIONS))
+    return Facts({i: tuple(s[: most or None]) for i, s in found.items() if s}, fingerprint(table, CAPTIONS))
 
 
 def sentences(text: str) -> list[str]:
@@ -70,17 +70,22 @@ class Asked:
         """Raises InputError for no facts where they are fused, images that are not in the manifest, and as
         `read_facts` does."""
         if settings.fusion != "none" and facts is None:
-            raise InputError(f"--facts is missing: --fusion {settings.fusion} reads facts about the test images"
-                             " (`adcli caption --prompt sage/facts` makes them)")
+            raise InputError(
+                f"--facts is missing: --fusion {settings.fusion} reads facts about the test images"
+                " (`adcli caption --prompt sage/facts` makes them)"
+            )
         self.settings = settings
         self.images = check_images(questions, manifest)
         self.tasks = by_task(manifest.images)
         self.facts = read_facts(facts, settings.sentences) if facts else None
         self.datasets = "+".join(sorted({i.dataset for i in self.images.values()}))
         unnamed = settings.shots and any(q.reference_id is None for q in questions.rows)
-        self.watched = tuple(manifest.images if unnamed else self.images.values())    # any training image may be one
-        self.inputs = {"manifest": manifest.fingerprint, "questions": questions.fingerprint,
-                       "facts": self.facts.fingerprint if self.facts else ""}
+        self.watched = tuple(manifest.images if unnamed else self.images.values())  # any training image may be one
+        self.inputs = {
+            "manifest": manifest.fingerprint,
+            "questions": questions.fingerprint,
+            "facts": self.facts.fingerprint if self.facts else "",
+        }
 
     def sample(self, question: Question, text: str = "") -> Sample:
         """text: the question with its options, where they are shown.
@@ -115,8 +120,11 @@ class Asked:
             return self.images[question.reference_id]
         if found := references_for(test, self.tasks[test.task], 1, "first", 0):
             return found[0]
-        raise InputError(f"question {question.question_id}: no `reference_id`, and {test.category} has no normal"
-                         " training image to compare with (--shots 0 does without)")
+        raise InputError(
+            f"question {question.question_id}: no `reference_id`, and {test.category} has no normal"
+            " training image to compare with (--shots 0 does without)"
+        )
+
 
 def best_answer(question: Question) -> str:
     """What SFE learns to say. Raises InputError for a question whose right answer is not known."""
@@ -152,8 +160,9 @@ class Encoder:
 
     def _chat(self, sample: Sample) -> list[dict]:
         if self.image_token in sample.text:
-            raise InputError(f"question {sample.question_id}: its text or its facts hold the model's image token"
-                             f" {self.image_token}")
+            raise InputError(
+                f"question {sample.question_id}: its text or its facts hold the model's image token {self.image_token}"
+            )
         content = [{"type": "image"}] * len(sample.shown) + [{"type": "text", "text": sample.text}]
         return [{"role": "user", "content": content}]
 
@@ -167,9 +176,11 @@ class Encoder:
         chat = [*self._chat(sample), {"role": "assistant", "content": [{"type": "text", "text": text}]}]
         whole = self.processor.apply_chat_template(chat, tokenize=False).replace(PLACE, "")
         if not whole.startswith(begun):
-            raise InputError("this checkpoint's chat template does not begin an answer as it ends a question; training"
-                             " needs one that does")
-        return self.tokens(whole[len(begun):].rstrip())
+            raise InputError(
+                "this checkpoint's chat template does not begin an answer as it ends a question; training"
+                " needs one that does"
+            )
+        return self.tokens(whole[len(begun) :].rstrip())
 
     def length(self, sample: Sample) -> int:
         """Tokens of the prompt, without loading an image."""
@@ -185,15 +196,27 @@ class Encoder:
     def prompt(self, sample: Sample) -> tuple[list[int], dict]:
         """(tokens of the prompt, {pixel_values, image_tokens and the inputs of the fusion} of this sample alone)."""
         before, after = self.turns(sample)
-        shown = self.processor(images=[[picture(i) for i in sample.shown]], text=[before], return_tensors="pt",
-                               padding=False, add_special_tokens=False)
+        shown = self.processor(
+            images=[[picture(i) for i in sample.shown]],
+            text=[before],
+            return_tensors="pt",
+            padding=False,
+            add_special_tokens=False,
+        )
         ids = shown["input_ids"][0].tolist()
         parts = {"pixel_values": shown["pixel_values"], "image_tokens": ids.count(self.image_token_id)}
         if sample.reference:
-            other = self.processor(images=[[picture(sample.reference)]], text=[self.image_token], return_tensors="pt",
-                                   padding=False, add_special_tokens=False)
-            parts |= {"reference_pixel_values": other["pixel_values"],
-                      "reference_tokens": other["input_ids"][0].tolist().count(self.image_token_id)}
+            other = self.processor(
+                images=[[picture(sample.reference)]],
+                text=[self.image_token],
+                return_tensors="pt",
+                padding=False,
+                add_special_tokens=False,
+            )
+            parts |= {
+                "reference_pixel_values": other["pixel_values"],
+                "reference_tokens": other["input_ids"][0].tolist().count(self.image_token_id),
+            }
         if sample.facts:
             parts |= {"facts": [self.tokens(f) for f in sample.facts]}
         return [*ids, *[self.image_token_id] * len(sample.facts), *self.tokens(after)], parts
@@ -207,20 +230,31 @@ class Encoder:
         import torch
 
         prompts, parts = zip(*(self.prompt(s) for s in samples), strict=True)
-        rows = [(p, self.answer(s, a)) for answered in answers if answered
-                for p, s, a in zip(prompts, samples, answered, strict=True)] or [(p, []) for p in prompts]
+        rows = [
+            (p, self.answer(s, a))
+            for answered in answers
+            if answered
+            for p, s, a in zip(prompts, samples, answered, strict=True)
+        ] or [(p, []) for p in prompts]
         blank = self.processor.tokenizer.pad_token_id
-        inputs = {"input_ids": padded([p + a for p, a in rows], blank, left),
-                  "attention_mask": padded([[1] * (len(p) + len(a)) for p, a in rows], 0, left),
-                  "completion_mask": padded([[0] * len(p) + [1] * len(a) for p, a in rows], 0, left)}
+        inputs = {
+            "input_ids": padded([p + a for p, a in rows], blank, left),
+            "attention_mask": padded([[1] * (len(p) + len(a)) for p, a in rows], 0, left),
+            "completion_mask": padded([[0] * len(p) + [1] * len(a) for p, a in rows], 0, left),
+        }
         for pixels, counts in (("pixel_values", "image_tokens"), ("reference_pixel_values", "reference_tokens")):
             if pixels in parts[0]:
-                inputs |= {pixels: torch.cat([p[pixels] for p in parts]),
-                           counts: torch.tensor([p[counts] for p in parts])}
+                inputs |= {
+                    pixels: torch.cat([p[pixels] for p in parts]),
+                    counts: torch.tensor([p[counts] for p in parts]),
+                }
         if "facts" in parts[0]:
             said = [f for p in parts for f in p["facts"]]
-            inputs |= {"fact_ids": padded(said, blank), "fact_mask": padded([[1] * len(f) for f in said], 0),
-                       "fact_counts": torch.tensor([len(p["facts"]) for p in parts])}
+            inputs |= {
+                "fact_ids": padded(said, blank),
+                "fact_mask": padded([[1] * len(f) for f in said], 0),
+                "fact_counts": torch.tensor([len(p["facts"]) for p in parts]),
+            }
         return inputs
 
 
@@ -243,13 +277,17 @@ def picture(image: Image) -> Any:
 def refuse_too_long(encoder: Encoder, samples: Sequence[Sample], answers: Sequence[Sequence[str]], most: int) -> None:
     """Raises InputError when a prompt with its longest answer exceeds `most` tokens: cutting it would take image tokens
     or the end of the answer. answers: those of each sample."""
-    lengths = [encoder.length(s) + max(len(encoder.answer(s, a)) for a in given)
-               for s, given in zip(samples, answers, strict=True)]
+    lengths = [
+        encoder.length(s) + max(len(encoder.answer(s, a)) for a in given)
+        for s, given in zip(samples, answers, strict=True)
+    ]
     over = [n for n in lengths if n > most]
     if not over:
         return
     longest = samples[lengths.index(max(over))]
     images = sum(encoder.image_tokens(i) for i in longest.shown)
-    raise InputError(f"{len(over)} of {len(samples)} samples are longer than {most} tokens, the longest is question"
-                     f" {longest.question_id} with {max(over)}, {images} of them of images: a larger --max-length (if"
-                     " the model's context has room), fewer --tiles, or leave these questions out")
+    raise InputError(
+        f"{len(over)} of {len(samples)} samples are longer than {most} tokens, the longest is question"
+        f" {longest.question_id} with {max(over)}, {images} of them of images: a larger --max-length (if"
+        " the model's context has room), fewer --tiles, or leave these questions out"
+    )

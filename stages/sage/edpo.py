@@ -49,8 +49,11 @@ class EdpoConfig(TrainingOptions):
     method: str = option("sage-edpo", "sage-edpo")
     eta: float = option("weight of the entropy difference in the margin (Eq. 6); 0 = plain DPO on the same pairs", 1.0)
     beta: float = option("of DPO: how closely the reference is kept; unused with --objective printed", 0.1)
-    objective: str = option(f"{' or '.join(OBJECTIVES)}: dpo = log-ratios to the SFE model, printed = Eq. 6 to the"
-                            " letter, without a reference", "dpo")
+    objective: str = option(
+        f"{' or '.join(OBJECTIVES)}: dpo = log-ratios to the SFE model, printed = Eq. 6 to the"
+        " letter, without a reference",
+        "dpo",
+    )
 
 
 def run(config: EdpoConfig, options: RunOptions) -> Summary | None:
@@ -83,8 +86,10 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
 
     folder, settings, record = read_record(config.checkpoint)
     if record["stage"] != "sfe":
-        raise InputError(f"--checkpoint {config.checkpoint}: was trained with sage-{record['stage']}; E-DPO starts from"
-                         " what --method sage-sfe wrote")
+        raise InputError(
+            f"--checkpoint {config.checkpoint}: was trained with sage-{record['stage']}; E-DPO starts from"
+            " what --method sage-sfe wrote"
+        )
     manifest, questions = read_manifest(config.manifest, config.root), read_questions(config.questions)
     asked = Asked(questions, manifest, config.facts, settings)
     judged = read_table(config.judgements, JUDGEMENTS)
@@ -97,8 +102,14 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
     own = {n: getattr(config, n) for n in (*SAME_RESULT, "method", "eta", "beta", "objective")}
     files = processes.from_first(lambda: look_at(config.out, options.quiet, images=asked.watched))
     inputs = asked.inputs | {"image files": files.images, "judgements": table_fingerprint(judged, JUDGEMENTS)}
-    spec = Spec("finetune-mllm", own | {"precision": precision, "weights": weights, "prompts": prompt_texts()}, inputs,
-                config.seed, {"left out": questions.failed, "sfe": asdict(settings)}, named_paths(config))
+    spec = Spec(
+        "finetune-mllm",
+        own | {"precision": precision, "weights": weights, "prompts": prompt_texts()},
+        inputs,
+        config.seed,
+        {"left out": questions.failed, "sfe": asdict(settings)},
+        named_paths(config),
+    )
 
     def train(saved, say):
         from stages.sage.checkpoint import load_sage, save
@@ -109,16 +120,25 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
         dtype = frozen_dtype(config, bool(settings.lora_rank), precision)
         model = load_sage(config.checkpoint, config.base, dtype, trainable=True).model
         reference = None if settings.lora_rank else load_sage(config.checkpoint, config.base, dtype).model
-        trainer = edpo_trainer(model, reference, encoder, samples, pairs, config.beta, config.objective == "printed",
-                               arguments(config, len(pairs), device, precision))
+        trainer = edpo_trainer(
+            model,
+            reference,
+            encoder,
+            samples,
+            pairs,
+            config.beta,
+            config.objective == "printed",
+            arguments(config, len(pairs), device, precision),
+        )
         state = fit(trainer, saved, say, config)
         return trainer, lambda folder: save(model, state, processor, folder, record | {"stage": "edpo"}, settings)
 
     return trained(config.out, spec, asked.datasets, len(pairs), options, PARTS, train, files=files)
 
 
-def preference_pairs(questions: Sequence[Question], judgements: Sequence[Mapping], eta: float,
-                     where: Path) -> list[tuple[int, str, str, float]]:
+def preference_pairs(
+    questions: Sequence[Question], judgements: Sequence[Mapping], eta: float, where: Path
+) -> list[tuple[int, str, str, float]]:
     """(index of the question, winner, loser, eta times the entropy difference), Eq. 3 to 6.
 
     judgements: rows of JUDGEMENTS. Raises InputError for a question that is not ranked, or an answer without all three
@@ -135,6 +155,8 @@ def preference_pairs(questions: Sequence[Question], judgements: Sequence[Mapping
         if not lacking:
             pairs += [(n, q.choices[p.winner], q.choices[p.loser], eta * p.gap) for p in pairs_of(given)]
     if missing:
-        raise InputError(f"{where}: no scores for {len(missing)} answers, the first is {missing[0]}; judge the"
-                         " questions' own choices first, or leave these questions out")
+        raise InputError(
+            f"{where}: no scores for {len(missing)} answers, the first is {missing[0]}; judge the"
+            " questions' own choices first, or leave these questions out"
+        )
     return pairs

@@ -17,7 +17,7 @@ def differing(test: torch.Tensor, reference: torch.Tensor, k: int, rule: str = "
     min = Eq. 1 as printed, the lowest of the lowest: it finds patches that are opposed to some one reference patch,
     however well another one matches, and so picks normal patches of a varied object.
     """
-    similarity = F.normalize(test.float(), dim=-1) @ F.normalize(reference.float(), dim=-1).T       # (T, R)
+    similarity = F.normalize(test.float(), dim=-1) @ F.normalize(reference.float(), dim=-1).T  # (T, R)
     nearest = similarity.amax(1) if rule == "max" else similarity.amin(1)
     return test[nearest.argsort(stable=True)[:k]]
 
@@ -44,7 +44,7 @@ class Fusion(nn.Module):
         """
         width = self.query.in_features
         for layer, gain in ((self.query, 1 / scale), (self.key, 1.0)):
-            start = torch.randn(width, width, generator=generator) / width ** 0.5
+            start = torch.randn(width, width, generator=generator) / width**0.5
             layer.weight.copy_(start * gain)
         for layer in (self.value, self.project):
             layer.weight.copy_(torch.eye(width))
@@ -54,7 +54,7 @@ class Fusion(nn.Module):
 
     def forward(self, facts: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
         """facts: (N, C), pooled sentences; patches: (K, C) -> (N, C), one vector per fact sentence."""
-        return self.project(self.norm(self.attend(facts, patches)))       # phi_Proj of Eq. 9
+        return self.project(self.norm(self.attend(facts, patches)))  # phi_Proj of Eq. 9
 
     def attend(self, facts: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
         """Eq. 2, (N, C): facts ask, patches are keys and values.
@@ -62,9 +62,11 @@ class Fusion(nn.Module):
         Eq. 2 has v_d as keys and v_t as values, K rows against T: the product is not defined unless they are the
         same patches. Of the two, only v_d holds what the comparison found.
         """
-        def split(x: torch.Tensor) -> torch.Tensor:         # (n, C) -> (heads, n, C / heads)
+
+        def split(x: torch.Tensor) -> torch.Tensor:  # (n, C) -> (heads, n, C / heads)
             return x.unflatten(-1, (self.heads, -1)).transpose(0, 1)
 
-        mixed = F.scaled_dot_product_attention(split(self.query(facts)), split(self.key(patches)),
-                                               split(self.value(patches)))
+        mixed = F.scaled_dot_product_attention(
+            split(self.query(facts)), split(self.key(patches)), split(self.value(patches))
+        )
         return mixed.transpose(0, 1).flatten(1)

@@ -23,7 +23,7 @@ from stages.base.errors import InputError
 from stages.sage.config import Settings
 from stages.sage.fusion import Fusion, differing
 
-ADAPTER = "multi_modal_projector"          # the paper's Adapter, by the name it has in both families
+ADAPTER = "multi_modal_projector"  # the paper's Adapter, by the name it has in both families
 FAMILIES = {"internvl": "InternVL", "llava": "LLaVA"}
 
 
@@ -37,8 +37,10 @@ def require_family(config: Any, name: str) -> None:
     """Raises InputError for a model without a plain seam between adapter and language model. Qwen-VL's positions
     are computed from the sizes of its images, in which prompt vectors have no place."""
     if config.model_type not in FAMILIES:
-        raise InputError(f"--base {name}: a {config.model_type}; SAGE is built on {' and '.join(FAMILIES.values())}"
-                         " checkpoints in transformers' own format (for example OpenGVLab/InternVL3-8B-hf)")
+        raise InputError(
+            f"--base {name}: a {config.model_type}; SAGE is built on {' and '.join(FAMILIES.values())}"
+            " checkpoints in transformers' own format (for example OpenGVLab/InternVL3-8B-hf)"
+        )
 
 
 def check_heads(settings: Settings, width: int) -> None:
@@ -63,7 +65,7 @@ def attach(model: nn.Module, settings: Settings, seed: int = 0) -> None:
         core.fusion.to(table.device)
 
     def with_embeddings(module: nn.Module, args: tuple, inputs: dict) -> tuple[tuple, dict] | None:
-        if inputs.get("pixel_values") is None:           # a later step of generation, or embeddings already
+        if inputs.get("pixel_values") is None:  # a later step of generation, or embeddings already
             return None
         return args, embedded(module, inputs, settings)
 
@@ -79,8 +81,10 @@ def embedded(core: nn.Module, inputs: dict, settings: Settings) -> dict:
     inputs = dict(inputs)
     ids, pixels, counts = (inputs.pop(n) for n in ("input_ids", "pixel_values", "image_tokens"))
     visual = patches(core, pixels, counts)
-    more = [inputs.pop(n, None) for n in ("reference_pixel_values", "reference_tokens", "fact_ids", "fact_mask",
-                                          "fact_counts")]
+    more = [
+        inputs.pop(n, None)
+        for n in ("reference_pixel_values", "reference_tokens", "fact_ids", "fact_mask", "fact_counts")
+    ]
     if settings.fusion == "attention":
         prompts = enhanced(core, visual, *more, settings)
         visual = [torch.cat([v, t.to(v.dtype)]) for v, t in zip(visual, prompts, strict=True)]
@@ -92,9 +96,16 @@ def embedded(core: nn.Module, inputs: dict, settings: Settings) -> dict:
     return inputs | {"input_ids": None, "inputs_embeds": words.masked_scatter(where, filled)}
 
 
-def enhanced(core: nn.Module, visual: list[torch.Tensor], reference_pixels: torch.Tensor | None,
-             reference_tokens: torch.Tensor | None, fact_ids: torch.Tensor, fact_mask: torch.Tensor,
-             fact_counts: torch.Tensor, settings: Settings) -> list[torch.Tensor]:
+def enhanced(
+    core: nn.Module,
+    visual: list[torch.Tensor],
+    reference_pixels: torch.Tensor | None,
+    reference_tokens: torch.Tensor | None,
+    fact_ids: torch.Tensor,
+    fact_mask: torch.Tensor,
+    fact_counts: torch.Tensor,
+    settings: Settings,
+) -> list[torch.Tensor]:
     """The comparison-enhanced prompt t^s of each image, (N, C).
 
     visual: patches of the test images; fact_ids, fact_mask: (all sentences, longest), fact_counts: (B,).
@@ -103,8 +114,9 @@ def enhanced(core: nn.Module, visual: list[torch.Tensor], reference_pixels: torc
         chosen = visual
     else:
         references = patches(core, reference_pixels, reference_tokens)
-        chosen = [differing(v, r, settings.patches, settings.similarity)
-                  for v, r in zip(visual, references, strict=True)]
+        chosen = [
+            differing(v, r, settings.patches, settings.similarity) for v, r in zip(visual, references, strict=True)
+        ]
     facts = pooled(core.get_input_embeddings()(fact_ids), fact_mask).split(fact_counts.tolist())
     return [core.fusion(f, c) for f, c in zip(facts, chosen, strict=True)]
 

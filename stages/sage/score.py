@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from stages.sage.scoring import Answering
 
 WAYS = ("generate", "likelihood")
-FINAL = {"retry": False}        # greedy replies and likelihoods: the same command would give them again
+FINAL = {"retry": False}  # greedy replies and likelihoods: the same command would give them again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,14 +85,23 @@ def run(config: ScoreSageConfig, options: RunOptions) -> Summary:
     method = config.name or f"sage-{record['stage']}/{config.shots}-shot{how}"
     prompts = ("sage/attention", "sage/text", *PLAIN.values(), answering.OPTIONS)
     files = look_at(config.out, options.quiet, images=asked.watched)
-    spec = Spec("score", {
-        "method": method, "weights": fingerprint(config.checkpoint, config.base), "shots": config.shots,
-        "choose": config.choose, "max_tokens": config.max_tokens, "precision": precision,
-        "prompts": [load_prompt(p).fingerprint for p in prompts],
-        "parser": [source_fingerprint(Path(m.__file__)) for m in (answers, answering)]},
-        asked.inputs | {"image files": files.images}, config.seed,
+    spec = Spec(
+        "score",
+        {
+            "method": method,
+            "weights": fingerprint(config.checkpoint, config.base),
+            "shots": config.shots,
+            "choose": config.choose,
+            "max_tokens": config.max_tokens,
+            "precision": precision,
+            "prompts": [load_prompt(p).fingerprint for p in prompts],
+            "parser": [source_fingerprint(Path(m.__file__)) for m in (answers, answering)],
+        },
+        asked.inputs | {"image files": files.images},
+        config.seed,
         {"model": asdict(settings) | {"stage": record["stage"], "base": record["weights"], "choose": config.choose}},
-        named_paths(config))
+        named_paths(config),
+    )
     rows = {q.question_id: q for q in questions.rows}
     with Artifact(config.out, ANSWERS, spec, [(i, method) for i in (*rows, *questions.failed)], options) as artifact:
         files.keep(config.out)
@@ -115,8 +124,9 @@ def run(config: ScoreSageConfig, options: RunOptions) -> Summary:
     return artifact.summary
 
 
-def answered(model: "Answering", asked: "Asked", questions: Sequence[Question], method: str,
-             config: ScoreSageConfig) -> Iterator[dict]:
+def answered(
+    model: "Answering", asked: "Asked", questions: Sequence[Question], method: str, config: ScoreSageConfig
+) -> Iterator[dict]:
     """Rows of ANSWERS, in batches."""
     ready = []
     for question in questions:
@@ -128,13 +138,22 @@ def answered(model: "Answering", asked: "Asked", questions: Sequence[Question], 
                     raise InputError("no choices to weigh: an open question needs --choose generate")
             sample = asked.sample(question, text)
             room = model.room(sample, question.choices if config.choose == "likelihood" else None)
-        except InputError as e:         # only an image may be readable another time
+        except InputError as e:  # only an image may be readable another time
             yield answering.row(question, method, (), error=str(e)) | {
-                "retry": None if isinstance(e, ImageError) else False}
+                "retry": None if isinstance(e, ImageError) else False
+            }
             continue
         if room < 0:
-            yield answering.row(question, method, (), error=f"the prompt and its answer exceed the model's context by"
-                                                            f" {-room} tokens (fewer --tiles in training)") | FINAL
+            yield (
+                answering.row(
+                    question,
+                    method,
+                    (),
+                    error=f"the prompt and its answer exceed the model's context by"
+                    f" {-room} tokens (fewer --tiles in training)",
+                )
+                | FINAL
+            )
             continue
         ready.append((question, sample, order))
         if len(ready) == (1 if config.choose == "likelihood" else config.batch_size):
@@ -153,7 +172,7 @@ def _batch(model: "Answering", ready: list[tuple], method: str, config: ScoreSag
         if config.choose == "generate":
             said = [{"response": text} for text in model.replies([sample for _, sample, _ in ready])]
         else:
-            (question, sample, _), = ready
+            ((question, sample, _),) = ready
             values, tokens = model.likelihoods(sample, question.choices)
             said = [{"probabilities": dict(zip(answering.LETTERS, values, strict=False)), "tokens": tokens}]
     except (InputError, torch.OutOfMemoryError) as e:

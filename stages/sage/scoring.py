@@ -19,8 +19,9 @@ class Answering:
         self.encoder = Encoder(loaded.processor, loaded.settings)
         self.context = self.model.config.get_text_config().max_position_embeddings
         old, tokenizer = self.model.generation_config, loaded.processor.tokenizer
-        self.model.generation_config = GenerationConfig(       # without the checkpoint's own sampling defaults
-            eos_token_id=old.eos_token_id or tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+        self.model.generation_config = GenerationConfig(  # without the checkpoint's own sampling defaults
+            eos_token_id=old.eos_token_id or tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+        )
 
     def room(self, sample: Sample, choices: Sequence[str] | None) -> int:
         """Tokens of the context that are left beside the prompt and its longest answer; below 0 it does not fit.
@@ -34,8 +35,12 @@ class Answering:
         inputs = self._inputs(samples, ((),), left=True)
         inputs.pop("completion_mask")
         ready = embedded(core_of(self.model), inputs, self.settings)
-        said = self.model.generate(inputs_embeds=ready["inputs_embeds"], attention_mask=ready["attention_mask"],
-                                   max_new_tokens=self.max_tokens, do_sample=False)
+        said = self.model.generate(
+            inputs_embeds=ready["inputs_embeds"],
+            attention_mask=ready["attention_mask"],
+            max_new_tokens=self.max_tokens,
+            do_sample=False,
+        )
         return [t.strip() for t in self.encoder.processor.tokenizer.batch_decode(said, skip_special_tokens=True)]
 
     @torch.inference_mode()
@@ -46,8 +51,9 @@ class Answering:
         return (sums / lengths).exp().tolist(), lengths.tolist()
 
     @torch.inference_mode()
-    def log_probabilities(self, samples: Sequence[Sample],
-                          answers: Sequence[Sequence[str]]) -> tuple[torch.Tensor, torch.Tensor]:
+    def log_probabilities(
+        self, samples: Sequence[Sample], answers: Sequence[Sequence[str]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """(sum of the log-probabilities of an answer's tokens, their number), both (S,), in the order of
         `Encoder.batch`."""
         inputs = self._inputs(samples, answers)

@@ -40,12 +40,18 @@ class SfeConfig(TrainingOptions):
     base: str = option("InternVL or LLaVA: short name, hub id or directory, in transformers' own format", "internvl3")
     revision: str = option("branch, tag or commit of a hub model", "")
     method: str = option("sage-sfe", "sage-sfe")
-    fusion: str = option(f"{', '.join(FUSIONS)}: attention = SFE; text = facts in the prompt (Table 3, Fact[Hard]);"
-                         " none = plain fine-tuning (Table 1, sft)", "attention")
+    fusion: str = option(
+        f"{', '.join(FUSIONS)}: attention = SFE; text = facts in the prompt (Table 3, Fact[Hard]);"
+        " none = plain fine-tuning (Table 1, sft)",
+        "attention",
+    )
     shots: int = option("1 = compared with the question's reference image, 0 = test image alone", 1)
     patches: int = option("K of Eq. 1, patches that differ most; Figure 7 sees little difference from 20 to 50", 20)
-    similarity: str = option(f"of a patch to the reference image, {' or '.join(SIMILARITIES)}: max = to the patch most"
-                             " like it, min = Eq. 1 as printed", "max")
+    similarity: str = option(
+        f"of a patch to the reference image, {' or '.join(SIMILARITIES)}: max = to the patch most"
+        " like it, min = Eq. 1 as printed",
+        "max",
+    )
     heads: int = option("of the fusion attention", 8)
     sentences: int = option("most fact sentences per image; 0 = all", 0)
     tiles: int = option("most tiles an image is cut into; 0 = the model's own number", 0)
@@ -101,10 +107,14 @@ def _run(config: SfeConfig, settings: Settings, options: RunOptions, device: str
     refuse_too_long(encoder, samples, [(a,) for a in answers], context(model_config, config.max_length))
     own = asdict(settings) | {n: getattr(config, n) for n in (*SAME_RESULT, "method")}
     files = processes.from_first(lambda: look_at(config.out, options.quiet, images=asked.watched))
-    spec = Spec("finetune-mllm", own | {"precision": precision, "base": base, "weights": weights,
-                                        "prompts": prompt_texts()},
-                asked.inputs | {"image files": files.images}, config.seed, {"left out": questions.failed},
-                named_paths(config))
+    spec = Spec(
+        "finetune-mllm",
+        own | {"precision": precision, "base": base, "weights": weights, "prompts": prompt_texts()},
+        asked.inputs | {"image files": files.images},
+        config.seed,
+        {"left out": questions.failed},
+        named_paths(config),
+    )
     record = {"stage": "sfe", "base": base, "revision": config.revision, "weights": weights}
 
     def train(saved, say):
@@ -113,8 +123,9 @@ def _run(config: SfeConfig, settings: Settings, options: RunOptions, device: str
 
         if questions.failed:
             say(f"{len(questions.failed)} questions with `error` are not trained on")
-        model = prepare(base, config.revision, settings, config.seed,
-                        frozen_dtype(config, bool(settings.lora_rank), precision))
+        model = prepare(
+            base, config.revision, settings, config.seed, frozen_dtype(config, bool(settings.lora_rank), precision)
+        )
         trainer = sfe_trainer(model, encoder, samples, answers, arguments(config, len(samples), device, precision))
         state = fit(trainer, saved, say, config)
         return trainer, lambda folder: save(model, state, processor, folder, record, settings)

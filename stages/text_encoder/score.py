@@ -50,12 +50,16 @@ def run(config: ScoreTextKnnConfig, options: RunOptions) -> Summary:
     encoders = read_table(config.encoders, ENCODERS)
     texts = first_captions(captions.to_pylist())
     if not any(i.image_id in texts for i in manifest.images):
-        raise InputError(f"{config.captions}: no caption of any image of {config.manifest}; these belong to"
-                         " other images")
+        raise InputError(
+            f"{config.captions}: no caption of any image of {config.manifest}; these belong to other images"
+        )
     checkpoints = _checkpoints(encoders.to_pylist(), config.encoders)
-    inputs = {"manifest": manifest.fingerprint, "captions": fingerprint(captions, CAPTIONS),
-              "encoders": fingerprint(encoders, ENCODERS),
-              "training": _training_key(config.encoders, checkpoints)}
+    inputs = {
+        "manifest": manifest.fingerprint,
+        "captions": fingerprint(captions, CAPTIONS),
+        "encoders": fingerprint(encoders, ENCODERS),
+        "training": _training_key(config.encoders, checkpoints),
+    }
     spec = Spec("score", {"method": METHOD, "k": config.k}, inputs, paths=named_paths(config))
     keys = [(image.image_id, METHOD) for image in manifest.images]
     with Artifact(config.out, SCORES, spec, keys, options) as artifact:
@@ -65,7 +69,7 @@ def run(config: ScoreTextKnnConfig, options: RunOptions) -> Summary:
             if wanted:
                 artifact.ran_on = device
                 for row in score_task(task, images, wanted, texts, checkpoints, config.k, device):
-                    artifact.write(row, tried=False)      # what fails here failed before
+                    artifact.write(row, tried=False)  # what fails here failed before
     return artifact.summary
 
 
@@ -96,9 +100,11 @@ def _checkpoints(rows: list[dict], path: Path) -> dict[Task, Path | str]:
             continue
         inside = PurePath(row["path"])
         if task in homes and (inside.is_absolute() or ".." in inside.parts):
-            raise InputError(f"{homes[task]}: column `path` holds {row['path']}, a place outside the artifact, which"
-                             " train-encoder does not write; run it again, or give an encoders table that you trust"
-                             " without _adcli.json")
+            raise InputError(
+                f"{homes[task]}: column `path` holds {row['path']}, a place outside the artifact, which"
+                " train-encoder does not write; run it again, or give an encoders table that you trust"
+                " without _adcli.json"
+            )
         place = homes.get(task, path if path.is_dir() else path.parent) / inside
         if not place.is_dir():
             raise InputError(f"--encoders {path}: no such directory: {place}")
@@ -111,11 +117,19 @@ def _training_key(path: Path, checkpoints: dict[Task, Path | str]) -> str:
     """Cache keys of the training runs, since two encoders with equal losses may still differ; of encoders
     made by other tools the weights themselves."""
     return ",".join(record["key"] for record in read_provenance(path)) or ",".join(
-        checkpoint_fingerprint(str(c)) for c in checkpoints.values() if isinstance(c, Path))
+        checkpoint_fingerprint(str(c)) for c in checkpoints.values() if isinstance(c, Path)
+    )
 
 
-def score_task(task: Task, images: list[Image], wanted: list[Image], texts: dict[str, dict],
-               checkpoints: dict[Task, Path | str], k: int, device: str) -> Iterator[dict]:
+def score_task(
+    task: Task,
+    images: list[Image],
+    wanted: list[Image],
+    texts: dict[str, dict],
+    checkpoints: dict[Task, Path | str],
+    k: int,
+    device: str,
+) -> Iterator[dict]:
     """Rows of one task, in order."""
     reference = [i.image_id for i in reference_images(images) if _text(texts, i)]
     place = checkpoints.get(task, "no encoder for this task: run train-encoder on this manifest")
@@ -138,8 +152,11 @@ def score_task(task: Task, images: list[Image], wanted: list[Image], texts: dict
         if failed or not near:
             yield row | {"error": failed or "no other normal caption to compare with", "retry": False}
             continue
-        yield row | {"score": float(np.mean([d for _, d in near])), "response": caption["text"],
-                     "neighbours": [_neighbour(caption["text"], i, d, texts[i]["text"]) for i, d in near]}
+        yield row | {
+            "score": float(np.mean([d for _, d in near])),
+            "response": caption["text"],
+            "neighbours": [_neighbour(caption["text"], i, d, texts[i]["text"]) for i, d in near],
+        }
 
 
 def _text(texts: dict[str, dict], image: Image) -> str | None:
@@ -151,8 +168,9 @@ def _neighbour(text: str, image_id: str, distance: float, other: str) -> dict:
     return {"image_id": image_id, "distance": distance, "text": other, "missing": missing, "extra": extra}
 
 
-def knn(z: dict[str, np.ndarray], queries: list[str], reference: list[str],
-        k: int) -> dict[str, list[tuple[str, float]]]:
+def knn(
+    z: dict[str, np.ndarray], queries: list[str], reference: list[str], k: int
+) -> dict[str, list[tuple[str, float]]]:
     """Eq. 6-7: for each query the k nearest reference images (id, Euclidean distance), nearest first.
 
     z: id -> (C,) L2-normalised. A query never counts as its own neighbour. Equal distances are ordered
@@ -163,7 +181,7 @@ def knn(z: dict[str, np.ndarray], queries: list[str], reference: list[str],
     matrix = np.stack([z[i] for i in reference]).astype(np.float64)
     found = {}
     for query in queries:
-        distance = np.linalg.norm(matrix - z[query].astype(np.float64), axis=1)      # Eq. 6
+        distance = np.linalg.norm(matrix - z[query].astype(np.float64), axis=1)  # Eq. 6
         order = [j for j in np.argsort(distance, kind="stable") if reference[j] != query][:k]
         found[query] = [(reference[j], float(distance[j])) for j in order]
     return found

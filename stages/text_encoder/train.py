@@ -38,7 +38,7 @@ from stages.training.runs import (
 )
 from stages.training.torch_setup import require_packages, resolved_precision
 
-FOLDER = "_encoders"       # below the artifact; readers of Parquet pass over names with an underscore
+FOLDER = "_encoders"  # below the artifact; readers of Parquet pass over names with an underscore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +46,7 @@ class TrainEncoderConfig:
     negatives: Path = argument("captions with their contradictions, from rewrite-negatives")
     manifest: Path = option("which image belongs to which task")
     out: Path = option("the table of encoders; checkpoints go below it")
-    encoder: str = option("minilm (packaged), a hub id such as the paper's bert-base-uncased, or a"
-                          " directory", "minilm")
+    encoder: str = option("minilm (packaged), a hub id such as the paper's bert-base-uncased, or a directory", "minilm")
     epochs: int = option("passes over the task's captions", 20)
     batch_size: int = option("captions per step, each encoded three times", 16)
     learning_rate: float = option("of Adam, constant", 2e-5)
@@ -83,7 +82,7 @@ def run(config: TrainEncoderConfig, options: RunOptions) -> Summary:
     tasks = _rows_of_tasks(rows, manifest.images, config.negatives)
     spec = _spec(config, precision, {"negatives": fingerprint(table, NEGATIVES), "manifest": manifest.fingerprint})
     finished = recorded_key(config.out / COMPLETE) == spec.key
-    base = None if finished else load_encoder(config.encoder)      # before the artifact: it may be refused
+    base = None if finished else load_encoder(config.encoder)  # before the artifact: it may be refused
     with Artifact(config.out, ENCODERS, spec, list(tasks), options, flush_rows=1) as artifact:
         _remove_leftovers(config.out / FOLDER, options.shard)
         artifact.ran_on = f"{device} {precision}"
@@ -96,8 +95,9 @@ def run(config: TrainEncoderConfig, options: RunOptions) -> Summary:
             row |= _train_task(tasks[task], task, copy.deepcopy(base[0]), base[1], config, artifact)
             artifact.write(row)
             forget(_states(config.out, spec, task))
-            artifact.progress.say(f"{_named(task)}: loss {row['first_loss']:.3f} -> {row['last_loss']:.3f}"
-                                  f" in {row['seconds']:.0f} s")
+            artifact.progress.say(
+                f"{_named(task)}: loss {row['first_loss']:.3f} -> {row['last_loss']:.3f} in {row['seconds']:.0f} s"
+            )
     if artifact.summary.complete:
         forget(config.out / STATE)
     return artifact.summary
@@ -107,19 +107,30 @@ def _check_numbers(config: TrainEncoderConfig) -> None:
     for name in ("epochs", "batch_size"):
         if getattr(config, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}: at least 1")
-    for name, least_is_allowed in (("learning_rate", False), ("temperature", False), ("weight_decay", True),
-                                   ("max_grad_norm", True)):
+    for name, least_is_allowed in (
+        ("learning_rate", False),
+        ("temperature", False),
+        ("weight_decay", True),
+        ("max_grad_norm", True),
+    ):
         value = getattr(config, name)
         if not isfinite(value) or value < 0 or (value == 0 and not least_is_allowed):
-            raise InputError(f"--{name.replace('_', '-')} {value}: expected a number"
-                             f" {'from 0 on' if least_is_allowed else 'above 0'}")
+            raise InputError(
+                f"--{name.replace('_', '-')} {value}: expected a number"
+                f" {'from 0 on' if least_is_allowed else 'above 0'}"
+            )
 
 
 def _spec(config: TrainEncoderConfig, precision: str, inputs: dict[str, str]) -> Spec:
     names = ("epochs", "batch_size", "learning_rate", "weight_decay", "temperature", "max_grad_norm")
-    return Spec("train-encoder", {n: getattr(config, n) for n in names} | {
-        "precision": precision, "encoder": config.encoder, "weights": encoder_fingerprint(config.encoder)},
-        inputs, config.seed, paths=named_paths(config))
+    return Spec(
+        "train-encoder",
+        {n: getattr(config, n) for n in names}
+        | {"precision": precision, "encoder": config.encoder, "weights": encoder_fingerprint(config.encoder)},
+        inputs,
+        config.seed,
+        paths=named_paths(config),
+    )
 
 
 def _named(task: Task) -> str:
@@ -158,8 +169,9 @@ def _rows_of_tasks(rows: list[dict], images: tuple, path: Path) -> dict[Task, li
     return tasks
 
 
-def _train_task(rows: list[dict], task: Task, model: Any, tokenizer: Any, config: TrainEncoderConfig,
-                artifact: Artifact) -> dict:
+def _train_task(
+    rows: list[dict], task: Task, model: Any, tokenizer: Any, config: TrainEncoderConfig, artifact: Artifact
+) -> dict:
     """Train `model` on one task's captions and save it; returns the columns of its ENCODERS row.
 
     Raises:
@@ -167,9 +179,10 @@ def _train_task(rows: list[dict], task: Task, model: Any, tokenizer: Any, config
         InputError: another command has replaced the artifact.
     """
     started = time.monotonic()
-    pairs = [Pair(*tokenizer([r["text"], r["negative"]], truncation=True,
-                             max_length=longest(model))["input_ids"])
-             for r in sorted(rows, key=lambda r: (r["image_id"], r["sample"]))]
+    pairs = [
+        Pair(*tokenizer([r["text"], r["negative"]], truncation=True, max_length=longest(model))["input_ids"])
+        for r in sorted(rows, key=lambda r: (r["image_id"], r["sample"]))
+    ]
 
     def check() -> None:
         require_current(config.out, artifact.spec)
@@ -180,18 +193,22 @@ def _train_task(rows: list[dict], task: Task, model: Any, tokenizer: Any, config
         artifact.progress.say(f"{_named(task)}: going on from step {saved.name.rpartition('-')[2]}")
     with stop_asked() as asked:
         callbacks = [saving(asked, check), showing(artifact.progress, _named(task))]
-        seed = row_seed(config.seed, *task) % 2 ** 31
+        seed = row_seed(config.seed, *task) % 2**31
         trainer = trainer_of(model, tokenizer, pairs, states, seed, config, callbacks)
         trainer.train(resume_from_checkpoint=str(saved) if saved else None)
         if asked():
             raise KeyboardInterrupt
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]      # one a step
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]  # one a step
     epoch = len(losses) // config.epochs
     target = below(config.out / FOLDER, *task)
     _save(model.float(), tokenizer, target, config.out / FOLDER / _work_name(artifact.options.shard), check)
-    return {"path": target.relative_to(config.out).as_posix(), "steps": trainer.state.global_step,
-            "first_loss": mean(losses[:epoch]), "last_loss": mean(losses[-epoch:]),
-            "seconds": time.monotonic() - started}
+    return {
+        "path": target.relative_to(config.out).as_posix(),
+        "steps": trainer.state.global_step,
+        "first_loss": mean(losses[:epoch]),
+        "last_loss": mean(losses[-epoch:]),
+        "seconds": time.monotonic() - started,
+    }
 
 
 def _save(model: Any, tokenizer: Any, target: Path, work: Path, check: Callable[[], None]) -> None:
@@ -205,8 +222,9 @@ def _save(model: Any, tokenizer: Any, target: Path, work: Path, check: Callable[
         shutil.rmtree(work, ignore_errors=True)
 
 
-def trainer_of(model: Any, tokenizer: Any, pairs: list[Pair], states: Path, seed: int, config: TrainEncoderConfig,
-               callbacks: list) -> Any:
+def trainer_of(
+    model: Any, tokenizer: Any, pairs: list[Pair], states: Path, seed: int, config: TrainEncoderConfig, callbacks: list
+) -> Any:
     """transformers' Trainer with Eq. 4 as its loss and Adam as the paper has it (L2 in the gradient, not
     AdamW's decoupled decay); it brings devices, mixed precision and clipping. Several GPUs: one --shard each."""
     import torch
@@ -221,18 +239,35 @@ def trainer_of(model: Any, tokenizer: Any, pairs: list[Pair], states: Path, seed
             return (loss, None) if return_outputs else loss
 
     arguments = TrainingArguments(
-        output_dir=str(states), per_device_train_batch_size=config.batch_size,
-        num_train_epochs=config.epochs, learning_rate=config.learning_rate, lr_scheduler_type="constant",
-        max_grad_norm=config.max_grad_norm, bf16=precision == "bf16", use_cpu=device == "cpu",
-        seed=seed, data_seed=seed, save_strategy="no", save_total_limit=1,      # `saving` says when
-        logging_steps=1, logging_nan_inf_filter=False,      # epoch means of a resumed run are those of a whole one
-        report_to="none", disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False)
-    arguments._n_gpu = min(arguments.n_gpu, 1)      # Trainer would multiply the batch by the GPUs it sees
-    adam = torch.optim.Adam(model.parameters(), lr=config.learning_rate,
-                            weight_decay=config.weight_decay, fused=True)
+        output_dir=str(states),
+        per_device_train_batch_size=config.batch_size,
+        num_train_epochs=config.epochs,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="constant",
+        max_grad_norm=config.max_grad_norm,
+        bf16=precision == "bf16",
+        use_cpu=device == "cpu",
+        seed=seed,
+        data_seed=seed,
+        save_strategy="no",
+        save_total_limit=1,  # `saving` says when
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # epoch means of a resumed run are those of a whole one
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # Trainer would multiply the batch by the GPUs it sees
+    adam = torch.optim.Adam(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     trainer = ContrastiveTrainer(
-        model=model, args=arguments, train_dataset=pairs, data_collator=Collator(tokenizer.pad_token_id),
-        optimizers=(adam, torch.optim.lr_scheduler.ConstantLR(adam, 1.0)), callbacks=callbacks)
+        model=model,
+        args=arguments,
+        train_dataset=pairs,
+        data_collator=Collator(tokenizer.pad_token_id),
+        optimizers=(adam, torch.optim.lr_scheduler.ConstantLR(adam, 1.0)),
+        callbacks=callbacks,
+    )
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -250,7 +285,7 @@ class Collator:
         length = max(map(len, texts))
         ids = torch.full((len(texts), length), self.pad_token_id)
         for i, text in enumerate(texts):
-            ids[i, :len(text)] = torch.tensor(text)
+            ids[i, : len(text)] = torch.tensor(text)
         mask = torch.tensor([[1] * len(t) + [0] * (length - len(t)) for t in texts])
         return {"input_ids": ids, "attention_mask": mask}
 

@@ -95,7 +95,7 @@ def from_first(work: Callable[[], T]) -> T:
             outcome = work()
         except InputError as e:
             outcome = e
-    outcome, = broadcast_object_list([outcome], from_process=0)
+    (outcome,) = broadcast_object_list([outcome], from_process=0)
     if isinstance(outcome, InputError):
         raise outcome
     return outcome

@@ -23,15 +23,23 @@ from stages.base.progress import PLAIN_LINE_SECONDS, Progress
 from stages.datasets.files import Files
 from stages.training import distributed as processes
 
-FOLDER = "_checkpoint"       # below the artifact; readers of Parquet pass over names with an underscore
-STATE = "_training"          # saved states while training, below the artifact
+FOLDER = "_checkpoint"  # below the artifact; readers of Parquet pass over names with an underscore
+STATE = "_training"  # saved states while training, below the artifact
 WEIGHTS = "trained.safetensors"
-SAVE_SECONDS = 60            # between saved states of a training that has no --save-steps: what a kill costs at most
+SAVE_SECONDS = 60  # between saved states of a training that has no --save-steps: what a kill costs at most
 
 
-def trained(out: Path, spec: Spec, datasets: str, n: int, options: RunOptions, parts: tuple[str, ...],
-            train: Callable[[Path | None, Callable[[str], None]], tuple[Any, Callable[[Path], None]]],
-            left_out: Sequence[str] = (), files: Files | None = None) -> Summary | None:
+def trained(
+    out: Path,
+    spec: Spec,
+    datasets: str,
+    n: int,
+    options: RunOptions,
+    parts: tuple[str, ...],
+    train: Callable[[Path | None, Callable[[str], None]], tuple[Any, Callable[[Path], None]]],
+    left_out: Sequence[str] = (),
+    files: Files | None = None,
+) -> Summary | None:
     """Run a training inside its artifact; of several processes the first one alone opens it and returns a summary.
 
     datasets: their names; n: samples; left_out: why others are none, the first few are said. train: from a saved state
@@ -64,12 +72,20 @@ def trained(out: Path, spec: Spec, datasets: str, n: int, options: RunOptions, p
                 history = [h for h in trainer.state.log_history if "loss" in h]
                 require_current(out, spec)
                 write_checkpoint(out, save, history, parts)
-                opened[0].write(dict(zip(ENCODERS.key, key, strict=True)) | {
-                    "path": FOLDER, "n": n, "steps": trainer.state.global_step, "first_loss": history[0]["loss"],
-                    "last_loss": history[-1]["loss"], "seconds": time.monotonic() - started})
+                opened[0].write(
+                    dict(zip(ENCODERS.key, key, strict=True))
+                    | {
+                        "path": FOLDER,
+                        "n": n,
+                        "steps": trainer.state.global_step,
+                        "first_loss": history[0]["loss"],
+                        "last_loss": history[-1]["loss"],
+                        "seconds": time.monotonic() - started,
+                    }
+                )
     if opened and opened[0].summary.complete:
-        forget(out / STATE)                         # after the row: until then a killed run needs them
-    processes.from_first(lambda: None)              # nobody leaves before the checkpoint is written
+        forget(out / STATE)  # after the row: until then a killed run needs them
+    processes.from_first(lambda: None)  # nobody leaves before the checkpoint is written
     return opened[0].summary if opened else None
 
 
@@ -80,8 +96,10 @@ def require_current(out: Path, spec: Spec) -> None:
         InputError: its record is of other settings, or gone.
     """
     if spec.key not in (recorded_key(out / COMPLETE), recorded_key(out / PARTIAL)):
-        raise InputError(f"{out}: has been replaced by a command with other settings since this training began; nothing"
-                         " of it is kept")
+        raise InputError(
+            f"{out}: has been replaced by a command with other settings since this training began; nothing"
+            " of it is kept"
+        )
 
 
 def recorded_key(record: Path) -> str | None:
@@ -205,8 +223,10 @@ def telling(say: Callable[[str], None], warmup: int = 0) -> Any:
 
         def on_train_begin(self, args, state, control, **more):
             if state.max_steps < warmup:
-                say(f"{state.max_steps} steps in all are fewer than the --warmup of {warmup}: the learning rate will"
-                    " not reach its peak")
+                say(
+                    f"{state.max_steps} steps in all are fewer than the --warmup of {warmup}: the learning rate will"
+                    " not reach its peak"
+                )
 
         def on_log(self, args, state, control, logs=None, **more):
             if "loss" in (logs or {}) and time.monotonic() - self.last > PLAIN_LINE_SECONDS:

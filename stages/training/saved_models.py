@@ -6,8 +6,8 @@ from pathlib import Path
 from stages.base.errors import InputError
 from stages.training.weights import check_checkpoint
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"       # PEFT's
-LARGEST_HEADER = 100_000_000        # bytes, safetensors' own limit
+ADAPTER_WEIGHTS = "adapter_model.safetensors"  # PEFT's
+LARGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
 
 
 def check_model(path_or_id: str, what: str, needed: tuple[str, ...] = ("config.json",)) -> None:

@@ -28,6 +28,7 @@ def prepare_torch() -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         import torch  # noqa: F401
+
         _import_torchvision()
         import transformers
     except ModuleNotFoundError as e:
@@ -58,7 +59,7 @@ def declare_torchvision_operators() -> None:
     library = torch.library.Library("torchvision", "DEF")
     library.define("nms(Tensor dets, Tensor scores, float t) -> Tensor")
     library.define("qnms(Tensor dets, Tensor scores, float t) -> Tensor")
-    declare_torchvision_operators.library = library      # the declarations live as long as this object
+    declare_torchvision_operators.library = library  # the declarations live as long as this object
 
 
 def require_packages(*names: str) -> None:
@@ -122,7 +123,7 @@ def resolved_precision(device: str, precision: str) -> tuple[str, str]:
     return device, precision
 
 
-device_and_precision = resolved_precision       # its former name
+device_and_precision = resolved_precision  # its former name
 
 
 def has_bf16(device: str) -> bool:

@@ -31,8 +31,14 @@ def check_checkpoint(path_or_id: str, what: str) -> None:
 def _looks_like_a_path(text: str) -> bool:
     """Not `name` or `owner/name`, or with a first folder that is there."""
     first, *more = text.split("/")
-    return (not first or first[0] in ".~" or "\\" in text or len(more) > 1 or more == [""]
-            or (bool(more) and Path(first).is_dir()))
+    return (
+        not first
+        or first[0] in ".~"
+        or "\\" in text
+        or len(more) > 1
+        or more == [""]
+        or (bool(more) and Path(first).is_dir())
+    )
 
 
 def _no_safetensors(place: Path) -> str:
@@ -40,13 +46,19 @@ def _no_safetensors(place: Path) -> str:
     if not old:
         return "holds no *.safetensors; give the directory of a checkpoint"
     if old != ["pytorch_model.bin"]:
-        return (f"holds weights in {old[0]}, but no *.safetensors, which alone are read; load it once with transformers"
-                " and write it with save_pretrained")
+        return (
+            f"holds weights in {old[0]}, but no *.safetensors, which alone are read; load it once with transformers"
+            " and write it with save_pretrained"
+        )
     source, target = str(place / old[0]), str(place / "model.safetensors")
-    code = (f"import torch; from safetensors.torch import save_file; save_file({{k: v.clone() for k, v in"
-            f" torch.load({source!r}, weights_only=True).items()}}, {target!r}, {{'format': 'pt'}})")
-    return ("holds weights in pytorch_model.bin, but no *.safetensors, which alone are read; convert them once:"
-            f" python -c {shlex.quote(code)}")
+    code = (
+        f"import torch; from safetensors.torch import save_file; save_file({{k: v.clone() for k, v in"
+        f" torch.load({source!r}, weights_only=True).items()}}, {target!r}, {{'format': 'pt'}})"
+    )
+    return (
+        "holds weights in pytorch_model.bin, but no *.safetensors, which alone are read; convert them once:"
+        f" python -c {shlex.quote(code)}"
+    )
 
 
 def checkpoint_fingerprint(name: str, revision: str = "") -> str:

@@ -74,7 +74,7 @@ class Backbone(nn.Module):
             hidden = self._through(layer, hidden, more)
             if number in wanted or number == len(parts.layers):
                 found.append(hidden[:, :count])
-                patches.append(hidden[:, count + parts.prefix:])
+                patches.append(hidden[:, count + parts.prefix :])
         return found, patches
 
     def _through(self, layer: nn.Module, hidden: Tensor, more: dict) -> Tensor:
@@ -93,20 +93,45 @@ def parts_of(vit: nn.Module) -> Parts:
     if kind == "clip_vision_model":
         inner = getattr(vit, "vision_model", vit)
         e = inner.embeddings
-        return Parts(lambda pixels: _clip_embedded(e, pixels), 1, inner.pre_layrnorm, inner.encoder.layers,
-                     inner.post_layernorm, e.position_embedding.weight[0])
+        return Parts(
+            lambda pixels: _clip_embedded(e, pixels),
+            1,
+            inner.pre_layrnorm,
+            inner.encoder.layers,
+            inner.post_layernorm,
+            e.position_embedding.weight[0],
+        )
     if kind in ("dinov2", "dinov2_with_registers"):
         registers = getattr(vit.config, "num_register_tokens", 0)
-        return Parts(vit.embeddings, 1 + registers, None, vit.encoder.layer, vit.layernorm,
-                     vit.embeddings.position_embeddings[0, 0])
+        return Parts(
+            vit.embeddings,
+            1 + registers,
+            None,
+            vit.encoder.layer,
+            vit.layernorm,
+            vit.embeddings.position_embeddings[0, 0],
+        )
     if kind == "dinov3_vit":
         layers = vit.model.layer if hasattr(vit, "model") else vit.layer
-        return Parts(vit.embeddings, 1 + vit.config.num_register_tokens, None, layers, vit.norm,
-                     torch.zeros(vit.config.hidden_size), vit.rope_embeddings)
+        return Parts(
+            vit.embeddings,
+            1 + vit.config.num_register_tokens,
+            None,
+            layers,
+            vit.norm,
+            torch.zeros(vit.config.hidden_size),
+            vit.rope_embeddings,
+        )
     if kind == "siglip_vision_model":
         inner = getattr(vit, "vision_model", vit)
-        return Parts(lambda pixels: inner.embeddings(pixels, interpolate_pos_encoding=True), 0, None,
-                     inner.encoder.layers, inner.post_layernorm, torch.zeros(vit.config.hidden_size))
+        return Parts(
+            lambda pixels: inner.embeddings(pixels, interpolate_pos_encoding=True),
+            0,
+            None,
+            inner.encoder.layers,
+            inner.post_layernorm,
+            torch.zeros(vit.config.hidden_size),
+        )
     raise InputError(unknown(kind))
 
 
@@ -153,8 +178,12 @@ def load_backbone(name: str, revision: str = "", recompute: bool = False) -> tup
     try:
         kind = AutoConfig.from_pretrained(name, **at).model_type
         require_family(name, kind)
-        loader = {"clip": CLIPVisionModel, "clip_vision_model": CLIPVisionModel, "siglip": SiglipVisionModel,
-                  "siglip_vision_model": SiglipVisionModel}.get(kind, AutoModel)
+        loader = {
+            "clip": CLIPVisionModel,
+            "clip_vision_model": CLIPVisionModel,
+            "siglip": SiglipVisionModel,
+            "siglip_vision_model": SiglipVisionModel,
+        }.get(kind, AutoModel)
         vit = loader.from_pretrained(name, dtype=torch.float32, attn_implementation="sdpa", use_safetensors=True, **at)
         processor = AutoImageProcessor.from_pretrained(name, **at)
     except (OSError, ValueError, KeyError) as e:

@@ -20,8 +20,13 @@ def save(model: VisualAD, folder: Path, backbone: str, revision: str, look: Look
 
     tensors = {n: t.detach().float().cpu().contiguous() for n, t in model.trained().items()}
     save_file(tensors, folder / WEIGHTS)
-    record = {"backbone": backbone, "revision": revision, "settings": asdict(model.settings),
-              "mean": look.mean, "deviation": look.deviation}
+    record = {
+        "backbone": backbone,
+        "revision": revision,
+        "settings": asdict(model.settings),
+        "mean": look.mean,
+        "deviation": look.deviation,
+    }
     (folder / RECORD).write_text(json.dumps(record, indent=2))
 
 
@@ -68,8 +73,10 @@ def load(place: Path, backbone: str = "") -> tuple[VisualAD, Look]:
     try:
         missing, strange = model.load_state_dict(tensors, strict=False)
     except RuntimeError as e:
-        raise InputError(f"{folder}: does not fit the backbone {backbone or record['backbone']}"
-                         f" ({str(e).splitlines()[-1].strip()[:160]})") from e
+        raise InputError(
+            f"{folder}: does not fit the backbone {backbone or record['backbone']}"
+            f" ({str(e).splitlines()[-1].strip()[:160]})"
+        ) from e
     lacking = [n for n in missing if not n.startswith("backbone.") and not (settings.as_released and n[:5] == "norm.")]
     if strange or lacking:
         raise InputError(f"{folder}: does not fit this version ({', '.join([*lacking, *strange][:3])})")

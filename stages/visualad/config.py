@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from stages.base.config import require_positive
 from stages.base.errors import InputError
 
-POSITIONS = ("1d", "none", "1d-sin", "2d", "2d-sin")        # Table 5
-WEIGHTS, RECORD = "visualad.safetensors", "visualad.json"      # of a trained model
-SIGMA = 4.0                                                 # px, of the released code's test-time Gaussian
+POSITIONS = ("1d", "none", "1d-sin", "2d", "2d-sin")  # Table 5
+WEIGHTS, RECORD = "visualad.safetensors", "visualad.json"  # of a trained model
+SIGMA = 4.0  # px, of the released code's test-time Gaussian
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ def check(settings: Settings, patch: int, depth: int) -> None:
     check_names(settings)
     if settings.size % patch or settings.size < patch:
         near = max(round(settings.size / patch), 1) * patch
-        raise InputError(f"--size {settings.size}: no multiple of the backbone's patch of {patch} px; the"
-                         f" nearest is {near}")
+        raise InputError(
+            f"--size {settings.size}: no multiple of the backbone's patch of {patch} px; the nearest is {near}"
+        )
     if settings.layers[-1] > depth:
         raise InputError(f"--layers {','.join(map(str, settings.layers))}: expected rising numbers from 1 to {depth}")

@@ -51,5 +51,8 @@ class TrainingSet(torch.utils.data.Dataset):
 
     def __getitem__(self, n: int) -> dict[str, Tensor]:
         image = self.images[n]
-        return {"pixels": self.look.pixels(image.file), "masks": self.look.mask(image.masks),
-                "labels": torch.tensor(float(image.label))}
+        return {
+            "pixels": self.look.pixels(image.file),
+            "masks": self.look.mask(image.masks),
+            "labels": torch.tensor(float(image.label)),
+        }

@@ -17,9 +17,9 @@ from stages.visualad.backbone import parts_of
 from stages.visualad.data import Look
 from stages.visualad.model import VisualAD
 
-SIDE = 160       # px of one cell
-MOST = 2000      # patches of either kind in Figure 5
-EACH = 20        # of one image, so that no image fills the figure
+SIDE = 160  # px of one cell
+MOST = 2000  # patches of either kind in Figure 5
+EACH = 20  # of one image, so that no image fills the figure
 STAGES = ("backbone alone", "with the two tokens", "with tokens and SAF")
 
 
@@ -32,26 +32,27 @@ class PatchClouds:
 
     def add(self, images: list[Image], pixels: Tensor) -> None:
         """images: those of `pixels` (B, 3, S, S); unlabelled ones and anomalous ones without mask are passed over."""
-        features = patch_features(self.model, pixels).float().cpu().numpy()          # (3, B, N, C)
+        features = patch_features(self.model, pixels).float().cpu().numpy()  # (3, B, N, C)
         for image, own in zip(images, features.swapaxes(0, 1), strict=True):
             if image.label is None or (image.label and not image.masks):
                 continue
             try:
                 mask = self.look.mask(image.masks)
-            except ImageError:           # its score has no need of the mask
+            except ImageError:  # its score has no need of the mask
                 continue
             share = torch.nn.functional.avg_pool2d(mask[None], self.model.backbone.patch)[0].flatten().numpy()
             for anomalous in (False, True):
                 at = np.flatnonzero(share >= 0.5 if anomalous else share == 0)
-                at = self.random.permutation(at)[:min(EACH, MOST - len(self.kept[anomalous]))]
+                at = self.random.permutation(at)[: min(EACH, MOST - len(self.kept[anomalous]))]
                 self.kept[anomalous] += list(own[:, at].swapaxes(0, 1))
 
     def write(self, path: Path) -> bool:
         """The picture; False where one kind has fewer than two patches."""
         if any(len(v) < 2 for v in self.kept.values()):
             return False
-        clouds = {name: tuple(np.stack(self.kept[kind])[:, n] for kind in (False, True))
-                  for n, name in enumerate(STAGES)}
+        clouds = {
+            name: tuple(np.stack(self.kept[kind])[:, n] for kind in (False, True)) for n, name in enumerate(STAGES)
+        }
         make_folder(path.parent)
         write_atomically(path, lambda f: f.write(patch_clouds(clouds)))
         return True
@@ -73,7 +74,7 @@ def write_attention(folder: Path, image: Image, attention: Tensor) -> None:
     """
     picture = cv2.resize(load_rgb(image.file), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     rows = [np.hstack([picture, *(_over(picture, a) for a in layer)]) for layer in attention.float().cpu().numpy()]
-    path = for_image(folder / "attention", image.image_id, ".png")        # patches.png lies beside them
+    path = for_image(folder / "attention", image.image_id, ".png")  # patches.png lies beside them
     make_folder(path.parent)
     png = cv2.imencode(".png", np.vstack(rows)[:, :, ::-1])[1].tobytes()
     write_atomically(path, lambda f: f.write(png))

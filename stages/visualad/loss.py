@@ -6,8 +6,8 @@ from torch.nn import functional
 
 from stages.visualad.model import Output, image_scores
 
-MARGIN = 0.5        # tau of Eq. 12
-SMOOTH = 1e-5       # of the focal loss
+MARGIN = 0.5  # tau of Eq. 12
+SMOOTH = 1e-5  # of the focal loss
 DICE_SMOOTH = 1.0
 
 
@@ -40,7 +40,9 @@ def losses(output: Output, masks: Tensor, labels: Tensor, variant: str) -> dict[
     """
     masks = masks.to(output.maps)
     score = image_scores(output.fused, variant)
-    found = {"cls": functional.binary_cross_entropy_with_logits(score, labels.to(score)),
-             "seg": sum(focal(p, masks) + dice(p, masks) for p in output.maps.sigmoid()),
-             "ctr": margin(output.tokens.float())}
+    found = {
+        "cls": functional.binary_cross_entropy_with_logits(score, labels.to(score)),
+        "seg": sum(focal(p, masks) + dice(p, masks) for p in output.maps.sigmoid()),
+        "ctr": margin(output.tokens.float()),
+    }
     return found | {"loss": torch.stack(list(found.values())).sum()}

@@ -16,9 +16,9 @@ from stages.base.errors import InputError
 from stages.visualad.backbone import Backbone, parts_of
 from stages.visualad.config import SIGMA, Settings, check
 
-ROWS = 1536            # positions of the released code's SCA; more where the grid is larger
-DROPOUT = 0.1          # released code
-TOP = 0.01             # share of the pixels whose mean is the image score
+ROWS = 1536  # positions of the released code's SCA; more where the grid is larger
+DROPOUT = 0.1  # released code
+TOP = 0.01  # share of the pixels whose mean is the image score
 TRUNCATE = 4.0
 
 
@@ -33,7 +33,7 @@ class SpatialAwareCrossAttention(nn.Module):
         self.gate = nn.Linear(width, m, bias=code)
         self.scale = nn.Parameter(torch.tensor(0.01))
         self.projected = code
-        if code:            # the text's Eq. 3 has bare products
+        if code:  # the text's Eq. 3 has bare products
             self.query, self.key, self.value = (nn.Linear(width, width, bias=False) for _ in range(3))
             self.query_norm, self.key_norm = nn.LayerNorm(width), nn.LayerNorm(width)
             self.out = nn.Linear(width, width)
@@ -49,9 +49,9 @@ class SpatialAwareCrossAttention(nn.Module):
     def forward(self, tokens: Tensor, patches: Tensor) -> Tensor:
         """tokens: (B, T, C), patches: (B, N, C) -> enhanced tokens (B, T, C)."""
         collected = self.dropout(self.attention(patches)) @ (self.value(patches) if self.projected else patches)
-        gates = self.gate(tokens).sigmoid()                                   # Eq. 4: (B, T, m)
-        taken = gates @ collected                                             # sum over anchors of g_i a_i
-        return tokens + self.scale * (self.dropout(self.out(taken)) if self.projected else taken)      # Eq. 5
+        gates = self.gate(tokens).sigmoid()  # Eq. 4: (B, T, m)
+        taken = gates @ collected  # sum over anchors of g_i a_i
+        return tokens + self.scale * (self.dropout(self.out(taken)) if self.projected else taken)  # Eq. 5
 
 
 class PositionCode(nn.Module):
@@ -81,8 +81,10 @@ class PositionCode(nn.Module):
             return 0.0
         table = (self.rows[:, None] + self.cols).flatten(0, 1) if self.kind == "2d" else self.table
         if count > len(table) or (self.kind.startswith("2d") and count != len(table)):
-            raise InputError(f"{count} patches, but the checkpoint has positions for {len(table)}; score at the size"
-                             " it was trained at")
+            raise InputError(
+                f"{count} patches, but the checkpoint has positions for {len(table)}; score at the size"
+                " it was trained at"
+            )
         return table[:count]
 
 
@@ -125,13 +127,15 @@ class VisualAD(nn.Module):
         code, parts = settings.variant == "code", parts_of(backbone.vit)
         side = settings.size // backbone.patch
         self.tokens = nn.Parameter(torch.randn(2, backbone.width) * 0.02)
-        self.positions = nn.Parameter(parts.class_position.detach().clone().repeat(2, 1),
-                                      requires_grad=not settings.as_released)
+        self.positions = nn.Parameter(
+            parts.class_position.detach().clone().repeat(2, 1), requires_grad=not settings.as_released
+        )
         self.norm = nn.LayerNorm(backbone.width, eps=parts.norm.eps)
         self.norm.load_state_dict(parts.norm.state_dict())
-        self.norm.requires_grad_(code)           # the text trains the tokens, SCA and SAF alone
-        self.sca = nn.ModuleList(SpatialAwareCrossAttention(backbone.width, side, side, settings)
-                                 for _ in settings.layers)
+        self.norm.requires_grad_(code)  # the text trains the tokens, SCA and SAF alone
+        self.sca = nn.ModuleList(
+            SpatialAwareCrossAttention(backbone.width, side, side, settings) for _ in settings.layers
+        )
         self.saf = nn.ModuleList(self_alignment(backbone.width, code) for _ in settings.layers)
 
     def forward(self, pixels: Tensor, explain: bool = False) -> Output:

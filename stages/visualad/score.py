@@ -14,7 +14,7 @@ from stages.training.saved_models import check_model, read_json, trained_folder
 from stages.visualad.config import RECORD, SIGMA, WEIGHTS, Settings
 
 METHOD = "visualad"
-MAP_ROWS = 32            # maps of a part: at 518 x 518 some 17 MB before compression
+MAP_ROWS = 32  # maps of a part: at 518 x 518 some 17 MB before compression
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +23,11 @@ class ScoreVisualadConfig:
     checkpoint: Path = option("what train-visualad wrote")
     out: Path = option("where the scores go")
     maps: Path | None = option("where the anomaly maps go; without it only scores are kept", None)
-    explain: Path | None = option("folder for pictures: where the anchors look (Figure 6), and how far normal and"
-                                  " anomalous patches lie apart (patches.png, Figure 5)", None)
+    explain: Path | None = option(
+        "folder for pictures: where the anchors look (Figure 6), and how far normal and"
+        " anomalous patches lie apart (patches.png, Figure 5)",
+        None,
+    )
     method: str = option("visualad", METHOD)
     name: str = option("what tables call this run", METHOD)
     backbone: str = option("where the backbone lies, if not where it was trained", "")
@@ -58,8 +61,13 @@ def run(config: ScoreVisualadConfig, options: RunOptions) -> Summary:
     from stages.visualad.scoring import scored
 
     files = look_at(config.out, options.quiet, images=images.values())
-    parameters = {"method": config.name, "splits": config.splits, "sigma": config.sigma, "precision": precision,
-                  "weights": fingerprint(config.checkpoint, config.backbone)}
+    parameters = {
+        "method": config.name,
+        "splits": config.splits,
+        "sigma": config.sigma,
+        "precision": precision,
+        "weights": fingerprint(config.checkpoint, config.backbone),
+    }
     inputs = {"manifest": manifest.fingerprint, "image files": files.images}
     keys = [(i, config.name) for i in images]
 
@@ -72,12 +80,26 @@ def run(config: ScoreVisualadConfig, options: RunOptions) -> Summary:
         some = [images[k[0]] for k in todo]
         for image, anomaly_map, score in scored(model, look, some, config, device, precision == "bf16"):
             failed = isinstance(anomaly_map, ImageError)
-            yield ((image.image_id, config.name), anomaly_map if failed else {"score": score},
-                   None if failed else anomaly_map.numpy())
+            yield (
+                (image.image_id, config.name),
+                anomaly_map if failed else {"score": score},
+                None if failed else anomaly_map.numpy(),
+            )
 
-    notes = {"training": str(config.checkpoint.resolve())}      # its loss curves go into the report
-    return scores_and_maps(config.out, config.maps, parameters, inputs, keys, options, MAP_ROWS, results, notes,
-                           files=files, paths=named_paths(config))
+    notes = {"training": str(config.checkpoint.resolve())}  # its loss curves go into the report
+    return scores_and_maps(
+        config.out,
+        config.maps,
+        parameters,
+        inputs,
+        keys,
+        options,
+        MAP_ROWS,
+        results,
+        notes,
+        files=files,
+        paths=named_paths(config),
+    )
 
 
 def backbone_of(folder: Path) -> str:

@@ -15,9 +15,11 @@ from stages.visualad.model import VisualAD, image_scores, smoothed
 from stages.visualad.score import ScoreVisualadConfig
 
 
-def scored(model: VisualAD, look: Look, images: list[Image], config: ScoreVisualadConfig, device: str,
-           bf16: bool) -> Iterator[tuple[Image, torch.Tensor | ImageError, float | None]]:
+def scored(
+    model: VisualAD, look: Look, images: list[Image], config: ScoreVisualadConfig, device: str, bf16: bool
+) -> Iterator[tuple[Image, torch.Tensor | ImageError, float | None]]:
     """(image, map (S, S) float32 on the CPU, score), or (image, why not, None)."""
+
     def pixels(image: Image) -> torch.Tensor:
         if image.error:
             raise ImageError(image.error)
@@ -31,8 +33,9 @@ def scored(model: VisualAD, look: Look, images: list[Image], config: ScoreVisual
         clouds.write(config.explain / "patches.png")
 
 
-def _scored_batch(model: VisualAD, batch: list, config: ScoreVisualadConfig, device: str, bf16: bool,
-                  clouds: PatchClouds | None) -> Iterator[tuple]:
+def _scored_batch(
+    model: VisualAD, batch: list, config: ScoreVisualadConfig, device: str, bf16: bool, clouds: PatchClouds | None
+) -> Iterator[tuple]:
     good = [(i, x) for i, x in batch if not isinstance(x, ImageError)]
     yield from ((i, x, None) for i, x in batch if isinstance(x, ImageError))
     if not good:

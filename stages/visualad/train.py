@@ -20,15 +20,17 @@ from stages.training.saved_models import check_model
 from stages.training.weights import checkpoint_fingerprint
 from stages.visualad.config import POSITIONS, Settings, check, check_names
 
-PARTS = ("cls", "seg", "ctr")        # of the loss, as losses.csv has them
+PARTS = ("cls", "seg", "ctr")  # of the loss, as losses.csv has them
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainVisualadConfig:
     manifest: Path = argument("labelled images with masks: manifest artifact, a folder of them, or a Parquet file")
     out: Path = option("the trained model and its record")
-    backbone: str = option("frozen vision transformer: directory or hub id (CLIP, DINOv2, DINOv3, SigLIP, SigLIP2)",
-                           "openai/clip-vit-large-patch14-336")
+    backbone: str = option(
+        "frozen vision transformer: directory or hub id (CLIP, DINOv2, DINOv3, SigLIP, SigLIP2)",
+        "openai/clip-vit-large-patch14-336",
+    )
     revision: str = option("branch, tag or commit of a hub model", "")
     variant: str = option("code = what the authors' released code computes; paper = the text's equations", "code")
     split: str = option("images to train on; the authors train on the test split of the auxiliary data set", "test")
@@ -80,8 +82,11 @@ def run(config: TrainVisualadConfig, options: RunOptions) -> Summary | None:
     prepare_torch()
     weights = _checked_backbone(config, settings)
     names = ("split", "epochs", "batch_size", "learning_rate")
-    parameters = {n: getattr(config, n) for n in names} | asdict(settings) | {
-        "precision": precision, "backbone": config.backbone, "weights": weights}
+    parameters = (
+        {n: getattr(config, n) for n in names}
+        | asdict(settings)
+        | {"precision": precision, "backbone": config.backbone, "weights": weights}
+    )
 
     def train(saved, say):
         from stages.visualad.trainer import fit
@@ -92,8 +97,17 @@ def run(config: TrainVisualadConfig, options: RunOptions) -> Summary | None:
         files = from_first(lambda: look_at(config.out, options.quiet, images=images, masks=images))
         inputs = {"manifest": manifest.fingerprint, "image files": files.images, "mask files": files.masks}
         spec = Spec("train-visualad", parameters, inputs, config.seed, {"left out": failed}, named_paths(config))
-        return trained(config.out, spec, "+".join(sorted({i.dataset for i in images})), len(images), options, PARTS,
-                       train, failed, files)
+        return trained(
+            config.out,
+            spec,
+            "+".join(sorted({i.dataset for i in images})),
+            len(images),
+            options,
+            PARTS,
+            train,
+            failed,
+            files,
+        )
 
 
 def _checked_backbone(config: TrainVisualadConfig, settings: Settings) -> str:
@@ -136,6 +150,7 @@ def trainable(images: Iterable[Image], split: str, where: Path) -> tuple[tuple[I
     usable, maskless = with_masks(good)
     if {i.label for i in usable} != {0, 1}:
         why = f" ({maskless[0]})" if maskless else ""
-        raise InputError(f"{where}: the {split} split has {len(usable)} usable images, not normal and anomalous"
-                         f" ones{why}")
+        raise InputError(
+            f"{where}: the {split} split has {len(usable)} usable images, not normal and anomalous ones{why}"
+        )
     return usable, failed + maskless

@@ -18,7 +18,7 @@ from stages.visualad.loss import losses
 from stages.visualad.model import VisualAD
 from stages.visualad.train import PARTS, TrainVisualadConfig
 
-LEAST_RATE = 1e-4            # released code: where the cosine schedule ends, and the rate of SCA, SAF and norm
+LEAST_RATE = 1e-4  # released code: where the cosine schedule ends, and the rate of SCA, SAF and norm
 
 
 def fit(images: tuple, settings: Settings, config: TrainVisualadConfig, saved: Path | None) -> tuple[Any, Callable]:
@@ -59,17 +59,36 @@ def trainer_of(model: VisualAD, data: TrainingSet, config: TrainVisualadConfig) 
 
     steps = ceil(len(data) / config.batch_size)
     arguments = TrainingArguments(
-        output_dir=str(config.out / STATE), per_device_train_batch_size=share(config.batch_size),
-        num_train_epochs=config.epochs, max_grad_norm=0, bf16=precision == "bf16", use_cpu=device == "cpu",
-        seed=config.seed, data_seed=config.seed, logging_steps=max(steps * config.epochs // 200, 1),
-        save_strategy="steps", save_steps=config.save_steps, save_total_limit=2,
-        report_to="none", disable_tqdm=True,
-        remove_unused_columns=False, dataloader_num_workers=config.workers, torch_compile=config.compile,
-        dataloader_pin_memory=device != "cpu", label_names=["labels"], ddp_find_unused_parameters=False)
-    arguments._n_gpu = min(arguments.n_gpu, 1)      # one GPU a process
+        output_dir=str(config.out / STATE),
+        per_device_train_batch_size=share(config.batch_size),
+        num_train_epochs=config.epochs,
+        max_grad_norm=0,
+        bf16=precision == "bf16",
+        use_cpu=device == "cpu",
+        seed=config.seed,
+        data_seed=config.seed,
+        logging_steps=max(steps * config.epochs // 200, 1),
+        save_strategy="steps",
+        save_steps=config.save_steps,
+        save_total_limit=2,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_num_workers=config.workers,
+        torch_compile=config.compile,
+        dataloader_pin_memory=device != "cpu",
+        label_names=["labels"],
+        ddp_find_unused_parameters=False,
+    )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # one GPU a process
     optimiser, schedule = optimiser_of(model, config, steps)
-    trainer = VisualadTrainer(model=model, args=arguments, train_dataset=data, optimizers=(optimiser, schedule),
-                              callbacks=tensorboard(config.out / "_tensorboard"))
+    trainer = VisualadTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=data,
+        optimizers=(optimiser, schedule),
+        callbacks=tensorboard(config.out / "_tensorboard"),
+    )
     trainer.parts = {n: [] for n in PARTS}
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -94,6 +113,7 @@ def optimiser_of(model: VisualAD, config: TrainVisualadConfig, steps: int) -> tu
                 return 1.0
             least = min(LEAST_RATE, rate)
             return (least + (rate - least) * (1 + cos(pi * (step // steps) / config.epochs)) / 2) / rate
+
         return at
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, [factor(g["lr"]) for g in groups])

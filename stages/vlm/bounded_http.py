@@ -9,7 +9,7 @@ from typing import Any
 
 from stages.base.errors import InputError
 
-MOST_BYTES = 8 * 2 ** 20        # of an answer; one of 512 tokens with log-probabilities has some 600 kB
+MOST_BYTES = 8 * 2**20  # of an answer; one of 512 tokens with log-probabilities has some 600 kB
 MOST_REDIRECTS = 5
 
 
@@ -31,7 +31,7 @@ def bounded_client(seconds: float, auth: tuple[str, str] | None, shown: str) -> 
     """
     import openai
 
-    library = import_module(openai.DefaultHttpxClient.__mro__[1].__module__.partition(".")[0])   # httpx or httpx2
+    library = import_module(openai.DefaultHttpxClient.__mro__[1].__module__.partition(".")[0])  # httpx or httpx2
 
     class Bounded(openai.DefaultHttpxClient):
         def send(self, request: Any, **options: Any) -> Any:
@@ -47,7 +47,7 @@ def bounded_client(seconds: float, auth: tuple[str, str] | None, shown: str) -> 
                         _require_same_place(request, response, shown)
                         response = super().send(response.next_request, **options)
                     response = _read(response)
-                    if deadline.passed:         # a body of unknown length ends where the connection was shut
+                    if deadline.passed:  # a body of unknown length ends where the connection was shut
                         raise TimeoutError
                     return response
                 except (TooLarge, InputError):
@@ -90,8 +90,8 @@ class Deadline:
         with self._lock:
             self.passed = True
             for connection in self._sockets:
-                with suppress(OSError):           # closed by now, or wrapped for TLS
-                    socket.socket.shutdown(connection, socket.SHUT_RDWR)      # SSLSocket's own would wait
+                with suppress(OSError):  # closed by now, or wrapped for TLS
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)  # SSLSocket's own would wait
 
 
 def _require_same_place(request: Any, response: Any, shown: str) -> None:
@@ -101,8 +101,10 @@ def _require_same_place(request: Any, response: Any, shown: str) -> None:
     old, new = ((u.scheme, u.host, u.port) for u in (request.url, following.url))
     if old != new:
         port = f":{following.url.port}" if following.url.port else ""
-        raise InputError(f"{shown}: the server redirects to {following.url.scheme}://{following.url.host}{port};"
-                         " nothing was sent there. If that is the right one, give it as --base-url")
+        raise InputError(
+            f"{shown}: the server redirects to {following.url.scheme}://{following.url.host}{port};"
+            " nothing was sent there. If that is the right one, give it as --base-url"
+        )
 
 
 def _read(response: Any) -> Any:
@@ -112,10 +114,13 @@ def _read(response: Any) -> Any:
         for chunk in response.iter_bytes():
             size += len(chunk)
             if size > MOST_BYTES:
-                raise TooLarge(f"an answer of more than {MOST_BYTES // 2 ** 20} MiB")
+                raise TooLarge(f"an answer of more than {MOST_BYTES // 2**20} MiB")
             chunks.append(chunk)
     finally:
         response.close()
-    headers = [(n, v) for n, v in response.headers.multi_items()
-               if n.lower() not in ("content-encoding", "content-length", "transfer-encoding")]
+    headers = [
+        (n, v)
+        for n, v in response.headers.multi_items()
+        if n.lower() not in ("content-encoding", "content-length", "transfer-encoding")
+    ]
     return type(response)(response.status_code, headers=headers, content=b"".join(chunks), request=response.request)

@@ -27,8 +27,10 @@ def first_tokens(encode: Callable[[str], Sequence[int]], choices: Sequence[str])
     own = {c: tuple(sorted(tokens - shared)) for c, tokens in found.items()}
     for choice, tokens in own.items():
         if not tokens:
-            raise InputError(f"the answers {', '.join(choices)} cannot be told apart by their first token with"
-                             f" this tokenizer ({choice!r} has none of its own)")
+            raise InputError(
+                f"the answers {', '.join(choices)} cannot be told apart by their first token with"
+                f" this tokenizer ({choice!r} has none of its own)"
+            )
     return own
 
 

@@ -37,12 +37,12 @@ class Reply:
 
     key: tuple
     text: str | None = None
-    finish_reason: str | None = None      # stop or length
+    finish_reason: str | None = None  # stop or length
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     probabilities: dict[str, float] | None = None
     error: str | None = None
-    retry: bool | None = None             # with `error`: false where the same request would fail in the same way
+    retry: bool | None = None  # with `error`: false where the same request would fail in the same way
 
 
 class Engine(Protocol):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stages.base.errors import InputError
 
-GIB = 2 ** 30
+GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,27 @@ class Model:
 
 MODELS = (
     Model("qwen2-vl", "Qwen/Qwen2-VL-7B-Instruct", 8.29, 16, "Apache 2.0", "VID-AD's captioner"),
-    Model("qwen2-vl-72b-awq", "Qwen/Qwen2-VL-72B-Instruct-AWQ", 73.4, 4.25, "Tongyi Qianwen", "LVLM's model",
-          kept=3.2),
+    Model("qwen2-vl-72b-awq", "Qwen/Qwen2-VL-72B-Instruct-AWQ", 73.4, 4.25, "Tongyi Qianwen", "LVLM's model", kept=3.2),
     Model("qwen2.5-vl", "Qwen/Qwen2.5-VL-7B-Instruct", 8.29, 16, "Apache 2.0"),
     Model("qwen3-vl", "Qwen/Qwen3-VL-8B-Instruct", 8.77, 16, "Apache 2.0"),
-    Model("llama-3.2-vision", "meta-llama/Llama-3.2-11B-Vision-Instruct", 10.7, 16, "Llama 3.2 Community",
-          "gated; newer vLLM has dropped it: --engine transformers"),
+    Model(
+        "llama-3.2-vision",
+        "meta-llama/Llama-3.2-11B-Vision-Instruct",
+        10.7,
+        16,
+        "Llama 3.2 Community",
+        "gated; newer vLLM has dropped it: --engine transformers",
+    ),
     Model("llava-1.5-7b", "llava-hf/llava-1.5-7b-hf", 7.06, 16, "Llama 2 Community", "one image a prompt"),
     Model("llava-1.5-13b", "llava-hf/llava-1.5-13b-hf", 13.4, 16, "Llama 2 Community", "one image a prompt"),
-    Model("internvl2", "OpenGVLab/InternVL2-8B", 8.08, 16, "MIT",
-          "runs code from its own files: only behind --engine server"),
+    Model(
+        "internvl2",
+        "OpenGVLab/InternVL2-8B",
+        8.08,
+        16,
+        "MIT",
+        "runs code from its own files: only behind --engine server",
+    ),
     Model("internvl3", "OpenGVLab/InternVL3-8B-hf", 7.94, 16, "Qwen"),
     Model("gemma-3", "google/gemma-3-12b-it", 12.2, 16, "Gemma", "gated"),
 )
@@ -80,14 +91,16 @@ def require_known(name: str, option: str, *words: str) -> None:
     close = get_close_matches(name, [*SHORT_NAMES, *words], 2, 0.5)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     known = "".join(f"{w}, " for w in words)
-    raise InputError(f"{option} {name}: {hint}Expected {known}a short name (`adcli models` lists them), a hub id"
-                     " OWNER/NAME, or a directory with a checkpoint")
+    raise InputError(
+        f"{option} {name}: {hint}Expected {known}a short name (`adcli models` lists them), a hub id"
+        " OWNER/NAME, or a directory with a checkpoint"
+    )
 
 
 def _exists(name: str) -> bool:
     try:
         return bool(name) and Path(name).exists()
-    except (OSError, ValueError):           # too long, or with a NUL byte
+    except (OSError, ValueError):  # too long, or with a NUL byte
         return False
 
 
@@ -99,5 +112,7 @@ def not_found(name: str, error: Exception) -> str:
     if model := next((m for m in MODELS if m.hub_id == name), None):
         note = f"; {model.note}" if model.note else ""
         return f"model {model.short} ({name}) is not in the local cache and could not be fetched{note} ({first})"
-    return (f"model {name!r} cannot be loaded: it is neither a short name (`adcli models` lists them), nor a directory"
-            f" with a checkpoint, nor a hub id that could be fetched ({first})")
+    return (
+        f"model {name!r} cannot be loaded: it is neither a short name (`adcli models` lists them), nor a directory"
+        f" with a checkpoint, nor a hub id that could be fetched ({first})"
+    )

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-EVERY = 0.5     # seconds
+EVERY = 0.5  # seconds
 
 
 def descendants(pid: int) -> set[int]:
@@ -21,7 +21,7 @@ def descendants(pid: int) -> set[int]:
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
             children = {int(c) for c in task.read_text().split()}
-        except OSError:                        # the thread has just ended
+        except OSError:  # the thread has just ended
             continue
         found |= children.union(*(descendants(c) for c in children))
     return found
@@ -37,8 +37,13 @@ def born(pid: int) -> str | None:
 
 def end_children_with_this_process() -> None:
     """Start the guard. On an ordinary end there is nothing left for it to do."""
-    subprocess.Popen([sys.executable, __file__, str(os.getpid())], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                     stderr=subprocess.DEVNULL, start_new_session=True)
+    subprocess.Popen(
+        [sys.executable, __file__, str(os.getpid())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def guard(pid: int) -> None:

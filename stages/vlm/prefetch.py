@@ -15,7 +15,7 @@ from stages.vlm.engine import Reply, Request
 from stages.vlm.pixels import PixelLimits, fit
 
 Ready = tuple[Request, list[np.ndarray]]
-KEPT = 16       # images kept for the next requests: a reference image is shown with every question
+KEPT = 16  # images kept for the next requests: a reference image is shown with every question
 
 
 class DecodedAhead:
@@ -63,7 +63,7 @@ class DecodedAhead:
             return request, images.result()
         except ImageError as e:
             return Reply(request.key, error=str(e))
-        except Exception as e:      # one strange picture must not cost the other ten thousand
+        except Exception as e:  # one strange picture must not cost the other ten thousand
             names = ", ".join(map(str, request.images))
             return Reply(request.key, error=f"{names}: cannot be prepared ({type(e).__name__}: {e})")
 

@@ -9,10 +9,23 @@ from urllib.parse import quote, quote_plus, unquote, urlsplit
 from stages.base.errors import InputError
 
 INSTEAD = "[secret]"
-SHORTEST = 4        # of a secret, characters: a shorter one cannot be told from other words
+SHORTEST = 4  # of a secret, characters: a shorter one cannot be told from other words
 # What people give to servers that want some key and look at none.
-PLACEHOLDERS = {"none", "null", "empty", "dummy", "test", "token", "local", "anything", "no-key", "sk-no-key-required",
-                "not-needed", "unused", "placeholder"}
+PLACEHOLDERS = {
+    "none",
+    "null",
+    "empty",
+    "dummy",
+    "test",
+    "token",
+    "local",
+    "anything",
+    "no-key",
+    "sk-no-key-required",
+    "not-needed",
+    "unused",
+    "placeholder",
+}
 
 
 @dataclass(frozen=True)
@@ -38,8 +51,9 @@ def address_of(base_url: str) -> Address:
         raise InputError(f"--base-url {said}: expected an address such as http://localhost:8000/v1")
     host = f"[{host}]" if ":" in host else host
     url = f"{parts.scheme}://{host}" + (f":{port}" if port else "") + parts.path
-    return Address(url, unquote(parts.username) if parts.username else None,
-                   unquote(parts.password) if parts.password else None)
+    return Address(
+        url, unquote(parts.username) if parts.username else None, unquote(parts.password) if parts.password else None
+    )
 
 
 def without_passwords(text: str) -> str:
@@ -90,6 +104,7 @@ def require_sendable(key: str, variable: str) -> str:
     hold."""
     key = key.strip()
     if not key.isascii() or not key.isprintable():
-        raise InputError(f"${variable}: holds characters that no key has (a line end, or letters beyond ASCII); set it"
-                         " again")
+        raise InputError(
+            f"${variable}: holds characters that no key has (a line end, or letters beyond ASCII); set it again"
+        )
     return key

@@ -31,10 +31,10 @@ from stages.vlm.secrets import Address, Redactor, address_of, redactor, require_
 if TYPE_CHECKING:
     from stages.vlm.factory import EngineOptions
 
-TOP = 20        # most log-probabilities that the interface gives per token
-USUAL_KEY = "OPENAI_API_KEY"        # its variable may be unset: most servers of one's own ask for no key
-MOST_TEXT = 2 ** 20                 # characters of an answer
-ROUNDING = 1e-3                     # above 0, of a log-probability
+TOP = 20  # most log-probabilities that the interface gives per token
+USUAL_KEY = "OPENAI_API_KEY"  # its variable may be unset: most servers of one's own ask for no key
+MOST_TEXT = 2**20  # characters of an answer
+ROUNDING = 1e-3  # above 0, of a log-probability
 # vLLM's server takes what a request does not say from the checkpoint's generation_config.json
 PLAIN = {"repetition_penalty": 1.0, "top_k": 0, "min_p": 0.0}
 
@@ -89,44 +89,56 @@ class ServerEngine:
         request, images = item
         parts: list[dict] = [{"type": "image_url", "image_url": {"url": data_url(i)}} for i in images]
         message = {"role": "user", "content": [*parts, {"type": "text", "text": request.text}]}
-        left = self.options.retries              # shared by the client's own retries and those below
+        left = self.options.retries  # shared by the client's own retries and those below
         while not self.stopped.is_set():
             raw = None
             try:
                 raw = self.client.with_options(max_retries=left).chat.completions.with_raw_response.create(
-                    model=self.name, messages=[message], temperature=sampling.temperature,
-                    top_p=sampling.top_p, max_tokens=sampling.max_tokens, seed=request.seed % 2 ** 63,
-                    **self._more(request.choices))
+                    model=self.name,
+                    messages=[message],
+                    temperature=sampling.temperature,
+                    top_p=sampling.top_p,
+                    max_tokens=sampling.max_tokens,
+                    seed=request.seed % 2**63,
+                    **self._more(request.choices),
+                )
                 return self._reply(request, raw.parse())
             except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as e:
-                raise InputError(f"{self.address}: {_said(e, self.redact)} (the key is read from"
-                                 f" ${self.options.api_key_env})") from None
-            except openai.APIStatusError as e:        # after the client's own retries
+                raise InputError(
+                    f"{self.address}: {_said(e, self.redact)} (the key is read from ${self.options.api_key_env})"
+                ) from None
+            except openai.APIStatusError as e:  # after the client's own retries
                 return Reply(request.key, error=f"server: {_said(e, self.redact)}")
             except openai.APIConnectionError as e:
-                return Reply(request.key, error=f"server: {one_line(e, self.redact)} ({self.options.retries + 1}"
-                                                " tries)")
+                return Reply(
+                    request.key, error=f"server: {one_line(e, self.redact)} ({self.options.retries + 1} tries)"
+                )
             except TooLarge as e:
                 return Reply(request.key, error=f"server: {e}")
             except InputError:
                 raise
-            except Exception as e:                    # a body that was cut, or is no completion
+            except Exception as e:  # a body that was cut, or is no completion
                 left -= raw.retries_taken + 1 if raw else 1
                 if left < 0:
                     said = one_line(e, self.redact, 120)
-                    return Reply(request.key, error=f"server: an unusable reply ({self.options.retries + 1} tries, the"
-                                                    f" last: {type(e).__name__}: {said})")
+                    return Reply(
+                        request.key,
+                        error=f"server: an unusable reply ({self.options.retries + 1} tries, the"
+                        f" last: {type(e).__name__}: {said})",
+                    )
                 time.sleep(random.uniform(0.1, 1.0))
-        return Reply(request.key, error="interrupted")           # nobody reads it any more
+        return Reply(request.key, error="interrupted")  # nobody reads it any more
 
     def _more(self, choices: tuple[str, ...]) -> dict:
         """Log-probabilities of what the choices begin with, and vLLM's own parameters where it is one."""
         body = dict(PLAIN) if self.is_vllm else {}
         if not choices:
             return {"extra_body": body}
-        if tokens := self._first_tokens(choices):       # versions that do not know logprob_token_ids give the top ones
-            body |= {"logprob_token_ids": sorted({t for group in tokens.values() for t in group}),
-                     "return_tokens_as_token_ids": True}
+        if tokens := self._first_tokens(choices):  # versions that do not know logprob_token_ids give the top ones
+            body |= {
+                "logprob_token_ids": sorted({t for group in tokens.values() for t in group}),
+                "return_tokens_as_token_ids": True,
+            }
         return {"logprobs": True, "top_logprobs": TOP, "extra_body": body}
 
     def _first_tokens(self, choices: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
@@ -147,14 +159,15 @@ class ServerEngine:
         try:
             return first_tokens(encode, choices)
         except (openai.APIStatusError, ValueError, KeyError, TypeError, IndexError):
-            return {}                  # no tokenizer there: probabilities come from the most probable tokens
+            return {}  # no tokenizer there: probabilities come from the most probable tokens
 
     def _reply(self, request: Request, reply: Any) -> Reply:
         answer, usage = reply.choices[0], reply.usage
         content = answer.message.content
         if content is None and answer.message.refusal:
-            return Reply(request.key, error=f"refused: {one_line(answer.message.refusal, self.redact)}",
-                         retry=self._final)
+            return Reply(
+                request.key, error=f"refused: {one_line(answer.message.refusal, self.redact)}", retry=self._final
+            )
         if not isinstance(content, str | None):
             raise TypeError(f"the content is a {type(content).__name__}, not a text")
         text, error = self.redact(content or ""), None
@@ -164,9 +177,16 @@ class ServerEngine:
             text = escaped(text)
             error = f"server: the answer holds half a character, a lone surrogate: {one_line(text, self.redact)}"
         reason = answer.finish_reason
-        return Reply(request.key, text, one_line(reason, self.redact, 40) if isinstance(reason, str) else None,
-                     _count(usage and usage.prompt_tokens), _count(usage and usage.completion_tokens),
-                     self._probabilities(request.choices, answer), error, self._final if error else None)
+        return Reply(
+            request.key,
+            text,
+            one_line(reason, self.redact, 40) if isinstance(reason, str) else None,
+            _count(usage and usage.prompt_tokens),
+            _count(usage and usage.completion_tokens),
+            self._probabilities(request.choices, answer),
+            error,
+            self._final if error else None,
+        )
 
     @property
     def _final(self) -> bool | None:
@@ -179,8 +199,9 @@ class ServerEngine:
         if wrong := [t.logprob for t in first if not t.logprob <= ROUNDING]:
             raise ValueError(f"a log-probability of {wrong[0]}")
         if tokens := self._first_tokens(choices):
-            found = {int(t.token.removeprefix("token_id:")): t.logprob for t in first
-                     if t.token.startswith("token_id:")}
+            found = {
+                int(t.token.removeprefix("token_id:")): t.logprob for t in first if t.token.startswith("token_id:")
+            }
             known = found.keys() & {t for group in tokens.values() for t in group}
             return choice_probabilities(found, tokens) if known else None
         return probabilities_by_text({t.token: t.logprob for t in first}, choices)
@@ -193,7 +214,7 @@ def _on_a_thread(work: Callable, *arguments: Any) -> Future:
     def body() -> None:
         try:
             future.set_result(work(*arguments))
-        except BaseException as e:             # whoever asks for the result gets it
+        except BaseException as e:  # whoever asks for the result gets it
             future.set_exception(e)
 
     threading.Thread(target=body, daemon=True).start()
@@ -207,8 +228,9 @@ def probabilities_by_text(logprobs: dict[str, float], choices: tuple[str, ...]) 
     if not any(texts.values()):
         return None
     numbers = {s: i for i, s in enumerate(logprobs)}
-    return choice_probabilities({numbers[s]: p for s, p in logprobs.items()},
-                                {c: [numbers[s] for s in found] for c, found in texts.items()})
+    return choice_probabilities(
+        {numbers[s]: p for s, p in logprobs.items()}, {c: [numbers[s] for s in found] for c, found in texts.items()}
+    )
 
 
 def data_url(rgb: Any) -> str:
@@ -232,9 +254,13 @@ def open_server(name: str, options: "EngineOptions") -> ServerEngine:
         raise InputError("--engine server needs the package openai: pip install 'adcli[server]'") from None
     address, key, redact = credentials(options)
     auth = (address.user or "", address.password or "") if address.user or address.password else None
-    client = openai.OpenAI(base_url=address.url, api_key=key or "none", max_retries=options.retries,
-                           timeout=options.timeout,
-                           http_client=bounded_client(options.timeout, auth, address.url))
+    client = openai.OpenAI(
+        base_url=address.url,
+        api_key=key or "none",
+        max_retries=options.retries,
+        timeout=options.timeout,
+        http_client=bounded_client(options.timeout, auth, address.url),
+    )
     try:
         served = {m.id: getattr(m, "owned_by", "") for m in client.models.list().data}
     except openai.APIStatusError as e:
@@ -243,9 +269,10 @@ def open_server(name: str, options: "EngineOptions") -> ServerEngine:
         raise InputError(f"{address.url}: no server answers there ({one_line(e, redact)})") from None
     except InputError:
         raise
-    except Exception:               # HTML, a list of something else, an answer without end
-        raise InputError(f"{address.url}: answers, but not as an OpenAI-compatible server does; does the"
-                         " address end in /v1?") from None
+    except Exception:  # HTML, a list of something else, an answer without end
+        raise InputError(
+            f"{address.url}: answers, but not as an OpenAI-compatible server does; does the address end in /v1?"
+        ) from None
     name = name if name in served else SHORT_NAMES.get(name, name)
     if name not in served:
         raise InputError(f"{address.url}: has no model {name!r}; {_offer(name, served, redact)}")
@@ -262,8 +289,9 @@ def credentials(options: "EngineOptions") -> tuple[Address, str, Redactor]:
         raise InputError("--engine server needs --base-url, such as http://localhost:8000/v1")
     address, variable = address_of(options.base_url), options.api_key_env
     if not re.fullmatch(r"[A-Za-z_]\w*", variable):
-        raise InputError("--api-key-env: expected the name of an environment variable, such as OPENAI_API_KEY, and not"
-                         " the key")
+        raise InputError(
+            "--api-key-env: expected the name of an environment variable, such as OPENAI_API_KEY, and not the key"
+        )
     if variable != USUAL_KEY and variable not in os.environ:
         raise InputError(f"--api-key-env {variable}: there is no such environment variable")
     key = require_sendable(os.environ.get(variable, ""), variable)
@@ -280,7 +308,7 @@ def _offer(name: str, served: dict, redact: Redactor) -> str:
 
 def _count(value: Any) -> int | None:
     """A number of tokens, as far as a table can hold it."""
-    return value if type(value) is int and 0 <= value < 2 ** 31 else None
+    return value if type(value) is int and 0 <= value < 2**31 else None
 
 
 def one_line(said: Any, redact: Redactor, most: int = 200) -> str:

@@ -19,7 +19,7 @@ from stages.vlm.prefetch import DecodedAhead, Ready
 if TYPE_CHECKING:
     from stages.vlm.factory import EngineOptions
 
-WINDOW = 4      # batches sorted together by size: little padding, bounded memory
+WINDOW = 4  # batches sorted together by size: little padding, bounded memory
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class LoadedModel:
                 ready = [r for r in window if not isinstance(r, Reply)]
                 ready.sort(key=lambda r: (sum(i.shape[0] * i.shape[1] for i in r[1]), len(r[0].text)))
                 for start in range(0, len(ready), self.batch_size):
-                    yield from self._batch(ready[start:start + self.batch_size], sampling)
+                    yield from self._batch(ready[start : start + self.batch_size], sampling)
 
     def _batch(self, batch: list[Ready], sampling: Sampling) -> list[Reply]:
         """Generate for one batch; out of memory halves it and goes on."""
@@ -99,19 +99,27 @@ class LoadedModel:
         if sampling.temperature > 0:
             processors.append(RowSampler([r.seed for r, _ in batch], sampling))
         with torch.inference_mode():
-            output = self.model.generate(**inputs, max_new_tokens=sampling.max_tokens, do_sample=False,
-                                         logits_processor=processors)
-        return [self._reply(request, output[i, n:], int(inputs["attention_mask"][i].sum()), first.logprobs[i])
-                for i, (request, _) in enumerate(batch)]
+            output = self.model.generate(
+                **inputs, max_new_tokens=sampling.max_tokens, do_sample=False, logits_processor=processors
+            )
+        return [
+            self._reply(request, output[i, n:], int(inputs["attention_mask"][i].sum()), first.logprobs[i])
+            for i, (request, _) in enumerate(batch)
+        ]
 
     def _too_long(self, batch: list[Ready], inputs: Any, room: int, sampling: Sampling) -> list[Reply]:
         """One request alone is refused; of a batch only those that do not fit."""
         if len(batch) > 1:
             return [reply for one in batch for reply in self._generate([one], sampling)]
         n = int(inputs["attention_mask"].sum())
-        return [Reply(batch[0][0].key, retry=False,
-                      error=f"the prompt has {n} tokens; with {sampling.max_tokens} for the answer they exceed the"
-                            f" model's context of {room}")]
+        return [
+            Reply(
+                batch[0][0].key,
+                retry=False,
+                error=f"the prompt has {n} tokens; with {sampling.max_tokens} for the answer they exceed the"
+                f" model's context of {room}",
+            )
+        ]
 
     def _inputs(self, batch: list[Ready]) -> Any:
         from PIL import Image
@@ -125,8 +133,9 @@ class LoadedModel:
             content = request.text if text_only else [*parts, {"type": "text", "text": request.text}]
             chats.append([{"role": "user", "content": content}])
         padding = {"padding": True} if text_only else {"processor_kwargs": {"padding": True}}
-        return self.processor.apply_chat_template(chats, add_generation_prompt=True, tokenize=True,
-                                                  return_dict=True, return_tensors="pt", **padding)
+        return self.processor.apply_chat_template(
+            chats, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt", **padding
+        )
 
     def _reply(self, request: Request, tokens: Any, prompt_tokens: int, logprobs: Any) -> Reply:
         ends = self.model.generation_config.eos_token_id
@@ -134,9 +143,15 @@ class LoadedModel:
         said = tokens.tolist()
         stop = next((i for i, t in enumerate(said) if t in ends), None)
         said = said if stop is None else said[:stop]
-        text = self.tokenizer.decode(said, skip_special_tokens=True).rstrip("\ufffd")    # a cut character
-        return Reply(request.key, text, "length" if stop is None else "stop", prompt_tokens, len(said),
-                     self._probabilities(request.choices, logprobs))
+        text = self.tokenizer.decode(said, skip_special_tokens=True).rstrip("\ufffd")  # a cut character
+        return Reply(
+            request.key,
+            text,
+            "length" if stop is None else "stop",
+            prompt_tokens,
+            len(said),
+            self._probabilities(request.choices, logprobs),
+        )
 
     def _probabilities(self, choices: tuple[str, ...], logprobs: Any) -> dict[str, float] | None:
         if not choices:
@@ -177,7 +192,7 @@ class RowSampler:
 
         p = torch.softmax(scores.float() / self.sampling.temperature, dim=-1)
         ranked, order = p.sort(dim=-1, descending=True)
-        outside = ranked.cumsum(-1) - ranked >= self.sampling.top_p      # the first token always stays
+        outside = ranked.cumsum(-1) - ranked >= self.sampling.top_p  # the first token always stays
         p = p.masked_fill(outside.gather(-1, order.argsort(-1)), 0)
         uniform = torch.stack([torch.rand(p.shape[1], generator=g) for g in self.generators])
         gumbel = -(-uniform.clamp_min(1e-20).log()).clamp_min(1e-20).log()
@@ -235,8 +250,9 @@ def load_model(name: str, options: "EngineOptions") -> LoadedModel:
         sees = type(AutoConfig.from_pretrained(name, **where)) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
         model_class = AutoModelForImageTextToText if sees else AutoModelForCausalLM
         processor = (AutoProcessor if sees else AutoTokenizer).from_pretrained(name, **where)
-        model = model_class.from_pretrained(name, dtype=_dtype(options.dtype),
-                                            attn_implementation=options.attn or None, use_safetensors=True, **where)
+        model = model_class.from_pretrained(
+            name, dtype=_dtype(options.dtype), attn_implementation=options.attn or None, use_safetensors=True, **where
+        )
     except (OSError, ValueError, KeyError, ImportError) as e:
         raise InputError(not_found(name, e)) from e
     tokenizer = getattr(processor, "tokenizer", processor)
@@ -246,8 +262,9 @@ def load_model(name: str, options: "EngineOptions") -> LoadedModel:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     old = model.generation_config
-    model.generation_config = GenerationConfig(eos_token_id=old.eos_token_id, bos_token_id=old.bos_token_id,
-                                               pad_token_id=tokenizer.pad_token_id)
+    model.generation_config = GenerationConfig(
+        eos_token_id=old.eos_token_id, bos_token_id=old.bos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
     limits = limits_for(getattr(processor, "image_processor", None), options.min_pixels, options.max_pixels)
     if limits.multiple > 1:
         processor.image_processor.size = {"shortest_edge": limits.least, "longest_edge": limits.most}

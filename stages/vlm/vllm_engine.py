@@ -22,10 +22,10 @@ from stages.vlm.prefetch import DecodedAhead
 if TYPE_CHECKING:
     from stages.vlm.factory import EngineOptions
 
-AHEAD = 32                   # requests decoded in advance
-MOST_IMAGES = 8              # per prompt: four references and then some
-PROCESSED_IMAGES_GB = 0.5    # vLLM's cache of processed images, twice: enough for references; its default of
-                             # 4 GB grows with every new image until it is full
+AHEAD = 32  # requests decoded in advance
+MOST_IMAGES = 8  # per prompt: four references and then some
+PROCESSED_IMAGES_GB = 0.5  # vLLM's cache of processed images, twice: enough for references; its default of
+# 4 GB grows with every new image until it is full
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,10 @@ class VllmEngine:
     name: str
     fingerprint: str
     options: "EngineOptions"
-    caveat: str = ("texts may differ in rare words with the number of prompts that run at once, where sums"
-                   " round differently")
-    deterministic: bool = True          # each request has its own seed
+    caveat: str = (
+        "texts may differ in rare words with the number of prompts that run at once, where sums round differently"
+    )
+    deterministic: bool = True  # each request has its own seed
 
     @cached_property
     def _llm(self) -> Any:
@@ -50,7 +51,7 @@ class VllmEngine:
         try:
             processor = AutoImageProcessor.from_pretrained(self.name, revision=self.options.revision or None)
         except (OSError, ValueError):
-            processor = None             # a text-only model
+            processor = None  # a text-only model
         return limits_for(processor, self.options.min_pixels, self.options.max_pixels)
 
     @property
@@ -73,8 +74,9 @@ class VllmEngine:
                 if open_requests:
                     yield from self._finished(open_requests)
 
-    def _add(self, request: Request, images: list, sampling: Sampling,
-             open_requests: dict[str, Request]) -> Reply | None:
+    def _add(
+        self, request: Request, images: list, sampling: Sampling, open_requests: dict[str, Request]
+    ) -> Reply | None:
         """Hand one request over; a Reply when vLLM refuses it (too long, too many images)."""
         from PIL import Image
         from vllm import SamplingParams
@@ -83,14 +85,18 @@ class VllmEngine:
         content = [{"type": "image_pil", "image_pil": Image.fromarray(i)} for i in images]
         content.append({"type": "text", "text": request.text})
         ids = sorted({t for tokens in self._tokens(request.choices).values() for t in tokens})
-        parameters = SamplingParams(temperature=sampling.temperature, top_p=sampling.top_p,
-                                    max_tokens=sampling.max_tokens, seed=request.seed,
-                                    logprob_token_ids=ids or None)
+        parameters = SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_tokens,
+            seed=request.seed,
+            logprob_token_ids=ids or None,
+        )
         try:
             (key,) = self._llm.enqueue_chat([{"role": "user", "content": content}], parameters, use_tqdm=False)
         except (ValueError, VLLMValidationError) as e:
             return Reply(request.key, error=str(e).splitlines()[0])
-        open_requests[key.partition("-")[0]] = request      # outputs bear the number without its suffix
+        open_requests[key.partition("-")[0]] = request  # outputs bear the number without its suffix
         return None
 
     def _tokens(self, choices: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
@@ -109,8 +115,14 @@ class VllmEngine:
             if request.choices:
                 first = {t: lp.logprob for t, lp in answer.logprobs[0].items()}
                 probabilities = choice_probabilities(first, self._tokens(request.choices))
-            yield Reply(request.key, answer.text, answer.finish_reason, len(output.prompt_token_ids),
-                        len(answer.token_ids), probabilities)
+            yield Reply(
+                request.key,
+                answer.text,
+                answer.finish_reason,
+                len(output.prompt_token_ids),
+                len(answer.token_ids),
+                probabilities,
+            )
 
 
 def open_vllm(name: str, options: "EngineOptions") -> VllmEngine:
@@ -146,7 +158,7 @@ def _dtype(name: str, options: "EngineOptions") -> str:
 
 
 def _load(name: str, options: "EngineOptions", limits: PixelLimits) -> Any:
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")      # the progress of this stage says enough
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # the progress of this stage says enough
     from vllm import LLM
     from vllm.platforms import current_platform
 
@@ -155,17 +167,26 @@ def _load(name: str, options: "EngineOptions", limits: PixelLimits) -> Any:
         more["max_model_len"] = options.max_model_len
     if options.quantization:
         more["quantization"] = options.quantization
-    if limits.multiple > 1:        # what `fit` has sized must not be sized again; other processors have no such limits
+    if limits.multiple > 1:  # what `fit` has sized must not be sized again; other processors have no such limits
         more["mm_processor_kwargs"] = {"size": {"shortest_edge": limits.least, "longest_edge": limits.most}}
     end_children_with_this_process()
     try:
-        llm = LLM(model=name, revision=options.revision or None, dtype=_dtype(name, options), load_format="safetensors",
-                  tensor_parallel_size=options.tensor_parallel, max_num_seqs=options.max_num_seqs,
-                  gpu_memory_utilization=options.gpu_memory, limit_mm_per_prompt={"image": MOST_IMAGES},
-                  mm_processor_cache_gb=PROCESSED_IMAGES_GB, enable_prefix_caching=True,
-                  trust_remote_code=False, disable_log_stats=True,
-                  enforce_eager=current_platform.is_cpu(),      # compiling for a CPU costs more than it brings
-                  **more)
+        llm = LLM(
+            model=name,
+            revision=options.revision or None,
+            dtype=_dtype(name, options),
+            load_format="safetensors",
+            tensor_parallel_size=options.tensor_parallel,
+            max_num_seqs=options.max_num_seqs,
+            gpu_memory_utilization=options.gpu_memory,
+            limit_mm_per_prompt={"image": MOST_IMAGES},
+            mm_processor_cache_gb=PROCESSED_IMAGES_GB,
+            enable_prefix_caching=True,
+            trust_remote_code=False,
+            disable_log_stats=True,
+            enforce_eager=current_platform.is_cpu(),  # compiling for a CPU costs more than it brings
+            **more,
+        )
     except (ValueError, OSError, RuntimeError) as e:
         raise InputError(f"vLLM cannot load {name}: {str(e).strip().splitlines()[0][:300]}") from e
     return llm

@@ -18,8 +18,11 @@ class AskConfig:
     image: Path = option("the image to talk about")
     object: str = option("what it shows", "object")
     question: str = option("the first question; by default that of training, for a mask and a description", "")
-    mask: Path | None = option("where the mask goes: PNG of the image's size, 255 = surely anomalous; by default beside"
-                               " the image as <name>.vmad.png", None)
+    mask: Path | None = option(
+        "where the mask goes: PNG of the image's size, 255 = surely anomalous; by default beside"
+        " the image as <name>.vmad.png",
+        None,
+    )
     llava: str = option("where LLaVA lies, if not where it was trained", "")
     sam: str = option("where SAM lies, if not where it was trained", "")
     max_tokens: int = option("longest answer, tokens", 256)

@@ -14,11 +14,17 @@ from stages.vmad.look import Look
 from stages.vmad.model import Vmad, trainable
 from stages.vmad.projectors import Projector
 
-LORA_TARGETS = r".*language_model.*\.(q_proj|v_proj)"     # LISA's; the paper names only the rank
+LORA_TARGETS = r".*language_model.*\.(q_proj|v_proj)"  # LISA's; the paper names only the rank
 
 
-def new_model(llava_name: str, sam_name: str, settings: Settings, weights: Weights,
-              revisions: tuple[str, str] = ("", ""), dtype: torch.dtype = torch.float32) -> tuple[Vmad, Text]:
+def new_model(
+    llava_name: str,
+    sam_name: str,
+    settings: Settings,
+    weights: Weights,
+    revisions: tuple[str, str] = ("", ""),
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Vmad, Text]:
     """(untrained model, how it reads text). dtype: of what stays frozen; what is trained is float32.
 
     Raises:
@@ -50,8 +56,10 @@ def read_llava(name: str, revision: str) -> tuple[Any, Any]:
 def not_loaded(option: str, name: str, error: Exception) -> InputError:
     """Why a model cannot be loaded, in a line: mostly its name is wrong."""
     if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
-        return InputError(f"{option} {name}: cannot be loaded, there is no such folder; expected one with a checkpoint"
-                          " in transformers' format, or a hub id such as organisation/model")
+        return InputError(
+            f"{option} {name}: cannot be loaded, there is no such folder; expected one with a checkpoint"
+            " in transformers' format, or a hub id such as organisation/model"
+        )
     return InputError(f"{option} {name}: cannot be loaded ({str(error).splitlines()[0][:200]})")
 
 
@@ -71,12 +79,16 @@ def text_of(config: Any, tokenizer: Any, settings: Settings, name: str) -> Text:
     except InputError as e:
         raise InputError(f"{e} (--llava {name})") from None
     if tokenizer.convert_ids_to_tokens(config.image_token_id) is None:
-        raise InputError(f"--llava {name}: its tokenizer has no image token (number {config.image_token_id}), as"
-                         " LLaVA's own releases have none; give one in transformers' format, for example"
-                         " llava-hf/llava-1.5-7b-hf")
+        raise InputError(
+            f"--llava {name}: its tokenizer has no image token (number {config.image_token_id}), as"
+            " LLaVA's own releases have none; give one in transformers' format, for example"
+            " llava-hf/llava-1.5-7b-hf"
+        )
     if SEG in tokenizer.get_vocab():
-        raise InputError(f"--llava {name}: its vocabulary already has {SEG}; start from the LLaVA checkpoint without it"
-                         " (a training that was interrupted goes on when its command is run again)")
+        raise InputError(
+            f"--llava {name}: its vocabulary already has {SEG}; start from the LLaVA checkpoint without it"
+            " (a training that was interrupted goes on when its command is run again)"
+        )
     tokenizer.add_tokens([AddedToken(SEG, normalized=False)])
     return Text(tokenizer, config.image_token_id, settings.tokens(grid), tokenizer.convert_tokens_to_ids(SEG))
 
@@ -98,28 +110,37 @@ def whole(kind: Any, option: str, name: str, revision: str, dtype: torch.dtype) 
     """A model of this class. Raises InputError when it cannot be loaded, or when its files lack weights, which
     transformers would make up: LLaVA's own releases before the conversion are so, and a language model alone."""
     try:
-        model, said = kind.from_pretrained(name, revision=revision or None, dtype=dtype, use_safetensors=True,
-                                            output_loading_info=True)
+        model, said = kind.from_pretrained(
+            name, revision=revision or None, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
     except (OSError, ValueError, RuntimeError) as e:
         raise not_loaded(option, name, e) from e
     if lacking := sorted(said["missing_keys"]):
-        raise InputError(f"{option} {name}: {len(lacking)} of its weights are not in its files, the first"
-                         f" {lacking[0]}; give a complete checkpoint in transformers' format")
+        raise InputError(
+            f"{option} {name}: {len(lacking)} of its weights are not in its files, the first"
+            f" {lacking[0]}; give a complete checkpoint in transformers' format"
+        )
     return model
 
 
 def check_llava(config: Any, name: str) -> None:
     """Raises InputError for a model that is no LLaVA with a CLIP tower whose one layer it takes."""
     if config.model_type != "llava":
-        raise InputError(f"--llava {name}: a {config.model_type} model; VMAD is built on LLaVA 1.x"
-                         " (for example llava-hf/llava-1.5-7b-hf)")
+        raise InputError(
+            f"--llava {name}: a {config.model_type} model; VMAD is built on LLaVA 1.x"
+            " (for example llava-hf/llava-1.5-7b-hf)"
+        )
     tower = config.vision_config.model_type
     if tower != "clip_vision_model":
-        raise InputError(f"--llava {name}: its vision tower is a {tower}; VMAD needs LLaVA with a CLIP tower"
-                         " (for example llava-hf/llava-1.5-7b-hf)")
+        raise InputError(
+            f"--llava {name}: its vision tower is a {tower}; VMAD needs LLaVA with a CLIP tower"
+            " (for example llava-hf/llava-1.5-7b-hf)"
+        )
     if not isinstance(config.vision_feature_layer, int) or config.vision_feature_select_strategy != "default":
-        raise InputError(f"--llava {name}: takes several layers of its vision tower, or its class token; VMAD is built"
-                         " on LLaVA 1.x, which takes the patch tokens of one layer")
+        raise InputError(
+            f"--llava {name}: takes several layers of its vision tower, or its class token; VMAD is built"
+            " on LLaVA 1.x, which takes the patch tokens of one layer"
+        )
 
 
 def check_sam(name: str, revision: str) -> None:
@@ -141,10 +162,13 @@ def load_sam(name: str, revision: str, dtype: torch.dtype) -> tuple[Any, dict]:
 
     check_sam(name, revision)
     sam = whole(SamModel, "--sam", name, revision, torch.float32)
-    sam.vision_encoder.to(dtype)             # the decoder is trained, and what tells it positions needs all its digits
+    sam.vision_encoder.to(dtype)  # the decoder is trained, and what tells it positions needs all its digits
     processor = image_processor("--sam", name, revision)
-    return sam, {"canvas": sam.config.vision_config.image_size, "canvas_mean": tuple(processor.image_mean),
-                 "canvas_deviation": tuple(processor.image_std)}
+    return sam, {
+        "canvas": sam.config.vision_config.image_size,
+        "canvas_mean": tuple(processor.image_mean),
+        "canvas_deviation": tuple(processor.image_std),
+    }
 
 
 def look_of(name: str, revision: str, config: Any, canvas: dict) -> Look:
@@ -160,8 +184,9 @@ def image_processor(option: str, name: str, revision: str) -> Any:
     try:
         return AutoImageProcessor.from_pretrained(name, revision=revision or None)
     except (OSError, ValueError) as e:
-        raise InputError(f"{option} {name}: its image processor cannot be loaded ({str(e).splitlines()[0][:200]})"
-                         ) from e
+        raise InputError(
+            f"{option} {name}: its image processor cannot be loaded ({str(e).splitlines()[0][:200]})"
+        ) from e
 
 
 def give_row(llava: Any, seg: int) -> None:
@@ -178,9 +203,13 @@ def replace_projector(llava: Any, settings: Settings) -> None:
     """Put our projector around LLaVA's own, and let LLaVA hand it the layers that it reads."""
     config, index = llava.config, layer_of(llava.config)
     vision = config.vision_config
-    llava.model.multi_modal_projector = Projector(settings, llava.model.multi_modal_projector, vision.hidden_size,
-                                                  config.text_config.hidden_size,
-                                                  vision.image_size // vision.patch_size).float()
+    llava.model.multi_modal_projector = Projector(
+        settings,
+        llava.model.multi_modal_projector,
+        vision.hidden_size,
+        config.text_config.hidden_size,
+        vision.image_size // vision.patch_size,
+    ).float()
     config.vision_feature_layer = list(range(index - settings.layers + 1, index + 1))
     config.image_seq_length = llava.model.multi_modal_projector.tokens
 
@@ -190,9 +219,14 @@ def with_lora(llava: Any, settings: Settings, seg: int) -> Any:
     trained."""
     from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout,
-                        target_modules=LORA_TARGETS, trainable_token_indices={"embed_tokens": [seg], "lm_head": [seg]},
-                        task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=LORA_TARGETS,
+        trainable_token_indices={"embed_tokens": [seg], "lm_head": [seg]},
+        task_type="CAUSAL_LM",
+    )
     return get_peft_model(llava, config)
 
 
@@ -220,5 +254,6 @@ def record_of(folder: Path, name: str) -> dict:
     try:
         return json.loads((folder / name).read_text())
     except (OSError, ValueError) as e:
-        raise InputError(f"--checkpoint {folder}: no readable {name} here (expected what finetune-mllm --method vmad"
-                         " wrote)") from e
+        raise InputError(
+            f"--checkpoint {folder}: no readable {name} here (expected what finetune-mllm --method vmad wrote)"
+        ) from e

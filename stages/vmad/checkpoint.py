@@ -35,14 +35,18 @@ from stages.vmad.data import Text
 from stages.vmad.model import Vmad
 
 
-def save_vmad(model: Vmad, text: Text, folder: Path, llava: str, sam: str,
-              revisions: tuple[str, str] = ("", "")) -> None:
+def save_vmad(
+    model: Vmad, text: Text, folder: Path, llava: str, sam: str, revisions: tuple[str, str] = ("", "")
+) -> None:
     """llava, sam: directory or hub id that it was made from, as it was given. A merged model brings its own LLaVA."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"{part}.{n}": t.detach().float().cpu().contiguous()
-               for part, module in model.own_parts().items() for n, t in module.state_dict().items()}
+    tensors = {
+        f"{part}.{n}": t.detach().float().cpu().contiguous()
+        for part, module in model.own_parts().items()
+        for n, t in module.state_dict().items()
+    }
     save_file(tensors, folder / WEIGHTS)
     merged = model.llava is model.base
     if merged:
@@ -50,16 +54,27 @@ def save_vmad(model: Vmad, text: Text, folder: Path, llava: str, sam: str,
     else:
         model.llava.save_pretrained(folder / ADAPTER)
         (folder / ADAPTER / "README.md").unlink(missing_ok=True)
-    record = {"llava": llava, "sam": sam, "revisions": revisions, "seg": model.seg, "merged": merged,
-              "tokens": model.projector.tokens, "settings": asdict(model.settings), "weights": asdict(model.weights)}
+    record = {
+        "llava": llava,
+        "sam": sam,
+        "revisions": revisions,
+        "seg": model.seg,
+        "merged": merged,
+        "tokens": model.projector.tokens,
+        "settings": asdict(model.settings),
+        "weights": asdict(model.weights),
+    }
     (folder / RECORD).write_text(json.dumps(record, indent=2))
 
 
 def _save_llava(model: Vmad, tokenizer: Any, folder: Path) -> None:
     """A LLaVA checkpoint that loads without us: its own projector is the MLP within ours."""
     ours, mlp = "model.multi_modal_projector.", "model.multi_modal_projector.mlp."
-    state = {(ours + n.removeprefix(mlp) if n.startswith(mlp) else n): t for n, t in model.base.state_dict().items()
-             if n.startswith(mlp) or not n.startswith(ours)}
+    state = {
+        (ours + n.removeprefix(mlp) if n.startswith(mlp) else n): t
+        for n, t in model.base.state_dict().items()
+        if n.startswith(mlp) or not n.startswith(ours)
+    }
     inside = model.base.config
     outside = copy.deepcopy(inside)
     outside.vision_feature_layer = inside.vision_feature_layer[-1]
@@ -73,8 +88,12 @@ def _save_llava(model: Vmad, tokenizer: Any, folder: Path) -> None:
     look = model.look
     from transformers import CLIPImageProcessor
 
-    CLIPImageProcessor(size={"shortest_edge": look.size}, crop_size=look.size, image_mean=list(look.mean),
-                       image_std=list(look.deviation)).save_pretrained(folder)
+    CLIPImageProcessor(
+        size={"shortest_edge": look.size},
+        crop_size=look.size,
+        image_mean=list(look.mean),
+        image_std=list(look.deviation),
+    ).save_pretrained(folder)
 
 
 def find(place: Path) -> Path:
@@ -90,8 +109,12 @@ def sources(place: Path, llava: str = "", sam: str = "") -> tuple[Path, dict, st
     try:
         settings, weights = Settings(**record["settings"]), Weights(**record["weights"])
         inside = str(folder / MERGED) if record["merged"] else record["llava"]
-        record |= {"settings": settings, "weights": weights, "seg": int(record["seg"]),
-                   "revisions": tuple(record["revisions"])}
+        record |= {
+            "settings": settings,
+            "weights": weights,
+            "seg": int(record["seg"]),
+            "revisions": tuple(record["revisions"]),
+        }
         return folder, record, llava or inside, sam or record["sam"]
     except (TypeError, KeyError, ValueError) as e:
         raise InputError(f"{folder / RECORD}: not of this version of adcli ({e})") from e
@@ -155,8 +178,7 @@ def load_vmad(place: Path, llava: str = "", sam: str = "", dtype: torch.dtype = 
     if not record["merged"]:
         base = _with_adapter(base, folder / ADAPTER)
     backbone, canvas = load_sam(sam_name, record["revisions"][1], dtype)
-    model = Vmad(base, backbone, settings, record["weights"],
-                 look_of(llava_name, revision, config, canvas), text.seg)
+    model = Vmad(base, backbone, settings, record["weights"], look_of(llava_name, revision, config, canvas), text.seg)
     load_parts(model, load_file(folder / WEIGHTS), folder)
     return freeze(model).requires_grad_(False).eval(), text
 
@@ -166,7 +188,7 @@ def _with_adapter(base: Any, folder: Path) -> Any:
     from peft import PeftModel
 
     if not (folder / ADAPTER_WEIGHTS).is_file():
-        raise InputError(f"{folder}: holds no {ADAPTER_WEIGHTS}")      # PEFT would look for a pickle
+        raise InputError(f"{folder}: holds no {ADAPTER_WEIGHTS}")  # PEFT would look for a pickle
     try:
         return PeftModel.from_pretrained(base, folder)
     except (RuntimeError, OSError, ValueError) as e:
@@ -180,8 +202,9 @@ def load_parts(model: Vmad, tensors: dict[str, torch.Tensor], where: Path) -> No
         try:
             module.float().load_state_dict(own)
         except RuntimeError as e:
-            raise InputError(f"{where}: does not fit its LLaVA and SAM"
-                             f" ({str(e).splitlines()[-1].strip()[:160]})") from e
+            raise InputError(
+                f"{where}: does not fit its LLaVA and SAM ({str(e).splitlines()[-1].strip()[:160]})"
+            ) from e
 
 
 def merged(model: Vmad) -> Vmad:

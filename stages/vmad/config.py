@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from stages.base.config import require_positive
 from stages.base.errors import InputError
 
-PROJECTORS = ("ltc", "ltc-last", "ltc-coarse", "mlp", "average-pooling", "resampler", "ldp-v2")    # Tables I, III, V
+PROJECTORS = ("ltc", "ltc-last", "ltc-coarse", "mlp", "average-pooling", "resampler", "ldp-v2")  # Tables I, III, V
 SEG = "<seg>"
-WEIGHTS, RECORD, ADAPTER, MERGED = "vmad.safetensors", "vmad.json", "adapter", "llava"       # of a trained model
+WEIGHTS, RECORD, ADAPTER, MERGED = "vmad.safetensors", "vmad.json", "adapter", "llava"  # of a trained model
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Settings:
 
     def tokens(self, grid: int) -> int:
         """Tokens that an image of grid x grid patches becomes."""
-        return grid ** 2 if self.projector == "mlp" else (grid // self.rho) ** 2
+        return grid**2 if self.projector == "mlp" else (grid // self.rho) ** 2
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,9 @@ def check_numbers(settings: Settings) -> None:
     """Raises InputError for settings that no model can have."""
     if settings.projector not in PROJECTORS:
         raise InputError(f"--projector {settings.projector}: expected {', '.join(PROJECTORS)}")
-    require_positive(settings, "rho", "levels", "depth", "heads", "boxes", "box_size", "temperature", "drawn", "rank",
-                     "alpha")
+    require_positive(
+        settings, "rho", "levels", "depth", "heads", "boxes", "box_size", "temperature", "drawn", "rank", "alpha"
+    )
     if not 0 <= settings.dropout < 1:
         raise InputError(f"--dropout {settings.dropout}: expected 0 or more, less than 1")
 

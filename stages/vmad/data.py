@@ -24,7 +24,7 @@ from stages.vmad.look import Look
 IMAGE = "<image>"
 TASKS = ("segmentation", "answering", "vqa")
 QUERIES = {"description": "description", "impact": "impact analysis", "suggestion": "suggestion analysis"}
-ANSWERS = "ASSISTANT:"           # where a prompt ends and an answer begins
+ANSWERS = "ASSISTANT:"  # where a prompt ends and an answer begins
 IGNORED = -100
 
 
@@ -62,8 +62,10 @@ def samples_of(images: Iterable[Image], tasks: Sequence[str], questions: Iterabl
     found = [s for image in images for s in _of_image(image, tasks, asked.get(image.image_id, []))]
     for s in found:
         if s.segmented and s.image.label == 1 and not s.image.masks:
-            raise InputError(f"{s.image.image_id} is anomalous, but has no mask; {s.task} needs it (--tasks vqa"
-                             " trains without masks)")
+            raise InputError(
+                f"{s.image.image_id} is anomalous, but has no mask; {s.task} needs it (--tasks vqa"
+                " trains without masks)"
+            )
         if gone := [m for m in s.image.masks if s.segmented and not m.is_file()]:
             raise InputError(f"{s.image.image_id}: no mask at {gone[0]}; {s.task} needs it")
     if not found:
@@ -75,11 +77,16 @@ def _of_image(image: Image, tasks: Sequence[str], questions: list[Question]) -> 
     found = [sample(image, "segmentation")] if "segmentation" in tasks else []
     if "answering" in tasks:
         told = [(q.level, q.answer) for q in questions if q.level in QUERIES and q.answer]
-        found += [sample(image, "answering", query=QUERIES[level], answer=answer)
-                  for level, answer in told or [("description", described(image))]]
+        found += [
+            sample(image, "answering", query=QUERIES[level], answer=answer)
+            for level, answer in told or [("description", described(image))]
+        ]
     if "vqa" in tasks:
-        found += [sample(image, "vqa", question="\n".join([q.question, *q.choices]), answer=q.answer)
-                  for q in questions if q.answer]
+        found += [
+            sample(image, "vqa", question="\n".join([q.question, *q.choices]), answer=q.answer)
+            for q in questions
+            if q.answer
+        ]
     return found
 
 
@@ -144,9 +151,11 @@ def check_lengths(samples: Iterable[Sample], text: Text, limit: int) -> int:
     over = {s: n for s, n in lengths.items() if n > limit}
     if over:
         worst = max(over, key=over.get)
-        raise InputError(f"{len(over)} of {len(lengths)} samples are longer than --max-length {limit}, the longest"
-                         f" {over[worst]} ({worst.image.image_id}, {worst.task}); shorten their answers, take them out,"
-                         " or raise it as far as the language model goes")
+        raise InputError(
+            f"{len(over)} of {len(lengths)} samples are longer than --max-length {limit}, the longest"
+            f" {over[worst]} ({worst.image.image_id}, {worst.task}); shorten their answers, take them out,"
+            " or raise it as far as the language model goes"
+        )
     return max(lengths.values())
 
 
@@ -169,11 +178,16 @@ class TrainingSet(torch.utils.data.Dataset):
         prompt, answer = self.text.prompt(s.prompt), self.text.answer(s.answer)
         rgb = load_rgb(s.image.file)
         frame = self.look.frame(rgb.shape)
-        return {"input_ids": prompt + answer, "labels": [IGNORED] * len(prompt) + answer,
-                "squares": self.look.square(rgb), "canvases": self.look.framed(rgb), "frames": torch.tensor(frame),
-                "masks": self.look.mask(s.image.masks if s.segmented else (), frame),
-                "segmented": torch.tensor(s.segmented),
-                "classes": torch.tensor(self.classes[s.image.dataset, s.image.category])}
+        return {
+            "input_ids": prompt + answer,
+            "labels": [IGNORED] * len(prompt) + answer,
+            "squares": self.look.square(rgb),
+            "canvases": self.look.framed(rgb),
+            "frames": torch.tensor(frame),
+            "masks": self.look.mask(s.image.masks if s.segmented else (), frame),
+            "segmented": torch.tensor(s.segmented),
+            "classes": torch.tensor(self.classes[s.image.dataset, s.image.category]),
+        }
 
 
 def collate(items: Sequence[dict[str, Any]], pad: int) -> dict[str, Tensor]:
@@ -185,5 +199,8 @@ def collate(items: Sequence[dict[str, Any]], pad: int) -> dict[str, Tensor]:
 
     lengths = torch.tensor([[len(i["input_ids"])] for i in items])
     batch = {name: torch.stack([i[name] for i in items]) for name in items[0] if name not in ("input_ids", "labels")}
-    return batch | {"input_ids": padded("input_ids", pad), "labels": padded("labels", IGNORED),
-                    "attention_mask": (torch.arange(longest) < lengths).long()}
+    return batch | {
+        "input_ids": padded("input_ids", pad),
+        "labels": padded("labels", IGNORED),
+        "attention_mask": (torch.arange(longest) < lengths).long(),
+    }

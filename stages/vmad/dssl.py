@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-SAMPLES = 2          # per side and bin of a region of interest
-BOTTLENECK = 16      # of the Meta-Net, as in CoCoOp, which it is taken from
+SAMPLES = 2  # per side and bin of a region of interest
+BOTTLENECK = 16  # of the Meta-Net, as in CoCoOp, which it is taken from
 
 
 class Dssl(nn.Module):
@@ -72,12 +72,15 @@ def roi(features: Tensor, boxes: Tensor, bins: int = 1) -> Tensor:
     b, c, h, w = features.shape
     count, points = boxes.shape[1], bins * SAMPLES
     along = (torch.arange(points, device=boxes.device) + 0.5) / points
-    x = boxes[..., 0:1] + along * (boxes[..., 2:3] - boxes[..., 0:1])              # (B, Nb, points)
+    x = boxes[..., 0:1] + along * (boxes[..., 2:3] - boxes[..., 0:1])  # (B, Nb, points)
     y = boxes[..., 1:2] + along * (boxes[..., 3:4] - boxes[..., 1:2])
-    at = torch.stack([(2 * x / w - 1)[:, :, None].expand(-1, -1, points, -1),
-                      (2 * y / h - 1)[..., None].expand(-1, -1, -1, points)], -1)
-    found = functional.grid_sample(features.float(), at.reshape(b, count * points, points, 2).float(),
-                                   padding_mode="border", align_corners=False)
+    at = torch.stack(
+        [(2 * x / w - 1)[:, :, None].expand(-1, -1, points, -1), (2 * y / h - 1)[..., None].expand(-1, -1, -1, points)],
+        -1,
+    )
+    found = functional.grid_sample(
+        features.float(), at.reshape(b, count * points, points, 2).float(), padding_mode="border", align_corners=False
+    )
     found = functional.avg_pool2d(found, SAMPLES).reshape(b, c, count, bins, bins)
     return found.transpose(1, 2).to(features.dtype)
 
@@ -85,8 +88,12 @@ def roi(features: Tensor, boxes: Tensor, bins: int = 1) -> Tensor:
 def overall_features(features: Tensor, frames: Tensor, stride: float) -> Tensor:
     """GAP of Eq. 9 over the part of the features that shows the image. features: (B, C, H, W) of the padded input;
     frames: (B, 2) its height and width in px; stride: px per cell -> (B, C)."""
-    return torch.stack([f[:, :max(ceil(h / stride), 1), :max(ceil(w / stride), 1)].mean((1, 2))
-                        for f, (h, w) in zip(features, frames.tolist(), strict=True)])
+    return torch.stack(
+        [
+            f[:, : max(ceil(h / stride), 1), : max(ceil(w / stride), 1)].mean((1, 2))
+            for f, (h, w) in zip(features, frames.tolist(), strict=True)
+        ]
+    )
 
 
 def log_similarity(queries: Tensor, keys: Tensor, temperature: float, there: Tensor) -> Tensor:
@@ -96,7 +103,7 @@ def log_similarity(queries: Tensor, keys: Tensor, temperature: float, there: Ten
     Eq. 16's denominator prints v^j, a vector of the visual backbone, where the text compares "patch tokens and
     normal semantic tokens": queries are T_v^j above and below the line.
     """
-    with torch.autocast(queries.device.type, enabled=False):        # bf16's last digit, divided by tau, is 0.06
+    with torch.autocast(queries.device.type, enabled=False):  # bf16's last digit, divided by tau, is 0.06
         values = queries.float() @ keys.float().transpose(1, 2) / temperature
     return values.masked_fill(~there[:, None], float("-inf")).log_softmax(-1)
 

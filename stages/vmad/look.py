@@ -64,7 +64,7 @@ class Look:
         if paths:
             share = cv2.resize(load_masks(paths).astype(np.float32), frame[::-1], interpolation=cv2.INTER_AREA)
             drawn = share >= 0.5 if (share >= 0.5).any() else share > 0
-            canvas[:frame[0], :frame[1]] = torch.from_numpy(drawn.astype(np.uint8))
+            canvas[: frame[0], : frame[1]] = torch.from_numpy(drawn.astype(np.uint8))
         return canvas
 
 

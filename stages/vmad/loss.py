@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from stages.vmad.config import Weights
 
-SMOOTH = 1.0         # px, of Dice
+SMOOTH = 1.0  # px, of Dice
 PARTS = ("text", "bce", "dice", "pbsd")
 
 
@@ -40,6 +40,10 @@ def text_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 def total(parts: Mapping[str, Tensor], weights: Weights) -> Tensor:
     """Eq. 6 with Eq. 7 in it. parts: by PARTS; those that a batch has none of are left out."""
-    factors = {"text": weights.text, "bce": weights.mask * weights.bce, "dice": weights.mask * weights.dice,
-               "pbsd": weights.pbsd}
+    factors = {
+        "text": weights.text,
+        "bce": weights.mask * weights.bce,
+        "dice": weights.mask * weights.dice,
+        "pbsd": weights.pbsd,
+    }
     return torch.stack([factors[name] * value for name, value in parts.items()]).sum()

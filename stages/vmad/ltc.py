@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-NEIGHBOURS = 3        # K of Eq. 19 = 3 x 3 points around each position, as a convolution has them
+NEIGHBOURS = 3  # K of Eq. 19 = 3 x 3 points around each position, as a convolution has them
 BOTTLENECK = 4
 
 
@@ -45,7 +45,7 @@ class LocalityCompression(nn.Module):
             return coarse
         sources = levels[:-1] or levels
         found = [inject(coarse, fine, self.rho) for inject, fine in zip(self.injection, sources, strict=True)]
-        return coarse + self.integrate(torch.cat(found, -1))                    # Eq. 21 and 22
+        return coarse + self.integrate(torch.cat(found, -1))  # Eq. 21 and 22
 
 
 class LocalContext(nn.Module):
@@ -72,17 +72,18 @@ class DeformableAttention(nn.Module):
     def __init__(self, width: int, heads: int, stride: float = 1.0) -> None:
         super().__init__()
         self.heads, self.stride = heads, stride
-        self.offsets = zeroed(nn.Linear(width, heads * NEIGHBOURS ** 2 * 2))
-        self.weights = zeroed(nn.Linear(width, heads * NEIGHBOURS ** 2))
+        self.offsets = zeroed(nn.Linear(width, heads * NEIGHBOURS**2 * 2))
+        self.weights = zeroed(nn.Linear(width, heads * NEIGHBOURS**2))
         self.value = nn.Linear(width, width)
         self.out = zeroed(nn.Linear(width, width))
 
     def forward(self, grid: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
-        shape = (*grid.shape[:3], self.heads, NEIGHBOURS ** 2)
+        shape = (*grid.shape[:3], self.heads, NEIGHBOURS**2)
         weights = self.weights(grid).reshape(shape).softmax(-1)
-        return self.out(deformable_sampling(self.value(grid), self.offsets(grid).reshape(*shape, 2), weights,
-                                            self.stride))
+        return self.out(
+            deformable_sampling(self.value(grid), self.offsets(grid).reshape(*shape, 2), weights, self.stride)
+        )
 
 
 def deformable_sampling(value: Tensor, offsets: Tensor, weights: Tensor, stride: float = 1.0) -> Tensor:
@@ -96,11 +97,12 @@ def deformable_sampling(value: Tensor, offsets: Tensor, weights: Tensor, stride:
     reach = NEIGHBOURS // 2
     steps = torch.arange(-reach, reach + 1, device=value.device, dtype=torch.float32)
     around = torch.cartesian_prod(steps, steps)
-    here = torch.stack(torch.meshgrid(torch.arange(h, device=value.device), torch.arange(w, device=value.device),
-                                      indexing="ij"), -1)
-    at = here[:, :, None, None] + stride * (around + offsets.float())             # (B, H, W, heads, K, 2)
+    here = torch.stack(
+        torch.meshgrid(torch.arange(h, device=value.device), torch.arange(w, device=value.device), indexing="ij"), -1
+    )
+    at = here[:, :, None, None] + stride * (around + offsets.float())  # (B, H, W, heads, K, 2)
     size = torch.tensor([h, w], device=value.device)
-    at = ((2 * at + 1) / size - 1).flip(-1)                                       # grid_sample wants (x, y) in -1..1
+    at = ((2 * at + 1) / size - 1).flip(-1)  # grid_sample wants (x, y) in -1..1
     at = at.permute(0, 3, 1, 2, 4, 5).reshape(b * heads, h * w, points, 2)
     maps = value.permute(0, 3, 1, 2).reshape(b * heads, c // heads, h, w)
     found = functional.grid_sample(maps.float(), at, mode="bilinear", padding_mode="zeros", align_corners=False)
@@ -116,9 +118,16 @@ class ResNetBlock(nn.Module):
         super().__init__()
         narrow = max(width // BOTTLENECK, 1)
         self.layers = nn.Sequential(
-            nn.GroupNorm(1, width), nn.ReLU(), nn.Conv2d(width, narrow, 1),
-            nn.GroupNorm(1, narrow), nn.ReLU(), nn.Conv2d(narrow, narrow, 3, padding=1),
-            nn.GroupNorm(1, narrow), nn.ReLU(), zeroed(nn.Conv2d(narrow, width, 1)))
+            nn.GroupNorm(1, width),
+            nn.ReLU(),
+            nn.Conv2d(width, narrow, 1),
+            nn.GroupNorm(1, narrow),
+            nn.ReLU(),
+            nn.Conv2d(narrow, narrow, 3, padding=1),
+            nn.GroupNorm(1, narrow),
+            nn.ReLU(),
+            zeroed(nn.Conv2d(narrow, width, 1)),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
@@ -162,7 +171,7 @@ def as_grid(tokens: Tensor) -> Tensor:
 
 def side_of(count: int) -> int:
     """576 -> 24. Raises ValueError when the tokens are those of no square grid."""
-    side = round(count ** 0.5)
+    side = round(count**0.5)
     if side * side != count:
         raise ValueError(f"{count} tokens are not those of a square grid")
     return side

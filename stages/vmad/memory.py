@@ -18,7 +18,7 @@ from stages.vmad.data import Text, filled, spoken
 from stages.vmad.dssl import overall_features
 from stages.vmad.model import Vmad
 
-Class = tuple[str, str]      # (dataset, category)
+Class = tuple[str, str]  # (dataset, category)
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,19 @@ class Memory:
         rows = torch.stack([torch.cat([r, r[:1].expand(longest - len(r))]) for r in chosen])
         there = torch.tensor([[n < len(r) for n in range(longest)] for r in chosen])
         of = classes.cpu()
-        return Drawn(self.squares[rows], self.features[rows], self.normal[rows], there, self.described[of],
-                     self.described_mask[of])
+        return Drawn(
+            self.squares[rows],
+            self.features[rows],
+            self.normal[rows],
+            there,
+            self.described[of],
+            self.described_mask[of],
+        )
 
     def _rows(self, number: int) -> Tensor:
         own = self.owner == number
         of_label = [torch.nonzero(own & (self.normal == normal))[:, 0] for normal in (True, False)]
-        return torch.cat([r[torch.randperm(len(r))[:self.count]] for r in of_label])
+        return torch.cat([r[torch.randperm(len(r))[: self.count]] for r in of_label])
 
 
 def choose_memory(images: Iterable[Image], share: float, seed: int) -> dict[Class, tuple[Image, ...]]:
@@ -97,11 +103,14 @@ def remember(chosen: dict[Class, tuple[Image, ...]], model: Vmad, text: Text, co
             normal.append(image.label == 0)
             owner.append(number)
     sentence = load_prompt("vmad/normal").text
-    ids = [text.tokenizer(filled(sentence, {"object": spoken(category)}), add_special_tokens=False).input_ids
-           for _, category in chosen]
+    ids = [
+        text.tokenizer(filled(sentence, {"object": spoken(category)}), add_special_tokens=False).input_ids
+        for _, category in chosen
+    ]
     described, mask = padded(ids)
-    return Memory(torch.stack(squares), torch.stack(features), torch.tensor(normal), torch.tensor(owner), described,
-                  mask, count)
+    return Memory(
+        torch.stack(squares), torch.stack(features), torch.tensor(normal), torch.tensor(owner), described, mask, count
+    )
 
 
 def padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

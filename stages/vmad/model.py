@@ -16,7 +16,7 @@ from stages.vmad.config import Settings, Weights
 from stages.vmad.dssl import Dssl, log_similarity, pbsd, random_boxes, roi
 from stages.vmad.look import Look, normalised
 
-AT_ONCE = 16         # images through CLIP and the projector at a time, for DSSL
+AT_ONCE = 16  # images through CLIP and the projector at a time, for DSSL
 
 
 class Vmad(nn.Module):
@@ -30,7 +30,7 @@ class Vmad(nn.Module):
         text, visual = self.base.config.text_config.hidden_size, sam.config.mask_decoder_config.hidden_size
         self.gamma = nn.Sequential(nn.Linear(text, text), nn.ReLU(), nn.Linear(text, visual))
         self.dssl = Dssl(visual, text) if settings.dssl else None
-        self.memory: Any = None          # stages.vmad.memory.Memory, set for training with DSSL; no part of the weights
+        self.memory: Any = None  # stages.vmad.memory.Memory, set for training with DSSL; no part of the weights
         self.recompute = False
         for name in ("mean", "deviation", "canvas_mean", "canvas_deviation"):
             self.register_buffer(name, torch.tensor(getattr(look, name)), persistent=False)
@@ -63,8 +63,18 @@ class Vmad(nn.Module):
 
     # -- training ---------------------------------------------------------------------------------
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, squares: Tensor, canvases: Tensor,
-                frames: Tensor, masks: Tensor, segmented: Tensor, classes: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        squares: Tensor,
+        canvases: Tensor,
+        frames: Tensor,
+        masks: Tensor,
+        segmented: Tensor,
+        classes: Tensor,
+    ) -> dict[str, Tensor]:
         """Losses of a batch: `loss` and the parts of Eq. 6 and 7 that it has.
 
         input_ids, attention_mask, labels: (B, T); squares: (B, 3, S, S) uint8 for CLIP; canvases: (B, 3, K, K) uint8
@@ -86,8 +96,9 @@ class Vmad(nn.Module):
 
     def hidden_states(self, input_ids: Tensor, attention_mask: Tensor, pixels: Tensor) -> Tensor:
         """(B, T, D) after the language model's last layer and its norm."""
-        return self.base.model(input_ids=input_ids, attention_mask=attention_mask,
-                               pixel_values=pixels).last_hidden_state
+        return self.base.model(
+            input_ids=input_ids, attention_mask=attention_mask, pixel_values=pixels
+        ).last_hidden_state
 
     def seg_states(self, hidden: Tensor, input_ids: Tensor) -> Tensor:
         """(B, D): the state at each row's last `<seg>`; of a row without one, some state."""
@@ -96,12 +107,16 @@ class Vmad(nn.Module):
 
     def mask_logits(self, states: Tensor, features: Tensor) -> Tensor:
         """Eq. 4 and 5. states: (B, D), features: (B, C, h, w) -> (B, 4 h, 4 w)."""
-        prompts = self.gamma(states)[:, None, None]                        # one mask of one prompt token per image
+        prompts = self.gamma(states)[:, None, None]  # one mask of one prompt token per image
         dense = self.sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
         positions = self.sam.get_image_wide_positional_embeddings().expand(len(states), -1, -1, -1)
         found, _ = self.sam.mask_decoder(
-            image_embeddings=features.to(prompts.dtype), image_positional_embeddings=positions.to(prompts.dtype),
-            sparse_prompt_embeddings=prompts, dense_prompt_embeddings=dense.to(prompts.dtype), multimask_output=False)
+            image_embeddings=features.to(prompts.dtype),
+            image_positional_embeddings=positions.to(prompts.dtype),
+            sparse_prompt_embeddings=prompts,
+            dense_prompt_embeddings=dense.to(prompts.dtype),
+            multimask_output=False,
+        )
         return found[:, 0, 0].float()
 
     # -- images -----------------------------------------------------------------------------------
@@ -140,20 +155,24 @@ class Vmad(nn.Module):
             crops = (crops - self.mean[:, None, None]) / self.deviation[:, None, None]
         patches = self.pooled_tokens(crops.flatten(0, 1)).unflatten(0, boxes.shape[:2])
         images = self.pooled_tokens(self.for_clip(drawn.squares.flatten(0, 1).to(device))).unflatten(0, there.shape)
-        theta = self.dssl.semantic_tokens(images, self.described(drawn.described.to(device),
-                                                                 drawn.described_mask.to(device))[:, None])
-        text = log_similarity(functional.normalize(patches, dim=-1), functional.normalize(theta, dim=-1),
-                              s.temperature, there)
+        theta = self.dssl.semantic_tokens(
+            images, self.described(drawn.described.to(device), drawn.described_mask.to(device))[:, None]
+        )
+        text = log_similarity(
+            functional.normalize(patches, dim=-1), functional.normalize(theta, dim=-1), s.temperature, there
+        )
         return pbsd(visual, text, normal & there)
 
     def pooled_tokens(self, pixels: Tensor) -> Tensor:
         """Mean over tokens of Psi(F_I(.)): (n, 3, S, S) as CLIP takes them -> (n, D)."""
+
         def some(few: Tensor) -> Tensor:
             return torch.stack(list(self.base.get_image_features(few).pooler_output)).float().mean(1)
 
         again = self.recompute and self.training
-        return torch.cat([checkpoint(some, few, use_reentrant=False) if again else some(few)
-                          for few in pixels.split(AT_ONCE)])
+        return torch.cat(
+            [checkpoint(some, few, use_reentrant=False) if again else some(few) for few in pixels.split(AT_ONCE)]
+        )
 
     def described(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(B, L) -> (B, D): the mean of the input embeddings of the normal description."""

@@ -29,8 +29,9 @@ class Projector(nn.Module):
         return self.refine(self.mlp(self.compress(features.chunk(self.layers, -1))))
 
 
-def parts(settings: Settings, width: int, text_width: int, tokens: int,
-          mlp: nn.Module) -> tuple[nn.Module, nn.Module, nn.Module]:
+def parts(
+    settings: Settings, width: int, text_width: int, tokens: int, mlp: nn.Module
+) -> tuple[nn.Module, nn.Module, nn.Module]:
     """What comes before the MLP, the MLP, what comes after."""
     s = settings
     if s.projector.startswith("ltc"):

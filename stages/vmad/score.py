@@ -14,7 +14,7 @@ from stages.training.saved_models import ADAPTER_WEIGHTS, check_model, read_json
 from stages.vmad.config import ADAPTER, MERGED, RECORD, WEIGHTS
 
 METHOD = "vmad"
-MAP_ROWS = 64            # maps of a part: at 256 x 256 some 17 MB before compression
+MAP_ROWS = 64  # maps of a part: at 256 x 256 some 17 MB before compression
 QUERIES = ("", "description", "impact", "suggestion")
 
 
@@ -63,15 +63,20 @@ def run(config: ScoreVmadConfig, options: RunOptions) -> Summary:
     from stages.vmad.data import prompt_texts
     from stages.vmad.scoring import asked, check_room
 
-    check_room(*reader(config.checkpoint, config.llava), {asked(i, config.query) for i in images.values()},
-               config.max_tokens)
+    check_room(
+        *reader(config.checkpoint, config.llava), {asked(i, config.query) for i in images.values()}, config.max_tokens
+    )
     _, record, _, sam = sources(config.checkpoint, config.llava, config.sam)
     check_sam(sam, record["revisions"][1])
 
     files = look_at(config.out, options.quiet, images=images.values())
     same = {n: getattr(config, n) for n in ("splits", "query", "max_tokens")}
-    parameters = same | {"method": config.name, "precision": precision, "prompts": prompt_texts(),
-                         "weights": fingerprint(config.checkpoint, config.llava, config.sam)}
+    parameters = same | {
+        "method": config.name,
+        "precision": precision,
+        "prompts": prompt_texts(),
+        "weights": fingerprint(config.checkpoint, config.llava, config.sam),
+    }
     inputs = {"manifest": manifest.fingerprint, "image files": files.images}
     keys = [(i, config.name) for i in images]
 
@@ -83,10 +88,25 @@ def run(config: ScoreVmadConfig, options: RunOptions) -> Summary:
             key, failed = (image.image_id, config.name), isinstance(found, ImageError)
             yield key, found if failed else found.columns(), None if failed else found.map.numpy()
 
-    notes = {"training": str(config.checkpoint.resolve()), "batch_size": config.batch_size,
-             "vmad": made_of(config.checkpoint)}        # loss curves and Tables III and V of the report
-    return scores_and_maps(config.out, config.maps, parameters, inputs, keys, options, MAP_ROWS, results, notes,
-                           map_kind="<f4", files=files, paths=named_paths(config))
+    notes = {
+        "training": str(config.checkpoint.resolve()),
+        "batch_size": config.batch_size,
+        "vmad": made_of(config.checkpoint),
+    }  # loss curves and Tables III and V of the report
+    return scores_and_maps(
+        config.out,
+        config.maps,
+        parameters,
+        inputs,
+        keys,
+        options,
+        MAP_ROWS,
+        results,
+        notes,
+        map_kind="<f4",
+        files=files,
+        paths=named_paths(config),
+    )
 
 
 def check_models(config: ScoreVmadConfig) -> None:

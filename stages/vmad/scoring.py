@@ -22,7 +22,7 @@ from stages.vmad.data import QUERIES, Text, sample
 from stages.vmad.model import Vmad
 from stages.vmad.score import ScoreVmadConfig
 
-TOP = 0.01               # share of the pixels whose mean is the image score
+TOP = 0.01  # share of the pixels whose mean is the image score
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,18 @@ class Found:
 
     def columns(self) -> dict:
         """Of SCORES."""
-        return {"score": top_mean(self.map), "response": self.response, "seconds": self.seconds,
-                "completion_tokens": self.tokens, "parsed": "strict" if self.own_seg else "fallback"}
+        return {
+            "score": top_mean(self.map),
+            "response": self.response,
+            "seconds": self.seconds,
+            "completion_tokens": self.tokens,
+            "parsed": "strict" if self.own_seg else "fallback",
+        }
 
 
-def scored(config: ScoreVmadConfig, images: Sequence[Image], device: str,
-           precision: str) -> Iterator[tuple[Image, Found | ImageError]]:
+def scored(
+    config: ScoreVmadConfig, images: Sequence[Image], device: str, precision: str
+) -> Iterator[tuple[Image, Found | ImageError]]:
     """(image, what was found), or (image, why not). Raises InputError as `load_vmad` does."""
     model, text = load_vmad(config.checkpoint, config.llava, config.sam, dtype_of(precision))
     model.to(device)
@@ -76,8 +82,9 @@ def check_room(llava: Any, text: Text, prompts: Iterable[str], most: int) -> Non
     """llava: its configuration. Raises InputError when the longest prompt and answer are more than its context."""
     longest, room = max(len(text.prompt(p)) for p in prompts), context(llava, 0)
     if longest + most > room:
-        raise InputError(f"--max-tokens {most}: with a prompt of {longest} tokens more than the model's context of"
-                         f" {room}")
+        raise InputError(
+            f"--max-tokens {most}: with a prompt of {longest} tokens more than the model's context of {room}"
+        )
 
 
 def asked(image: Image, query: str) -> str:
@@ -92,8 +99,9 @@ def seen(model: Vmad, rgb: np.ndarray) -> Seen:
     return Seen(look.square(rgb), look.framed(rgb), torch.tensor(look.frame(rgb.shape)))
 
 
-def answered(model: Vmad, text: Text, images: Sequence[Seen], prompts: Sequence[list[int]], most: int,
-             precision: str) -> list[Found]:
+def answered(
+    model: Vmad, text: Text, images: Sequence[Seen], prompts: Sequence[list[int]], most: int, precision: str
+) -> list[Found]:
     """One answer and mask per image. An answer ends where the model writes `<seg>`; to one that ends without, it is
     appended (section III-B: the output is ensured to end with it)."""
     started = time.monotonic()
@@ -106,20 +114,29 @@ def answered(model: Vmad, text: Text, images: Sequence[Seen], prompts: Sequence[
         logits = masks_of(model, text, pixels, torch.stack([i.canvas for i in images]).to(device), frames, whole)
         maps = [probabilities(row, frame, model.look.canvas).cpu() for row, frame in zip(logits, frames, strict=True)]
     seconds = (time.monotonic() - started) / len(images)
-    return [Found(m, text.tokenizer.decode(w[len(p):], skip_special_tokens=True), text.seg in a, len(a), seconds)
-            for m, w, p, a in zip(maps, whole, prompts, said, strict=True)]
+    return [
+        Found(m, text.tokenizer.decode(w[len(p) :], skip_special_tokens=True), text.seg in a, len(a), seconds)
+        for m, w, p, a in zip(maps, whole, prompts, said, strict=True)
+    ]
 
 
-def generated(model: Vmad, text: Text, pixels: Tensor, prompts: Sequence[list[int]], most: int,
-              stop_at_seg: bool) -> list[list[int]]:
+def generated(
+    model: Vmad, text: Text, pixels: Tensor, prompts: Sequence[list[int]], most: int, stop_at_seg: bool
+) -> list[list[int]]:
     """Greedy answers, token ids without the end token. pixels: (B, 3, S, S) as CLIP takes them."""
     longest, device = max(map(len, prompts)), pixels.device
     ids = torch.tensor([[text.pad] * (longest - len(p)) + p for p in prompts], device=device)
     there = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
     end = text.tokenizer.eos_token_id
-    out = model.llava.generate(input_ids=ids, attention_mask=there, pixel_values=pixels, do_sample=False,
-                               max_new_tokens=most, pad_token_id=text.pad,
-                               eos_token_id=[end, text.seg] if stop_at_seg else [end])
+    out = model.llava.generate(
+        input_ids=ids,
+        attention_mask=there,
+        pixel_values=pixels,
+        do_sample=False,
+        max_new_tokens=most,
+        pad_token_id=text.pad,
+        eos_token_id=[end, text.seg] if stop_at_seg else [end],
+    )
     return [until_end(row, end, text.seg if stop_at_seg else None) for row in out[:, longest:].tolist()]
 
 
@@ -129,12 +146,13 @@ def until_end(ids: list[int], end: int, seg: int | None) -> list[int]:
         if token == end:
             return ids[:n]
         if token == seg:
-            return ids[:n + 1]
+            return ids[: n + 1]
     return ids
 
 
-def masks_of(model: Vmad, text: Text, pixels: Tensor, canvases: Tensor, frames: Tensor,
-             whole: Sequence[list[int]]) -> Tensor:
+def masks_of(
+    model: Vmad, text: Text, pixels: Tensor, canvases: Tensor, frames: Tensor, whole: Sequence[list[int]]
+) -> Tensor:
     """(B, h, w) logits of SAM's decoder for conversations that hold `<seg>`; the last one counts."""
     longest, device = max(map(len, whole)), pixels.device
     ids = torch.tensor([w + [text.pad] * (longest - len(w)) for w in whole], device=device)
@@ -149,11 +167,14 @@ def probabilities(logits: Tensor, frame: Tensor, canvas: int) -> Tensor:
     stride = canvas / logits.shape[-1]
     cells = [side / stride for side in frame.tolist()]
     size = [max(round(c), 1) for c in cells]
-    along = [(torch.arange(n, device=logits.device) + 0.5) / n * c * 2 / logits.shape[-1] - 1
-             for n, c in zip(size, cells, strict=True)]
+    along = [
+        (torch.arange(n, device=logits.device) + 0.5) / n * c * 2 / logits.shape[-1] - 1
+        for n, c in zip(size, cells, strict=True)
+    ]
     at = torch.stack([along[1][None].expand(size), along[0][:, None].expand(size)], -1)
-    return functional.grid_sample(logits.float()[None, None], at[None].float(), padding_mode="border",
-                                  align_corners=False)[0, 0].sigmoid()
+    return functional.grid_sample(
+        logits.float()[None, None], at[None].float(), padding_mode="border", align_corners=False
+    )[0, 0].sigmoid()
 
 
 def top_mean(anomaly_map: Tensor) -> float:

@@ -20,8 +20,17 @@ from stages.training.saved_models import check_merged, check_model
 from stages.vmad.config import PROJECTORS, RECORD, Settings, Weights, check_numbers
 
 LLAVA, SAM = "llava-hf/llava-1.5-7b-hf", "facebook/sam-vit-huge"
-SAME_RESULT = ("split", "tasks", "memory", "epochs", "batch_size", "learning_rate", "weight_decay", "clip",
-               "max_length")
+SAME_RESULT = (
+    "split",
+    "tasks",
+    "memory",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "weight_decay",
+    "clip",
+    "max_length",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +46,9 @@ class FinetuneVmadConfig:
     llava_revision: str = option("branch, tag or commit of a hub model", "")
     sam_revision: str = option("branch, tag or commit of a hub model", "")
     split: str = option("images to train on: train, val or test", "train")
-    tasks: str = option("comma-separated: segmentation, answering, vqa (the last needs questions)",
-                        "segmentation,answering,vqa")
+    tasks: str = option(
+        "comma-separated: segmentation, answering, vqa (the last needs questions)", "segmentation,answering,vqa"
+    )
     projector: str = option(f"visual projector, Tables I and V: {', '.join(PROJECTORS)}", "ltc")
     rho: int = option("downsampling of the patch tokens per side", 2)
     levels: int = option("layers of CLIP that LTC integrates beside the last, n", 4)
@@ -115,27 +125,47 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
         images, maskless = with_masks(images)
         failed = failed + maskless
         if not images:
-            raise InputError(f"{config.manifest}: no image to segment is left ({maskless[0]}); --tasks vqa trains"
-                             " without masks")
+            raise InputError(
+                f"{config.manifest}: no image to segment is left ({maskless[0]}); --tasks vqa trains without masks"
+            )
     questions = read_questions(config.questions) if config.questions else Questions((), {}, "")
     samples = samples_of(images, config.tasks.split(","), questions.rows)
     llava_config, tokenizer = read_llava(config.llava, config.llava_revision)
     check_sam(config.sam, config.sam_revision)
-    for option, name, revision in (("--llava", config.llava, config.llava_revision),
-                                   ("--sam", config.sam, config.sam_revision)):
+    for option, name, revision in (
+        ("--llava", config.llava, config.llava_revision),
+        ("--sam", config.sam, config.sam_revision),
+    ):
         image_processor(option, name, revision)
-    longest = check_lengths(samples, text_of(llava_config, tokenizer, config.settings(), config.llava),
-                            context(llava_config, config.max_length))
-    weights = processes.from_first(lambda: source_fingerprints(config.llava, config.sam, (
-        config.llava_revision, config.sam_revision)))
+    longest = check_lengths(
+        samples,
+        text_of(llava_config, tokenizer, config.settings(), config.llava),
+        context(llava_config, config.max_length),
+    )
+    weights = processes.from_first(
+        lambda: source_fingerprints(config.llava, config.sam, (config.llava_revision, config.sam_revision))
+    )
     own = {n: getattr(config, n) for n in (*SAME_RESULT, "method")} | asdict(config.settings())
     files = processes.from_first(lambda: look_at(config.out, options.quiet, images=images, masks=images))
-    spec = Spec("finetune-mllm", own | {
-        "precision": precision, "loss weights": asdict(config.weights()), "weights": weights,
-        "prompts": prompt_texts()}, {
-        "manifest": manifest.fingerprint, "questions": questions.fingerprint, "image files": files.images,
-        "mask files": files.masks}, config.seed, {"left out": failed, "longest sample": longest},
-        named_paths(config))
+    spec = Spec(
+        "finetune-mllm",
+        own
+        | {
+            "precision": precision,
+            "loss weights": asdict(config.weights()),
+            "weights": weights,
+            "prompts": prompt_texts(),
+        },
+        {
+            "manifest": manifest.fingerprint,
+            "questions": questions.fingerprint,
+            "image files": files.images,
+            "mask files": files.masks,
+        },
+        config.seed,
+        {"left out": failed, "longest sample": longest},
+        named_paths(config),
+    )
 
     def train(saved, say):
         from stages.vmad.trainer import fit
@@ -147,8 +177,9 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
         return fit(config, images, samples, saved, say, device, precision)
 
     datasets = "+".join(sorted({i.dataset for i in images}))
-    summary = trained(config.out, spec, datasets, len(samples), options, ("text", "bce", "dice", "pbsd"), train,
-                      failed, files)
+    summary = trained(
+        config.out, spec, datasets, len(samples), options, ("text", "bce", "dice", "pbsd"), train, failed, files
+    )
     if config.merged:
         processes.from_first(lambda: write_merged(config.out, config.merged))
     return summary
@@ -157,8 +188,17 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
 def check(config: FinetuneVmadConfig) -> int:
     """Micro-batches that are accumulated per step and process. Raises InputError for numbers that do not fit."""
     require_positive(config, "epochs", "learning_rate", "batch_size", "micro_batch", "save_steps", "clip")
-    require_at_least_zero(config, "weight_decay", "max_length", "workers", "weight_text", "weight_mask", "weight_pbsd",
-                          "weight_bce", "weight_dice")
+    require_at_least_zero(
+        config,
+        "weight_decay",
+        "max_length",
+        "workers",
+        "weight_text",
+        "weight_mask",
+        "weight_pbsd",
+        "weight_bce",
+        "weight_dice",
+    )
     if not 0 < config.memory <= 1:
         raise InputError(f"--memory {config.memory}: expected more than 0, at most 1")
     return accumulated(config.batch_size, config.micro_batch)

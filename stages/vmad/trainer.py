@@ -23,7 +23,7 @@ class VmadTrainer(SmallStates, Trainer):
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
-        self.parts = torch.zeros(len(PARTS), 2, device=self.args.device)      # sum, and how many batches
+        self.parts = torch.zeros(len(PARTS), 2, device=self.args.device)  # sum, and how many batches
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         found = model(**inputs)
@@ -40,13 +40,26 @@ class VmadTrainer(SmallStates, Trainer):
         super().log(logs, *more)
 
 
-def fit(config: FinetuneVmadConfig, images: Sequence[Image], samples: Sequence[Sample], saved: Path | None,
-        say: Callable[[str], None], device: str, precision: str) -> tuple[VmadTrainer, Callable[[Path], None]]:
+def fit(
+    config: FinetuneVmadConfig,
+    images: Sequence[Image],
+    samples: Sequence[Sample],
+    saved: Path | None,
+    say: Callable[[str], None],
+    device: str,
+    precision: str,
+) -> tuple[VmadTrainer, Callable[[Path], None]]:
     """Train from a saved state, or from the start; (the trainer at its end, what writes the checkpoint)."""
     revisions = (config.llava_revision, config.sam_revision)
     torch.manual_seed(config.seed)
-    model, text = new_model(config.llava, config.sam, config.settings(), config.weights(), revisions,
-                            torch.bfloat16 if precision == "bf16" else torch.float32)
+    model, text = new_model(
+        config.llava,
+        config.sam,
+        config.settings(),
+        config.weights(),
+        revisions,
+        torch.bfloat16 if precision == "bf16" else torch.float32,
+    )
     keywords = arguments(config, len(samples), device, precision)
     model.to(keywords.device)
     if config.checkpoint_activations:
@@ -56,8 +69,7 @@ def fit(config: FinetuneVmadConfig, images: Sequence[Image], samples: Sequence[S
         say(f"memory: {sum(map(len, chosen.values()))} images of {len(chosen)} classes")
         model.memory = remember(chosen, model, text, config.drawn)
     data = TrainingSet(samples, text, model.look, {name: n for n, name in enumerate(chosen)})
-    trainer = VmadTrainer(model=model, args=keywords, train_dataset=data,
-                          data_collator=partial(collate, pad=text.pad))
+    trainer = VmadTrainer(model=model, args=keywords, train_dataset=data, data_collator=partial(collate, pad=text.pad))
     run_trainer(trainer, saved, say, config.out)
     return trainer, lambda folder: save_vmad(model, text, folder, config.llava, config.sam, revisions)
 
@@ -68,16 +80,31 @@ def arguments(config: FinetuneVmadConfig, n: int, device: str, precision: str) -
 
     steps = ceil(ceil(n / config.batch_size) * config.epochs)
     found = TrainingArguments(
-        output_dir=str(config.out / STATE), per_device_train_batch_size=config.micro_batch,
-        gradient_accumulation_steps=check(config), num_train_epochs=config.epochs,
-        learning_rate=config.learning_rate, lr_scheduler_type="cosine", weight_decay=config.weight_decay,
-        max_grad_norm=config.clip, optim="adamw_torch", bf16=precision == "bf16", use_cpu=device == "cpu",
-        seed=config.seed, data_seed=config.seed,
-        logging_steps=max(steps // 200, 1), logging_first_step=True, save_strategy="steps",
-        save_steps=config.save_steps, save_total_limit=2,
-        report_to="none", disable_tqdm=True,
-        remove_unused_columns=False, dataloader_num_workers=config.workers, dataloader_pin_memory=device != "cpu",
+        output_dir=str(config.out / STATE),
+        per_device_train_batch_size=config.micro_batch,
+        gradient_accumulation_steps=check(config),
+        num_train_epochs=config.epochs,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine",
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.clip,
+        optim="adamw_torch",
+        bf16=precision == "bf16",
+        use_cpu=device == "cpu",
+        seed=config.seed,
+        data_seed=config.seed,
+        logging_steps=max(steps // 200, 1),
+        logging_first_step=True,
+        save_strategy="steps",
+        save_steps=config.save_steps,
+        save_total_limit=2,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_num_workers=config.workers,
+        dataloader_pin_memory=device != "cpu",
         label_names=["labels"],
-        ddp_find_unused_parameters=True)      # a batch of questions alone has no mask and trains no decoder
-    found._n_gpu = min(found.n_gpu, 1)        # one process, one GPU
+        ddp_find_unused_parameters=True,
+    )  # a batch of questions alone has no mask and trains no decoder
+    found._n_gpu = min(found.n_gpu, 1)  # one process, one GPU
     return found

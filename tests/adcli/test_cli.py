@@ -16,34 +16,75 @@ from adcli.main import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 ADCLI = [sys.executable, "-m", "adcli"]
-LEAVES = [["data", "index", "vidad"], ["data", "index", "magnetic-tile"], ["data", "index", "mvtec-ad"],
-          ["data", "index", "visa"], ["data", "index", "folder"], ["data", "check"], ["data", "augment"],
-          ["data", "questions"], ["data", "import-questions"],
-          *(["data", "index", name] for name in (
-              "mvtec-loco", "btad", "ksdd2", "dagm", "dtd-synthetic", "wfdd", "riad", "brain-ad", "oct17", "his",
-              "brain-mri", "cvc-clinicdb", "cvc-colondb", "endo", "kvasir", "meta-json")),
-          ["data", "synth", "vidad"], ["caption"], ["rewrite-negatives"], ["train-encoder"], ["train-visualad"],
-          ["finetune-mllm"], ["finetune-mllm", "--method", "sage-sfe"], ["finetune-mllm", "--method", "sage-edpo"],
-          ["finetune-mllm", "--method", "vmad"], ["score", "--method", "vmad"], ["ask"],
-          ["score"], ["score", "--method", "visualad"], ["score", "--method", "sage"],
-          ["score", "--method", "text-knn"], ["score", "--method", "lvlm"], ["models"], ["evaluate"],
-          ["score", "--method", "vlm-qa"], ["score", "--method", "mle"],
-          ["evaluate", "--questions", "runs/qa/questions.parquet"]]
+LEAVES = [
+    ["data", "index", "vidad"],
+    ["data", "index", "magnetic-tile"],
+    ["data", "index", "mvtec-ad"],
+    ["data", "index", "visa"],
+    ["data", "index", "folder"],
+    ["data", "check"],
+    ["data", "augment"],
+    ["data", "questions"],
+    ["data", "import-questions"],
+    *(
+        ["data", "index", name]
+        for name in (
+            "mvtec-loco",
+            "btad",
+            "ksdd2",
+            "dagm",
+            "dtd-synthetic",
+            "wfdd",
+            "riad",
+            "brain-ad",
+            "oct17",
+            "his",
+            "brain-mri",
+            "cvc-clinicdb",
+            "cvc-colondb",
+            "endo",
+            "kvasir",
+            "meta-json",
+        )
+    ),
+    ["data", "synth", "vidad"],
+    ["caption"],
+    ["rewrite-negatives"],
+    ["train-encoder"],
+    ["train-visualad"],
+    ["finetune-mllm"],
+    ["finetune-mllm", "--method", "sage-sfe"],
+    ["finetune-mllm", "--method", "sage-edpo"],
+    ["finetune-mllm", "--method", "vmad"],
+    ["score", "--method", "vmad"],
+    ["ask"],
+    ["score"],
+    ["score", "--method", "visualad"],
+    ["score", "--method", "sage"],
+    ["score", "--method", "text-knn"],
+    ["score", "--method", "lvlm"],
+    ["models"],
+    ["evaluate"],
+    ["score", "--method", "vlm-qa"],
+    ["score", "--method", "mle"],
+    ["evaluate", "--questions", "runs/qa/questions.parquet"],
+]
 
 
 def adcli(*arguments, **more):
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
-    return subprocess.run([*ADCLI, *map(str, arguments)], capture_output=True, text=True, env=environment,
-                          **more)
+    return subprocess.run([*ADCLI, *map(str, arguments)], capture_output=True, text=True, env=environment, **more)
 
 
 def test_help_lists_the_stages_and_imports_nothing_heavy():
     done = adcli("--help")
     assert done.returncode == 0 and all(name in done.stdout for name in COMMANDS)
-    code = ("import sys; sys.argv = ['adcli', '--help']\nfrom adcli.main import main\n"
-            "try: main()\nexcept SystemExit: pass\n"
-            "heavy = {'torch', 'transformers', 'pandas', 'pyarrow', 'numpy', 'cv2', 'sklearn', 'matplotlib'}\n"
-            "assert not heavy & set(sys.modules), heavy & set(sys.modules)")
+    code = (
+        "import sys; sys.argv = ['adcli', '--help']\nfrom adcli.main import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'pandas', 'pyarrow', 'numpy', 'cv2', 'sklearn', 'matplotlib'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
@@ -59,10 +100,20 @@ def test_every_help_has_an_example_of_itself(leaf):
 
 
 def test_the_examples_work_as_they_stand_one_after_the_other(tmp_path):
-    order = [["data", "synth", "vidad"], ["data", "index", "vidad"], ["data", "index", "folder"], ["data", "check"],
-             ["data", "augment"], ["caption"],
-             ["rewrite-negatives"], ["train-encoder"], ["score"], ["score", "--method", "text-knn"],
-             ["score", "--method", "lvlm"], ["evaluate"]]
+    order = [
+        ["data", "synth", "vidad"],
+        ["data", "index", "vidad"],
+        ["data", "index", "folder"],
+        ["data", "check"],
+        ["data", "augment"],
+        ["caption"],
+        ["rewrite-negatives"],
+        ["train-encoder"],
+        ["score"],
+        ["score", "--method", "text-knn"],
+        ["score", "--method", "lvlm"],
+        ["evaluate"],
+    ]
     for leaf in order:
         for example in examples(leaf):
             done = adcli(*example, cwd=tmp_path)
@@ -72,9 +123,11 @@ def test_the_examples_work_as_they_stand_one_after_the_other(tmp_path):
 
 def test_help_of_a_stage_does_not_import_torch():
     for name in ("caption", "train-encoder", "train-visualad", "finetune-mllm", "score", "ask", "rewrite-negatives"):
-        code = (f"import sys; sys.argv = ['adcli', '{name}', '--help']\nfrom adcli.main import main\n"
-                "try: main()\nexcept SystemExit: pass\n"
-                "assert not {'torch', 'transformers', 'cv2', 'pandas'} & set(sys.modules)")
+        code = (
+            f"import sys; sys.argv = ['adcli', '{name}', '--help']\nfrom adcli.main import main\n"
+            "try: main()\nexcept SystemExit: pass\n"
+            "assert not {'torch', 'transformers', 'cv2', 'pandas'} & set(sys.modules)"
+        )
         assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0, name
 
 
@@ -125,11 +178,12 @@ def test_tables_that_do_not_belong_together(photos):
 
     m, c = photos / "m", photos / "c"
     assert adcli("caption", m, "--out", c, "--quiet").returncode == 0
-    other = pa.table({"image_id": ["else"], "prompt_id": ["p"], "sample": pa.array([0], pa.int32()),
-                      "text": ["t"]})
+    other = pa.table({"image_id": ["else"], "prompt_id": ["p"], "sample": pa.array([0], pa.int32()), "text": ["t"]})
     pq.write_table(other, photos / "other.parquet")
-    one_line(adcli("rewrite-negatives", photos / "other.parquet", "--manifest", m, "--out", photos / "n"),
-             "belong to other images")
+    one_line(
+        adcli("rewrite-negatives", photos / "other.parquet", "--manifest", m, "--out", photos / "n"),
+        "belong to other images",
+    )
     pq.write_table(pq.read_table(m).drop_columns(["split"]), photos / "lacks.parquet")
     one_line(adcli("caption", photos / "lacks.parquet", "--out", photos / "d"), "no column `split`")
     one_line(adcli("evaluate", c, "--manifest", m, "--out", photos / "e"), "no column `method`")
@@ -138,7 +192,7 @@ def test_tables_that_do_not_belong_together(photos):
 def test_bad_images_fail_as_rows_with_exit_code_3(photos):
     folder = photos / "photos with space"
     whole = (folder / "0.jpg").read_bytes()
-    (folder / "0.jpg").write_bytes(whole[:len(whole) // 2])
+    (folder / "0.jpg").write_bytes(whole[: len(whole) // 2])
     done = adcli("caption", photos / "m", "--out", photos / "c", "--json")
     summary = json.loads(done.stdout)
     assert done.returncode == 3 and (summary["rows"], summary["errors"]) == (6, 1)
@@ -166,19 +220,31 @@ def test_a_folder_without_labels_gets_captions_scores_and_a_ranking(photos):
     tiny_bert(encoder)
     stage("caption", m, "--out", photos / "c")
     stage("rewrite-negatives", photos / "c", "--manifest", m, "--out", photos / "n")
-    stage("train-encoder", photos / "n", "--manifest", m, "--out", photos / "enc", "--encoder", encoder,
-          "--epochs", 1)
-    stage("score", m, "--method", "text-knn", "--captions", photos / "c", "--encoders", photos / "enc",
-          "--out", photos / "s")
+    stage("train-encoder", photos / "n", "--manifest", m, "--out", photos / "enc", "--encoder", encoder, "--epochs", 1)
+    stage(
+        "score",
+        m,
+        "--method",
+        "text-knn",
+        "--captions",
+        photos / "c",
+        "--encoders",
+        photos / "enc",
+        "--out",
+        photos / "s",
+    )
     stage("evaluate", photos / "s", "--manifest", m, "--out", photos / "e", "--report", photos / "r.html")
     assert "most anomalous first" in (photos / "r.html").read_text()
 
 
 def test_ctrl_c_keeps_what_is_done(tmp_path):
     out = tmp_path / "s"
-    process = subprocess.Popen([*ADCLI, "data", "synth", "vidad", "--out", str(out), "--size", "200",
-                                "--workers", "1"], stderr=subprocess.PIPE, text=True,      # a minute and more of work
-                               env=os.environ | {"PYTHONPATH": str(ROOT)})
+    process = subprocess.Popen(
+        [*ADCLI, "data", "synth", "vidad", "--out", str(out), "--size", "200", "--workers", "1"],
+        stderr=subprocess.PIPE,
+        text=True,  # a minute and more of work
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     while not list(out.rglob("*.jpg")):
         time.sleep(0.05)
     time.sleep(0.5)

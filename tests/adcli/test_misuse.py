@@ -33,18 +33,26 @@ from stages.sage.sfe import run as sfe
 from stages.vlm.factory import EngineOptions, check_engine, make_engine
 
 ROOT = Path(__file__).parents[2]
-NOWHERE = Path("/nonexistent")      # no stage may get as far as reading it
-TABLES = {"captions": NOWHERE, "manifest": NOWHERE, "questions": NOWHERE, "checkpoint": NOWHERE, "judgements": NOWHERE,
-          "facts": NOWHERE}
-STAGES = {"caption": (caption, CaptionConfig, ("manifest",), "vlm"),
-          "negatives": (negatives, NegativesConfig, ("captions", "manifest"), "rewriter"),
-          "lvlm": (lvlm, LvlmConfig, ("manifest",), "vlm"),
-          "vlm-qa": (vlm_qa, VlmQaConfig, ("manifest", "questions"), "vlm"),
-          "judge": (judge, JudgeConfig, ("manifest", "questions"), "judge"),
-          "questions": (questions, QuestionsConfig, ("manifest", "captions"), "vlm"),
-          "sfe": (sfe, SfeConfig, ("manifest", "questions", "facts"), "base"),
-          "edpo": (edpo, EdpoConfig, ("manifest", "questions", "checkpoint", "judgements", "facts"), "base"),
-          "sage": (sage, ScoreSageConfig, ("manifest", "questions", "checkpoint"), "base")}
+NOWHERE = Path("/nonexistent")  # no stage may get as far as reading it
+TABLES = {
+    "captions": NOWHERE,
+    "manifest": NOWHERE,
+    "questions": NOWHERE,
+    "checkpoint": NOWHERE,
+    "judgements": NOWHERE,
+    "facts": NOWHERE,
+}
+STAGES = {
+    "caption": (caption, CaptionConfig, ("manifest",), "vlm"),
+    "negatives": (negatives, NegativesConfig, ("captions", "manifest"), "rewriter"),
+    "lvlm": (lvlm, LvlmConfig, ("manifest",), "vlm"),
+    "vlm-qa": (vlm_qa, VlmQaConfig, ("manifest", "questions"), "vlm"),
+    "judge": (judge, JudgeConfig, ("manifest", "questions"), "judge"),
+    "questions": (questions, QuestionsConfig, ("manifest", "captions"), "vlm"),
+    "sfe": (sfe, SfeConfig, ("manifest", "questions", "facts"), "base"),
+    "edpo": (edpo, EdpoConfig, ("manifest", "questions", "checkpoint", "judgements", "facts"), "base"),
+    "sage": (sage, ScoreSageConfig, ("manifest", "questions", "checkpoint"), "base"),
+}
 ENGINES = [name for name in STAGES if name not in ("sfe", "edpo", "sage")]
 
 
@@ -52,8 +60,9 @@ def refused(name, out, **options):
     """What a stage says to these options, its tables being nowhere."""
     run, config, tables, model = STAGES[name]
     with pytest.raises(InputError) as e:
-        run(config(**{t: TABLES[t] for t in tables} | {"out": out, model: "qwen2-vl"} | options),
-            RunOptions(quiet=True))
+        run(
+            config(**{t: TABLES[t] for t in tables} | {"out": out, model: "qwen2-vl"} | options), RunOptions(quiet=True)
+        )
     assert not out.exists() and "\n" not in str(e.value)
     return str(e.value)
 
@@ -79,13 +88,22 @@ def test_what_is_no_misspelt_name(tmp_path, monkeypatch):
             check_engine(name, EngineOptions())
 
 
-WRONG = {"engine": ("vlm", "--engine vlm: expected transformers, vllm, server (did you mean vllm?)"),
-         "dtype": ("float15", "--dtype float15: expected auto"), "workers": (-1, "--workers -1"),
-         "batch_size": (0, "--batch-size 0"), "max_tokens": (0, "--max-tokens 0"), "timeout": (0.0, "--timeout 0.0"),
-         "temperature": (-1.0, "--temperature -1.0"), "retries": (-1, "--retries -1"),
-         "concurrency": (0, "--concurrency 0"), "max_num_seqs": (0, "--max-num-seqs 0"),
-         "gpu_memory": (1.5, "--gpu-memory 1.5"), "tensor_parallel": (0, "--tensor-parallel 0"),
-         "min_pixels": (-5, "--min-pixels -5"), "max_model_len": (-1, "--max-model-len -1")}
+WRONG = {
+    "engine": ("vlm", "--engine vlm: expected transformers, vllm, server (did you mean vllm?)"),
+    "dtype": ("float15", "--dtype float15: expected auto"),
+    "workers": (-1, "--workers -1"),
+    "batch_size": (0, "--batch-size 0"),
+    "max_tokens": (0, "--max-tokens 0"),
+    "timeout": (0.0, "--timeout 0.0"),
+    "temperature": (-1.0, "--temperature -1.0"),
+    "retries": (-1, "--retries -1"),
+    "concurrency": (0, "--concurrency 0"),
+    "max_num_seqs": (0, "--max-num-seqs 0"),
+    "gpu_memory": (1.5, "--gpu-memory 1.5"),
+    "tensor_parallel": (0, "--tensor-parallel 0"),
+    "min_pixels": (-5, "--min-pixels -5"),
+    "max_model_len": (-1, "--max-model-len -1"),
+}
 
 
 @pytest.mark.parametrize("option", WRONG)
@@ -118,8 +136,10 @@ LATIN = "Größe".encode("latin1")
 
 def test_files_in_another_encoding_are_one_line(tmp_path):
     """A prompt, questions as JSON and as JSON lines; with a byte order mark they are read."""
-    for name, content, seems in (("p.txt", b"look at " + LATIN, "Latin-1"),
-                                 ("u.txt", "look".encode("utf-16"), "UTF-16")):
+    for name, content, seems in (
+        ("p.txt", b"look at " + LATIN, "Latin-1"),
+        ("u.txt", "look".encode("utf-16"), "UTF-16"),
+    ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=f"{name}: not UTF-8 text .*perhaps {seems}: save it as UTF-8") as e:
             load_prompt(str(tmp_path / name))
@@ -167,15 +187,23 @@ def test_a_folder_with_stages_and_prompts_of_its_own(tmp_path, save_image):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
 
     def adcli(*arguments):
-        return subprocess.run([sys.executable, "-m", "adcli", *arguments], cwd=here, env=environment, timeout=120,
-                              capture_output=True, text=True)
+        return subprocess.run(
+            [sys.executable, "-m", "adcli", *arguments],
+            cwd=here,
+            env=environment,
+            timeout=120,
+            capture_output=True,
+            text=True,
+        )
 
-    code = ("import sys; from importlib.util import module_from_spec, spec_from_file_location as at\n"
-            f"for name, file in (('stages', 'stages/__init__.py'), ('stages.base.prompts', 'stages/base/prompts.py')):\n"
-            f"    spec = at(name, {str(ROOT)!r} + '/' + file, submodule_search_locations=[{str(ROOT / 'stages')!r}])\n"
-            "    sys.modules[name] = module_from_spec(spec)\n"
-            "    spec.loader.exec_module(sys.modules[name])\n"
-            "print(sys.modules['stages.base.prompts'].load_prompt('general').fingerprint)\n")
+    code = (
+        "import sys; from importlib.util import module_from_spec, spec_from_file_location as at\n"
+        f"for name, file in (('stages', 'stages/__init__.py'), ('stages.base.prompts', 'stages/base/prompts.py')):\n"
+        f"    spec = at(name, {str(ROOT)!r} + '/' + file, submodule_search_locations=[{str(ROOT / 'stages')!r}])\n"
+        "    sys.modules[name] = module_from_spec(spec)\n"
+        "    spec.loader.exec_module(sys.modules[name])\n"
+        "print(sys.modules['stages.base.prompts'].load_prompt('general').fingerprint)\n"
+    )
     made = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True)
     assert made.stdout.strip() == load_prompt("general").fingerprint, "also where its folder comes first"
 

@@ -23,7 +23,7 @@ from stages.base.memory import in_megabytes, peak_rss_mb
 ROOT = Path(__file__).parents[2]
 E = ["evaluate", "s.parquet", "--manifest", "m.parquet", "--out", "e"]
 SCORE = ["score", "m.parquet", "--out", "x", "--method"]
-USES = [       # (command line, what its one line says)
+USES = [  # (command line, what its one line says)
     (["capton"], "No such command 'capton'. Did you mean 'caption'? (`adcli --help` lists what there is)"),
     (["--version"], "No such option: --version (`adcli --help`"),
     (["caption"], "Missing argument 'manifest' (`adcli caption --help`"),
@@ -56,10 +56,14 @@ USES = [       # (command line, what its one line says)
     (["data", "index", "foldr"], "No such command 'foldr'. Did you mean 'folder'? (`adcli data index --help`"),
     (["data", "index", "folder", "nowhere", "--out", "x"], "nowhere: no such directory (expected the root of a data"),
     (["data", "index", "folder", "made", "--out", "made", "--overwrite"], "--out made: that is an input (ROOT made)"),
-    (["data", "augment", "m.parquet", "--kind", "pad20", "--out", "x", "--images", "file"],
-     "--images file: a file, not a folder"),
-    (["data", "augment", "m.parquet", "--kind", "pad20", "--out", "x", "--images", "x/pictures"],
-     "--images x/pictures: lies in --out x"),
+    (
+        ["data", "augment", "m.parquet", "--kind", "pad20", "--out", "x", "--images", "file"],
+        "--images file: a file, not a folder",
+    ),
+    (
+        ["data", "augment", "m.parquet", "--kind", "pad20", "--out", "x", "--images", "x/pictures"],
+        "--images x/pictures: lies in --out x",
+    ),
     ([*E, "--resamples", "-4"], "--resamples -4: expected 0 or more"),
     ([*E, "--workers", "-1"], "--workers -1: expected 1 or more"),
     ([*E, "--map", "p.parquet"], "No such option: --map (Possible options: --heatmaps, --maps)"),
@@ -91,8 +95,17 @@ USES = [       # (command line, what its one line says)
 
 
 def row(n, **more):
-    return {"image_id": f"d/{n}", "path": f"{n}.png", "dataset": "d", "category": "c", "split": "test",
-            "label": n % 2, "mask_paths": [], "width": 6, "height": 4} | more
+    return {
+        "image_id": f"d/{n}",
+        "path": f"{n}.png",
+        "dataset": "d",
+        "category": "c",
+        "split": "test",
+        "label": n % 2,
+        "mask_paths": [],
+        "width": 6,
+        "height": 4,
+    } | more
 
 
 def write(path, table, rows):
@@ -101,8 +114,10 @@ def write(path, table, rows):
 
 def listing(folder):
     """Path -> digest of a file, None for a folder, of all that lies below."""
-    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else None
-            for p in folder.rglob("*")}
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else None
+        for p in folder.rglob("*")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +159,14 @@ def test_a_wrong_use_is_one_line_and_touches_nothing(world, use, monkeypatch, ca
 
 def test_there_are_enough_of_them():
     assert len(USES) >= 55 and {use[0][0] for use in USES} >= {
-        "caption", "rewrite-negatives", "score", "data", "evaluate", "ask", "models"}
+        "caption",
+        "rewrite-negatives",
+        "score",
+        "data",
+        "evaluate",
+        "ask",
+        "models",
+    }
 
 
 def test_what_may_not_be_written_is_said_before_the_work(world, tmp_path, monkeypatch, capsys):
@@ -161,14 +183,16 @@ def test_what_may_not_be_written_is_said_before_the_work(world, tmp_path, monkey
 
 def test_errors_of_libraries_are_one_line():
     for error, said, code in (
-            (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nmore"), "a smaller --batch-size", 1),
-            (MemoryError(), "out of memory (of this computer): a smaller --batch-size", 1),
-            (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "a smaller --batch-size", 1),
-            (ModuleNotFoundError("No module named 'vllm'", name="vllm"), "the package vllm is missing", 1),
-            (ImportError("cannot import name 'x'", name="stages.y"), "a defect of adcli: ImportError", 1),
-            (ValueError("a\nb\x1b[31m"), "a defect of adcli: ValueError: a b\\x1b[31m (--debug shows where)", 1),
-            (PermissionError(13, "Permission denied", "m.parquet"), "m.parquet: permission denied; check the path", 2),
-            (InputError("x: y"), "x: y", 2), (KeyboardInterrupt(), f"interrupted; {GOES_ON}", 130)):
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nmore"), "a smaller --batch-size", 1),
+        (MemoryError(), "out of memory (of this computer): a smaller --batch-size", 1),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "a smaller --batch-size", 1),
+        (ModuleNotFoundError("No module named 'vllm'", name="vllm"), "the package vllm is missing", 1),
+        (ImportError("cannot import name 'x'", name="stages.y"), "a defect of adcli: ImportError", 1),
+        (ValueError("a\nb\x1b[31m"), "a defect of adcli: ValueError: a b\\x1b[31m (--debug shows where)", 1),
+        (PermissionError(13, "Permission denied", "m.parquet"), "m.parquet: permission denied; check the path", 2),
+        (InputError("x: y"), "x: y", 2),
+        (KeyboardInterrupt(), f"interrupted; {GOES_ON}", 130),
+    ):
         line, exit_code = sentence(error)
         assert said in line and "\n" not in line and exit_code == code
 
@@ -184,21 +208,32 @@ def test_debug_shows_where(world, monkeypatch, capsys):
 
 
 def child(code, **more):
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, **more)
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        **more,
+    )
 
 
 def test_a_reader_that_goes_is_no_error():
-    process = child("import sys, adcli.main, adcli.models; sys.argv = ['adcli', 'models']\n"
-                    "adcli.models.table = lambda: 'x' * 2**20; adcli.main.main()")
+    process = child(
+        "import sys, adcli.main, adcli.models; sys.argv = ['adcli', 'models']\n"
+        "adcli.models.table = lambda: 'x' * 2**20; adcli.main.main()"
+    )
     process.stdout.read(1)
     process.stdout.close()
     assert process.stderr.read() == "" and process.wait() == 141
 
 
 def test_windows_is_told_of_wsl_before_anything_is_loaded():
-    process = child("import sys; sys.modules.update(fcntl=None, resource=None, typer=None)\n"
-                    "import adcli.main; sys.platform = 'win32'; sys.argv = ['adcli', 'models']; adcli.main.main()")
+    process = child(
+        "import sys; sys.modules.update(fcntl=None, resource=None, typer=None)\n"
+        "import adcli.main; sys.platform = 'win32'; sys.argv = ['adcli', 'models']; adcli.main.main()"
+    )
     out, err = process.communicate()
     assert process.returncode == 2 and out == "" and err.count("\n") == 1 and "install WSL" in err
 
@@ -249,9 +284,11 @@ def test_the_same_wish_passed_on_by_another_process_is_no_second_one():
 
 
 def test_an_interruption_while_libraries_load_is_one_line():
-    process = child("import sys, adcli.main, importlib, time\n"
-                    "def slow(name): print('loading', flush=True); time.sleep(60)\n"
-                    "importlib.import_module = slow; sys.argv = ['adcli', 'models']; adcli.main.main()")
+    process = child(
+        "import sys, adcli.main, importlib, time\n"
+        "def slow(name): print('loading', flush=True); time.sleep(60)\n"
+        "importlib.import_module = slow; sys.argv = ['adcli', 'models']; adcli.main.main()"
+    )
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
     assert process.communicate()[1] == "adcli: interrupted; the same command starts again\n"

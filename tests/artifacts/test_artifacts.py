@@ -47,7 +47,7 @@ def test_round_trip_and_up_to_date(tmp_path):
     old = (tmp_path / "c" / "_adcli.json").stat().st_mtime_ns
     again, todo = write_all(tmp_path / "c")
     assert again.up_to_date and todo == [] and again.written == 0
-    assert (tmp_path / "c" / "_adcli.json").stat().st_mtime_ns > old      # make has seen it
+    assert (tmp_path / "c" / "_adcli.json").stat().st_mtime_ns > old  # make has seen it
 
 
 def test_opens_with_the_usual_readers(tmp_path):
@@ -55,7 +55,7 @@ def test_opens_with_the_usual_readers(tmp_path):
 
     write_all(tmp_path / "c" / "one")
     assert len(pd.read_parquet(tmp_path / "c" / "one")) == 20
-    assert len(pq.read_table(tmp_path / "c")) == 20         # a directory of artifacts is a table too
+    assert len(pq.read_table(tmp_path / "c")) == 20  # a directory of artifacts is a table too
 
 
 def test_a_change_of_settings_is_named_and_never_mixed(tmp_path):
@@ -89,7 +89,7 @@ def test_stops_when_everything_fails(tmp_path):
     with pytest.raises(TooManyErrors, match="4 rows failed in succession"):
         write_all(tmp_path / "c", options=RunOptions(quiet=True, max_errors=4), failing=KEYS)
     summary, todo = write_all(tmp_path / "c")
-    assert len(todo) == 20 and summary.errors == 0        # the four failed ones as well
+    assert len(todo) == 20 and summary.errors == 0  # the four failed ones as well
 
 
 @pytest.mark.parametrize("n", [1, 3, 20, 31])
@@ -131,12 +131,21 @@ def test_two_images_with_one_id(tmp_path):
 
 
 def test_fingerprint_is_of_the_content(tmp_path):
-    rows = [{"image_id": f"i{n}", "method": "m", "score": n / 7, "seconds": float(n), "neighbours": [
-        {"image_id": "x", "distance": 0.5, "text": "t", "missing": [], "extra": ["a"]}]} for n in range(9)]
+    rows = [
+        {
+            "image_id": f"i{n}",
+            "method": "m",
+            "score": n / 7,
+            "seconds": float(n),
+            "neighbours": [{"image_id": "x", "distance": 0.5, "text": "t", "missing": [], "extra": ["a"]}],
+        }
+        for n in range(9)
+    ]
     a = pa.Table.from_pylist(rows, schema=SCORES.schema)
     later = [r | {"seconds": 99.0} for r in reversed(rows)]
-    b = pa.concat_tables([pa.Table.from_pylist(later[:4], schema=SCORES.schema),
-                          pa.Table.from_pylist(later[4:], schema=SCORES.schema)])
+    b = pa.concat_tables(
+        [pa.Table.from_pylist(later[:4], schema=SCORES.schema), pa.Table.from_pylist(later[4:], schema=SCORES.schema)]
+    )
     c = pa.Table.from_pylist([rows[0] | {"score": 1e-9}, *rows[1:]], schema=SCORES.schema)
     assert fingerprint(a, SCORES) == fingerprint(b, SCORES) != fingerprint(c, SCORES)
 
@@ -148,8 +157,14 @@ def foreign(tmp_path, **columns):
 
 
 def test_foreign_tables_are_accepted(tmp_path):
-    path = foreign(tmp_path, image_id=pa.array(["b", "a"], pa.large_string()), prompt_id=["p", "p"],
-                   sample=pa.array([0, 0], pa.int64()), text=["two", "one"], more=[1, 2])
+    path = foreign(
+        tmp_path,
+        image_id=pa.array(["b", "a"], pa.large_string()),
+        prompt_id=["p", "p"],
+        sample=pa.array([0, 0], pa.int64()),
+        text=["two", "one"],
+        more=[1, 2],
+    )
     table = read_table(path, CAPTIONS)
     assert table.schema.equals(CAPTIONS.schema) and table["text"].to_pylist() == ["one", "two"]
     assert table["error"].to_pylist() == [None, None]
@@ -191,15 +206,21 @@ def test_what_killed_processes_left_is_removed(tmp_path):
     """Parts and records in the making, of every shard count, files of stages further down, and lock files."""
     out = tmp_path / "c"
     (out / "_encoders").mkdir(parents=True)
-    left = [".tmp-99-part-00000-of-00001-000003.parquet", ".tmp-99-_adcli.partial.json", ".tmp-99-_adcli.json",
-            ".tmp-99-part-00001-of-00002-000000.parquet", "_encoders/.tmp-99-model", ".lock-part-00001-of-00003"]
+    left = [
+        ".tmp-99-part-00000-of-00001-000003.parquet",
+        ".tmp-99-_adcli.partial.json",
+        ".tmp-99-_adcli.json",
+        ".tmp-99-part-00001-of-00002-000000.parquet",
+        "_encoders/.tmp-99-model",
+        ".lock-part-00001-of-00003",
+    ]
     (out / "_adcli.partial.json").write_text(json.dumps(new_record(SPEC, "captions", 20)))
     for name in left:
         (out / name).write_text("cut")
     write_all(out)
     assert sorted(os.listdir(out)) == ["_adcli.json", "_encoders", "part-00000-of-00001-000000.parquet"]
     assert not os.listdir(out / "_encoders")
-    for name in left:                                  # left by a process that was killed at its very end
+    for name in left:  # left by a process that was killed at its very end
         (out / name).write_text("cut")
     again, _ = write_all(out)
     assert again.up_to_date and len(os.listdir(out)) == 3 and not os.listdir(out / "_encoders")
@@ -222,8 +243,7 @@ def test_killed_at_random_instants(tmp_path):
     """A plain writer killed again and again; whole stages are killed in test_kill.py."""
     out, rng = tmp_path / "c", random.Random(7)
     for _ in range(8):
-        process = subprocess.Popen([sys.executable, "-c", SLOW_STAGE, str(out)],
-                                   cwd=Path(__file__).parents[2])
+        process = subprocess.Popen([sys.executable, "-c", SLOW_STAGE, str(out)], cwd=Path(__file__).parents[2])
         while not list(out.glob(".lock-*")) and process.poll() is None:
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.09))

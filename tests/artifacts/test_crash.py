@@ -22,8 +22,14 @@ def written(out, spec=SPEC, failing=(), said="text", flush_rows=3, final=(), **o
     with Artifact(out, CAPTIONS, spec, SEVEN, RunOptions(quiet=True, **options), flush_rows=flush_rows) as artifact:
         for key in list(artifact.pending):
             failed = key in failing
-            artifact.write(row(key, text=None if failed else f"{said} of {key[0]}", error="bad" if failed else None,
-                               retry=False if key in final else None))
+            artifact.write(
+                row(
+                    key,
+                    text=None if failed else f"{said} of {key[0]}",
+                    error="bad" if failed else None,
+                    retry=False if key in final else None,
+                )
+            )
     return artifact.summary
 
 
@@ -33,7 +39,7 @@ def texts(folder):
 
 def test_writing(tmp_path):
     points = killed_at_every_point(lambda f: written(f / "c"), texts, tmp_path)
-    assert points > 20                          # three parts and two records, each with a flush and a rename
+    assert points > 20  # three parts and two records, each with a flush and a rename
 
 
 def test_shards(tmp_path):
@@ -47,8 +53,9 @@ def test_shards(tmp_path):
 def test_overwrite(tmp_path):
     """At no point does what remains of the old artifact read as a table; the old one whole does, up to the first
     change."""
-    points = killed_at_every_point(lambda f: written(f / "c", OTHER, said="new", overwrite=True), texts, tmp_path,
-                                   start=lambda f: written(f / "c"))
+    points = killed_at_every_point(
+        lambda f: written(f / "c", OTHER, said="new", overwrite=True), texts, tmp_path, start=lambda f: written(f / "c")
+    )
     assert points > 25
 
 
@@ -59,7 +66,7 @@ def test_a_killed_overwrite_goes_on_without_the_option(tmp_path):
         assert in_child(lambda f: written(f / "c", OTHER, said="new", overwrite=True), folder, n) == -signal.SIGKILL
         try:
             written(folder / "c", OTHER, said="new")
-        except InputError:                      # it was killed before it changed anything: the old one is whole
+        except InputError:  # it was killed before it changed anything: the old one is whole
             assert {r["text"] for r in texts(folder)} == {f"text of {k[0]}" for k in SEVEN}
         else:
             assert {r["text"] for r in texts(folder)} == {f"new of {k[0]}" for k in SEVEN}
@@ -73,7 +80,7 @@ def test_failed_rows_tried_again(tmp_path):
     seen = []
 
     def read(folder):
-        rows = texts(folder)                    # raises InputError for a key twice, or a table that is not complete
+        rows = texts(folder)  # raises InputError for a key twice, or a table that is not complete
         assert [r["image_id"] for r in rows] == [k[0] for k in SEVEN]
         sound = {r["image_id"] for r in rows if r["error"] is None}
         assert sound >= {k[0] for k in SEVEN} - {k[0] for k in failing}
@@ -90,9 +97,12 @@ def test_failed_rows_tried_again(tmp_path):
 
 def test_a_kill_in_the_middle_of_a_start_that_comes_to_nothing(tmp_path):
     """Wherever it is killed, a corrected command is not refused, and one refused again leaves nothing."""
+
     def refused(folder):
-        with pytest.raises(InputError, match="no GPU"), Artifact(folder / "c", CAPTIONS, SPEC, SEVEN,
-                                                                 RunOptions(quiet=True)):
+        with (
+            pytest.raises(InputError, match="no GPU"),
+            Artifact(folder / "c", CAPTIONS, SPEC, SEVEN, RunOptions(quiet=True)),
+        ):
             raise InputError("no GPU")
 
     for n in range(1, 100):

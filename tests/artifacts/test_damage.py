@@ -38,12 +38,16 @@ def without(name):
         record = json.loads(text)
         del record[name]
         return json.dumps(record)
+
     return damage
 
 
-RECORDS = {"truncated": lambda text: text[:len(text) // 2], "empty": lambda text: "", "a list": lambda text: "[]",
-           "nul bytes": lambda text: "\0" * 40} | {f"no {name}": without(name) for name in (
-               "stage", "key", "parameters", "inputs", "notes")}
+RECORDS = {
+    "truncated": lambda text: text[: len(text) // 2],
+    "empty": lambda text: "",
+    "a list": lambda text: "[]",
+    "nul bytes": lambda text: "\0" * 40,
+} | {f"no {name}": without(name) for name in ("stage", "key", "parameters", "inputs", "notes")}
 
 
 @pytest.mark.parametrize("damage", RECORDS.values(), ids=RECORDS)
@@ -52,8 +56,13 @@ def test_a_damaged_record(tmp_path, damage):
     write(out)
     record = out / "_adcli.json"
     record.write_text(damage(record.read_text()))
-    for use in (lambda: write(out), lambda: read_table(out, CAPTIONS), lambda: list(scan(out, CAPTIONS)),
-                lambda: read_provenance(out), lambda: content_key(out, CAPTIONS)):
+    for use in (
+        lambda: write(out),
+        lambda: read_table(out, CAPTIONS),
+        lambda: list(scan(out, CAPTIONS)),
+        lambda: read_provenance(out),
+        lambda: content_key(out, CAPTIONS),
+    ):
         with pytest.raises(InputError, match=r"c/_adcli.json: damaged .* with --overwrite"):
             use()
     summary, todo = write(out, options=OVERWRITE)
@@ -71,9 +80,13 @@ def test_a_damaged_partial_record(tmp_path):
     assert write(out, options=OVERWRITE)[0].complete
 
 
-PARTS = {"truncated": lambda p: p.write_bytes(p.read_bytes()[:-9]), "empty": lambda p: p.write_bytes(b""),
-         "gone": os.unlink, "holes": lambda p: p.write_bytes(b"PAR1" + b"\0" * (p.stat().st_size - 8) + b"PAR1"),
-         "fewer rows": lambda p: pq.write_table(pq.read_table(p).slice(1), p)}
+PARTS = {
+    "truncated": lambda p: p.write_bytes(p.read_bytes()[:-9]),
+    "empty": lambda p: p.write_bytes(b""),
+    "gone": os.unlink,
+    "holes": lambda p: p.write_bytes(b"PAR1" + b"\0" * (p.stat().st_size - 8) + b"PAR1"),
+    "fewer rows": lambda p: pq.write_table(pq.read_table(p).slice(1), p),
+}
 
 
 @pytest.mark.parametrize("damage", PARTS.values(), ids=PARTS)
@@ -108,8 +121,11 @@ def test_an_artifact_of_an_older_version(tmp_path):
     record = json.loads((out / "_adcli.json").read_text())
     del record["format"], record["parts"]
     (out / "_adcli.json").write_text(json.dumps(record))
-    with pytest.raises(InputError, match="made by an older adcli, whose cache keys differ: it can be read as it is;"
-                                         " --overwrite replaces it, another --out keeps both"):
+    with pytest.raises(
+        InputError,
+        match="made by an older adcli, whose cache keys differ: it can be read as it is;"
+        " --overwrite replaces it, another --out keeps both",
+    ):
         write(out)
     assert len(read_table(out, CAPTIONS)) == 20
     assert write(out, options=OVERWRITE)[0].written == 20
@@ -121,8 +137,10 @@ def test_an_artifact_of_an_older_version(tmp_path):
 @pytest.mark.parametrize("error", [InputError("no GPU"), KeyboardInterrupt()])
 @pytest.mark.parametrize("shard", ["0/1", "1/2"])
 def test_a_refused_start_leaves_nothing(tmp_path, error, shard):
-    with pytest.raises(type(error)), Artifact(tmp_path / "runs/new/c", CAPTIONS, SPEC, KEYS,
-                                              RunOptions(quiet=True, shard=shard)):
+    with (
+        pytest.raises(type(error)),
+        Artifact(tmp_path / "runs/new/c", CAPTIONS, SPEC, KEYS, RunOptions(quiet=True, shard=shard)),
+    ):
         raise error
     assert os.listdir(tmp_path) == []
     assert write(tmp_path / "runs/new/c", OTHER)[0].complete
@@ -133,8 +151,10 @@ def test_a_refused_start_keeps_what_is_there(tmp_path):
     out = tmp_path / "c"
 
     def refuse(shard="0/2"):
-        with pytest.raises(InputError, match="no GPU"), Artifact(out, CAPTIONS, SPEC, KEYS,
-                                                                 RunOptions(quiet=True, shard=shard)):
+        with (
+            pytest.raises(InputError, match="no GPU"),
+            Artifact(out, CAPTIONS, SPEC, KEYS, RunOptions(quiet=True, shard=shard)),
+        ):
             raise InputError("no GPU")
 
     with Artifact(out, CAPTIONS, SPEC, KEYS, RunOptions(quiet=True, shard="1/2")) as other:
@@ -268,9 +288,12 @@ def test_the_content_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
 
 def test_text_that_is_no_unicode_fails_its_row_alone(tmp_path):
     with Artifact(tmp_path / "n", NEGATIVES, SPEC, [("a", 0), ("b", 0), ("c", 0), ("d", 0)], QUIET) as artifact:
-        for name, more in (("a", {"negative": "fine"}), ("b", {"negative": "half \udc80"}),
-                           ("c", {"edits": [{"attribute": "x", "before": "\ud800", "after": "y"}]}),
-                           ("d", {"error": "server said \udcff"})):
+        for name, more in (
+            ("a", {"negative": "fine"}),
+            ("b", {"negative": "half \udc80"}),
+            ("c", {"edits": [{"attribute": "x", "before": "\ud800", "after": "y"}]}),
+            ("d", {"error": "server said \udcff"}),
+        ):
             artifact.write({"image_id": name, "sample": 0, "edits": [], "attempts": 1, "text": "t"} | more)
     assert artifact.summary.errors == 3 and artifact.summary.complete
     a, b, c, d = read_table(tmp_path / "n", NEGATIVES).to_pylist()
@@ -285,10 +308,13 @@ def test_keys_and_tables_without_failed_rows_say_what_is_no_unicode(tmp_path):
     with pytest.raises(InputError, match=r"column `image_id`: d/\\udcff.jpg is not valid Unicode; rename"):
         Artifact(tmp_path / "c", CAPTIONS, SPEC, [("d/\udcff.jpg", "p", 0)], QUIET)
     key = ("d", "c", None, "m", "auroc")
-    with pytest.raises(InputError, match="column `reason`: the text is not valid"), \
-            Artifact(tmp_path / "m", METRICS, SPEC, [key], QUIET) as artifact:
-        artifact.write(dict(zip(METRICS.key, key, strict=True)) | {"level": "image", "n": 1, "n_positive": 0,
-                                                                  "reason": "\udcff"})
+    with (
+        pytest.raises(InputError, match="column `reason`: the text is not valid"),
+        Artifact(tmp_path / "m", METRICS, SPEC, [key], QUIET) as artifact,
+    ):
+        artifact.write(
+            dict(zip(METRICS.key, key, strict=True)) | {"level": "image", "n": 1, "n_positive": 0, "reason": "\udcff"}
+        )
 
 
 def fail(out, keys, **options):
@@ -336,8 +362,11 @@ def test_a_repeated_command_never_makes_a_finished_artifact_unfinished(tmp_path)
 
 
 def test_the_record_says_what_made_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["/x/adcli/__main__.py", "caption", "a b", "--base-url",
-                                      "https://me:secret@host/v1", "--out", "c\udcff"])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["/x/adcli/__main__.py", "caption", "a b", "--base-url", "https://me:secret@host/v1", "--out", "c\udcff"],
+    )
     write(tmp_path / "c", Spec("caption", {}, {}, paths={"manifest": "/data/m"}))
     record = json.loads((tmp_path / "c" / "_adcli.json").read_text())
     assert record["command"] == "adcli caption 'a b' --base-url 'https://***@host/v1' --out 'c\udcff'"

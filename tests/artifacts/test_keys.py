@@ -33,6 +33,7 @@ class Stopped(Exception):
 
 def parameters_of(module, config, monkeypatch) -> dict:
     """What the stage would put into its key: it is stopped where it would open its artifact."""
+
     def stop(*given, **named):
         raise Stopped(next((g.parameters for g in given if isinstance(g, Spec)), None) or given[2])
 
@@ -47,8 +48,13 @@ def words_of(value):
     """Every text within a value."""
     if isinstance(value, dict):
         value = [*value, *value.values()]
-    return [value] if isinstance(value, str) else [w for v in value for w in words_of(v)] if hasattr(
-        value, "__iter__") else []
+    return (
+        [value]
+        if isinstance(value, str)
+        else [w for v in value for w in words_of(v)]
+        if hasattr(value, "__iter__")
+        else []
+    )
 
 
 @pytest.fixture(scope="module")
@@ -67,21 +73,28 @@ def configs(tmp_path, tiles, clip, models, internvl, llava, sam):
     common = {"manifest": tiles.manifest, "root": tiles.manifest.parent, "out": tmp_path / "out"}
     asked = common | {"questions": tiles.questions, "facts": tiles.facts}
     return {
-        "visualad": (visualad_train, visualad_train.TrainVisualadConfig(
-            **common, backbone=str(clip), size=56, layers="2,4")),
+        "visualad": (
+            visualad_train,
+            visualad_train.TrainVisualadConfig(**common, backbone=str(clip), size=56, layers="2,4"),
+        ),
         "score-visualad": (visualad_score, visualad_score.ScoreVisualadConfig(**common, checkpoint=models["visualad"])),
-        "vmad": (vmad_train, vmad_train.FinetuneVmadConfig(
-            **common, questions=tiles.questions, split="test", tasks="vqa", llava=llava, sam=sam, heads=4)),
+        "vmad": (
+            vmad_train,
+            vmad_train.FinetuneVmadConfig(
+                **common, questions=tiles.questions, split="test", tasks="vqa", llava=llava, sam=sam, heads=4
+            ),
+        ),
         "score-vmad": (vmad_score, vmad_score.ScoreVmadConfig(**common, checkpoint=models["vmad"], max_tokens=8)),
         "sfe": (sfe, sfe.SfeConfig(**asked, base=str(internvl), heads=4)),
         "edpo": (edpo, edpo.EdpoConfig(**asked, checkpoint=models["sage"], judgements=tiles.judgements)),
-        "score-sage": (sage_score, sage_score.ScoreSageConfig(**asked, checkpoint=models["sage"]))}
+        "score-sage": (sage_score, sage_score.ScoreSageConfig(**asked, checkpoint=models["sage"])),
+    }
 
 
 @pytest.mark.parametrize("stage", ["visualad", "score-visualad", "vmad", "score-vmad", "sfe", "edpo", "score-sage"])
 def test_the_precision_in_a_key_is_the_one_that_was_used(stage, configs, monkeypatch):
     module, config = configs[stage]
-    if stage == "visualad":                  # the tiles have no masks
+    if stage == "visualad":  # the tiles have no masks
         monkeypatch.setattr(module, "trainable", lambda images, split, where: (images, []))
     for has, precision in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(torch_setup, "has_bf16", lambda device, has=has: has)
@@ -96,12 +109,13 @@ def test_no_engine_says_auto(qwen, tmp_path, save_image, monkeypatch):
     write(tmp_path / "c.parquet", CAPTIONS, [{"image_id": "d/cable/ref", "prompt_id": "p", "sample": 0, "text": "A."}])
     common = {"manifest": paths["manifest"], "root": tmp_path, "out": tmp_path / "out"}
     asked = common | {"questions": paths["questions"]}
-    for module, config in ((caption, caption.CaptionConfig(**common, vlm=str(qwen))),
-                           (lvlm, lvlm.LvlmConfig(**common, vlm=str(qwen))),
-                           (vlm_qa, vlm_qa.VlmQaConfig(**asked, vlm=str(qwen))),
-                           (judge, judge.JudgeConfig(**asked, judge=str(qwen))),
-                           (make, make.QuestionsConfig(**common, splits="train", vlm=str(qwen),
-                                                       captions=tmp_path / "c.parquet"))):
+    for module, config in (
+        (caption, caption.CaptionConfig(**common, vlm=str(qwen))),
+        (lvlm, lvlm.LvlmConfig(**common, vlm=str(qwen))),
+        (vlm_qa, vlm_qa.VlmQaConfig(**asked, vlm=str(qwen))),
+        (judge, judge.JudgeConfig(**asked, judge=str(qwen))),
+        (make, make.QuestionsConfig(**common, splits="train", vlm=str(qwen), captions=tmp_path / "c.parquet")),
+    ):
         parameters = parameters_of(module, config, monkeypatch)
         assert parameters["weights"] and "auto" not in words_of(parameters), module
 
@@ -132,11 +146,15 @@ def test_no_loader_reads_a_pickle(tmp_path, clip, internvl, llava, sam, qwen):
     from stages.vlm.transformers_engine import load_model
     from stages.vmad.build import load_llava, load_sam
 
-    for n, (model, load) in enumerate((
-            (clip, load_backbone), (internvl, lambda name: load_sage(name, "", "float32")),
+    for n, (model, load) in enumerate(
+        (
+            (clip, load_backbone),
+            (internvl, lambda name: load_sage(name, "", "float32")),
             (llava, lambda name: load_llava(name, "", torch.float32)),
             (sam, lambda name: load_sam(name, "", torch.float32)),
-            (qwen, lambda name: load_model(name, EngineOptions(device="cpu"))))):
+            (qwen, lambda name: load_model(name, EngineOptions(device="cpu"))),
+        )
+    ):
         load(str(model))
         with pytest.raises(InputError, match="safetensors"):
             load(with_bin(Path(model), tmp_path / str(n)))

@@ -37,8 +37,21 @@ def scenes(tmp_path_factory):
     import pyarrow.parquet as pq
 
     at = tmp_path_factory.mktemp("scenes")
-    adcli("data", "synth", "vidad", "--out", at / "s", "--size", 120, "--scenarios", "fruits",
-          "--conditions", "white_bg,blurry", "--workers", 1)
+    adcli(
+        "data",
+        "synth",
+        "vidad",
+        "--out",
+        at / "s",
+        "--size",
+        120,
+        "--scenarios",
+        "fruits",
+        "--conditions",
+        "white_bg,blurry",
+        "--workers",
+        1,
+    )
     adcli("data", "index", "vidad", at / "s", "--out", at / "whole")
     table = read_table(at / "whole", MANIFEST)
     keep = [int(i.rsplit("/", 1)[1][:3]) < 5 for i in table["image_id"].to_pylist()]
@@ -77,8 +90,18 @@ def test_caption_survives_kills(scenes, tmp_path):
 def test_train_encoder_survives_kills(scenes, bert, tmp_path):
     adcli("caption", scenes / "m.parquet", "--root", scenes / "s", "--workers", 1, "--out", tmp_path / "c")
     adcli("rewrite-negatives", tmp_path / "c", "--manifest", scenes / "m.parquet", "--out", tmp_path / "n")
-    arguments = ["train-encoder", tmp_path / "n", "--manifest", scenes / "m.parquet", "--encoder", bert,
-                 "--epochs", 4, "--device", "cpu"]
+    arguments = [
+        "train-encoder",
+        tmp_path / "n",
+        "--manifest",
+        scenes / "m.parquet",
+        "--encoder",
+        bert,
+        "--epochs",
+        4,
+        "--device",
+        "cpu",
+    ]
     undisturbed, artifacts = kill_and_rerun(arguments, tmp_path, 2)
     expected = read_table(undisturbed, ENCODERS).drop_columns("seconds")
     assert len(expected) == 2
@@ -99,19 +122,46 @@ def test_the_real_route(scenes, qwen, bert, tmp_path):
     captions = read_table(out / "c", CAPTIONS).to_pylist()
     assert len(captions) == 50 and all(r["prompt_tokens"] > 50 for r in captions)
     assert len({r["text"] for r in captions}) > 1
-    done = subprocess.run(command("rewrite-negatives", out / "c", "--manifest", m, "--rewriter", qwen, *vlm,
-                                  "--out", out / "n"), env=environment(), capture_output=True, text=True)
+    done = subprocess.run(
+        command("rewrite-negatives", out / "c", "--manifest", m, "--rewriter", qwen, *vlm, "--out", out / "n"),
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
     rows = read_table(out / "n", NEGATIVES).to_pylist()
     failed = [r for r in rows if r["error"]]
     assert len(rows) == 10 and done.returncode == (3 if failed else 0), done.stderr
     assert all(r["attempts"] == 5 and r["negative"] is None for r in failed)
     adcli("caption", m, "--root", scenes / "s", "--workers", 1, "--out", out / "c2")
     adcli("rewrite-negatives", out / "c2", "--manifest", m, "--out", out / "n2")
-    adcli("train-encoder", out / "n2", "--manifest", m, "--encoder", bert, "--epochs", 1, "--device", "cpu",
-          "--out", out / "e")
+    adcli(
+        "train-encoder",
+        out / "n2",
+        "--manifest",
+        m,
+        "--encoder",
+        bert,
+        "--epochs",
+        1,
+        "--device",
+        "cpu",
+        "--out",
+        out / "e",
+    )
     adcli("score", m, "--method", "text-knn", "--captions", out / "c", "--encoders", out / "e", "--out", out / "s")
-    adcli("evaluate", out / "s", "--manifest", m, "--root", scenes / "s", "--out", out / "metrics",
-          "--report", out / "r.html")
+    adcli(
+        "evaluate",
+        out / "s",
+        "--manifest",
+        m,
+        "--root",
+        scenes / "s",
+        "--out",
+        out / "metrics",
+        "--report",
+        out / "r.html",
+    )
     assert read_table(out / "s", SCORES)["error"].null_count == 50
-    assert any(r["metric"] == "auroc" and r["value"] is not None
-               for r in read_table(out / "metrics", METRICS).to_pylist())
+    assert any(
+        r["metric"] == "auroc" and r["value"] is not None for r in read_table(out / "metrics", METRICS).to_pylist()
+    )

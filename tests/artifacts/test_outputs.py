@@ -33,18 +33,63 @@ from stages.evaluate.questions import run as evaluate_qa
 from stages.report.grid import Grid, as_csv, as_markdown, as_text
 
 QUIET = RunOptions(quiet=True)
-HOSTILE = ["", ".", "..", "...", "/", "a/b", "a_b", "../../x", "../../../../x", "/etc/x", "~", "-rf", "_hidden", "a\0b",
-           ".hidden", "a\\b", "C:\\x", "CON ", "é", "e\u0301", "가", "x" * 300, "x" * 299 + "y", "%none", "%empty",
-           "a\nb", "a.", "a ", "x.png", "x", "x.png/y", "x/y", "patches", "%~", "<script>alert(1)</script>", "a|b",
-           "=1+1", "+1", "@x", "`x`", "#x", "$x_{", "$\\frac{$", "'\"><img src=x onerror=alert(1)>",
-           "[x](javascript:alert(1))", "mean"]
+HOSTILE = [
+    "",
+    ".",
+    "..",
+    "...",
+    "/",
+    "a/b",
+    "a_b",
+    "../../x",
+    "../../../../x",
+    "/etc/x",
+    "~",
+    "-rf",
+    "_hidden",
+    "a\0b",
+    ".hidden",
+    "a\\b",
+    "C:\\x",
+    "CON ",
+    "é",
+    "e\u0301",
+    "가",
+    "x" * 300,
+    "x" * 299 + "y",
+    "%none",
+    "%empty",
+    "a\nb",
+    "a.",
+    "a ",
+    "x.png",
+    "x",
+    "x.png/y",
+    "x/y",
+    "patches",
+    "%~",
+    "<script>alert(1)</script>",
+    "a|b",
+    "=1+1",
+    "+1",
+    "@x",
+    "`x`",
+    "#x",
+    "$x_{",
+    "$\\frac{$",
+    "'\"><img src=x onerror=alert(1)>",
+    "[x](javascript:alert(1))",
+    "mean",
+]
 TEXT = st.sampled_from(HOSTILE) | st.text(max_size=40)
 
 
 def listing(folder):
     """Path -> digest of a file, None for a folder, of all that lies below."""
-    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else None
-            for p in folder.rglob("*")}
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else None
+        for p in folder.rglob("*")
+    }
 
 
 def write(path, table, rows):
@@ -59,18 +104,47 @@ def images(at, names, categories=("c",), dataset="d", method="m", **config):
     mask = np.zeros((8, 8), np.uint8)
     mask[:4] = 255
     Image.fromarray(mask).save(at / "k.png")
-    manifest = [{"image_id": name, "path": "i.png", "dataset": dataset, "category": categories[n % len(categories)],
-                 "split": "test", "label": int(n // len(categories) % 2), "width": 8, "height": 8,
-                 "mask_paths": ["k.png"] * (n // len(categories) % 2), "defect": name} for n, name in enumerate(names)]
-    scores = [{"image_id": name, "method": method, "score": float(n), "response": name,
-               "neighbours": [{"image_id": name, "distance": 0.0, "text": name, "missing": [], "extra": []}]}
-              for n, name in enumerate(names)]
+    manifest = [
+        {
+            "image_id": name,
+            "path": "i.png",
+            "dataset": dataset,
+            "category": categories[n % len(categories)],
+            "split": "test",
+            "label": int(n // len(categories) % 2),
+            "width": 8,
+            "height": 8,
+            "mask_paths": ["k.png"] * (n // len(categories) % 2),
+            "defect": name,
+        }
+        for n, name in enumerate(names)
+    ]
+    scores = [
+        {
+            "image_id": name,
+            "method": method,
+            "score": float(n),
+            "response": name,
+            "neighbours": [{"image_id": name, "distance": 0.0, "text": name, "missing": [], "extra": []}],
+        }
+        for n, name in enumerate(names)
+    ]
     maps = [to_row((name, method), np.full((8, 8), n) + mask / 255) for n, name in enumerate(names)]
-    return EvaluateConfig(**{
-        "scores": write(at / "s.parquet", SCORES, scores), "manifest": write(at / "m.parquet", MANIFEST, manifest),
-        "maps": write(at / "p.parquet", MAPS, maps), "out": at / "out" / "e", "root": at, "resamples": 0,
-        "tables": at / "out" / "t", "report": at / "out" / "r.html", "heatmaps": at / "out" / "h",
-        "thresholds": at / "out" / "x"} | config)
+    return EvaluateConfig(
+        **{
+            "scores": write(at / "s.parquet", SCORES, scores),
+            "manifest": write(at / "m.parquet", MANIFEST, manifest),
+            "maps": write(at / "p.parquet", MAPS, maps),
+            "out": at / "out" / "e",
+            "root": at,
+            "resamples": 0,
+            "tables": at / "out" / "t",
+            "report": at / "out" / "r.html",
+            "heatmaps": at / "out" / "h",
+            "thresholds": at / "out" / "x",
+        }
+        | config
+    )
 
 
 # -- places -------------------------------------------------------------------------------------------------------
@@ -98,12 +172,20 @@ def test_an_image_id_of_any_length_is_a_path(tmp_path):
 def test_evaluate_touches_its_outputs_alone(tmp_path, dataset, method):
     """Foreign tables with every hostile value as image, category, defect, data set and method."""
     names = list(dict.fromkeys(v for v in HOSTILE if v is not None))
-    config = images(tmp_path / "a" / "b" if (tmp_path / "a").mkdir() else tmp_path / "a" / "b", names,
-                    ["c", "..", "../../c"], dataset, method)
+    config = images(
+        tmp_path / "a" / "b" if (tmp_path / "a").mkdir() else tmp_path / "a" / "b",
+        names,
+        ["c", "..", "../../c"],
+        dataset,
+        method,
+    )
     other = [{"image_id": "lone", "path": "i.png", "dataset": "other", "category": "<i>", "split": "test", "label": 0}]
     write(config.manifest, MANIFEST, pq.read_table(config.manifest).to_pylist() + other)
-    write(config.scores, SCORES, pq.read_table(config.scores).to_pylist() + [
-        {"image_id": "lone", "method": method, "score": 0.5}])
+    write(
+        config.scores,
+        SCORES,
+        pq.read_table(config.scores).to_pylist() + [{"image_id": "lone", "method": method, "score": 0.5}],
+    )
     before = listing(tmp_path)
     run(config, QUIET)
     after = listing(tmp_path)
@@ -111,7 +193,8 @@ def test_evaluate_touches_its_outputs_alone(tmp_path, dataset, method):
     pictures = [p for p in config.heatmaps.rglob("*.png")]
     assert len(pictures) == len(names)
     assert {p.relative_to(config.heatmaps).as_posix() for p in pictures} | {INDEX} == {
-        p.relative_to(config.heatmaps).as_posix() for p in config.heatmaps.rglob("*") if p.is_file()}
+        p.relative_to(config.heatmaps).as_posix() for p in config.heatmaps.rglob("*") if p.is_file()
+    }
     assert (config.tables / "pixels.csv").exists() and len(list(config.tables.glob("tasks-*.csv"))) == 2
 
 
@@ -122,8 +205,17 @@ def test_augment_touches_its_outputs_alone(tmp_path):
     rows = [r for r in rows if r["image_id"] != "d/x.png"]
     write(config.manifest, MANIFEST, rows)
     before = listing(tmp_path)
-    summary = augment(AugmentConfig(manifest=config.manifest, kind="rotate90", root=config.root, workers=1,
-                                    out=tmp_path / "a" / "out" / "m", images=tmp_path / "a" / "out" / "i"), QUIET)
+    summary = augment(
+        AugmentConfig(
+            manifest=config.manifest,
+            kind="rotate90",
+            root=config.root,
+            workers=1,
+            out=tmp_path / "a" / "out" / "m",
+            images=tmp_path / "a" / "out" / "i",
+        ),
+        QUIET,
+    )
     assert summary.errors == 0 and summary.rows == len(rows)
     after = listing(tmp_path)
     assert {p: d for p, d in after.items() if not p.startswith("a/out")} == before
@@ -158,8 +250,11 @@ def test_a_folder_holds_the_last_run_and_what_others_put_there(tmp_path):
     (config.heatmaps / "m" / "z" / "mine.png").write_text("mine")
     first = listing(config.heatmaps)
     assert {"m/x.png", "m/y.png", "m/z/1.png", "m/z/2.png"} <= set(first)
-    write(config.manifest, MANIFEST, [r | {"category": "c"} for r in pq.read_table(config.manifest).to_pylist()
-                                      if r["image_id"] in ("x", "z/1")])
+    write(
+        config.manifest,
+        MANIFEST,
+        [r | {"category": "c"} for r in pq.read_table(config.manifest).to_pylist() if r["image_id"] in ("x", "z/1")],
+    )
     (config.tables / ".tmp-123-pixels.csv").write_text("half")
     (config.tables / ".tmp-123-mine.csv").write_text("of another program")
     (config.heatmaps / "m" / ".tmp-77-y.png").write_text("half")
@@ -170,8 +265,11 @@ def test_a_folder_holds_the_last_run_and_what_others_put_there(tmp_path):
     assert set(listing(config.heatmaps)) == {INDEX, "m", "m/x.png", "m/z", "m/z/1.png", "m/z/mine.png"}
     there = set(listing(config.tables))
     assert "mine.csv" in there and ".tmp-123-mine.csv" in there and ".tmp-123-pixels.csv" not in there
-    assert set(json.loads((config.tables / INDEX).read_text())["files"]) == there - {INDEX, "mine.csv",
-                                                                                      ".tmp-123-mine.csv"}
+    assert set(json.loads((config.tables / INDEX).read_text())["files"]) == there - {
+        INDEX,
+        "mine.csv",
+        ".tmp-123-mine.csv",
+    }
     assert not list(config.report.parent.glob(".tmp-*"))
 
 
@@ -198,8 +296,13 @@ def test_an_index_of_others_making_removes_nothing_outside(tmp_path):
     (tmp_path / "keep").write_text("x")
     (tmp_path / "t" / "sub").mkdir(parents=True)
     (tmp_path / "t" / "link").symlink_to(tmp_path)
-    for noted in ({"files": ["../keep", str(tmp_path / "keep"), "link/keep", "sub/../../keep", "sub", ".", 3]},
-                  {"files": 3}, [], "x", {"other": 1}):
+    for noted in (
+        {"files": ["../keep", str(tmp_path / "keep"), "link/keep", "sub/../../keep", "sub", ".", 3]},
+        {"files": 3},
+        [],
+        "x",
+        {"other": 1},
+    ):
         (tmp_path / "t" / INDEX).write_text(json.dumps(noted))
         with exactly(tmp_path / "t", ["new"]):
             (tmp_path / "t" / "new").write_text("x")
@@ -215,7 +318,7 @@ def test_a_page_is_whole_or_the_old_one(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_page(tmp_path / "sub" / "r.html", "new \udcff")
     assert (tmp_path / "sub" / "r.html").read_text() == "old"
-    outputs.remove_unfinished(tmp_path / "no" / "x")           # nothing there is no error
+    outputs.remove_unfinished(tmp_path / "no" / "x")  # nothing there is no error
 
 
 # -- values are text ------------------------------------------------------------------------------------------------
@@ -237,16 +340,57 @@ class Page(HTMLParser):
         self.words.append(data)
 
 
-OURS = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "b", "div", "span", "table", "thead",
-        "tbody", "tr", "th", "td", "img", "figure", "figcaption", "section", "details", "summary", "mark", "ul", "li"}
+OURS = {
+    "html",
+    "head",
+    "meta",
+    "title",
+    "style",
+    "body",
+    "h1",
+    "h2",
+    "h3",
+    "p",
+    "b",
+    "div",
+    "span",
+    "table",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+    "img",
+    "figure",
+    "figcaption",
+    "section",
+    "details",
+    "summary",
+    "mark",
+    "ul",
+    "li",
+}
 
 
 def cells(line):
     return [c.strip() for c in re.split(r"(?<!\\)(?:\\\\)*\|", line)[1:-1]]
 
 
-VALUES = ["<script>alert(1)</script>", "'\"><img src=x onerror=alert(1)>", "a|b", "=1+1", "`x|y`", "#x\n# y", "$x_{",
-          "_x", "[a](javascript:alert(1))", "-1+1", "\x1b[31mred", "a\\|b", "＝1"]
+VALUES = [
+    "<script>alert(1)</script>",
+    "'\"><img src=x onerror=alert(1)>",
+    "a|b",
+    "=1+1",
+    "`x|y`",
+    "#x\n# y",
+    "$x_{",
+    "_x",
+    "[a](javascript:alert(1))",
+    "-1+1",
+    "\x1b[31mred",
+    "a\\|b",
+    "＝1",
+]
 
 
 @pytest.mark.parametrize("value", ["<script>alert(1)</script>", "=a|b\n# $x_{"])
@@ -273,14 +417,40 @@ def test_reports_and_tables_hold_values_as_text(tmp_path, value):
 
 def test_a_page_of_questions_holds_values_as_text(tmp_path):
     bad = "<script>alert(1)</script>"
-    questions = [{"question_id": f"{bad}{n}", "image_id": f"d/{bad}/{n}", "level": bad, "question": bad,
-                  "choices": [bad, "no"], "answer": bad} for n in range(2)]
-    answers = [{"question_id": q["question_id"], "method": bad, "response": bad, "parsed": "strict", "choice": n,
-                "correct": not n} for n, q in enumerate(questions)]
-    evaluate_qa(EvaluateQaConfig(
-        questions=write(tmp_path / "q.parquet", QUESTIONS, questions), encoder="none", resamples=0,
-        answers=write(tmp_path / "a.parquet", ANSWERS, answers), out=tmp_path / "e", report=tmp_path / "r.html",
-        tables=tmp_path / "t"), QUIET)
+    questions = [
+        {
+            "question_id": f"{bad}{n}",
+            "image_id": f"d/{bad}/{n}",
+            "level": bad,
+            "question": bad,
+            "choices": [bad, "no"],
+            "answer": bad,
+        }
+        for n in range(2)
+    ]
+    answers = [
+        {
+            "question_id": q["question_id"],
+            "method": bad,
+            "response": bad,
+            "parsed": "strict",
+            "choice": n,
+            "correct": not n,
+        }
+        for n, q in enumerate(questions)
+    ]
+    evaluate_qa(
+        EvaluateQaConfig(
+            questions=write(tmp_path / "q.parquet", QUESTIONS, questions),
+            encoder="none",
+            resamples=0,
+            answers=write(tmp_path / "a.parquet", ANSWERS, answers),
+            out=tmp_path / "e",
+            report=tmp_path / "r.html",
+            tables=tmp_path / "t",
+        ),
+        QUIET,
+    )
     page = Page((tmp_path / "r.html").read_text())
     assert set(page.elements) <= OURS and any(bad in w for w in page.words)
     assert not any("<script" in p.read_text() for p in (tmp_path / "t").glob("*.md"))
@@ -291,22 +461,38 @@ def test_csv_round_trip_and_markdown_cells(values):
     grid = Grid("g", "t", tuple(values), (tuple(values), tuple(reversed(values))), "n")
     back = list(csv.reader(io.StringIO(as_csv(grid), newline="")))
     assert [[c[1:] if c.startswith("'") else c for c in line] for line in back] == [
-        list(values), list(values), list(reversed(values))]
+        list(values),
+        list(values),
+        list(reversed(values)),
+    ]
     table = [line for line in as_markdown(grid).split("\n") if line.startswith("|")]
     assert len(table) == 4 and all(len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) == len(values) + 1 for line in table)
     assert len(as_text(grid).split("\n")) == 6
 
 
 def test_figures_stay_figures():
-    kept = ("-", "0.5", "-0.25", "-1e-05", "0.812 [0.700, 0.900]", "-0.1 [-0.2, 0.1]", "0.875±0.125", "12.5 %",
-            "50.0 / -", "- / 100.0", "ours")
+    kept = (
+        "-",
+        "0.5",
+        "-0.25",
+        "-1e-05",
+        "0.812 [0.700, 0.900]",
+        "-0.1 [-0.2, 0.1]",
+        "0.875±0.125",
+        "12.5 %",
+        "50.0 / -",
+        "- / 100.0",
+        "ours",
+    )
     for text in kept:
         assert as_csv(Grid("g", "t", (text,), (), "")).strip().strip('"') == text
     for text in ("=1", "+x", "-x", "@a", "-1+1", "＝1", "'x"):
         assert as_csv(Grid("g", "t", (text,), (), "")).strip() == f"'{text}"
     text = as_markdown(Grid("g", "# a | <b>", ("a_b", "_a_"), (("1 < 2 & *x*", "# no\nline"),), "# note"))
-    assert text == ("## \\# a \\| &lt;b&gt;\n\n| a_b | \\_a\\_ |\n| --- | --- |\n"
-                    "| 1 &lt; 2 &amp; \\*x\\* | \\# no line |\n\n\\# note\n")
+    assert text == (
+        "## \\# a \\| &lt;b&gt;\n\n| a_b | \\_a\\_ |\n| --- | --- |\n"
+        "| 1 &lt; 2 &amp; \\*x\\* | \\# no line |\n\n\\# note\n"
+    )
 
 
 # -- what cannot be counted is said ----------------------------------------------------------------------------------
@@ -382,7 +568,14 @@ def test_training_leaves_out_images_whose_masks_cannot_be_read(tmp_path):
     def image(name, label, *masks):
         return SimpleNamespace(image_id=name, label=label, masks=tuple(tmp_path / "a" / m for m in masks))
 
-    good, lacks = with_masks([image("a", 1, "k.png"), image("b", 0), image("c", 1), image("d", 1, "gone.png"),
-                              image("e", 1, "k.png", "half.png")])
+    good, lacks = with_masks(
+        [
+            image("a", 1, "k.png"),
+            image("b", 0),
+            image("c", 1),
+            image("d", 1, "gone.png"),
+            image("e", 1, "k.png", "half.png"),
+        ]
+    )
     assert [i.image_id for i in good] == ["a", "b"] and [line[:2] for line in lacks] == ["c:", "d:", "e:"]
     assert lacks[0] == "c: anomalous, but has no mask" and "gone.png" in lacks[1] and "half.png" in lacks[2]

@@ -8,9 +8,40 @@ from hypothesis import strategies as st
 
 from stages.artifacts.paths import below
 
-HOSTILE = st.sampled_from([
-    None, "", ".", "..", "...", "/", "a/b", "a_b", "../../x", "~", "-rf", "_hidden", ".hidden", "a\0b", "a\\b", "C:\\x", "CON ",
-    "é", "e\u0301", "가", "\u1100\u1161", "\udcff", "x" * 300, "x" * 299 + "y", "%none", "%empty", "none", "a\nb", "a.", "a "])
+HOSTILE = st.sampled_from(
+    [
+        None,
+        "",
+        ".",
+        "..",
+        "...",
+        "/",
+        "a/b",
+        "a_b",
+        "../../x",
+        "~",
+        "-rf",
+        "_hidden",
+        ".hidden",
+        "a\0b",
+        "a\\b",
+        "C:\\x",
+        "CON ",
+        "é",
+        "e\u0301",
+        "가",
+        "\u1100\u1161",
+        "\udcff",
+        "x" * 300,
+        "x" * 299 + "y",
+        "%none",
+        "%empty",
+        "none",
+        "a\nb",
+        "a.",
+        "a ",
+    ]
+)
 VALUE = HOSTILE | st.text(max_size=300) | st.text(st.sampled_from("a/%._ -"), max_size=5)
 
 
@@ -21,7 +52,9 @@ def test_different_values_lie_apart_and_below(one, other):
     for values, path in zip((one, other), paths, strict=True):
         names = path.parts[2:]
         assert path.parts[:2] == ("/", "out") and len(names) == len(values)
-        assert all(n not in (".", "..") and n[0] not in "._- " and "\0" not in n and len(n.encode()) <= 200 for n in names)
+        assert all(
+            n not in (".", "..") and n[0] not in "._- " and "\0" not in n and len(n.encode()) <= 200 for n in names
+        )
     assert (paths[0] == paths[1]) == (one == other)
 
 

@@ -61,8 +61,13 @@ class Writer:
     """A writer in a process of its own."""
 
     def __init__(self, out, which="old", shard="0/1", halt=""):
-        self.process = subprocess.Popen([sys.executable, "-c", WRITER, str(out), which, shard, halt], cwd=ROOT, text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(out), which, shard, halt],
+            cwd=ROOT,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
 
     def line(self):
         return self.process.stdout.readline().strip()
@@ -160,7 +165,7 @@ def test_shards_of_another_count_wait_for_living_ones(writer, tmp_path):
     for shard in ("0/3", "2/3", "0/1"):
         with pytest.raises(InputError, match=f"another process is writing shard 0/2 .* --shard {shard} would write"):
             write(out, shard=shard)
-    old.signal(signal.SIGSTOP)                    # a stopped process lives, too
+    old.signal(signal.SIGSTOP)  # a stopped process lives, too
     with pytest.raises(InputError, match="another process is writing shard 0/2"):
         write(out, OTHER, overwrite=True, shard="1/3")
     old.signal(signal.SIGKILL)
@@ -181,7 +186,7 @@ def test_without_locks_what_is_double_is_removed_at_completion(tmp_path, monkeyp
         todo = list(old.pending)
         for key in todo[:5]:
             old.write(row(key, text="first"))
-        for i in range(3):                        # all of them, while shard 0/2 is still at work
+        for i in range(3):  # all of them, while shard 0/2 is still at work
             write(out, said="second", shard=f"{i}/3")
         for key in todo[5:]:
             old.write(row(key, text="first"))
@@ -219,6 +224,6 @@ def test_two_failures_tried_again_by_two_shards_at_once(writer, tmp_path):
     for _ in range(5):
         for b in both:
             b.rows(1)
-        assert len(read_table(out, CAPTIONS)) == 20         # complete and readable all the time
+        assert len(read_table(out, CAPTIONS)) == 20  # complete and readable all the time
     assert [b.end()[0] for b in both] == [0, 0]
     assert said(out) == {"old"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HIDE, SHOW = b"\x1b[?25l", b"\x1b[?25h"       # the cursor
+HIDE, SHOW = b"\x1b[?25l", b"\x1b[?25h"  # the cursor
 STAGE = """
 import sys
 from pathlib import Path
@@ -27,13 +27,16 @@ def test_a_stage_that_raises_shows_the_cursor_again(tmp_path, error):
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(ROOT)
-        os.execve(sys.executable, [sys.executable, "-c", STAGE.format(error), str(tmp_path / "c")],
-                  os.environ | {"TERM": "xterm", "PYTHONPATH": str(ROOT)})
+        os.execve(
+            sys.executable,
+            [sys.executable, "-c", STAGE.format(error), str(tmp_path / "c")],
+            os.environ | {"TERM": "xterm", "PYTHONPATH": str(ROOT)},
+        )
     said = b""
     while True:
         try:
             piece = os.read(terminal, 65536)
-        except OSError:                         # Linux's way of saying that the other side is closed
+        except OSError:  # Linux's way of saying that the other side is closed
             break
         if not piece:
             break
@@ -41,4 +44,4 @@ def test_a_stage_that_raises_shows_the_cursor_again(tmp_path, error):
     os.close(terminal)
     assert os.waitpid(child, 0)[1] != 0
     assert HIDE in said and said.rindex(SHOW) > said.rindex(HIDE), said
-    assert b"stopped here" in said[said.rindex(SHOW):] or b"caption" not in said[said.rindex(SHOW):]
+    assert b"stopped here" in said[said.rindex(SHOW) :] or b"caption" not in said[said.rindex(SHOW) :]

@@ -20,11 +20,15 @@ from stages.captions.vocabulary import meanings, named
 from stages.captions.wording import differing_places, differing_words
 
 CAPTIONS = [
-    "three oranges, two kiwis.", "two long blue sticks, one short red stick.",
-    "left: two bolts. middle: two washers. right: two nuts.", "green tape longer than red tape.",
-    "square dish: two yellow cookies. round dish: one black cookie.", "fork, plate, spoon.",
+    "three oranges, two kiwis.",
+    "two long blue sticks, one short red stick.",
+    "left: two bolts. middle: two washers. right: two nuts.",
+    "green tape longer than red tape.",
+    "square dish: two yellow cookies. round dish: one black cookie.",
+    "fork, plate, spoon.",
     "left: long blue eraser, long black pencil. right: short red eraser, short red pencil.",
-    "red rope matches label red, rope similar to stick.", "no marks.",
+    "red rope matches label red, rope similar to stick.",
+    "no marks.",
     "top: two circles. middle: two triangles. bottom: two squares.",
     "top left: one orange. top right: one orange. bottom left: one white. bottom right: one white.",
     "There are three oranges and two kiwis. The total number of items is five.",
@@ -33,7 +37,7 @@ CAPTIONS = [
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(CAPTIONS), st.integers(0, 2 ** 62))
+@given(st.sampled_from(CAPTIONS), st.integers(0, 2**62))
 def test_every_negative_passes_the_check_and_its_edits_rebuild_it(text, seed):
     negative, edits, attempts = rewrite(text, CAPTIONS, seed)
     assert check(text, negative, CAPTIONS) == edits and attempts >= 1
@@ -49,7 +53,7 @@ def test_all_attributes_of_a_caption_get_contradicted():
     kinds = {e["attribute"] for seed in range(50) for e in rewrite(text, [text], seed)[1]}
     assert {"count", "length", "colour"} <= kinds
     orders = {rewrite("fork, plate, spoon.", ["fork, plate, spoon."], s)[0] for s in range(60)}
-    assert "spoon, plate, fork." in orders                        # a swap
+    assert "spoon, plate, fork." in orders  # a swap
 
 
 def test_number_agreement():
@@ -58,12 +62,19 @@ def test_number_agreement():
     assert not any("one kiwis" in f or "two kiwi." in f or "three kiwi." in f for f in found)
 
 
-@pytest.mark.parametrize(("negative", "reason"), [
-    ("three oranges, two green kiwis.", "replacement only"), ("three oranges two kiwis.", "structure"),
-    ("three oranges, two kiwis. really.", "structure"), ("three oranges, two kiwis.", "contradiction"),
-    ("three oranges, two kiwi.", "contradiction"), ("four apples, one lemon.", "structure"),
-    ("three nice, two kiwis.", "contradiction"), ("two oranges, two kiwis.", "another normal image"),
-])
+@pytest.mark.parametrize(
+    ("negative", "reason"),
+    [
+        ("three oranges, two green kiwis.", "replacement only"),
+        ("three oranges two kiwis.", "structure"),
+        ("three oranges, two kiwis. really.", "structure"),
+        ("three oranges, two kiwis.", "contradiction"),
+        ("three oranges, two kiwi.", "contradiction"),
+        ("four apples, one lemon.", "structure"),
+        ("three nice, two kiwis.", "contradiction"),
+        ("two oranges, two kiwis.", "another normal image"),
+    ],
+)
 def test_what_is_rejected_and_why(negative, reason):
     with pytest.raises(Rejected, match=reason):
         check("three oranges, two kiwis.", negative, ["two oranges, two kiwis."])
@@ -71,9 +82,11 @@ def test_what_is_rejected_and_why(negative, reason):
 
 def test_what_is_accepted():
     assert check("three oranges, two kiwis.", "Four oranges, two kiwis.", []) == [
-        {"attribute": "count", "before": "three", "after": "Four"}]
-    edits = check("red rope matches label red, rope similar to stick.",
-                  "red rope matches label blue, rope longer than stick.", [])
+        {"attribute": "count", "before": "three", "after": "Four"}
+    ]
+    edits = check(
+        "red rope matches label red, rope similar to stick.", "red rope matches label blue, rope longer than stick.", []
+    )
     assert [e["attribute"] for e in edits] == ["colour", "length", "other"]
 
 
@@ -119,11 +132,29 @@ def write_captions(path, texts):
     """Captions of normal training images; bytes that are no UTF-8 as they are, as a foreign writer may."""
     values = pa.array([t if isinstance(t, bytes) else t.encode() for t in texts.values()], pa.binary())
     names = list(texts)
-    pq.write_table(pa.table({
-        "image_id": names, "prompt_id": ["p"] * len(names), "sample": pa.array([0] * len(names), pa.int32()),
-        "text": pa.Array.from_buffers(pa.string(), len(values), values.buffers())}), path / "c.parquet")
-    rows = [{"image_id": i, "path": f"{i}.png", "dataset": "d", "category": "c", "split": "train", "label": 0,
-             "mask_paths": []} for i in names]
+    pq.write_table(
+        pa.table(
+            {
+                "image_id": names,
+                "prompt_id": ["p"] * len(names),
+                "sample": pa.array([0] * len(names), pa.int32()),
+                "text": pa.Array.from_buffers(pa.string(), len(values), values.buffers()),
+            }
+        ),
+        path / "c.parquet",
+    )
+    rows = [
+        {
+            "image_id": i,
+            "path": f"{i}.png",
+            "dataset": "d",
+            "category": "c",
+            "split": "train",
+            "label": 0,
+            "mask_paths": [],
+        }
+        for i in names
+    ]
     pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST.schema), path / "m.parquet")
     return NegativesConfig(captions=path / "c.parquet", manifest=path / "m.parquet", out=path / "n")
 
@@ -135,9 +166,17 @@ def negatives(config):
 def test_a_caption_of_megabytes_is_one_failed_row_and_so_is_one_that_is_no_text(tmp_path):
     """Neither holds up or ends the others. The long one has every word in a group with several readings."""
     good = "three oranges, two kiwis."
-    config = write_captions(tmp_path, {"good": good, "long": "orange middle square left of " * 170_000,
-                                       "half": b"two \xed\xa0\x80 bolts.", "latin": "zwei Bl\u00f6cke".encode("latin1"),
-                                       "other": "two long blue sticks.", "dull": "something strange."})
+    config = write_captions(
+        tmp_path,
+        {
+            "good": good,
+            "long": "orange middle square left of " * 170_000,
+            "half": b"two \xed\xa0\x80 bolts.",
+            "latin": "zwei Bl\u00f6cke".encode("latin1"),
+            "other": "two long blue sticks.",
+            "dull": "something strange.",
+        },
+    )
     summary = run(config, RunOptions(quiet=True))
     rows = negatives(config)
     assert summary.errors == 4 and rows["good"]["negative"] and rows["other"]["negative"]
@@ -160,6 +199,7 @@ def test_a_key_that_is_no_text_is_one_line(tmp_path):
 
 def test_looking_for_the_company_of_words_is_linear():
     """A caption of ambiguous words alone: what is looked up grows with its length, not with its square."""
+
     class Counted(set):
         looked = 0
 

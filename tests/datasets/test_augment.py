@@ -35,18 +35,20 @@ def hashes(root: Path) -> dict[Path, str]:
 def bottles(tmp_path, save_image):
     """Two training images, a normal and two anomalous test images; returns the manifest."""
     root = tmp_path / "mvtec"
-    for seed, name in enumerate(("train/good/000", "train/good/001", "test/good/000", "test/hole/000",
-                                 "test/hole/001")):
+    for seed, name in enumerate(
+        ("train/good/000", "train/good/001", "test/good/000", "test/hole/000", "test/hole/001")
+    ):
         save_image(root / "bottle" / f"{name}.png", seed)
     for n in range(2):
         mask = np.zeros((40, 60), np.uint8)
-        mask[2:6, 50 - n:58] = 255                      # top right: turns to the top left
+        mask[2:6, 50 - n : 58] = 255  # top right: turns to the top left
         save_image(root / f"bottle/ground_truth/hole/00{n}_mask.png", mask)
     mvtec.run(mvtec.MvtecConfig(root=root, out=tmp_path / "m"), QUIET)
     return tmp_path / "m"
 
 
 # -- pixels ---------------------------------------------------------------------------------------------
+
 
 def test_rotate90_is_counter_clockwise():
     image = np.array([[[1] * 3, [2] * 3, [3] * 3], [[4] * 3, [5] * 3, [6] * 3]], np.uint8)
@@ -75,12 +77,12 @@ def test_timestamp_is_white_in_black_and_only_in_the_top_right_corner():
     white = (stamped == 255).all(axis=2)
     black = (stamped == 0).all(axis=2)
     assert white.sum() > 300 and black.sum() > 300
-    grey = (stamped == stamped[:, :, :1]).all(axis=2)      # white melts into black, never into the image
+    grey = (stamped == stamped[:, :, :1]).all(axis=2)  # white melts into black, never into the image
     for axis in (0, 1):
         for step in (-1, 1):
             assert grey[np.roll(white, step, axis)].all()
-    for row, column in zip(*np.nonzero(white), strict=True):      # no letter is wider than its outline is far
-        assert black[max(row - 6, 0):row + 7, column - 6:column + 7].any()
+    for row, column in zip(*np.nonzero(white), strict=True):  # no letter is wider than its outline is far
+        assert black[max(row - 6, 0) : row + 7, column - 6 : column + 7].any()
 
 
 def test_timestamp_in_an_image_that_is_smaller_than_the_text():
@@ -93,6 +95,7 @@ def test_timestamp_in_an_image_that_is_smaller_than_the_text():
 
 # -- the stage ------------------------------------------------------------------------------------------
 
+
 def test_images_and_masks_turn_alike_and_training_images_stay(bottles, tmp_path):
     before = hashes(tmp_path / "mvtec")
     old = {i.image_id: i for i in read_manifest(bottles).images}
@@ -102,7 +105,11 @@ def test_images_and_masks_turn_alike_and_training_images_stay(bottles, tmp_path)
     for key, image in new.items():
         was = old[key.replace("/rotate90", "")]
         assert (image.category, image.split, image.label, image.defect) == (
-            was.category, was.split, was.label, was.defect)
+            was.category,
+            was.split,
+            was.label,
+            was.defect,
+        )
         assert image.condition == "rotate90" and image.dataset == "mvtec-ad"
         if image.split == "train":
             assert image.file.resolve() == was.file and (image.width, image.height) == (60, 40)
@@ -115,7 +122,8 @@ def test_images_and_masks_turn_alike_and_training_images_stay(bottles, tmp_path)
     assert hashes(tmp_path / "mvtec") == before
     rows = read_table(tmp_path / "out" / "m", MANIFEST).to_pylist()
     assert [r["path"] for r in rows if r["split"] == "train"] == [
-        f"../../mvtec/bottle/train/good/00{n}.png" for n in (0, 1)]
+        f"../../mvtec/bottle/train/good/00{n}.png" for n in (0, 1)
+    ]
     images, _ = check_free_of_errors(tmp_path / "out" / "m")
     assert images == 5
 
@@ -150,7 +158,7 @@ def test_augmenting_what_is_augmented(bottles, tmp_path):
     for key, image in twice.items():
         assert (load_rgb(image.file) == load_rgb(once[key].file)).all()
         assert image.file.is_relative_to(tmp_path / "f") or image.split == "train"
-    assert len(read_manifest_of(tmp_path, "m", "a", "b")) == 15      # no two conditions share an id
+    assert len(read_manifest_of(tmp_path, "m", "a", "b")) == 15  # no two conditions share an id
 
 
 def read_manifest_of(folder, *names):
@@ -199,7 +207,7 @@ def test_what_cannot_be_read_is_a_failed_row(bottles, tmp_path):
     assert "test/good/000.png: cannot be decoded" in errors["test/good/000.png"]
     assert "001_mask.png: cannot be decoded" in errors["test/hole/001.png"]
     made = sorted(p.name for p in (tmp_path / "f").rglob("*.png"))
-    assert made == ["000.png.png", "000.png.png"]                    # the image and the mask of test/hole/000
+    assert made == ["000.png.png", "000.png.png"]  # the image and the mask of test/hole/000
     (base / "ground_truth/hole/000_mask.png").unlink()
     mvtec.run(mvtec.MvtecConfig(root=tmp_path / "mvtec", out=tmp_path / "m2"), QUIET)
     new, _ = augmented(tmp_path / "m2", "pad20", tmp_path / "out2", tmp_path / "g")
@@ -220,21 +228,21 @@ def test_many_rows_that_failed_before_do_not_stop_the_stage(tmp_path, save_image
         path = save_image(root / "bottle" / f"{name}.png", n)
         if n > 1:
             path.write_bytes(b"")
-    mvtec.run(mvtec.MvtecConfig(root=root, out=tmp_path / "m"), QUIET)        # 25 rows with errors
+    mvtec.run(mvtec.MvtecConfig(root=root, out=tmp_path / "m"), QUIET)  # 25 rows with errors
     images, summary = augmented(tmp_path / "m", "pad20", tmp_path / "a", tmp_path / "new")
     assert (summary.rows, summary.errors) == (27, 25)
 
 
 def test_shards_in_worker_processes_and_resuming_give_the_same(bottles, tmp_path):
     whole, _ = augmented(bottles, "timestamp", tmp_path / "a", tmp_path / "f", workers=2)
-    _, first = augmented(bottles, "timestamp", tmp_path / "b", tmp_path / "g",
-                         RunOptions(quiet=True, shard="0/2"))
+    _, first = augmented(bottles, "timestamp", tmp_path / "b", tmp_path / "g", RunOptions(quiet=True, shard="0/2"))
     assert not first.complete and 0 < first.rows < 5
-    parts, second = augmented(bottles, "timestamp", tmp_path / "b", tmp_path / "g",
-                              RunOptions(quiet=True, shard="1/2"))
+    parts, second = augmented(bottles, "timestamp", tmp_path / "b", tmp_path / "g", RunOptions(quiet=True, shard="1/2"))
     assert second.complete and second.written == 5 - first.rows and set(parts) == set(whole)
-    pictures = [{p.relative_to(folder): digest for p, digest in hashes(folder).items()}
-                for folder in (tmp_path / "f", tmp_path / "g")]
+    pictures = [
+        {p.relative_to(folder): digest for p, digest in hashes(folder).items()}
+        for folder in (tmp_path / "f", tmp_path / "g")
+    ]
     assert pictures[0] == pictures[1] and len(pictures[0]) == 5
     _, again = augmented(bottles, "timestamp", tmp_path / "a", tmp_path / "f")
     assert again.up_to_date and again.written == 0
@@ -251,20 +259,22 @@ def test_inputs_are_never_overwritten(tmp_path, save_image):
     """A foreign manifest whose image lies exactly where the new one would go, also behind a link."""
     old = save_image(tmp_path / "f" / "images" / "d" / "pad20" / "x.png.png")
     before = hashes(tmp_path / "f")
-    table = pa.table({"image_id": ["d/x.png"], "path": [str(old)], "dataset": ["d"], "category": ["c"],
-                      "split": ["test"]})
+    table = pa.table(
+        {"image_id": ["d/x.png"], "path": [str(old)], "dataset": ["d"], "category": ["c"], "split": ["test"]}
+    )
     pq.write_table(table, tmp_path / "m.parquet")
     (tmp_path / "link").symlink_to(tmp_path / "f")
     for folder in ("f", "link"):
         with pytest.raises(InputError, match="images/d/pad20/x.png.png there is an image of the manifest"):
             augmented(tmp_path / "m.parquet", "pad20", tmp_path / "out", tmp_path / folder)
     assert hashes(tmp_path / "f") == before and not (tmp_path / "out").exists()
-    new, _ = augmented(tmp_path / "m.parquet", "rotate90", tmp_path / "out", tmp_path / "f")   # beside it is fine
+    new, _ = augmented(tmp_path / "m.parquet", "rotate90", tmp_path / "out", tmp_path / "f")  # beside it is fine
     assert new["d/rotate90/x.png"].error is None and before.items() <= hashes(tmp_path / "f").items()
     pq.write_table(table.set_column(0, "image_id", pa.array(["d/../../../x.png"])), tmp_path / "up.parquet")
     new, _ = augmented(tmp_path / "up.parquet", "pad20", tmp_path / "out2", tmp_path / "f")
     assert [i.file.relative_to(tmp_path / "f").as_posix() for i in new.values()] == [
-        "images/d/pad20/%2E%2E/%2E%2E/%2E%2E/x.png.png"]
+        "images/d/pad20/%2E%2E/%2E%2E/%2E%2E/x.png.png"
+    ]
 
 
 def test_wrong_use_is_said_plainly(bottles, tmp_path):

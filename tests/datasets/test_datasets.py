@@ -32,9 +32,16 @@ def test_vidad_in_any_nesting_and_spelling(tmp_path, save_image, layout):
     index_vidad(tmp_path / "root", tmp_path / "m")
     rows = read_table(tmp_path / "m", MANIFEST).to_pylist()
     assert {(r["category"], r["condition"]) for r in rows} == {
-        ("fruits", "white_bg"), ("fruits", "low_light"), ("sticks", "mesh_bg")}
+        ("fruits", "white_bg"),
+        ("fruits", "low_light"),
+        ("sticks", "mesh_bg"),
+    }
     assert sorted((r["split"], r["label"], r["defect"]) for r in rows if r["condition"] == "mesh_bg") == [
-        ("test", 0, None), ("test", 1, "quantity"), ("test", 1, "type"), ("train", 0, None)]
+        ("test", 0, None),
+        ("test", 1, "quantity"),
+        ("test", 1, "type"),
+        ("train", 0, None),
+    ]
     assert {r["dataset"] for r in rows} == {"vidad"} and (rows[0]["width"], rows[0]["height"]) == (60, 40)
     (tmp_path / "root" / "SYNTHETIC").touch()
     index_vidad(tmp_path / "root", tmp_path / "m2", conditions="white_bg")
@@ -61,7 +68,7 @@ def test_tiles_are_split_by_tile(tmp_path, save_image):
             save_image(tmp_path / "MT_Free" / "Imgs" / f"exp{exposure}_num_{tile * 1000 + exposure * 20}.jpg")
     mask = np.zeros((40, 60), np.uint8)
     mask[5:9, 5:9] = 250
-    mask[20, 20] = 90                                       # JPEG-like noise
+    mask[20, 20] = 90  # JPEG-like noise
     save_image(tmp_path / "MT_Break" / "Imgs" / "exp1_num_7.jpg")
     save_image(tmp_path / "MT_Break" / "Imgs" / "exp1_num_7.png", mask)
     magnetic_tile.run(magnetic_tile.MagneticTileConfig(root=tmp_path, out=tmp_path / "m"), QUIET)
@@ -77,7 +84,7 @@ def test_tiles_are_split_by_tile(tmp_path, save_image):
 
 
 def test_half_of_the_defects_can_go_to_train_whole_tiles_at_a_time(tmp_path, save_image):
-    for n in range(20):                       # ten tiles of two exposures each
+    for n in range(20):  # ten tiles of two exposures each
         for kind, base in (("Free", 1000), ("Crack", 50000)):
             stem = tmp_path / f"MT_{kind}" / "Imgs" / f"exp1_num_{base + 500 * (n // 2) + 10 * (n % 2)}"
             save_image(stem.with_suffix(".jpg"))
@@ -105,11 +112,23 @@ def test_folder_without_patterns_is_its_own_reference(tmp_path, save_image):
 
 
 def test_folder_with_patterns_and_masks(tmp_path, save_image):
-    for name in ("ok/0.png", "ok/1.png", "test/ok/0.png", "ng/hole/0.png", "ng/dent/0.png",
-                 "gt/hole/0_mask.png", "gt/dent/0_mask.png"):
+    for name in (
+        "ok/0.png",
+        "ok/1.png",
+        "test/ok/0.png",
+        "ng/hole/0.png",
+        "ng/dent/0.png",
+        "gt/hole/0_mask.png",
+        "gt/dent/0_mask.png",
+    ):
         save_image(tmp_path / "p" / name)
-    config = {"root": tmp_path / "p", "train_normal": "ok/*.png", "test_normal": "test/ok/*.png",
-              "test_anomalous": "ng/*/*.png", "masks": "gt/*/*.png"}
+    config = {
+        "root": tmp_path / "p",
+        "train_normal": "ok/*.png",
+        "test_normal": "test/ok/*.png",
+        "test_anomalous": "ng/*/*.png",
+        "masks": "gt/*/*.png",
+    }
     folder.run(folder.FolderConfig(out=tmp_path / "m", **config), QUIET)
     images = {i.image_id: i for i in read_manifest(tmp_path / "m").images}
     assert len(images) == 5
@@ -147,17 +166,21 @@ def test_every_kind_of_image_becomes_rgb(tmp_path, save_image):
     half.save(tmp_path / "half.png")
     assert load_rgb(tmp_path / "half.png")[0, :2].tolist() == [[0, 0, 255], [255, 255, 255]]
     exif = Image.Exif()
-    exif[0x0112] = 6                                        # camera held upright
+    exif[0x0112] = 6  # camera held upright
     Image.new("RGB", (4, 3)).save(tmp_path / "turned.jpg", exif=exif)
     assert load_rgb(tmp_path / "turned.jpg").shape == (4, 3, 3)
 
 
 def test_what_cannot_be_decoded_names_the_path(tmp_path, save_image):
     whole = save_image(tmp_path / "a.jpg").read_bytes()
-    (tmp_path / "cut.jpg").write_bytes(whole[:len(whole) // 2])
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "empty.jpg").touch()
-    for name, why in (("cut.jpg", "cannot be decoded"), ("empty.jpg", "is empty"), ("none.jpg", "no such"),
-                      (".", "a directory")):
+    for name, why in (
+        ("cut.jpg", "cannot be decoded"),
+        ("empty.jpg", "is empty"),
+        ("none.jpg", "no such"),
+        (".", "a directory"),
+    ):
         with pytest.raises(ImageError, match=why):
             load_rgb(tmp_path / name)
 

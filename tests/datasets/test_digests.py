@@ -119,7 +119,7 @@ def test_a_file_with_its_old_size_and_time_is_taken_for_the_old_one(photos, tmp_
 def test_a_copy_elsewhere_has_the_same_key(photos, tmp_path):
     indexed(photos, tmp_path / "m")
     captioned(tmp_path / "m", tmp_path / "c")
-    shutil.copytree(photos, tmp_path / "moved", copy_function=shutil.copyfile)      # times are new
+    shutil.copytree(photos, tmp_path / "moved", copy_function=shutil.copyfile)  # times are new
     assert captioned(tmp_path / "m", tmp_path / "c", root=tmp_path / "moved").up_to_date
     captioned(foreign(tmp_path / "m", tmp_path / "f.parquet"), tmp_path / "d", root=tmp_path / "moved")
     assert key(tmp_path / "c") == key(tmp_path / "d")
@@ -144,8 +144,9 @@ def test_a_foreign_manifests_files_are_read_once(photos, tmp_path):
     manifest = foreign(tmp_path / "m", tmp_path / "f.parquet")
 
     def reads():
-        done = subprocess.run([sys.executable, "-c", OPENED, manifest, tmp_path / "c", photos], capture_output=True,
-                              text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", OPENED, manifest, tmp_path / "c", photos], capture_output=True, text=True, check=True
+        )
         return done.stdout.split()
 
     assert reads() == ["False", "3"]
@@ -156,7 +157,10 @@ def test_a_foreign_manifests_files_are_read_once(photos, tmp_path):
     (tmp_path / "c" / KEPT).write_text("[")
     assert reads() == ["True", "3"]
     assert set(json.loads((tmp_path / "c" / KEPT).read_text())) == {
-        str(photos / "ok" / "a.bmp"), str(photos / "ok" / "b.bmp"), str(photos / "bad" / "c.bmp")}
+        str(photos / "ok" / "a.bmp"),
+        str(photos / "ok" / "b.bmp"),
+        str(photos / "bad" / "c.bmp"),
+    }
 
 
 def test_what_is_kept_is_no_part_and_survives_overwrite(photos, tmp_path):
@@ -176,7 +180,7 @@ def test_a_missing_file_is_missing_and_no_error(photos, tmp_path):
     after = look_at(tmp_path / "o", True, images, images)
     assert after.images == before.images and after.masks != before.masks
     (photos / "bad" / "c.bmp").unlink()
-    (photos / "bad" / "c.bmp").mkdir()                            # neither is a directory a file
+    (photos / "bad" / "c.bmp").mkdir()  # neither is a directory a file
     assert look_at(tmp_path / "o", True, images).images != before.images
 
 
@@ -186,8 +190,13 @@ def test_evaluate_notices_a_replaced_mask(photos, tmp_path, save_image):
     ids = [i.image_id for i in read_manifest(tmp_path / "m").images]
     write(tmp_path / "s.parquet", SCORES, [{"image_id": i, "method": "m", "score": n} for n, i in enumerate(ids)])
     write(tmp_path / "maps.parquet", MAPS, [to_row((i, "m"), rng.random((40, 60))) for i in ids])
-    config = EvaluateConfig(scores=tmp_path / "s.parquet", manifest=tmp_path / "m", maps=tmp_path / "maps.parquet",
-                            out=tmp_path / "e", resamples=0)
+    config = EvaluateConfig(
+        scores=tmp_path / "s.parquet",
+        manifest=tmp_path / "m",
+        maps=tmp_path / "maps.parquet",
+        out=tmp_path / "e",
+        resamples=0,
+    )
     evaluate(config, QUIET)
     assert evaluate(config, QUIET).up_to_date
     mask = photos / "masks" / "c.bmp"
@@ -201,8 +210,9 @@ def test_evaluate_notices_a_replaced_mask(photos, tmp_path, save_image):
 
 def test_augment_notices_a_replaced_mask_and_says_what_its_own_files_are_like(photos, tmp_path, save_image):
     indexed(photos, tmp_path / "m")
-    config = AugmentConfig(manifest=tmp_path / "m", kind="rotate90", out=tmp_path / "a", images=tmp_path / "i",
-                           workers=1)
+    config = AugmentConfig(
+        manifest=tmp_path / "m", kind="rotate90", out=tmp_path / "a", images=tmp_path / "i", workers=1
+    )
     augment(config, QUIET)
     assert augment(config, QUIET).up_to_date
     for image in read_manifest(tmp_path / "a").images:
@@ -215,15 +225,22 @@ def test_augment_notices_a_replaced_mask_and_says_what_its_own_files_are_like(ph
 
 
 def rows_of(photos, *changes):
-    rows = [{"image_id": f"d/{n}", "path": path, "dataset": "d", "category": "c", "split": "test", "mask_paths": []}
-            for n, path in enumerate(("ok/a.bmp", "ok/b.bmp"))]
+    rows = [
+        {"image_id": f"d/{n}", "path": path, "dataset": "d", "category": "c", "split": "test", "mask_paths": []}
+        for n, path in enumerate(("ok/a.bmp", "ok/b.bmp"))
+    ]
     rows[0] |= dict(changes)
     return rows
 
 
-@pytest.mark.parametrize("change, said", [(("mask_paths", [None]), "`mask_paths` holds a null"),
-                                          (("path", "ok/a\0.bmp"), "NUL byte"),
-                                          (("mask_paths", ["m\0"]), "NUL byte")])
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (("mask_paths", [None]), "`mask_paths` holds a null"),
+        (("path", "ok/a\0.bmp"), "NUL byte"),
+        (("mask_paths", ["m\0"]), "NUL byte"),
+    ],
+)
 def test_a_path_that_is_none_is_one_failed_row(change, said, photos, tmp_path):
     manifest = write(tmp_path / "f.parquet", MANIFEST, rows_of(photos, change))
     summary = captioned(manifest, tmp_path / "c", root=photos)

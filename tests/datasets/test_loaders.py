@@ -36,25 +36,35 @@ def checked(manifest, root=None):
 @pytest.fixture
 def mask():
     """mask(value): (40, 60) uint8, a square of 9 px of that value."""
+
     def make(value=255, shape=(40, 60)):
         made = np.zeros(shape, np.uint8)
         made[5:8, 5:8] = value
         return made
+
     return make
 
 
 # -- MVTec AD -------------------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def bottles(tmp_path, save_image, mask):
     """A tree with a wrapper folder, stems that defects share, odd spelling, and junk."""
     root = tmp_path / "archive" / "mvtec"
-    for name in ("bottle/train/good/000.png", "bottle/train/good/001.PNG", "bottle/test/good/000.png",
-                 "bottle/test/broken_large/000.png", "bottle/test/broken_large/001.png",
-                 "bottle/test/contamination/000.PNG", "screw/train/good/000.png", "screw/test/good/000.png"):
+    for name in (
+        "bottle/train/good/000.png",
+        "bottle/train/good/001.PNG",
+        "bottle/test/good/000.png",
+        "bottle/test/broken_large/000.png",
+        "bottle/test/broken_large/001.png",
+        "bottle/test/contamination/000.PNG",
+        "screw/train/good/000.png",
+        "screw/test/good/000.png",
+    ):
         save_image(root / name)
     save_image(root / "bottle/ground_truth/broken_large/000_mask.png", mask())
-    save_image(root / "bottle/ground_truth/broken_large/001.png", mask())             # a re-release
+    save_image(root / "bottle/ground_truth/broken_large/001.png", mask())  # a re-release
     save_image(root / "bottle/Ground_Truth/contamination/000_MASK.png", mask())
     for junk in ("bottle/license.txt", "bottle/train/good/Thumbs.db", "bottle/test/good/.DS_Store"):
         (root / junk).write_text("junk")
@@ -67,15 +77,25 @@ def test_mvtec_round_trip(bottles, tmp_path):
     images = index_mvtec(bottles, tmp_path / "m")
     assert len(images) == 8 and all(i.error is None and i.file.is_file() for i in images.values())
     said = {(i.category, i.split, i.label, i.defect) for i in images.values()}
-    assert said == {("bottle", "train", 0, None), ("bottle", "test", 0, None), ("screw", "train", 0, None),
-                    ("screw", "test", 0, None), ("bottle", "test", 1, "broken_large"),
-                    ("bottle", "test", 1, "contamination")}
+    assert said == {
+        ("bottle", "train", 0, None),
+        ("bottle", "test", 0, None),
+        ("screw", "train", 0, None),
+        ("screw", "test", 0, None),
+        ("bottle", "test", 1, "broken_large"),
+        ("bottle", "test", 1, "contamination"),
+    }
     base = bottles / "mvtec" / "bottle"
-    masks = {k.removeprefix("mvtec-ad/mvtec/bottle/test/"): [m.relative_to(base).as_posix() for m in i.masks]
-             for k, i in images.items() if i.label}
-    assert masks == {"broken_large/000.png": ["ground_truth/broken_large/000_mask.png"],
-                     "broken_large/001.png": ["ground_truth/broken_large/001.png"],
-                     "contamination/000.PNG": ["Ground_Truth/contamination/000_MASK.png"]}
+    masks = {
+        k.removeprefix("mvtec-ad/mvtec/bottle/test/"): [m.relative_to(base).as_posix() for m in i.masks]
+        for k, i in images.items()
+        if i.label
+    }
+    assert masks == {
+        "broken_large/000.png": ["ground_truth/broken_large/000_mask.png"],
+        "broken_large/001.png": ["ground_truth/broken_large/001.png"],
+        "contamination/000.PNG": ["Ground_Truth/contamination/000_MASK.png"],
+    }
     assert all(i.masks == () for i in images.values() if not i.label)
     assert {i.dataset for i in images.values()} == {"mvtec-ad"}
     chosen = index_mvtec(bottles, tmp_path / "m2", categories="screw")
@@ -146,11 +166,14 @@ def candles(tmp_path, save_image, mask):
 def test_raw_visa_round_trip(candles, tmp_path, wrapper):
     images = index_visa(candles.parent if wrapper else candles, tmp_path / "m")
     base = f"visa/{wrapper}candle/Data/Images/"
-    assert {k.removeprefix(base): (i.split, i.label, i.defect, [m.name for m in i.masks])
-            for k, i in images.items()} == {
-        "Normal/0000.JPG": ("train", 0, None, []), "Normal/0001.JPG": ("test", 0, None, []),
+    assert {
+        k.removeprefix(base): (i.split, i.label, i.defect, [m.name for m in i.masks]) for k, i in images.items()
+    } == {
+        "Normal/0000.JPG": ("train", 0, None, []),
+        "Normal/0001.JPG": ("test", 0, None, []),
         "Anomaly/000.JPG": ("test", 1, "weird wick,melt", ["000.png"]),
-        "Anomaly/001.jpg": ("test", 1, "anomaly", ["001.png"])}
+        "Anomaly/001.jpg": ("test", 1, "anomaly", ["001.png"]),
+    }
     assert [load_mask(i.masks[0]).sum() for i in images.values() if i.masks] == [9, 9]
     assert {(i.dataset, i.category, i.error) for i in images.values()} == {("visa", "candle", None)}
 
@@ -181,15 +204,20 @@ def test_what_raw_visa_lacks(candles, tmp_path, save_image):
 
 
 def test_visa_as_a_copy_in_the_layout_of_mvtec(candles, tmp_path, save_image, mask):
-    for name in ("1cls/candle/train/good/0000.JPG", "1cls/candle/test/good/0001.JPG",
-                 "1cls/candle/test/bad/000.JPG", "2cls_fewshot/candle/train/good/0000.JPG"):
+    for name in (
+        "1cls/candle/train/good/0000.JPG",
+        "1cls/candle/test/good/0001.JPG",
+        "1cls/candle/test/bad/000.JPG",
+        "2cls_fewshot/candle/train/good/0000.JPG",
+    ):
         save_image(tmp_path / "VisA_pytorch" / name)
     save_image(tmp_path / "VisA_pytorch/1cls/candle/ground_truth/bad/000.png", mask())
     images = index_visa(tmp_path / "VisA_pytorch", tmp_path / "m")
     assert {k: (i.split, i.label, i.defect, i.error) for k, i in images.items()} == {
         "visa/1cls/candle/train/good/0000.JPG": ("train", 0, None, None),
         "visa/1cls/candle/test/good/0001.JPG": ("test", 0, None, None),
-        "visa/1cls/candle/test/bad/000.JPG": ("test", 1, "bad", None)}
+        "visa/1cls/candle/test/bad/000.JPG": ("test", 1, "bad", None),
+    }
     assert load_mask(images["visa/1cls/candle/test/bad/000.JPG"].masks[0]).sum() == 9
     with pytest.raises(InputError, match="holds both layouts; give --layout raw or --layout 1cls"):
         index_visa(tmp_path, tmp_path / "x")
@@ -205,15 +233,19 @@ def test_visa_as_a_copy_in_the_layout_of_mvtec(candles, tmp_path, save_image, ma
 
 # -- masks ----------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("values, anomalous", [
-    ([0, 0, 0, 0], [0, 0, 0, 0]),              # an empty mask, whichever kind
-    ([0, 1, 2, 9], [0, 1, 1, 1]),              # VisA
-    ([0, 0, 1, 1], [0, 0, 1, 1]),
-    ([0, 15, 0, 1], [0, 1, 0, 1]),
-    ([0, 255, 254, 255], [0, 1, 1, 1]),        # MVTec LOCO
-    ([3, 90, 127, 250], [0, 0, 0, 1]),         # soft edges and JPEG noise
-    ([9, 1, 128, 255], [0, 0, 1, 1]),
-])
+
+@pytest.mark.parametrize(
+    "values, anomalous",
+    [
+        ([0, 0, 0, 0], [0, 0, 0, 0]),  # an empty mask, whichever kind
+        ([0, 1, 2, 9], [0, 1, 1, 1]),  # VisA
+        ([0, 0, 1, 1], [0, 0, 1, 1]),
+        ([0, 15, 0, 1], [0, 1, 0, 1]),
+        ([0, 255, 254, 255], [0, 1, 1, 1]),  # MVTec LOCO
+        ([3, 90, 127, 250], [0, 0, 0, 1]),  # soft edges and JPEG noise
+        ([9, 1, 128, 255], [0, 0, 1, 1]),
+    ],
+)
 def test_index_masks_and_drawn_masks(tmp_path, save_image, values, anomalous):
     path = save_image(tmp_path / "mask.png", np.array([values], np.uint8))
     assert load_mask(path).tolist() == [[bool(a) for a in anomalous]]
@@ -227,14 +259,15 @@ def test_a_mask_that_is_no_image(tmp_path):
 
 # -- data check -----------------------------------------------------------------------------------------
 
+
 def test_known_counts_are_those_of_the_papers():
     def total(dataset, column):
         return sum(v.get(column, 0) for (name, _), v in check.known_counts().items() if name == dataset)
 
     columns = ("train_normal", "test_normal", "test_anomalous", "masks")
-    assert [total("mvtec-ad", c) for c in columns] == [3629, 467, 1258, 1258]     # LVLM paper, section 4.1
+    assert [total("mvtec-ad", c) for c in columns] == [3629, 467, 1258, 1258]  # LVLM paper, section 4.1
     assert [total("visa", c) for c in columns] == [8659, 962, 1200, 1200]
-    assert total("vidad", "test_anomalous") == 1079                               # VID-AD, Table 3
+    assert total("vidad", "test_anomalous") == 1079  # VID-AD, Table 3
     assert total("magnetic-tile", "normal") + total("magnetic-tile", "test_anomalous") == 1344
     for (dataset, _), counts in check.known_counts().items():
         if dataset in ("mvtec-ad", "visa"):
@@ -259,47 +292,62 @@ def test_check_of_what_is_all_there(toothbrushes, tmp_path):
     assert found.differences == () and found.uncompared == ()
     assert found.counts == (check.Counts("mvtec-ad", "toothbrush", None, 60, 12, 30, 0, 30, 0, 0),)
     assert "the counts are the known ones" in check.as_text(found)
-    index_mvtec(toothbrushes, tmp_path / "all")                  # nobody asked for toothbrushes only
+    index_mvtec(toothbrushes, tmp_path / "all")  # nobody asked for toothbrushes only
     (line,) = checked(tmp_path / "all").differences
     assert line.startswith("mvtec-ad: nothing of bottle, cable, ") and "toothbrush" not in line
 
 
-def test_check_says_what_is_missing_too_much_unreadable_or_of_another_size(toothbrushes, tmp_path, save_image,
-                                                                           mask):
+def test_check_says_what_is_missing_too_much_unreadable_or_of_another_size(toothbrushes, tmp_path, save_image, mask):
     base = toothbrushes / "toothbrush"
     (base / "train/good/007.png").unlink()
     save_image(base / "test/good/999.png", np.full((8, 12, 3), 255, np.uint8))
     (base / "ground_truth/defective/000_mask.png").unlink()
     save_image(base / "ground_truth/defective/001_mask.png", mask(shape=(12, 8)))
     cut = save_image(base / "test/good/003.png", 3)
-    cut.write_bytes(cut.read_bytes()[:2000])                     # its header is whole: `data index` cannot see it
+    cut.write_bytes(cut.read_bytes()[:2000])  # its header is whole: `data index` cannot see it
     index_mvtec(toothbrushes, tmp_path / "m", categories="toothbrush")
     found = checked(tmp_path / "m")
     assert found.counts == (check.Counts("mvtec-ad", "toothbrush", None, 59, 13, 30, 0, 29, 1, 1),)
     said = check.as_text(found)
-    for part in ("toothbrush: train normal 59, known are 60 (1 missing)",
-                 "toothbrush: test normal 13, known are 12 (1 too many)",
-                 "toothbrush: masks 29, known are 30 (1 missing)", "toothbrush: unreadable 1, first",
-                 "toothbrush: masks that are not there 1, first", "000_mask.png",
-                 "masks of another size than their image 1", "001_mask.png: 8 x 12 px, its image 12 x 8"):
+    for part in (
+        "toothbrush: train normal 59, known are 60 (1 missing)",
+        "toothbrush: test normal 13, known are 12 (1 too many)",
+        "toothbrush: masks 29, known are 30 (1 missing)",
+        "toothbrush: unreadable 1, first",
+        "toothbrush: masks that are not there 1, first",
+        "000_mask.png",
+        "masks of another size than their image 1",
+        "001_mask.png: 8 x 12 px, its image 12 x 8",
+    ):
         assert part in said, said
     assert "known ones" not in said and len(found.differences) == 6
 
 
 def test_check_of_vidad_knows_the_tasks_that_were_asked_for(tmp_path, save_image):
-    for kind, n in (("train/normal", 50), ("test/normal", 50), ("test/quantity", 48), ("test/type", 44),
-                    ("test/quantity+type", 8)):
+    for kind, n in (
+        ("train/normal", 50),
+        ("test/normal", 50),
+        ("test/quantity", 48),
+        ("test/type", 44),
+        ("test/quantity+type", 8),
+    ):
         for k in range(n):
-            save_image(tmp_path / "v/fruits/white_bg" / kind / f"{k}.png", np.full((4, 6, 3), len(kind) + k, np.uint8)
-                       if "train" not in kind else np.full((4, 6, 3), 200 + k, np.uint8))
+            save_image(
+                tmp_path / "v/fruits/white_bg" / kind / f"{k}.png",
+                np.full((4, 6, 3), len(kind) + k, np.uint8)
+                if "train" not in kind
+                else np.full((4, 6, 3), 200 + k, np.uint8),
+            )
     config = vidad.VidadConfig(root=tmp_path / "v", out=tmp_path / "m", scenarios="fruits", conditions="white_bg")
     vidad.run(config, QUIET)
     assert checked(tmp_path / "m").differences == ()
-    config = vidad.VidadConfig(root=tmp_path / "v", out=tmp_path / "m2", scenarios="fruits,balls",
-                               conditions="white_bg,mesh_bg")
+    config = vidad.VidadConfig(
+        root=tmp_path / "v", out=tmp_path / "m2", scenarios="fruits,balls", conditions="white_bg,mesh_bg"
+    )
     vidad.run(config, QUIET)
     assert checked(tmp_path / "m2").differences == (
-        "vidad: nothing of balls / mesh_bg, balls / white_bg, fruits / mesh_bg",)
+        "vidad: nothing of balls / mesh_bg, balls / white_bg, fruits / mesh_bg",
+    )
     (tmp_path / "v/SYNTHETIC").touch()
     vidad.run(vidad.VidadConfig(root=tmp_path / "v", out=tmp_path / "m3"), QUIET)
     found = checked(tmp_path / "m3")
@@ -312,7 +360,7 @@ def test_check_counts_a_row_that_the_stages_will_pass_over(toothbrushes, tmp_pat
     whole = image.read_bytes()
     image.write_bytes(b"")
     index_mvtec(toothbrushes, tmp_path / "m", categories="toothbrush")
-    image.write_bytes(whole)                                     # mended, but not indexed again
+    image.write_bytes(whole)  # mended, but not indexed again
     (line,) = checked(tmp_path / "m").differences
     assert line.startswith("toothbrush: unreadable 1, first") and "the file is empty" in line
 
@@ -325,8 +373,12 @@ def test_check_of_a_category_that_nobody_knows(bottles, tmp_path):
 
 def test_check_exits_with_3_when_it_differs(toothbrushes, tmp_path):
     def adcli(*arguments):
-        return subprocess.run([sys.executable, "-m", "adcli", "data", "check", *map(str, arguments)],
-                              capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        return subprocess.run(
+            [sys.executable, "-m", "adcli", "data", "check", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
 
     index_mvtec(toothbrushes, tmp_path / "m", categories="toothbrush")
     done = adcli(tmp_path / "m")

@@ -43,7 +43,7 @@ def masks_of(images, root):
 
 # -- BMAD -----------------------------------------------------------------------------------------------
 
-LAYOUTS = {     # of an image and of its mask, by split (in BMAD's words) and label
+LAYOUTS = {  # of an image and of its mask, by split (in BMAD's words) and label
     "readme": ("{split}/{label}/img/{name}", "{split}/{label}/anomaly_mask/{name}"),
     "anomalib": ("{split}/{label}/img/{name}", "{split}/{label}/label/{name}"),
     "img first": ("{split}/img/{label}/{name}", "{split}/label/{label}/{name}"),
@@ -53,18 +53,24 @@ LAYOUTS = {     # of an image and of its mask, by split (in BMAD's words) and la
 @pytest.fixture
 def brains(tmp_path, save_image):
     """brains(layout) -> root, wrapped in the archive's folders; the normal test image has an empty mask."""
+
     def make(layout="readme"):
         root = tmp_path / "Brain_AD"
         image, mask = (part for part in LAYOUTS[layout])
         base = root / "BraTS2021_slice"
         save_image(base / "train/good/00000_60.png")
         save_image(base / "train/good/00000_61.png", 1)
-        for split, label, name in (("valid", "good", "00002_60.png"), ("valid", "Ungood", "00003_60.png"),
-                                   ("test", "good", "00004_60.png"), ("test", "Ungood", "00005_60.png"),
-                                   ("test", "Ungood", "00006_60.png")):
+        for split, label, name in (
+            ("valid", "good", "00002_60.png"),
+            ("valid", "Ungood", "00003_60.png"),
+            ("test", "good", "00004_60.png"),
+            ("test", "Ungood", "00005_60.png"),
+            ("test", "Ungood", "00006_60.png"),
+        ):
             save_image(base / image.format(split=split, label=label, name=name), int(name[:5]))
             save_image(base / mask.format(split=split, label=label, name=name), SQUARE * (label == "Ungood"))
         return root
+
     return make
 
 
@@ -72,15 +78,25 @@ def brains(tmp_path, save_image):
 def test_brain_ad_round_trip(brains, tmp_path, layout):
     root = brains(layout)
     images = index(bmad.brain_ad, root, tmp_path / "m")
-    assert counts(images) == {("brain-ad", "brain", *rest): n for *rest, n in (
-        ("train", 0, None, 2), ("val", 0, None, 1), ("val", 1, "ungood", 1), ("test", 0, None, 1),
-        ("test", 1, "ungood", 2))}
+    assert counts(images) == {
+        ("brain-ad", "brain", *rest): n
+        for *rest, n in (
+            ("train", 0, None, 2),
+            ("val", 0, None, 1),
+            ("val", 1, "ungood", 1),
+            ("test", 0, None, 1),
+            ("test", 1, "ungood", 2),
+        )
+    }
     image, mask = LAYOUTS[layout]
     assert masks_of(images, root / "BraTS2021_slice") == {
-        f"BraTS2021_slice/{image.format(**at)}": [mask.format(**at)] for at in (
+        f"BraTS2021_slice/{image.format(**at)}": [mask.format(**at)]
+        for at in (
             {"split": "valid", "label": "Ungood", "name": "00003_60.png"},
             {"split": "test", "label": "Ungood", "name": "00005_60.png"},
-            {"split": "test", "label": "Ungood", "name": "00006_60.png"})}
+            {"split": "test", "label": "Ungood", "name": "00006_60.png"},
+        )
+    }
     assert not any(i.error for i in images.values())
 
 
@@ -89,7 +105,8 @@ def test_what_brain_ad_lacks(brains, tmp_path, save_image):
     base = root / "BraTS2021_slice"
     (base / "test/Ungood/anomaly_mask/00006_60.png").unlink()
     assert without_mask(index(bmad.brain_ad, root, tmp_path / "m")) == {
-        "BraTS2021_slice/test/Ungood/img/00006_60.png": base / "test/Ungood/anomaly_mask/00006_60.png"}
+        "BraTS2021_slice/test/Ungood/img/00006_60.png": base / "test/Ungood/anomaly_mask/00006_60.png"
+    }
     save_image(base / "test/Ungood/label/00005_60.png", SQUARE)
     with pytest.raises(InputError, match="00005_60.png is a mask of the same image"):
         index(bmad.brain_ad, root, tmp_path / "x")
@@ -105,18 +122,33 @@ def test_what_brain_ad_lacks(brains, tmp_path, save_image):
         index(bmad.brain_ad, root, tmp_path / "x")
 
 
-@pytest.mark.parametrize("run, dataset, category, val", [(bmad.oct17, "oct17", "retina", "val"),
-                                                         (bmad.his, "his", "histopathology", "valid")])
+@pytest.mark.parametrize(
+    "run, dataset, category, val",
+    [(bmad.oct17, "oct17", "retina", "val"), (bmad.his, "his", "histopathology", "valid")],
+)
 def test_bmad_without_masks(tmp_path, save_image, run, dataset, category, val):
     root = tmp_path / "set"
-    for name in ("train/good/1.png", f"{val}/good/2.png", f"{val}/Ungood/3.png", "test/good/4.png", "test/Ungood/5.png",
-                 "test/Ungood/6.png"):
+    for name in (
+        "train/good/1.png",
+        f"{val}/good/2.png",
+        f"{val}/Ungood/3.png",
+        "test/good/4.png",
+        "test/Ungood/5.png",
+        "test/Ungood/6.png",
+    ):
         save_image(root / "inner" / name)
-    save_image(root / "inner/test/Ungood/label/5.png", SQUARE)         # some copies have such a folder
+    save_image(root / "inner/test/Ungood/label/5.png", SQUARE)  # some copies have such a folder
     images = index(run, root, tmp_path / "m")
-    assert counts(images) == {(dataset, category, *rest): n for *rest, n in (
-        ("train", 0, None, 1), ("val", 0, None, 1), ("val", 1, "ungood", 1), ("test", 0, None, 1),
-        ("test", 1, "ungood", 2))}
+    assert counts(images) == {
+        (dataset, category, *rest): n
+        for *rest, n in (
+            ("train", 0, None, 1),
+            ("val", 0, None, 1),
+            ("val", 1, "ungood", 1),
+            ("test", 0, None, 1),
+            ("test", 1, "ungood", 2),
+        )
+    }
     assert all(i.masks == () and i.error is None for i in images.values())
 
 
@@ -125,11 +157,15 @@ def test_oct17_as_its_authors_published_it(tmp_path, save_image):
         for kind in ("NORMAL", "CNV", "DME", "DRUSEN"):
             save_image(tmp_path / f"OCT2017 /{split}/{kind}/{kind}-1-1.jpeg")
     images = index(bmad.oct17, tmp_path / "OCT2017 ", tmp_path / "m")
-    assert counts(images) == {("oct17", "retina", split, int(kind is not None), kind): 1
-                              for split in ("train", "val", "test") for kind in (None, "cnv", "dme", "drusen")}
+    assert counts(images) == {
+        ("oct17", "retina", split, int(kind is not None), kind): 1
+        for split in ("train", "val", "test")
+        for kind in (None, "cnv", "dme", "drusen")
+    }
 
 
 # -- BrainMRI -------------------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def tumours(tmp_path, save_image):
@@ -162,13 +198,24 @@ def test_what_brain_mri_lacks(tumours, tmp_path, save_image):
 
 # -- colonoscopy ----------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("run, dataset, names", [
-    (polyps.cvc_clinicdb, "cvc-clinicdb", ("Original/{}.tif", "Ground Truth/{}.tif")),
-    (polyps.cvc_clinicdb, "cvc-clinicdb", ("images/{}.png", "masks/{}.png")),
-    (polyps.cvc_colondb, "cvc-colondb", ("images/{}.png", "masks/{}.png")),
-    (polyps.endo, "endo", ("EndoTect_2020_Segmentation_Test_Dataset/images/{}.jpg",
-                           "EndoTect_2020_Segmentation_Test_Dataset/masks/{}.png")),
-    (polyps.kvasir, "kvasir", ("Kvasir-SEG/images/{}.jpg", "Kvasir-SEG/masks/{}.jpg"))])
+
+@pytest.mark.parametrize(
+    "run, dataset, names",
+    [
+        (polyps.cvc_clinicdb, "cvc-clinicdb", ("Original/{}.tif", "Ground Truth/{}.tif")),
+        (polyps.cvc_clinicdb, "cvc-clinicdb", ("images/{}.png", "masks/{}.png")),
+        (polyps.cvc_colondb, "cvc-colondb", ("images/{}.png", "masks/{}.png")),
+        (
+            polyps.endo,
+            "endo",
+            (
+                "EndoTect_2020_Segmentation_Test_Dataset/images/{}.jpg",
+                "EndoTect_2020_Segmentation_Test_Dataset/masks/{}.png",
+            ),
+        ),
+        (polyps.kvasir, "kvasir", ("Kvasir-SEG/images/{}.jpg", "Kvasir-SEG/masks/{}.jpg")),
+    ],
+)
 def test_polyps_round_trip(tmp_path, save_image, run, dataset, names):
     root = tmp_path / "set"
     for stem in ("1", "2", "10"):
@@ -188,7 +235,8 @@ def test_what_polyps_lack(tmp_path, save_image):
             save_image(root / kind.format(stem))
     (root / "TIF/Ground Truth/2.tif").unlink()
     assert without_mask(index(polyps.cvc_clinicdb, root, tmp_path / "m")) == {
-        "TIF/Original/2.tif": root / "TIF/Ground Truth/2.tif"}
+        "TIF/Original/2.tif": root / "TIF/Ground Truth/2.tif"
+    }
     with pytest.raises(InputError, match="Original: no image lies in a folder images or Original"):
         index(polyps.cvc_clinicdb, root / "TIF/Original", tmp_path / "x")
     save_image(root / "PNG/Original/1.png")
@@ -200,14 +248,23 @@ def test_what_polyps_lack(tmp_path, save_image):
 
 # -- meta.json of medical sets --------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("prefix", ["", "/old/machine/CVC-ColonDB/", "CVC-ColonDB/", "C:\\data\\CVC-ColonDB\\"])
 def test_meta_json_paths_of_another_machine(tmp_path, save_image, prefix):
     root = tmp_path / "colon"
     for stem in ("1", "2"):
         save_image(root / f"images/{stem}.png")
         save_image(root / f"masks/{stem}.png", SQUARE)
-    records = [{"img_path": f"{prefix}images/{s}.png", "mask_path": f"{prefix}masks/{s}.png", "cls_name": "colon",
-                "specie_name": "", "anomaly": 1} for s in ("1", "2")]
+    records = [
+        {
+            "img_path": f"{prefix}images/{s}.png",
+            "mask_path": f"{prefix}masks/{s}.png",
+            "cls_name": "colon",
+            "specie_name": "",
+            "anomaly": 1,
+        }
+        for s in ("1", "2")
+    ]
     (root / "meta.json").write_text(json.dumps({"train": {}, "test": {"colon": records, "meta.json": []}}))
     meta_json.run(meta_json.MetaJsonConfig(root=root, out=tmp_path / "m", name="cvc-colondb"), QUIET)
     images = {i.image_id: i for i in read_manifest(tmp_path / "m").images}
@@ -220,9 +277,11 @@ def test_meta_json_anomalous_without_mask_and_listed_twice(tmp_path, save_image)
     root = tmp_path / "br35"
     save_image(root / "yes/y0.jpg")
     save_image(root / "no/n0.jpg")
-    listed = [{"img_path": "yes/y0.jpg", "mask_path": "", "cls_name": "brain", "specie_name": "yes", "anomaly": 1},
-              {"img_path": "no/n0.jpg", "mask_path": "", "cls_name": "brain", "specie_name": "good", "anomaly": 0},
-              {"img_path": "meta.json", "mask_path": "", "cls_name": "brain", "specie_name": "", "anomaly": 1}]
+    listed = [
+        {"img_path": "yes/y0.jpg", "mask_path": "", "cls_name": "brain", "specie_name": "yes", "anomaly": 1},
+        {"img_path": "no/n0.jpg", "mask_path": "", "cls_name": "brain", "specie_name": "good", "anomaly": 0},
+        {"img_path": "meta.json", "mask_path": "", "cls_name": "brain", "specie_name": "", "anomaly": 1},
+    ]
     (root / "meta.json").write_text(json.dumps({"test": {"brain": listed + listed}}))
     meta_json.run(meta_json.MetaJsonConfig(root=root, out=tmp_path / "m"), QUIET)
     images = {i.image_id: i for i in read_manifest(tmp_path / "m").images}
@@ -232,16 +291,20 @@ def test_meta_json_anomalous_without_mask_and_listed_twice(tmp_path, save_image)
 
 # -- data check -----------------------------------------------------------------------------------------
 
+
 def test_known_counts_of_medical_sets(brains, tmp_path):
     known = check.known_counts()
     brain = known["brain-ad", "brain"]
     assert brain["test"] == brain["test_normal"] + brain["test_anomalous"] == 3715 and brain["other"] == 39 + 44
     index(bmad.brain_ad, brains(), tmp_path / "m")
     said = check.run(check.CheckConfig(manifest=tmp_path / "m"), QUIET).differences
-    assert said == ("brain: other 2, known are 83 (81 missing)", "brain: train normal 2, known are 7500 (7498 missing)",
-                    "brain: test normal 1, known are 640 (639 missing)",
-                    "brain: test anomalous 2, known are 3075 (3073 missing)",
-                    "brain: test 3, known are 3715 (3712 missing)")
+    assert said == (
+        "brain: other 2, known are 83 (81 missing)",
+        "brain: train normal 2, known are 7500 (7498 missing)",
+        "brain: test normal 1, known are 640 (639 missing)",
+        "brain: test anomalous 2, known are 3075 (3073 missing)",
+        "brain: test 3, known are 3715 (3712 missing)",
+    )
 
 
 def test_the_table_of_known_counts_is_whole():

@@ -20,8 +20,11 @@ from stages.datasets.images import load_mask
 from tests import reading_images, reading_masks, reading_trees
 from tests.reading import Kind, checked, indexed, photo, save
 
-PARTS = {"Images": reading_images.KINDS, "Masks": reading_masks.KINDS,
-         "Folders, labels and annotations": reading_trees.KINDS}
+PARTS = {
+    "Images": reading_images.KINDS,
+    "Masks": reading_masks.KINDS,
+    "Folders, labels and annotations": reading_trees.KINDS,
+}
 PAGE = Path(__file__).parents[2] / "docs" / "reading.md"
 COOKIES = Path(__file__).parents[3] / "shared" / "data" / "cookies"
 
@@ -45,11 +48,13 @@ def test_the_page_lists_these_kinds():
 
 # -- masks: every form x every value x any shape -----------------------------------------------------------------
 
+
 def channels(value: int, which: tuple[int, ...]):
     def make(mask: np.ndarray) -> Image.Image:
         pixels = np.zeros((*mask.shape, 3), np.uint8)
         pixels[mask] = [value if c in which else 0 for c in range(3)]
         return Image.fromarray(pixels)
+
     return make
 
 
@@ -58,6 +63,7 @@ def see_through(value: int, mode: str):
         colour = Image.new(mode[:-1], mask.shape[::-1], value if mode == "LA" else (value, 9, 200))
         colour.putalpha(Image.fromarray(mask * np.uint8(255)))
         return colour
+
     return make
 
 
@@ -68,6 +74,7 @@ def indices(value: int, transparency: bool):
         if transparency:
             image.info["transparency"] = bytes([0] + [255] * 255)
         return image
+
     return make
 
 
@@ -91,28 +98,42 @@ FORMS = {
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(form=st.sampled_from(sorted(FORMS)), value=st.integers(1, 255) | st.sampled_from([1, 20, 100, 127, 128, 255]),
-       mask=arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))
+@given(
+    form=st.sampled_from(sorted(FORMS)),
+    value=st.integers(1, 255) | st.sampled_from([1, 20, 100, 127, 128, 255]),
+    mask=arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))),
+)
 def test_every_form_of_mask_is_read_exactly(tmp_path, form, value, mask):
     FORMS[form](value)(mask).save(tmp_path / form)
     assert (load_mask(tmp_path / form) == mask).all()
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(value=st.integers(40, 255), quality=st.integers(85, 100), top=st.integers(0, 30), left=st.integers(0, 30),
-       size=st.integers(8, 30))
+@given(
+    value=st.integers(40, 255),
+    quality=st.integers(85, 100),
+    top=st.integers(0, 30),
+    left=st.integers(0, 30),
+    size=st.integers(8, 30),
+)
 def test_noise_of_jpeg_does_not_count(tmp_path, value, quality, top, left, size):
     mask = np.zeros((64, 64), bool)
-    mask[top:top + size, left:left + size] = True
+    mask[top : top + size, left : left + size] = True
     Image.fromarray(mask * np.uint8(value)).save(tmp_path / "m.jpg", quality=quality)
     assert (load_mask(tmp_path / "m.jpg") == mask).all()
 
 
 # -- the limit of size, and masks drawn into --out ------------------------------------------------------------------
 
+
 def adcli(*arguments, cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "adcli", *map(str, arguments)], capture_output=True, text=True,
-                          cwd=cwd, env=os.environ | {"PYTHONPATH": str(PAGE.parents[1])})
+    return subprocess.run(
+        [sys.executable, "-m", "adcli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(PAGE.parents[1])},
+    )
 
 
 def test_the_limit_reaches_the_processes_that_decode(tmp_path):
@@ -134,19 +155,23 @@ def test_drawn_masks_come_back_and_change_with_their_annotations(tmp_path):
     corners = [[2, 4], [8, 9]]
     for x in (2, 5):
         corners[0][0] = x
-        (tmp_path / "p/b.json").write_text(json.dumps({"shapes": [
-            {"label": "hole", "shape_type": "rectangle", "points": corners}]}))
+        (tmp_path / "p/b.json").write_text(
+            json.dumps({"shapes": [{"label": "hole", "shape_type": "rectangle", "points": corners}]})
+        )
         mask = indexed(tmp_path / "p", annotations=tmp_path / "p")[0]["b.png"].masks[0]
         assert load_mask(mask).sum() == 6 * (9 - x)
         mask.unlink()
         assert indexed(tmp_path / "p", annotations=tmp_path / "p")[0]["b.png"].masks[0].is_file(), "not whole"
     with pytest.raises(InputError, match="annotations was"):
         (tmp_path / "p/b.json").write_text((tmp_path / "p/b.json").read_text() + " ")
-        folder.run(folder.FolderConfig(root=tmp_path / "p", out=tmp_path / "manifest.parquet",
-                                       annotations=tmp_path / "p"), RunOptions(quiet=True))
+        folder.run(
+            folder.FolderConfig(root=tmp_path / "p", out=tmp_path / "manifest.parquet", annotations=tmp_path / "p"),
+            RunOptions(quiet=True),
+        )
 
 
 # -- real photographs ----------------------------------------------------------------------------------------------
+
 
 @pytest.mark.skipif(not COOKIES.is_dir(), reason="the photographs of biscuits are not here")
 def test_cookies_whole(tmp_path):
@@ -157,9 +182,11 @@ def test_cookies_whole(tmp_path):
     from stages.artifacts.reader import read_table
     from stages.artifacts.tables import MAPS, METRICS, SCORES
     from stages.evaluate import images as evaluate
+
     out = tmp_path / "m.parquet"
-    rows, said = indexed(COOKIES, out=out, test_normal="images/normal-*", test_anomalous="images/anomaly-*",
-                         masks="masks")
+    rows, said = indexed(
+        COOKIES, out=out, test_normal="images/normal-*", test_anomalous="images/anomaly-*", masks="masks"
+    )
     assert "31 test normal, 32 test anomalous" in said and "without a mask" not in said and not checked(out)
     areas, maps, scores = [], [], []
     for image in rows.values():
@@ -169,14 +196,25 @@ def test_cookies_whole(tmp_path):
             assert (load_mask(image.masks[0]) == truth).all()
             areas.append(100 * truth.mean())
         image_id = f"cookies/{image.file.relative_to(COOKIES)}"
-        maps.append({"image_id": image_id, "method": "true", "height": image.height, "width": image.width,
-                     "map": truth.astype(np.float16).tobytes()})
+        maps.append(
+            {
+                "image_id": image_id,
+                "method": "true",
+                "height": image.height,
+                "width": image.width,
+                "map": truth.astype(np.float16).tobytes(),
+            }
+        )
         scores.append({"image_id": image_id, "method": "true", "score": float(truth.mean())})
     assert (round(min(areas), 2), round(np.mean(areas), 2), round(max(areas), 2)) == (1.15, 2.83, 6.69)
     for name, schema, content in (("maps", MAPS, maps), ("scores", SCORES, scores)):
         pq.write_table(pa.Table.from_pylist(content, schema=schema.schema), tmp_path / f"{name}.parquet")
-    evaluate.run(evaluate.EvaluateConfig(scores=tmp_path / "scores.parquet", manifest=out, out=tmp_path / "metrics",
-                                         maps=tmp_path / "maps.parquet"), RunOptions(quiet=True))
+    evaluate.run(
+        evaluate.EvaluateConfig(
+            scores=tmp_path / "scores.parquet", manifest=out, out=tmp_path / "metrics", maps=tmp_path / "maps.parquet"
+        ),
+        RunOptions(quiet=True),
+    )
     values = {r["metric"]: r["value"] for r in read_table(tmp_path / "metrics", METRICS).to_pylist()}
     assert values["pixel_auroc"] == 1.0 and values["pro@0.3"] == pytest.approx(1.0, abs=1e-9), values
 
@@ -186,6 +224,6 @@ if __name__ == "__main__":
     for part, kinds in PARTS.items():
         head, _, rest = text.partition(f"## {part}\n")
         prose, _, rest = rest.partition("| what | what happens |")
-        after = rest[rest.index("\n\n"):] if "\n\n" in rest else "\n"
+        after = rest[rest.index("\n\n") :] if "\n\n" in rest else "\n"
         text = f"{head}## {part}\n{prose}{table(kinds)}{after}"
     PAGE.write_text(text)

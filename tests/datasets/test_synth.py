@@ -42,7 +42,12 @@ def test_counts_of_table_3():
     assert sum(totals) * 5 == 10_395 and sum(rules.COUNTS[s][0] for s in SCENARIOS) * 5 == 2_500
     folders = [s.folder for s in samples_of("dishes")]
     assert {f: folders.count(f) for f in folders} == {
-        "train/normal": 50, "test/normal": 50, "test/type": 48, "test/relation": 48, "test/type+relation": 15}
+        "train/normal": 50,
+        "test/normal": 50,
+        "test/type": 48,
+        "test/relation": 48,
+        "test/type+relation": 15,
+    }
 
 
 def test_everything_lies_within_the_picture():
@@ -67,7 +72,7 @@ def test_the_tray_lies_at_the_same_place_under_every_condition():
     pictures = dict(render_sample(samples_of("blocks")[7], tuple(CONDITIONS), 120, 0))
     masks = {}
     for condition, rgb in pictures.items():
-        rgb = cv2.GaussianBlur(rgb, (0, 0), 1.5)            # the sensor's noise out of the comparison
+        rgb = cv2.GaussianBlur(rgb, (0, 0), 1.5)  # the sensor's noise out of the comparison
         r, b = rgb[..., 0].astype(float), rgb[..., 2].astype(float)
         masks[condition] = b > 1.35 * r + 1
     white = masks["white_bg"]
@@ -92,6 +97,8 @@ def test_the_stage_writes_what_the_truth_lists(tmp_path):
         assert (tmp_path / "s" / image_id.removeprefix("vidad-synthetic/")).is_file()
     path = tmp_path / "s" / relative_path(samples_of("tapes")[3], "blurry")
     before = path.read_bytes()
-    run(SynthConfig(out=tmp_path / "t", scenarios="tapes", conditions="blurry", size=64, workers=2),
-        RunOptions(quiet=True))
+    run(
+        SynthConfig(out=tmp_path / "t", scenarios="tapes", conditions="blurry", size=64, workers=2),
+        RunOptions(quiet=True),
+    )
     assert (tmp_path / "t" / path.relative_to(tmp_path / "s")).read_bytes() == before

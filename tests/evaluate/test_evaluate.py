@@ -63,8 +63,7 @@ def test_intervals_are_stratified_seeded_and_cover():
     scores = rng.normal(labels * 1.0)
     a, b, c = (metrics(scores, labels, 800, seed)["auroc"] for seed in (0, 0, 1))
     assert (a.ci_low, a.ci_high) == (b.ci_low, b.ci_high) != (c.ci_low, c.ci_high)
-    plain = [roc_auc_score(labels, np.r_[rng.choice(scores[:40], 40), rng.choice(scores[40:], 30)])
-             for _ in range(800)]
+    plain = [roc_auc_score(labels, np.r_[rng.choice(scores[:40], 40), rng.choice(scores[40:], 30)]) for _ in range(800)]
     assert a.ci_low == pytest.approx(np.quantile(plain, 0.025), abs=0.02)
     assert a.ci_high == pytest.approx(np.quantile(plain, 0.975), abs=0.02)
 
@@ -73,17 +72,41 @@ def make(tmp_path, rows):
     """rows: (category, condition, split, label, defect, score or None)."""
     manifest, scores = [], []
     for i, (category, condition, split, label, defect, score) in enumerate(rows):
-        manifest.append({"image_id": f"i{i:04d}", "path": f"{i}.png", "dataset": "vidad-synthetic",
-                         "category": category, "condition": condition, "split": split, "label": label,
-                         "defect": defect, "mask_paths": []})
+        manifest.append(
+            {
+                "image_id": f"i{i:04d}",
+                "path": f"{i}.png",
+                "dataset": "vidad-synthetic",
+                "category": category,
+                "condition": condition,
+                "split": split,
+                "label": label,
+                "defect": defect,
+                "mask_paths": [],
+            }
+        )
         near = [{"image_id": "i0000", "distance": 0.1, "text": "one nut.", "missing": ["one"], "extra": []}]
-        scores.append({"image_id": f"i{i:04d}", "method": "text-knn", "score": score, "neighbours": near,
-                       "response": "two <script>nuts.", "error": None if score is not None else "bad"})
+        scores.append(
+            {
+                "image_id": f"i{i:04d}",
+                "method": "text-knn",
+                "score": score,
+                "neighbours": near,
+                "response": "two <script>nuts.",
+                "error": None if score is not None else "bad",
+            }
+        )
     pq.write_table(pa.Table.from_pylist(manifest, schema=MANIFEST.schema), tmp_path / "m.parquet")
     pq.write_table(pa.Table.from_pylist(scores, schema=SCORES.schema), tmp_path / "s.parquet")
-    return EvaluateConfig(scores=tmp_path / "s.parquet", manifest=tmp_path / "m.parquet",
-                          out=tmp_path / "metrics", tables=tmp_path / "tables",
-                          report=tmp_path / "report.html", resamples=50, root=tmp_path)
+    return EvaluateConfig(
+        scores=tmp_path / "s.parquet",
+        manifest=tmp_path / "m.parquet",
+        out=tmp_path / "metrics",
+        tables=tmp_path / "tables",
+        report=tmp_path / "report.html",
+        resamples=50,
+        root=tmp_path,
+    )
 
 
 def two_by_two(tmp_path):
@@ -103,17 +126,16 @@ def test_metrics_table(tmp_path):
     rows = read_table(tmp_path / "metrics", METRICS).to_pylist()
 
     def value(category, condition, metric):
-        return next(r for r in rows if (r["category"], r["condition"], r["metric"]) == (
-            category, condition, metric))
+        return next(r for r in rows if (r["category"], r["condition"], r["metric"]) == (category, condition, metric))
 
     assert value("fruits", "white_bg", "auroc")["value"] == 1.0
     blurry = value("fruits", "blurry", "auroc")
-    assert (blurry["value"], blurry["n"], blurry["n_positive"]) == (0.75, 4, 2)       # the failed row is out
+    assert (blurry["value"], blurry["n"], blurry["n_positive"]) == (0.75, 4, 2)  # the failed row is out
     assert value("fruits", "blurry", "auroc/length")["value"] == 0.5
     assert value("fruits", "blurry", "accuracy@train-max")["value"] == 0.75
     assert value("mean", "blurry", "auroc")["value"] == 0.75
     assert value("mean", None, "auroc")["value"] == 0.875
-    assert value("mean", None, "auroc_std")["value"] == 0.125                         # population
+    assert value("mean", None, "auroc_std")["value"] == 0.125  # population
     assert value("sticks", None, "auroc_std")["value"] == 0.125
 
 
@@ -123,8 +145,18 @@ def test_tables_and_report(tmp_path):
     assert table4[1] == ["text-knn, ours, SYNTHETIC scenes", "1.000", "-", "-", "-", "0.750", "0.875±0.125"]
     assert "cannot be compared" in (tmp_path / "tables" / "table4.md").read_text()
     page = (tmp_path / "report.html").read_text()
-    for part in ("Table 4", "Table 5", "Figure 5", "Synthetic.", "misses", "false alarms", "nearest normal",
-                 "<mark>two</mark>", "no such image", "1</b><span>images without a score"):
+    for part in (
+        "Table 4",
+        "Table 5",
+        "Figure 5",
+        "Synthetic.",
+        "misses",
+        "false alarms",
+        "nearest normal",
+        "<mark>two</mark>",
+        "no such image",
+        "1</b><span>images without a score",
+    ):
         assert part in page, part
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert "http://" not in page and "https://" not in page and 'src="data:' in page
@@ -134,7 +166,7 @@ def test_published_tables_agree_with_their_own_summary():
     for row in published("vid_ad_table4"):
         values = [float(row[c]) for c in ("white_bg", "cable_bg", "mesh_bg", "low_light", "blurry")]
         assert np.mean(values) == pytest.approx(float(row["mean"]), abs=0.0011), row
-        assert np.std(values) == pytest.approx(float(row["std"]), abs=0.0016), row       # population
+        assert np.std(values) == pytest.approx(float(row["std"]), abs=0.0016), row  # population
 
 
 def test_no_labels_gives_a_ranking_and_reasons(tmp_path, save_image):
@@ -155,17 +187,18 @@ def test_one_class_and_strangers(tmp_path):
     other = pa.Table.from_pylist([{"image_id": "else", "method": "m", "score": 1.0}], schema=SCORES.schema)
     pq.write_table(other, tmp_path / "s.parquet")
     with pytest.raises(InputError, match="none of its images is in the manifest"):
-        run(EvaluateConfig(scores=tmp_path / "s.parquet", manifest=tmp_path / "m.parquet",
-                           out=tmp_path / "x"), QUIET)
+        run(EvaluateConfig(scores=tmp_path / "s.parquet", manifest=tmp_path / "m.parquet", out=tmp_path / "x"), QUIET)
 
 
 def test_runs_without_torch(tmp_path):
     two_by_two(tmp_path)
-    code = ("import sys; sys.modules.update(torch=None, transformers=None)\n"
-            "from adcli.main import build\n"
-            f"args = ['evaluate', '{tmp_path}/s.parquet', '--manifest', '{tmp_path}/m.parquet', '--out',"
-            f" '{tmp_path}/o', '--report', '{tmp_path}/r.html']\n"
-            "build(args)(args)")
+    code = (
+        "import sys; sys.modules.update(torch=None, transformers=None)\n"
+        "from adcli.main import build\n"
+        f"args = ['evaluate', '{tmp_path}/s.parquet', '--manifest', '{tmp_path}/m.parquet', '--out',"
+        f" '{tmp_path}/o', '--report', '{tmp_path}/r.html']\n"
+        "build(args)(args)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "AUROC per task" in done.stdout and (tmp_path / "r.html").exists()
@@ -174,7 +207,7 @@ def test_runs_without_torch(tmp_path):
 def test_images_without_a_row_count_as_missing(tmp_path):
     config = two_by_two(tmp_path)
     table = pq.read_table(tmp_path / "s.parquet")
-    pq.write_table(table.slice(0, len(table) - 2), tmp_path / "s.parquet")      # a scored row and a failed one
+    pq.write_table(table.slice(0, len(table) - 2), tmp_path / "s.parquet")  # a scored row and a failed one
     run(config, QUIET)
     assert "2</b><span>images without a score" in (tmp_path / "report.html").read_text()
 
@@ -184,7 +217,7 @@ def test_partial_evaluates_what_is_finished(tmp_path):
     scores, out = pq.read_table(tmp_path / "s.parquet"), tmp_path / "growing"
     out.mkdir()
     (out / "_adcli.partial.json").write_text('{"stage": "score"}')
-    pq.write_table(scores.slice(0, 9), out / "part-0.parquet")     # one task of six images, half of the next
+    pq.write_table(scores.slice(0, 9), out / "part-0.parquet")  # one task of six images, half of the next
     with pytest.raises(InputError, match="growing: not complete .`score` was interrupted"):
         run(replace(config, scores=out), QUIET)
     run(replace(config, scores=out, partial=True), QUIET)

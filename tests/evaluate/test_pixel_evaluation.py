@@ -48,8 +48,9 @@ def test_resizing_is_torchs_bilinear_without_aligned_corners():
     import torch
 
     small = np.random.default_rng(1).normal(size=(9, 7)).astype(np.float16)
-    theirs = torch.nn.functional.interpolate(torch.from_numpy(small.astype(np.float32))[None, None], (40, 33),
-                                             mode="bilinear", align_corners=False)[0, 0].numpy()
+    theirs = torch.nn.functional.interpolate(
+        torch.from_numpy(small.astype(np.float32))[None, None], (40, 33), mode="bilinear", align_corners=False
+    )[0, 0].numpy()
     assert fitted(small, (40, 33)) == pytest.approx(theirs, abs=1e-5)
     assert fitted(small, (9, 7)) is small
 
@@ -63,14 +64,24 @@ def two_categories(tmp_path, save_image):
         for n in range(7):
             key, mask = f"{category}{n}", np.zeros((40, 60), bool)
             if n > 2:
-                mask[4 * n - 8:4 * n, 10:30] = True
+                mask[4 * n - 8 : 4 * n, 10:30] = True
             small = (rng.normal(size=(20, 30)) + 2 * mask[::2, ::2]).astype(np.float16)
             save_image(tmp_path / f"{key}.png", n)
             if n > 2:
                 save_image(tmp_path / f"{key}_mask.png", mask.astype(np.uint8) * 255)
-            manifest.append({"image_id": key, "path": f"{key}.png", "dataset": "d", "category": category,
-                             "split": "test", "label": int(n > 2), "width": 60, "height": 40,
-                             "mask_paths": [f"{key}_mask.png"] if n > 2 else []})
+            manifest.append(
+                {
+                    "image_id": key,
+                    "path": f"{key}.png",
+                    "dataset": "d",
+                    "category": category,
+                    "split": "test",
+                    "label": int(n > 2),
+                    "width": 60,
+                    "height": 40,
+                    "mask_paths": [f"{key}_mask.png"] if n > 2 else [],
+                }
+            )
             scores.append({"image_id": key, "method": "m", "score": float(small.max())})
             maps.append(to_row((key, "m"), small))
             kept[key] = (small, mask)
@@ -78,9 +89,17 @@ def two_categories(tmp_path, save_image):
     pq.write_table(pa.Table.from_pylist(scores, schema=SCORES.schema), tmp_path / "s.parquet")
     pq.write_table(pa.Table.from_pylist(maps, schema=MAPS.schema), tmp_path / "maps.parquet")
     config = EvaluateConfig(
-        scores=tmp_path / "s.parquet", manifest=tmp_path / "m.parquet", maps=tmp_path / "maps.parquet", root=tmp_path,
-        out=tmp_path / "metrics", tables=tmp_path / "tables", report=tmp_path / "report.html",
-        thresholds=tmp_path / "thresholds", heatmaps=tmp_path / "heat", resamples=50)
+        scores=tmp_path / "s.parquet",
+        manifest=tmp_path / "m.parquet",
+        maps=tmp_path / "maps.parquet",
+        root=tmp_path,
+        out=tmp_path / "metrics",
+        tables=tmp_path / "tables",
+        report=tmp_path / "report.html",
+        thresholds=tmp_path / "thresholds",
+        heatmaps=tmp_path / "heat",
+        resamples=50,
+    )
     return config, kept
 
 
@@ -105,8 +124,10 @@ def test_metrics_thresholds_and_pictures_of_maps_on_disk(two_categories):
     found = {(t["category"], t["level"], t["name"]): t for t in read_table(config.thresholds, THRESHOLDS).to_pylist()}
     best = found["a", "pixel", "f1-max"]
     assert best["n"] == 7 and best["source"] == "masks of test images"
-    scores, mask = (np.concatenate([x.ravel() for x in v]) for v in zip(
-        *((fitted(s, m.shape), m) for k, (s, m) in kept.items() if k[0] == "a"), strict=True))
+    scores, mask = (
+        np.concatenate([x.ravel() for x in v])
+        for v in zip(*((fitted(s, m.shape), m) for k, (s, m) in kept.items() if k[0] == "a"), strict=True)
+    )
     called = scores >= best["threshold"]
     assert 2 * (called & mask).sum() / (called.sum() + mask.sum()) == pytest.approx(expected["pixel_f1_max"].value)
     image_level = found["a", "image", "f1-max"]["threshold"]
@@ -180,29 +201,48 @@ def test_a_one_class_category_has_reasons(two_categories):
     pq.write_table(table.filter(pa.array(normal)), config.maps)
     run(config, QUIET)
     assert metric(config, "a", "pro@0.3")["reason"] == (
-        "no anomalous pixels; 4 of 7 images left out: a3: no map, a4: no map, a5: no map and 1 more")
+        "no anomalous pixels; 4 of 7 images left out: a3: no map, a4: no map, a5: no map and 1 more"
+    )
 
 
 # -- MVTec LOCO -------------------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def pushpins(tmp_path, save_image):
     """One category: 2 good test images, 2 logical (one with two regions), 1 structural."""
     base = tmp_path / "loco" / "pushpins"
-    for n, name in enumerate(("train/good/000", "validation/good/000", "test/good/000", "test/good/001",
-                              "test/logical_anomalies/000", "test/logical_anomalies/001",
-                              "test/structural_anomalies/000")):
+    for n, name in enumerate(
+        (
+            "train/good/000",
+            "validation/good/000",
+            "test/good/000",
+            "test/good/001",
+            "test/logical_anomalies/000",
+            "test/logical_anomalies/001",
+            "test/structural_anomalies/000",
+        )
+    ):
         save_image(base / f"{name}.png", n)
-    for place, value, size in (("logical_anomalies/000/000", 255, 6), ("logical_anomalies/000/001", 254, 4),
-                               ("logical_anomalies/001/000", 255, 8), ("structural_anomalies/000/000", 250, 5)):
+    for place, value, size in (
+        ("logical_anomalies/000/000", 255, 6),
+        ("logical_anomalies/000/001", 254, 4),
+        ("logical_anomalies/001/000", 255, 8),
+        ("structural_anomalies/000/000", 250, 5),
+    ):
         mask = np.zeros((40, 60), np.uint8)
         at = 2 if place.endswith("000/000") else 20
-        mask[at:at + size, at:at + size] = value
+        mask[at : at + size, at : at + size] = value
         save_image(base / "ground_truth" / f"{place}.png", mask)
     kinds = [("missing", 255, 10, False), ("additional", 254, 0.5, True), ("broken", 250, 1.0, True)]
-    (base / "defects_config.json").write_text(json.dumps([
-        {"defect_name": n, "pixel_value": v, "saturation_threshold": s, "relative_saturation": r}
-        for n, v, s, r in kinds]))
+    (base / "defects_config.json").write_text(
+        json.dumps(
+            [
+                {"defect_name": n, "pixel_value": v, "saturation_threshold": s, "relative_saturation": r}
+                for n, v, s, r in kinds
+            ]
+        )
+    )
     return tmp_path / "loco"
 
 
@@ -236,8 +276,13 @@ def test_loco_values_by_hand(pushpins, tmp_path):
             maps.append(to_row((image.image_id, "m"), anomaly_map))
     pq.write_table(pa.Table.from_pylist(scores, schema=SCORES.schema), tmp_path / "s.parquet")
     pq.write_table(pa.Table.from_pylist(maps, schema=MAPS.schema), tmp_path / "maps.parquet")
-    config = EvaluateConfig(scores=tmp_path / "s.parquet", manifest=tmp_path / "m", maps=tmp_path / "maps.parquet",
-                            out=tmp_path / "metrics", resamples=0)
+    config = EvaluateConfig(
+        scores=tmp_path / "s.parquet",
+        manifest=tmp_path / "m",
+        maps=tmp_path / "maps.parquet",
+        out=tmp_path / "metrics",
+        resamples=0,
+    )
     run(config, QUIET)
     # logical: regions saturate at 10, 8 and 10 pixels; above 0 the first is found (1/3); normal pixels at 1: 4 rows of
     # 60 of 4 * 2400 - 36 - 16 - 64; the rest is tied at 0, where all is found
@@ -248,7 +293,8 @@ def test_loco_values_by_hand(pushpins, tmp_path):
     assert metric(config, "pushpins", "spro@0.05/logical_anomalies")["value"] == pytest.approx(logical)
     structural = metric(config, "pushpins", "spro@0.05/structural_anomalies")
     assert structural["n"] == 3 and metric(config, "pushpins", "spro@0.05")["value"] == pytest.approx(
-        (logical + structural["value"]) / 2)
+        (logical + structural["value"]) / 2
+    )
 
 
 def test_what_loco_masks_lack(pushpins):

@@ -34,28 +34,49 @@ def config(tmp_path, save_image):
 
     One-shot: a0-a4 all right; b0-b3 right, b4 unparsable; s0 right, s1 failed. Zero-shot: a0 right, a1 wrong.
     """
-    rows = [("mpdd/cable/a", "cable", "test", 1), ("mpdd/cable/b", "cable", "test", 0),
-            ("mpdd/screw/s", "screw", "test", 1), ("mpdd/cable/ref", "cable", "train", 0)]
+    rows = [
+        ("mpdd/cable/a", "cable", "test", 1),
+        ("mpdd/cable/b", "cable", "test", 0),
+        ("mpdd/screw/s", "screw", "test", 1),
+        ("mpdd/cable/ref", "cable", "train", 0),
+    ]
     manifest = write_manifest(tmp_path, save_image, rows)
     levels = ("standard", "standard", "identification", "identification", "reasoning")
-    asked = [question(f"{n}{i}", f"mpdd/cable/{n}", reference_id="mpdd/cable/ref", level=level)
-             for n in "ab" for i, level in enumerate(levels)]
+    asked = [
+        question(f"{n}{i}", f"mpdd/cable/{n}", reference_id="mpdd/cable/ref", level=level)
+        for n in "ab"
+        for i, level in enumerate(levels)
+    ]
     asked += [question(f"s{i}", "mpdd/screw/s", reference_id=None, level="standard") for i in (0, 1)]
-    free = {"choices": [], "answer": "The left end is cut.", "ranked": None, "level": "reasoning",
-            "reference_id": None}
+    free = {"choices": [], "answer": "The left end is cut.", "ranked": None, "level": "reasoning", "reference_id": None}
     asked += [question("open", "mpdd/cable/a", **free), question("lost", "mpdd/cable/a", error="no such field")]
-    answers = [*(answer(f"a{i}", 0, response=f"B. {RANKED[0]}") for i in range(5)),
-               *(answer(f"b{i}", 0) for i in range(4)), answer("b4", parsed="unparsable", response="Hm.", error="none"),
-               answer("s0", 0, response="A"), answer("s1", error="no such image"),
-               answer("open", response="The left end is cut."), answer("lost", error="no such field"),
-               answer("a0", 0, ZERO), answer("a1", 3, ZERO), answer("else", 0)]
-    judged = [{"question_id": "a0", "method": ONE, "category": 5, "location": 4, "logic": 3},
-              {"question_id": "b0", "method": ONE, "category": 1, "location": 2, "logic": 3},
-              {"question_id": "a1", "method": ONE, "raw": "?", "error": "form"}]
+    answers = [
+        *(answer(f"a{i}", 0, response=f"B. {RANKED[0]}") for i in range(5)),
+        *(answer(f"b{i}", 0) for i in range(4)),
+        answer("b4", parsed="unparsable", response="Hm.", error="none"),
+        answer("s0", 0, response="A"),
+        answer("s1", error="no such image"),
+        answer("open", response="The left end is cut."),
+        answer("lost", error="no such field"),
+        answer("a0", 0, ZERO),
+        answer("a1", 3, ZERO),
+        answer("else", 0),
+    ]
+    judged = [
+        {"question_id": "a0", "method": ONE, "category": 5, "location": 4, "logic": 3},
+        {"question_id": "b0", "method": ONE, "category": 1, "location": 2, "logic": 3},
+        {"question_id": "a1", "method": ONE, "raw": "?", "error": "form"},
+    ]
     return EvaluateQaConfig(
-        questions=write(tmp_path / "q.parquet", QUESTIONS, asked), manifest=manifest, root=tmp_path,
-        answers=write(tmp_path / "a.parquet", ANSWERS, answers), out=tmp_path / "e", encoder="none", resamples=200,
-        judgements=write(tmp_path / "j.parquet", JUDGEMENTS, judged))
+        questions=write(tmp_path / "q.parquet", QUESTIONS, asked),
+        manifest=manifest,
+        root=tmp_path,
+        answers=write(tmp_path / "a.parquet", ANSWERS, answers),
+        out=tmp_path / "e",
+        encoder="none",
+        resamples=200,
+        judgements=write(tmp_path / "j.parquet", JUDGEMENTS, judged),
+    )
 
 
 def rows_of(config):
@@ -120,11 +141,21 @@ def test_without_manifest_and_judgements_ids_name_the_places(config):
     assert not any(r["metric"].startswith("mle") for r in rows) and {r["n_positive"] for r in rows} == {0}
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"answers": [answer("x", 0)]}, "answers none of these questions"),
-    ({"answers": [answer("a0", 4)]}, r"chose choice 4 of question a0, which has 4 \(column `choice`"),
-    ({"judgements": [{"question_id": "a0", "method": "x", "category": 1, "location": 1, "logic": 1}]}, "--judgements"),
-    ({"manifest": None, "questions": [question("a0", "mpdd/cable/a")], "answers": [answer("a1", 0)]}, "answers none")])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"answers": [answer("x", 0)]}, "answers none of these questions"),
+        ({"answers": [answer("a0", 4)]}, r"chose choice 4 of question a0, which has 4 \(column `choice`"),
+        (
+            {"judgements": [{"question_id": "a0", "method": "x", "category": 1, "location": 1, "logic": 1}]},
+            "--judgements",
+        ),
+        (
+            {"manifest": None, "questions": [question("a0", "mpdd/cable/a")], "answers": [answer("a1", 0)]},
+            "answers none",
+        ),
+    ],
+)
 def test_tables_that_do_not_belong_together(config, tmp_path, change, message):
     tables = {"answers": ANSWERS, "judgements": JUDGEMENTS, "questions": QUESTIONS}
     change = {n: write(tmp_path / f"other-{n}.parquet", tables[n], v) if v else v for n, v in change.items()}
@@ -153,21 +184,38 @@ def test_tables_and_page(config, tmp_path):
 
 
 def test_other_levels_have_a_table_of_their_own(config, tmp_path):
-    asked = [question("x", "mmad/bottle/1", level="Defect Classification", ranked=False),
-             question("y", "mmad/bottle/1", level="Anomaly Detection", ranked=False)]
-    config = replace(config, manifest=None, judgements=None, tables=tmp_path / "t",
-                     questions=write(tmp_path / "q2.parquet", QUESTIONS, asked),
-                     answers=write(tmp_path / "a2.parquet", ANSWERS, [answer("x", 0), answer("y", 1)]))
+    asked = [
+        question("x", "mmad/bottle/1", level="Defect Classification", ranked=False),
+        question("y", "mmad/bottle/1", level="Anomaly Detection", ranked=False),
+    ]
+    config = replace(
+        config,
+        manifest=None,
+        judgements=None,
+        tables=tmp_path / "t",
+        questions=write(tmp_path / "q2.parquet", QUESTIONS, asked),
+        answers=write(tmp_path / "a2.parquet", ANSWERS, [answer("x", 0), answer("y", 1)]),
+    )
     run(config, QUIET)
     lines = (tmp_path / "t" / "qa-mmad.csv").read_text().splitlines()
-    assert lines == ["data set,method,Defect Classification,Anomaly Detection,mean of levels,all questions",
-                     'mmad,"vlm-qa/m, ours",- / 100.0,- / 0.0,- / 50.0,- / 50.0']
+    assert lines == [
+        "data set,method,Defect Classification,Anomaly Detection,mean of levels,all questions",
+        'mmad,"vlm-qa/m, ours",- / 100.0,- / 0.0,- / 50.0,- / 50.0',
+    ]
     assert not (tmp_path / "t" / "sage-table1.csv").exists()
 
 
 def test_the_tables_say_who_judged(config, tmp_path):
-    judge.run(judge.JudgeConfig(manifest=config.manifest, questions=config.questions, answers=config.answers,
-                                root=tmp_path, out=tmp_path / "judged"), QUIET)
+    judge.run(
+        judge.JudgeConfig(
+            manifest=config.manifest,
+            questions=config.questions,
+            answers=config.answers,
+            root=tmp_path,
+            out=tmp_path / "judged",
+        ),
+        QUIET,
+    )
     run(replace(config, judgements=tmp_path / "judged", tables=tmp_path / "t"), QUIET)
     note = (tmp_path / "t" / "sage-table2.md").read_text()
     assert "Our marks: by a comparison of words with the expert's answer, no model; published ones: by GPT-4o" in note
@@ -202,8 +250,12 @@ def test_the_published_tables_agree_with_each_other():
         weights = {"manta": [0.25, 0.5, 0.25], "mpdd": [0.4, 0.4, 0.2]}[dataset]
         if abs(gap := float(p["average"]) - float(np.dot(levels, weights))) > 0.13:
             off[dataset, method, shots] = round(gap, 1)
-    assert off == {("mpdd", "Qwen2-VL", "0"): -0.2, ("mpdd", "InternVL2 (sft)", "1"): 0.2, ("mpdd", "SAGE", "0"): 3.0,
-                   ("mpdd", "SAGE", "1"): 1.2}
+    assert off == {
+        ("mpdd", "Qwen2-VL", "0"): -0.2,
+        ("mpdd", "InternVL2 (sft)", "1"): 0.2,
+        ("mpdd", "SAGE", "0"): 3.0,
+        ("mpdd", "SAGE", "1"): 1.2,
+    }
 
 
 def test_the_command_and_its_errors(config, tmp_path):
@@ -234,12 +286,26 @@ def test_preference_margins_by_hand(config, tmp_path):
     5 tokens -5, -4, -21, -20: 15 above the last. Entropies of marks 5, 3, 1, 1: 0.12, 0.25, 0.07, 0.07, so that the
     pairs are the third and fourth, -1, and the first and last, 15. One likelihood of 0: left out."""
     down = np.exp([-1.0, -2, -3, -4]).tolist()
-    rows = [answer("a0", 0, likelihoods=down), answer("a1", 0, likelihoods=down, choice_tokens=[5, 2, 7, 5]),
-            answer("b0", 3, likelihoods=down[::-1]), answer("b1", 0, likelihoods=[1.0, 0.5, 0.0, 0.5])]
-    marks = [{"question_id": i, "method": m, "category": n, "location": n, "logic": n} for i, m, n in (
-        ("a0", ONE, 3), *(("a1", f"choice/{k}", n) for k, n in enumerate((5, 3, 1, 1))), ("b0", "choice/0", 5))]
-    config = replace(config, answers=write(tmp_path / "weighed.parquet", ANSWERS, rows), tables=tmp_path / "tables",
-                     judgements=write(tmp_path / "marks.parquet", JUDGEMENTS, marks))
+    rows = [
+        answer("a0", 0, likelihoods=down),
+        answer("a1", 0, likelihoods=down, choice_tokens=[5, 2, 7, 5]),
+        answer("b0", 3, likelihoods=down[::-1]),
+        answer("b1", 0, likelihoods=[1.0, 0.5, 0.0, 0.5]),
+    ]
+    marks = [
+        {"question_id": i, "method": m, "category": n, "location": n, "logic": n}
+        for i, m, n in (
+            ("a0", ONE, 3),
+            *(("a1", f"choice/{k}", n) for k, n in enumerate((5, 3, 1, 1))),
+            ("b0", "choice/0", 5),
+        )
+    ]
+    config = replace(
+        config,
+        answers=write(tmp_path / "weighed.parquet", ANSWERS, rows),
+        tables=tmp_path / "tables",
+        judgements=write(tmp_path / "marks.parquet", JUDGEMENTS, marks),
+    )
     run(config, QUIET)
     pairs, last, others = (rows_of(config)[ONE, "all", f"margin_{m}"] for m in ("pairs", "first_last", "first_others"))
     assert (pairs["value"], pairs["n"]) == (pytest.approx(7), 1), "b0's choices were not all judged"
@@ -257,13 +323,15 @@ def test_what_edpo_adds_is_paired_with_its_own_sfe_model(config):
     pair = (Pair(0, 1, 0.0),)
 
     def answered(method, margins):
-        return [Answered(q, Place("mpdd", "cable", None), method, {"likelihoods": [1.0, float(np.exp(-m))]}, pairs=pair)
-                for q, m in zip(questions, margins, strict=True)]
+        return [
+            Answered(q, Place("mpdd", "cable", None), method, {"likelihoods": [1.0, float(np.exp(-m))]}, pairs=pair)
+            for q, m in zip(questions, margins, strict=True)
+        ]
 
     joined = [*answered("sfe", (1, 2)), *answered("edpo", (1.5, 4)), *answered("other", (9, 9))]
     model = {"stage": "sfe", "shots": 1}
     models = {"sfe": model, "edpo": model | {"stage": "edpo"}, "other": {"stage": "sfe", "shots": 0}}
-    found, = grown(joined, models, 200, 0)
+    (found,) = grown(joined, models, 200, 0)
     assert (found["method"], found["metric"], found["n"]) == ("edpo", "margin_pairs_grown", 2)
     assert (found["value"], found["ci_low"], found["ci_high"]) == pytest.approx((1.25, 0.5, 2))
     assert not list(grown(joined, models | {"other": model}, 0, 0)), "two SFE models: which one is meant?"
@@ -273,19 +341,34 @@ def test_what_edpo_adds_is_paired_with_its_own_sfe_model(config):
 def test_figures_by_hand():
     """Figure 5 needs two runs with groups. Figure 7 joins runs that differ in one setting alone; 0 sentences, that is
     all, come last."""
+
     def metric(method, value, name="accuracy", **more):
-        return {"dataset": "manta", "category": "all", "condition": None, "method": method, "metric": name,
-                "value": value, "ci_low": None, "ci_high": None} | more
+        return {
+            "dataset": "manta",
+            "category": "all",
+            "condition": None,
+            "method": method,
+            "metric": name,
+            "value": value,
+            "ci_low": None,
+            "ci_high": None,
+        } | more
 
     base = {"patches": 20, "sentences": 0, "stage": "sfe", "shots": 1, "base": "b"}
-    models = {"a": base, "b": base | {"patches": 50}, "c": base | {"sentences": 3}, "d": base | {"shots": 0},
-              "e": base | {"patches": 50, "base": "another"}}
+    models = {
+        "a": base,
+        "b": base | {"patches": 50},
+        "c": base | {"sentences": 3},
+        "d": base | {"shots": 0},
+        "e": base | {"patches": 50, "base": "another"},
+    }
     rows = [metric(m, v) for m, v in zip("abcdef", (0.5, 0.6, 0.7, 0.8, 0.9, 1.0), strict=True)]
     rows += [metric("b", 3.5, "mle"), metric("a", 3.0, "mle"), metric("a", 0.1, category="bolt"), metric("c", None)]
     assert curves_by_setting(rows, models) == [
         Curve("sentences", "accuracy", "manta · sage-sfe/1-shot · 20 patches", ((3, 70.0), (0, 50.0))),
         Curve("patches", "accuracy", "manta · sage-sfe/1-shot · all sentences", ((20, 50.0), (50, 60.0))),
-        Curve("patches", "mle", "manta · sage-sfe/1-shot · all sentences", ((20, 3.0), (50, 3.5)))]
+        Curve("patches", "mle", "manta · sage-sfe/1-shot · all sentences", ((20, 3.0), (50, 3.5))),
+    ]
     assert by_setting(curves_by_setting(rows, models)).startswith(b"\x89PNG") and by_setting([]) is None
     groups = [metric("m/0-shot", 0.1, "acc_g", ci_low=0.0, ci_high=0.2), metric("m/1-shot", 0.3, "acc_g")]
     assert group_accuracy(groups).startswith(b"\x89PNG") and group_accuracy(groups[:1] + rows) is None

@@ -18,14 +18,27 @@ from stages.lvlm.score import LvlmConfig, method_name, question, row, run, score
 from stages.vlm.engine import Reply
 
 QUIET = RunOptions(quiet=True)
-ONE_SHOT = ("The second image is for anomaly detection. Does the second image have any anomaly compared to the first"
-            " image? Reply yes or no, then explain.")
+ONE_SHOT = (
+    "The second image is for anomaly detection. Does the second image have any anomaly compared to the first"
+    " image? Reply yes or no, then explain."
+)
 
 
 def table(path, rows):
     """rows: (image_id, category, condition, split, label); files beside the table."""
-    records = [{"image_id": i, "path": f"{i}.png", "dataset": "mvtec-ad", "category": c, "condition": k, "split": s,
-                "label": label, "mask_paths": []} for i, c, k, s, label in rows]
+    records = [
+        {
+            "image_id": i,
+            "path": f"{i}.png",
+            "dataset": "mvtec-ad",
+            "category": c,
+            "condition": k,
+            "split": s,
+            "label": label,
+            "mask_paths": [],
+        }
+        for i, c, k, s, label in rows
+    ]
     pq.write_table(pa.Table.from_pylist(records, schema=MANIFEST.schema), path)
     return read_manifest(path, path.parent).images
 
@@ -47,9 +60,14 @@ ORANGE, GREEN = (240, 130, 20), (40, 150, 40)
 def oranges(tmp_path, save_image):
     """Two oranges are normal; the test images show two oranges, and one orange and one green disc; `empty`
     has no training image; `broken` cannot be decoded."""
-    rows = [("t1", "cable", None, "train", 0), ("t0", "cable", None, "train", 0), ("good", "cable", None, "test", 0),
-            ("bad", "cable", None, "test", 1), ("broken", "cable", None, "test", 1),
-            ("alone", "empty", None, "test", 1)]
+    rows = [
+        ("t1", "cable", None, "train", 0),
+        ("t0", "cable", None, "train", 0),
+        ("good", "cable", None, "test", 0),
+        ("bad", "cable", None, "test", 1),
+        ("broken", "cable", None, "test", 1),
+        ("alone", "empty", None, "test", 1),
+    ]
     for name, *_ in rows:
         discs(tmp_path / f"{name}.png", save_image, ORANGE, GREEN if name == "bad" else ORANGE)
     (tmp_path / "broken.png").write_bytes((tmp_path / "broken.png").read_bytes()[:200])
@@ -58,20 +76,28 @@ def oranges(tmp_path, save_image):
 
 
 def test_the_papers_questions(tmp_path):
-    rows = [("a", "toothbrush", None, "test", 0), ("b", "toothbrush", "rotate90", "test", 0),
-            ("c", "toothbrush", "pad20", "test", 0), ("d", "bottle", None, "test", 0), ("e", "wood", None, "test", 0),
-            ("f", "wood", "rotate90+timestamp", "test", 0)]
+    rows = [
+        ("a", "toothbrush", None, "test", 0),
+        ("b", "toothbrush", "rotate90", "test", 0),
+        ("c", "toothbrush", "pad20", "test", 0),
+        ("d", "bottle", None, "test", 0),
+        ("e", "wood", None, "test", 0),
+        ("f", "wood", "rotate90+timestamp", "test", 0),
+    ]
     a, b, c, d, e, f = table(tmp_path / "m.parquet", rows)
     bristles = "Ignore the color of the bristles for an anomaly."
     assert question(a, 1, "specific") == question(c, 1, "specific") == f"{ONE_SHOT} {bristles}"
-    assert question(b, 1, "specific") == (f"{ONE_SHOT} {bristles} Ignore the angle of the toothbrush head for an"
-                                          " anomaly.")
+    assert question(b, 1, "specific") == (
+        f"{ONE_SHOT} {bristles} Ignore the angle of the toothbrush head for an anomaly."
+    )
     assert question(a, 1, "generic") == question(d, 1, "specific") == question(e, 1, "specific") == ONE_SHOT
-    assert question(f, 1, "specific") == (f"{ONE_SHOT} Ignore differences in vertical or horizontal grain pattern for"
-                                          " an anomaly.")
+    assert question(f, 1, "specific") == (
+        f"{ONE_SHOT} Ignore differences in vertical or horizontal grain pattern for an anomaly."
+    )
     assert question(a, 0, "generic") == "Does the image have any anomaly? Reply yes or no, then explain."
     assert question(a, 0, "description").endswith(question(a, 0, "generic")) and "toothbrush" in question(
-        a, 0, "description")
+        a, 0, "description"
+    )
     assert "compared to the four images before it" in question(a, 4, "generic")
     with pytest.raises(InputError, match="no description of sofa"):
         question(replace(a, category="sofa"), 0, "description")
@@ -82,15 +108,17 @@ def test_every_category_of_both_data_sets_has_a_description(tmp_path):
 
     rows = [key for key in known_counts() if key[0] in ("mvtec-ad", "visa")]
     assert len(rows) == 27
-    image, = table(tmp_path / "m.parquet", [("a", "x", None, "test", 0)])
+    (image,) = table(tmp_path / "m.parquet", [("a", "x", None, "test", 0)])
     for dataset, category in rows:
         text = question(replace(image, dataset=dataset, category=category), 0, "description")
         assert len(text) > len(question(image, 0, "generic")) + 20
 
 
 def test_references(tmp_path, save_image):
-    rows = [(f"t{n}", "c", None, "train", 0) for n in (3, 1, 2, 0)] + [("q", "c", None, "test", 1),
-                                                                       ("v", "c", None, "train", 1)]
+    rows = [(f"t{n}", "c", None, "train", 0) for n in (3, 1, 2, 0)] + [
+        ("q", "c", None, "test", 1),
+        ("v", "c", None, "train", 1),
+    ]
     images = table(tmp_path / "m.parquet", rows)
     for n, grey in (("t0", 0), ("t1", 250), ("t2", 120), ("t3", 90), ("q", 100), ("v", 100)):
         save_image(tmp_path / f"{n}.png", np.full((50, 70, 3), grey, np.uint8))
@@ -144,8 +172,9 @@ def test_scene_compares_with_the_first_training_image(oranges):
     assert [n["image_id"] for n in rows["bad"]["neighbours"]] == ["t0"]
     assert rows["bad"]["method"] == "lvlm/scene/1-shot+specific"
     assert "broken.png" in rows["broken"]["error"]
-    assert rows["alone"]["error"] == ("mvtec-ad / empty has 0 normal training images to compare with, --shots asks"
-                                      " for 1")
+    assert rows["alone"]["error"] == (
+        "mvtec-ad / empty has 0 normal training images to compare with, --shots asks for 1"
+    )
     assert method_name(replace(oranges, reference="nearest")) == "lvlm/scene/1-shot+specific+nearest"
     assert method_name(replace(oranges, name="mine")) == "mine"
     train = replace(oranges, splits="train,test", out=oranges.out.parent / "both")
@@ -154,10 +183,20 @@ def test_scene_compares_with_the_first_training_image(oranges):
     assert both["t0"]["neighbours"][0]["image_id"] == "t1" and both["t1"]["neighbours"][0]["image_id"] == "t0"
 
 
-@pytest.mark.parametrize(("wrong", "message"), [
-    ({"shots": 5}, "--shots 5"), ({"prompt": "best"}, "--prompt best"), ({"splits": "test,tset"}, "--splits tset"),
-    ({"splits": "val"}, "no image in the splits val"), ({"shots": 2}, "--shots 1"), ({"vlm": "sceen"}, "--vlm sceen: did you mean scene"),
-    ({"engine": "vlm"}, "--engine vlm"), ({"top_p": 2.0}, "--top-p 2.0"), ({"max_tokens": 0}, "--max-tokens 0")])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"shots": 5}, "--shots 5"),
+        ({"prompt": "best"}, "--prompt best"),
+        ({"splits": "test,tset"}, "--splits tset"),
+        ({"splits": "val"}, "no image in the splits val"),
+        ({"shots": 2}, "--shots 1"),
+        ({"vlm": "sceen"}, "--vlm sceen: did you mean scene"),
+        ({"engine": "vlm"}, "--engine vlm"),
+        ({"top_p": 2.0}, "--top-p 2.0"),
+        ({"max_tokens": 0}, "--max-tokens 0"),
+    ],
+)
 def test_wrong_options(oranges, wrong, message):
     with pytest.raises(InputError, match=message):
         run(replace(oranges, **wrong), QUIET)
@@ -175,7 +214,7 @@ def test_a_model_that_babbles_keeps_its_score_and_decides_nothing(oranges, qwen,
     assert "answers: 2 unparsable, 1 failed" in said, "alone was not asked"
     assert "2 answers are neither yes nor no: they have a score" in said
     assert rows["good"]["method"] == method_name(config) == f"lvlm/{qwen.name}/1-shot+specific"
-    record, = read_provenance(config.out)
+    (record,) = read_provenance(config.out)
     assert ONE_SHOT in record["parameters"]["prompts"] and record["parameters"]["max_tokens"] == 6
 
 

@@ -18,28 +18,51 @@ from adcli.main import build
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(p.name for p in (ROOT / "pipelines").glob("*.sh") if p.name != "common.sh")
-USAGE_ERROR = typer.BadParameter.__base__        # click's, or that of the click that Typer brings
+USAGE_ERROR = typer.BadParameter.__base__  # click's, or that of the click that Typer brings
 MODELS = {"LLAVA": "/models/my llava", "SAM": "/models/my sam"}
 BOTH = {"MVTEC_ROOT": "/my data/mvtec ad", "VISA_ROOT": "/my data/Vis A"}
 MANIFESTS = {"VMAD_ON": "a b/on.parquet", "VMAD_TO": "a b/to.parquet"}
-ON_REAL_DATA = {     # script -> settings as for the paper, with blanks in the paths
-    "vidad.sh": {"VIDAD_ROOT": "/my data/VID AD", "VLM": "qwen2-vl", "REWRITER": "qwen2-vl", "CONDITIONS": "white_bg",
-                 "ENCODER": "bert-base-uncased", "CHECK": "yes"},
+ON_REAL_DATA = {  # script -> settings as for the paper, with blanks in the paths
+    "vidad.sh": {
+        "VIDAD_ROOT": "/my data/VID AD",
+        "VLM": "qwen2-vl",
+        "REWRITER": "qwen2-vl",
+        "CONDITIONS": "white_bg",
+        "ENCODER": "bert-base-uncased",
+        "CHECK": "yes",
+    },
     "tiles.sh": {"VLM": "qwen2-vl", "SEED": "1"},
     "lvlm.sh": BOTH | {"VLM": "qwen2-vl-72b-awq", "ASK": "--engine vllm --prompt 'my prompt.txt'"},
     "visualad.sh": BOTH | {"BACKBONE": "/models/dino v2", "TRAIN": "--batch-size 4"},
     "visualad_demo.sh": {"TRAIN": "--batch-size 4", "SEED": "1"},
     "visualad_ablations.sh": {"ABLATE_ON": "a b/on.parquet", "ABLATE_TO": "a b/to.parquet"},
-    "sage.sh": BOTH | {"TEST_MANIFEST": "a b/mpdd.parquet", "TEST_QUESTIONS": "a b/questions.parquet",
-                       "ASKING": "--engine vllm", "SFE": "--lora-rank 8", "EDPO": "--epochs 2"},
+    "sage.sh": BOTH
+    | {
+        "TEST_MANIFEST": "a b/mpdd.parquet",
+        "TEST_QUESTIONS": "a b/questions.parquet",
+        "ASKING": "--engine vllm",
+        "SFE": "--lora-rank 8",
+        "EDPO": "--epochs 2",
+    },
     "sage_demo.sh": {"ASKING": "--engine transformers", "SEED": "1"},
-    "vmad.sh": BOTH | MODELS | {"RIAD_ROOT": "/my data/RIAD", "WFDD_ROOT": "/my data/WF DD", "GPUS": "8",
-                                "VMAD_TRAIN": "--epochs 2", "VMAD_SCORE": "--batch-size 1"},
+    "vmad.sh": BOTH
+    | MODELS
+    | {
+        "RIAD_ROOT": "/my data/RIAD",
+        "WFDD_ROOT": "/my data/WF DD",
+        "GPUS": "8",
+        "VMAD_TRAIN": "--epochs 2",
+        "VMAD_SCORE": "--batch-size 1",
+    },
     "vmad_demo.sh": MODELS | {"VMAD_SCORE": "--batch-size 1", "GPUS": "2"},
     "vmad_ablations.sh": MANIFESTS | MODELS | {"TABLE": "5", "GPUS": "2", "VMAD_SCORE": "--batch-size 1"},
 }
-NEEDED = {"visualad.sh": BOTH, "vmad_ablations.sh": MANIFESTS, "vmad.sh": {"RIAD_ROOT": "/my data/RIAD"},
-          "sage.sh": BOTH | {"TEST_MANIFEST": "mpdd.parquet", "TEST_QUESTIONS": "questions.parquet"}}
+NEEDED = {
+    "visualad.sh": BOTH,
+    "vmad_ablations.sh": MANIFESTS,
+    "vmad.sh": {"RIAD_ROOT": "/my data/RIAD"},
+    "sage.sh": BOTH | {"TEST_MANIFEST": "mpdd.parquet", "TEST_QUESTIONS": "questions.parquet"},
+}
 # Writes down its arguments, one command a line; fails as $FAIL_WITH says when its arguments hold $FAIL_ON.
 STUB = r"""#!/usr/bin/env bash
 printf -v line '%s\x1f' "$@"
@@ -61,10 +84,22 @@ class Run:
         (folder / "my tiles").mkdir(exist_ok=True)
         self.log = folder / "log"
         self.log.unlink(missing_ok=True)
-        environment = {"PATH": os.environ["PATH"], "BIN": str(folder / "bin dir"), "LOG": str(self.log),
-                       "TILES": "my tiles", **settings}
-        self.process = subprocess.Popen(["bash", f"pipelines/{script}"], cwd=folder, env=environment, text=True,
-                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+        environment = {
+            "PATH": os.environ["PATH"],
+            "BIN": str(folder / "bin dir"),
+            "LOG": str(self.log),
+            "TILES": "my tiles",
+            **settings,
+        }
+        self.process = subprocess.Popen(
+            ["bash", f"pipelines/{script}"],
+            cwd=folder,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
     def done(self, timeout: float = 120) -> "Run":
         self.output, _ = self.process.communicate(timeout=timeout)
@@ -75,7 +110,7 @@ class Run:
 
     def of(self, *words: str) -> list[list[str]]:
         """The commands that hold these words in this order, one after the other."""
-        return [c for c in self.commands if any(tuple(c[i:i + len(words)]) == words for i in range(len(c)))]
+        return [c for c in self.commands if any(tuple(c[i : i + len(words)]) == words for i in range(len(c)))]
 
 
 def value(arguments: list[str], option: str) -> str:
@@ -141,8 +176,11 @@ def test_every_command_of_a_script_is_valid(script, real, tmp_path):
 
 def test_a_command_that_is_not_valid_is_found():
     check(["caption", "manifest.parquet", "--vlm", "scene", "--out", "captions.parquet"])
-    for wrong in (["caption", "m.parquet", "--out", "c", "--typo", "1"], ["data", "index", "visa", "--out", "m"],
-                  ["score", "m.parquet", "--method", "visualad", "--checkpoint", "c"]):
+    for wrong in (
+        ["caption", "m.parquet", "--out", "c", "--typo", "1"],
+        ["data", "index", "visa", "--out", "m"],
+        ["score", "m.parquet", "--method", "visualad", "--checkpoint", "c"],
+    ):
         with pytest.raises(USAGE_ERROR):
             check(wrong)
 
@@ -158,12 +196,17 @@ def test_failed_rows_do_not_stop_a_script_and_any_other_failure_does(script, tmp
     assert len(stopped.commands) < len(whole.commands)
 
 
-@pytest.mark.parametrize(("script", "settings", "message"), [
-    ("visualad.sh", {"VISA_ROOT": "/v"}, "give MVTEC_ROOT and VISA_ROOT"),
-    ("sage.sh", BOTH, "give TEST_MANIFEST and TEST_QUESTIONS"), ("vmad.sh", {}, "give RIAD_ROOT"),
-    ("vmad_ablations.sh", {"VMAD_ON": "m"}, "VMAD_ON and VMAD_TO"), ("lvlm.sh", BOTH | {
-        "VLM": "qwen2-vl", "VARIANTS": "zero-shots"}, "zero-shots is unknown"),
-    *((f"{name}_demo.sh", {"TILES": "nowhere"}, "no images: give TILES=") for name in ("visualad", "sage", "vmad"))])
+@pytest.mark.parametrize(
+    ("script", "settings", "message"),
+    [
+        ("visualad.sh", {"VISA_ROOT": "/v"}, "give MVTEC_ROOT and VISA_ROOT"),
+        ("sage.sh", BOTH, "give TEST_MANIFEST and TEST_QUESTIONS"),
+        ("vmad.sh", {}, "give RIAD_ROOT"),
+        ("vmad_ablations.sh", {"VMAD_ON": "m"}, "VMAD_ON and VMAD_TO"),
+        ("lvlm.sh", BOTH | {"VLM": "qwen2-vl", "VARIANTS": "zero-shots"}, "zero-shots is unknown"),
+        *((f"{name}_demo.sh", {"TILES": "nowhere"}, "no images: give TILES=") for name in ("visualad", "sage", "vmad")),
+    ],
+)
 def test_what_is_missing_is_said(script, settings, message, tmp_path):
     run = Run(tmp_path, script, **settings).done()
     assert run.code == 2 and message in run.output
@@ -187,7 +230,7 @@ def test_a_scenario_is_scored_while_the_next_ones_are_made(tmp_path):
 def test_a_stage_that_fails_beside_others_fails_the_script(stage, tmp_path):
     run = Run(tmp_path, "vidad.sh", SCENARIOS="fruits,tapes,ropes", FAIL_ON=stage, FAIL_WITH="1").done()
     assert run.code != 0 and not run.of("--tables")
-    assert len(run.of(stage)) <= 2          # the shares of one training; no other scenario
+    assert len(run.of(stage)) <= 2  # the shares of one training; no other scenario
 
 
 @pytest.mark.parametrize("stage", ["synth", "train-encoder", "text-knn"])
@@ -198,32 +241,105 @@ def test_ctrl_c_stops_every_stage(stage, tmp_path):
         assert run.process.poll() is None
         time.sleep(0.02)
     os.killpg(run.process.pid, signal.SIGINT)
-    try:        # the output ends when the last process has
+    try:  # the output ends when the last process has
         assert run.done(timeout=20).code != 0 and not run.of("--tables")
     finally:
         for pid in filter(lambda pid: Path(f"/proc/{pid}").exists(), pids.read_text().split()):
             os.kill(int(pid), signal.SIGKILL)
 
 
-@pytest.mark.parametrize(("script", "settings", "other"), [
-    ("vidad.sh", {"SCENARIOS": "fruits"}, [{"VLM": "q"}, {"REWRITER": "q"}, {"ENCODER": "q"}, {"SEED": "1"}, {"SIZE": "1"}, {"SEED": "7"},
-                      {"SIZE": "7"}, {"CONDITIONS": "white_bg"}, {"VIDAD_ROOT": "/d/A B/"}, {"VIDAD_ROOT": "/d/A"},
-                      {"VLM": "a/q"}, {"VLM": "b/q"}]),
-    ("tiles.sh", {}, [{"VLM": "q"}, {"REWRITER": "q"}, {"ENCODER": "q"}, {"SEED": "1"}, {"TILES": "other"}]),
-    ("lvlm.sh", {"KINDS": ""}, [{"VLM": "q"}, {"ASK": "--shots 2"}, {"ASK": "--shots 1"}, {"SEED": "1"}, {"SIZE": "1"}, BOTH]),
-    ("visualad.sh", BOTH, [{"BACKBONE": "b"}, {"TRAIN": "--anchors 2"}, {"SEED": "1"}]),
-    ("visualad_demo.sh", {}, [{"SMALL": "--layers 1"}, {"TRAIN": "--anchors 2"}, {"SEED": "1"}]),
-    ("visualad_ablations.sh", {"ABLATE": "--anchors=1"}, [{"ABLATE_ON": "a"}, {"ABLATE_TO": "a"}, {"TRAIN": "--epochs 2"}, {"SEED": "1"}]),
-    ("sage.sh", NEEDED["sage.sh"], [{"BASE": "b"}, {"JUDGE": "j"}, {"ASKING": "--dtype float32"}, {"N": "3"},
-                                    {"SFE": "--epochs 2"}, {"EDPO": "--epochs 2"}, {"SEED": "1"},
-                                    {"TEST_QUESTIONS": "q"}]),
-    ("sage_demo.sh", {}, [{"JUDGE": "j"}, {"ASKING": "--dtype float32"}, {"SFE": "-"}, {"EDPO": "-"}, {"SEED": "1"}]),
-    ("vmad.sh", NEEDED["vmad.sh"], [{"LLAVA": "b"}, {"SAM": "b"}, {"VMAD_TRAIN": "--epochs 2"}, {"RIAD_TEXTS": ""},
-                                    {"VMAD_SCORE": "--max-tokens 9"}, {"SEED": "1"}]),
-    ("vmad_demo.sh", {}, [{"LLAVA": "b"}, {"SAM": "b"}, {"VMAD_SMALL": "--epochs 1"}, {"VMAD_TRAIN": "--epochs 2"},
-                          {"VMAD_SCORE": "--max-tokens 9"}, {"SEED": "1"}]),
-    ("vmad_ablations.sh", MANIFESTS, [{"LLAVA": "b"}, {"SAM": "b"}, {"VMAD_ON": "c"}, {"VMAD_TO": "c"},
-                                      {"VMAD_TRAIN": "--epochs 2"}, {"TABLE": "5"}, {"SEED": "1"}])])
+@pytest.mark.parametrize(
+    ("script", "settings", "other"),
+    [
+        (
+            "vidad.sh",
+            {"SCENARIOS": "fruits"},
+            [
+                {"VLM": "q"},
+                {"REWRITER": "q"},
+                {"ENCODER": "q"},
+                {"SEED": "1"},
+                {"SIZE": "1"},
+                {"SEED": "7"},
+                {"SIZE": "7"},
+                {"CONDITIONS": "white_bg"},
+                {"VIDAD_ROOT": "/d/A B/"},
+                {"VIDAD_ROOT": "/d/A"},
+                {"VLM": "a/q"},
+                {"VLM": "b/q"},
+            ],
+        ),
+        ("tiles.sh", {}, [{"VLM": "q"}, {"REWRITER": "q"}, {"ENCODER": "q"}, {"SEED": "1"}, {"TILES": "other"}]),
+        (
+            "lvlm.sh",
+            {"KINDS": ""},
+            [{"VLM": "q"}, {"ASK": "--shots 2"}, {"ASK": "--shots 1"}, {"SEED": "1"}, {"SIZE": "1"}, BOTH],
+        ),
+        ("visualad.sh", BOTH, [{"BACKBONE": "b"}, {"TRAIN": "--anchors 2"}, {"SEED": "1"}]),
+        ("visualad_demo.sh", {}, [{"SMALL": "--layers 1"}, {"TRAIN": "--anchors 2"}, {"SEED": "1"}]),
+        (
+            "visualad_ablations.sh",
+            {"ABLATE": "--anchors=1"},
+            [{"ABLATE_ON": "a"}, {"ABLATE_TO": "a"}, {"TRAIN": "--epochs 2"}, {"SEED": "1"}],
+        ),
+        (
+            "sage.sh",
+            NEEDED["sage.sh"],
+            [
+                {"BASE": "b"},
+                {"JUDGE": "j"},
+                {"ASKING": "--dtype float32"},
+                {"N": "3"},
+                {"SFE": "--epochs 2"},
+                {"EDPO": "--epochs 2"},
+                {"SEED": "1"},
+                {"TEST_QUESTIONS": "q"},
+            ],
+        ),
+        (
+            "sage_demo.sh",
+            {},
+            [{"JUDGE": "j"}, {"ASKING": "--dtype float32"}, {"SFE": "-"}, {"EDPO": "-"}, {"SEED": "1"}],
+        ),
+        (
+            "vmad.sh",
+            NEEDED["vmad.sh"],
+            [
+                {"LLAVA": "b"},
+                {"SAM": "b"},
+                {"VMAD_TRAIN": "--epochs 2"},
+                {"RIAD_TEXTS": ""},
+                {"VMAD_SCORE": "--max-tokens 9"},
+                {"SEED": "1"},
+            ],
+        ),
+        (
+            "vmad_demo.sh",
+            {},
+            [
+                {"LLAVA": "b"},
+                {"SAM": "b"},
+                {"VMAD_SMALL": "--epochs 1"},
+                {"VMAD_TRAIN": "--epochs 2"},
+                {"VMAD_SCORE": "--max-tokens 9"},
+                {"SEED": "1"},
+            ],
+        ),
+        (
+            "vmad_ablations.sh",
+            MANIFESTS,
+            [
+                {"LLAVA": "b"},
+                {"SAM": "b"},
+                {"VMAD_ON": "c"},
+                {"VMAD_TO": "c"},
+                {"VMAD_TRAIN": "--epochs 2"},
+                {"TABLE": "5"},
+                {"SEED": "1"},
+            ],
+        ),
+    ],
+)
 def test_every_setting_that_decides_results_has_a_folder_of_its_own(script, settings, other, tmp_path):
     def report(changed):
         run = Run(tmp_path, script, **settings | changed).done()
@@ -235,13 +351,19 @@ def test_every_setting_that_decides_results_has_a_folder_of_its_own(script, sett
     assert all(re.fullmatch(r"runs/[\w./-]+/report.html", r) for r in reports), reports
 
 
-@pytest.mark.parametrize(("script", "settings", "folder"), [
-    ("vidad.sh", {}, "runs/vidad"), ("tiles.sh", {"TILES": "/d/magnetic-tile"}, "runs/tiles"),
-    ("lvlm.sh", {"TILES": "/d/magnetic-tile"}, "runs/lvlm-demo"), ("lvlm.sh", BOTH, "runs/lvlm"),
-    ("lvlm.sh", BOTH | {"VLM": "qwen2-vl-72b-awq"}, "runs/lvlm-qwen2-vl-72b-awq"),
-    ("visualad.sh", BOTH, "runs/visualad-clip-vit-large-patch14-336"),
-    ("vmad.sh", {"RIAD_ROOT": "/d/RIAD"}, "runs/vmad-llava-1.5-7b-hf"),
-    ("vidad.sh", {"RUN": "my runs/a b"}, "my runs/a b")])
+@pytest.mark.parametrize(
+    ("script", "settings", "folder"),
+    [
+        ("vidad.sh", {}, "runs/vidad"),
+        ("tiles.sh", {"TILES": "/d/magnetic-tile"}, "runs/tiles"),
+        ("lvlm.sh", {"TILES": "/d/magnetic-tile"}, "runs/lvlm-demo"),
+        ("lvlm.sh", BOTH, "runs/lvlm"),
+        ("lvlm.sh", BOTH | {"VLM": "qwen2-vl-72b-awq"}, "runs/lvlm-qwen2-vl-72b-awq"),
+        ("visualad.sh", BOTH, "runs/visualad-clip-vit-large-patch14-336"),
+        ("vmad.sh", {"RIAD_ROOT": "/d/RIAD"}, "runs/vmad-llava-1.5-7b-hf"),
+        ("vidad.sh", {"RUN": "my runs/a b"}, "my runs/a b"),
+    ],
+)
 def test_the_folders_of_the_defaults(script, settings, folder, tmp_path):
     run = Run(tmp_path, script, **settings).done()
     assert value(run.of("--report")[-1], "--report") == f"{folder}/report.html"
@@ -256,25 +378,40 @@ def test_long_options_make_a_folder_name_that_file_systems_take(tmp_path):
     assert len(names) == 2 and all(len(n) < 200 for n in names)
 
 
-@pytest.mark.parametrize(("target", "settings", "script"), [
-    ("reproduce-vidad", (), "vidad.sh"), ("reproduce-vidad-check", (), "vidad.sh"), ("reproduce-tiles", (), "tiles.sh"),
-    ("reproduce-lvlm", (), "lvlm.sh"), ("ablate-visualad", (), "visualad_ablations.sh"),
-    ("reproduce-visualad", (), "visualad_demo.sh"), ("reproduce-visualad", ("VISA_ROOT=/a b",), "visualad.sh"),
-    ("reproduce-sage", (), "sage_demo.sh"), ("reproduce-sage", ("MVTEC_ROOT=/a b",), "sage.sh"),
-    ("reproduce-vmad", (), "vmad_demo.sh"), ("reproduce-vmad", ("RIAD_ROOT=/a b",), "vmad.sh"),
-    ("ablate-vmad", (), "vmad_ablations.sh"), ("ablate-vmad-projectors", (), "vmad_ablations.sh")])
+@pytest.mark.parametrize(
+    ("target", "settings", "script"),
+    [
+        ("reproduce-vidad", (), "vidad.sh"),
+        ("reproduce-vidad-check", (), "vidad.sh"),
+        ("reproduce-tiles", (), "tiles.sh"),
+        ("reproduce-lvlm", (), "lvlm.sh"),
+        ("ablate-visualad", (), "visualad_ablations.sh"),
+        ("reproduce-visualad", (), "visualad_demo.sh"),
+        ("reproduce-visualad", ("VISA_ROOT=/a b",), "visualad.sh"),
+        ("reproduce-sage", (), "sage_demo.sh"),
+        ("reproduce-sage", ("MVTEC_ROOT=/a b",), "sage.sh"),
+        ("reproduce-vmad", (), "vmad_demo.sh"),
+        ("reproduce-vmad", ("RIAD_ROOT=/a b",), "vmad.sh"),
+        ("ablate-vmad", (), "vmad_ablations.sh"),
+        ("ablate-vmad-projectors", (), "vmad_ablations.sh"),
+    ],
+)
 def test_a_target_calls_its_script(target, settings, script):
     done = subprocess.run(["make", "-n", target, "BIN=elsewhere", *settings], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and f"pipelines/{script} " in done.stdout and "pip install" not in done.stdout
 
 
 def test_make_hands_its_settings_to_the_script(tmp_path):
-    Run(tmp_path, "vidad.sh").done()            # for the folder with the commands
+    Run(tmp_path, "vidad.sh").done()  # for the folder with the commands
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / "log").unlink()
     done = subprocess.run(
         ["make", "reproduce-vidad", "VIDAD_ROOT=/my data/VID AD", "SCENARIOS=fruits", f"BIN={tmp_path}/bin dir"],
-        cwd=tmp_path, env={"PATH": os.environ["PATH"], "LOG": str(tmp_path / "log")}, capture_output=True, text=True)
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "LOG": str(tmp_path / "log")},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     first = (tmp_path / "log").read_text().splitlines()[0].split("\x1f")
     assert first[1:5] == ["data", "index", "vidad", "/my data/VID AD"]
@@ -292,8 +429,17 @@ def test_the_makefile_is_short_and_lists_its_targets():
 def test_the_control_shuffles_what_is_known_of_training_images_alone():
     from pipelines.controls.shuffled_masks import SHUFFLED, shuffled
 
-    rows = [{"image_id": str(i), "path": f"{i}.png", "split": "train" if i < 20 else "test", "label": i % 2,
-             "defect": f"d{i}", "mask_paths": [f"m{i}"]} for i in range(25)]
+    rows = [
+        {
+            "image_id": str(i),
+            "path": f"{i}.png",
+            "split": "train" if i < 20 else "test",
+            "label": i % 2,
+            "defect": f"d{i}",
+            "mask_paths": [f"m{i}"],
+        }
+        for i in range(25)
+    ]
     new = shuffled(rows)
     assert new[20:] == rows[20:] and [r["path"] for r in new] == [r["path"] for r in rows]
     known = [tuple(str(r[k]) for k in SHUFFLED) for r in rows[:20]]
@@ -302,8 +448,10 @@ def test_the_control_shuffles_what_is_known_of_training_images_alone():
 
 
 def test_demo_models_and_controls_need_no_tests():
-    code = ("import sys, pkgutil, importlib, pipelines\n"
-            "for m in pkgutil.walk_packages(pipelines.__path__, 'pipelines.'): importlib.import_module(m.name)\n"
-            "assert not [n for n in sys.modules if n.split('.')[0] in ('tests', 'benchmarks')]\n"
-            "assert 'torch' not in sys.modules")
+    code = (
+        "import sys, pkgutil, importlib, pipelines\n"
+        "for m in pkgutil.walk_packages(pipelines.__path__, 'pipelines.'): importlib.import_module(m.name)\n"
+        "assert not [n for n in sys.modules if n.split('.')[0] in ('tests', 'benchmarks')]\n"
+        "assert 'torch' not in sys.modules"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

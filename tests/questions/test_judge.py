@@ -24,19 +24,38 @@ def test_eq3_by_hand():
     assert mle_score({"category": 5, "location": None, "logic": 4}) is None
 
 
-@pytest.mark.parametrize("reply", ["category: 4, location: 3, logic: 5", "Category: 4; Location: 3; Logic: 5.",
-                                   " category: 4\nlocation: 3\nlogic: 5\n",
-                                   "**category:** 4, **location:** 3, **logic:** 5"])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "category: 4, location: 3, logic: 5",
+        "Category: 4; Location: 3; Logic: 5.",
+        " category: 4\nlocation: 3\nlogic: 5\n",
+        "**category:** 4, **location:** 3, **logic:** 5",
+    ],
+)
 def test_replies_in_form(reply):
     assert parse_marks(reply) == {"category": 4, "location": 3, "logic": 5}
 
 
-@pytest.mark.parametrize("reply", [
-    "", "4 3 5", "category: 4, location: 3", "category: 0, location: 3, logic: 5", "category: 6, location: 3, logic: 5",
-    "category: 4.5, location: 3, logic: 5", "category: 4/5, location: 3/5, logic: 5/5",
-    "category: 44, location: 3, logic: 5", "category: N, location: N, logic: N", "location: 3, category: 4, logic: 5",
-    "category: 4, location: 3, logic: 5 or 4", "category: four, location: 3, logic: 5",
-    "Sure! category: 4, location: 3, logic: 5", "category: 4location: 3logic: 5"])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "",
+        "4 3 5",
+        "category: 4, location: 3",
+        "category: 0, location: 3, logic: 5",
+        "category: 6, location: 3, logic: 5",
+        "category: 4.5, location: 3, logic: 5",
+        "category: 4/5, location: 3/5, logic: 5/5",
+        "category: 44, location: 3, logic: 5",
+        "category: N, location: N, logic: N",
+        "location: 3, category: 4, logic: 5",
+        "category: 4, location: 3, logic: 5 or 4",
+        "category: four, location: 3, logic: 5",
+        "Sure! category: 4, location: 3, logic: 5",
+        "category: 4location: 3logic: 5",
+    ],
+)
 def test_replies_that_are_not(reply):
     assert parse_marks(reply) is None
 
@@ -87,13 +106,15 @@ def test_a_questions_own_choices_are_judged(config):
 
 def answers(config):
     """Of two methods: words behind a letter, a letter alone, by likelihood, words that name no option, nothing."""
-    rows = [{"question_id": "r0", "method": "a", "response": "B. It is cut.", "parsed": "strict", "choice": 0},
-            {"question_id": "r1", "method": "a", "response": "C", "parsed": "strict", "choice": 3},
-            {"question_id": "r0", "method": "b", "choice": 1},
-            {"question_id": "r1", "method": "b", "response": "It looks odd.", "parsed": "unparsable", "error": "none"},
-            {"question_id": "r2", "method": "b", "error": "no such image"},
-            {"question_id": "open", "method": "b", "response": "It is cut at the left end."},
-            {"question_id": "else", "method": "b", "response": "x"}]
+    rows = [
+        {"question_id": "r0", "method": "a", "response": "B. It is cut.", "parsed": "strict", "choice": 0},
+        {"question_id": "r1", "method": "a", "response": "C", "parsed": "strict", "choice": 3},
+        {"question_id": "r0", "method": "b", "choice": 1},
+        {"question_id": "r1", "method": "b", "response": "It looks odd.", "parsed": "unparsable", "error": "none"},
+        {"question_id": "r2", "method": "b", "error": "no such image"},
+        {"question_id": "open", "method": "b", "response": "It is cut at the left end."},
+        {"question_id": "else", "method": "b", "response": "x"},
+    ]
     return replace(config, answers=write(config.root / "a.parquet", ANSWERS, rows))
 
 
@@ -110,7 +131,11 @@ def test_what_of_an_answer_is_judged(config):
     assert said == sorted(["It is cut.", RANKED[3], RANKED[1], "It looks odd.", "It is cut at the left end."])
     assert summary.errors == 1 and rows["r2", "b"]["error"] == "no answer to judge: no such image"
     assert {k: rows["r0", "a"][k] for k in ("category", "location", "logic", "raw")} == {
-        "category": 4, "location": 3, "logic": 5, "raw": "category: 4, location: 3, logic: 5"}
+        "category": 4,
+        "location": 3,
+        "logic": 5,
+        "raw": "category: 4, location: 3, logic: 5",
+    }
     body = next(b for b in server.bodies if "It looks odd." in str(b))
     parts = body["messages"][0]["content"]
     assert [p["type"] for p in parts] == ["image_url", "image_url", "text"] and body["temperature"] == 0.0
@@ -125,10 +150,10 @@ def test_a_malformed_reply_is_asked_for_again_with_another_seed(config):
     def say(body, text):
         answer = judged_text(text)
         if answer == RANKED[3]:
-            return "I would give it a four."                    # never in form
+            return "I would give it a four."  # never in form
         if answer == "It is cut." and answer not in first:
             first.add(answer)
-            return "category: 9, location: 3, logic: 5"         # in form the second time
+            return "category: 9, location: 3, logic: 5"  # in form the second time
         return "category: 2, location: 2, logic: 2"
 
     server.say = say
@@ -138,9 +163,16 @@ def test_a_malformed_reply_is_asked_for_again_with_another_seed(config):
     tries = {judged_text(t): n for t, n in server.tries.items()}
     assert tries == {"It is cut.": 2, RANKED[3]: 3, RANKED[1]: 1, "It looks odd.": 1, "It is cut at the left end.": 1}
     assert mle_score(rows["r0", "a"]) == 2.0
-    assert rows["r1", "a"] == {"question_id": "r1", "method": "a", "category": None, "location": None, "logic": None,
-                               "raw": "I would give it a four.",
-                               "error": "the judge's reply has not the stated form (3 tries)", "retry": False}
+    assert rows["r1", "a"] == {
+        "question_id": "r1",
+        "method": "a",
+        "category": None,
+        "location": None,
+        "logic": None,
+        "raw": "I would give it a four.",
+        "error": "the judge's reply has not the stated form (3 tries)",
+        "retry": False,
+    }
     again = [b for b in server.bodies if judged_text(b["messages"][0]["content"][-1]["text"]) == RANKED[3]]
     assert len({b["seed"] for b in again}) == 3 and [b["temperature"] for b in again] == [0.0, 0.7, 0.7]
     assert summary.errors == 2
@@ -186,9 +218,15 @@ def test_a_refused_key_is_one_line_at_once(config):
     assert sum(server.tries.values()) <= 4
 
 
-@pytest.mark.parametrize(("wrong", "message"), [
-    ({"tries": 0}, "--tries 0"), ({"judge": "scene"}, "--judge scene"), ({"judge": "wrods"}, "did you mean words"),
-    ({"temperature": -1.0}, "--temperature -1.0: expected 0 or more")])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"tries": 0}, "--tries 0"),
+        ({"judge": "scene"}, "--judge scene"),
+        ({"judge": "wrods"}, "did you mean words"),
+        ({"temperature": -1.0}, "--temperature -1.0: expected 0 or more"),
+    ],
+)
 def test_wrong_options(config, wrong, message):
     with pytest.raises(InputError, match=message):
         run(replace(config, **wrong), QUIET)

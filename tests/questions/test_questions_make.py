@@ -40,9 +40,18 @@ def tree(folder, save_image, rows):
         save_image(folder / f"{name}.png", n)
         if mask is not None:
             save_image(folder / f"{name}_mask.png", mask.astype(np.uint8) * 255)
-        records.append({"image_id": f"d/{name}", "path": f"{name}.png", "dataset": "d", "category": category,
-                        "split": split, "label": label, "defect": defect,
-                        "mask_paths": [] if mask is None else [f"{name}_mask.png"]})
+        records.append(
+            {
+                "image_id": f"d/{name}",
+                "path": f"{name}.png",
+                "dataset": "d",
+                "category": category,
+                "split": split,
+                "label": label,
+                "defect": defect,
+                "mask_paths": [] if mask is None else [f"{name}_mask.png"],
+            }
+        )
     pq.write_table(pa.Table.from_pylist(records, schema=MANIFEST.schema), folder / "m.parquet")
     return QuestionsConfig(manifest=folder / "m.parquet", out=folder / "q", root=folder)
 
@@ -50,11 +59,20 @@ def tree(folder, save_image, rows):
 @pytest.fixture
 def nuts(tmp_path, save_image):
     spot = rectangle(2, 2, 6, 6, (40, 60))
-    return tree(tmp_path, save_image, [
-        ("n0", "train", 0, None, None, "metal_nut"), ("n1", "train", 0, None, None, "metal_nut"),
-        ("good", "test", 0, None, None, "metal_nut"), ("bent", "test", 1, "bent", spot, "metal_nut"),
-        ("maskless", "test", 1, "bent", None, "metal_nut"), ("empty", "test", 1, "bent", spot * 0, "metal_nut"),
-        ("unknown", "test", None, None, None, "metal_nut"), ("alone", "test", 0, None, None, "screw")])
+    return tree(
+        tmp_path,
+        save_image,
+        [
+            ("n0", "train", 0, None, None, "metal_nut"),
+            ("n1", "train", 0, None, None, "metal_nut"),
+            ("good", "test", 0, None, None, "metal_nut"),
+            ("bent", "test", 1, "bent", spot, "metal_nut"),
+            ("maskless", "test", 1, "bent", None, "metal_nut"),
+            ("empty", "test", 1, "bent", spot * 0, "metal_nut"),
+            ("unknown", "test", None, None, None, "metal_nut"),
+            ("alone", "test", 0, None, None, "screw"),
+        ],
+    )
 
 
 def test_some_of_the_images_are_drawn_by_the_seed(nuts):
@@ -73,15 +91,20 @@ def test_five_questions_an_image_and_failures_as_rows(nuts):
     summary = run(nuts, QUIET)
     rows = {r["question_id"]: r for r in read_table(nuts.out, QUESTIONS).to_pylist()}
     assert (summary.rows, summary.errors) == (30, 20) and len(rows) == 30
-    errors = {i: {r["error"] for r in rows.values() if r["image_id"] == f"d/{i}"} for i in
-              ("good", "bent", "maskless", "empty", "unknown", "alone")}
+    errors = {
+        i: {r["error"] for r in rows.values() if r["image_id"] == f"d/{i}"}
+        for i in ("good", "bent", "maskless", "empty", "unknown", "alone")
+    }
     assert errors["good"] == errors["bent"] == {None}
     assert errors["maskless"] == {"d/maskless: an anomalous image without a mask"}
     assert "empty mask" in errors["empty"].pop() and "not known whether" in errors["unknown"].pop()
     assert errors["alone"] == {"d / screw has no normal training image to compare with"}
     questions = read_questions(nuts.out)
     assert Counter(q.level for q in questions.rows if q.group == "d/bent") == {
-        "standard": 2, "identification": 2, "reasoning": 1}
+        "standard": 2,
+        "identification": 2,
+        "reasoning": 1,
+    }
     assert all(q.ranked and len(q.choices) == 4 and q.reference_id in ("d/n0", "d/n1") for q in questions.rows)
     check_images(questions, read_manifest(nuts.manifest, nuts.root))
     best = next(q for q in questions.rows if q.question_id == "d/bent/defect").answer.lower()
@@ -108,8 +131,10 @@ def test_seed_shards_and_cache(nuts):
     assert read_table(nuts.root / "s", QUESTIONS).equals(whole)
     run(replace(nuts, out=nuts.root / "other", seed=1), QUIET)
     other = read_table(nuts.root / "other", QUESTIONS)
-    assert other["question_id"].equals(whole["question_id"]) and other["choices"].to_pylist() != whole[
-        "choices"].to_pylist()
+    assert (
+        other["question_id"].equals(whole["question_id"])
+        and other["choices"].to_pylist() != whole["choices"].to_pylist()
+    )
     with pytest.raises(InputError, match="seed was 0, now 1"):
         run(replace(nuts, seed=1), QUIET)
 
@@ -141,12 +166,15 @@ def test_replies_are_checked_for_form():
     assert answers_of("```\n" + reply("A", "B", "C", "D") + "\n```", True) == ["A", "B", "C", "D"]
     assert answers_of("1) [Normal] A\n\n2) [normal] B\n3) [NORMAL] C\n4) [Anomalous] D", False) == list("ABCD")
     for text, anomalous, said in (
-            (reply("A", "B", "C", "D"), False, "verdicts do not fit"),
-            ("Sure!\n" + reply(*"ABCD"), True, "four numbered"),
-            (reply(*"ABCD").rsplit("\n", 1)[0], True, "four numbered"), (reply("A", "a", "C", "D"), True, "the same"),
-            (reply("A", "", "C", "D"), True, "is empty"), ("", True, "four numbered"),
-            (reply(*"ABCD", verdicts="anan"), True, "verdicts do not fit"),
-            (reply(*"ABCD") + "\n5. [normal] E", True, "four numbered")):
+        (reply("A", "B", "C", "D"), False, "verdicts do not fit"),
+        ("Sure!\n" + reply(*"ABCD"), True, "four numbered"),
+        (reply(*"ABCD").rsplit("\n", 1)[0], True, "four numbered"),
+        (reply("A", "a", "C", "D"), True, "the same"),
+        (reply("A", "", "C", "D"), True, "is empty"),
+        ("", True, "four numbered"),
+        (reply(*"ABCD", verdicts="anan"), True, "verdicts do not fit"),
+        (reply(*"ABCD") + "\n5. [normal] E", True, "four numbered"),
+    ):
         with pytest.raises(NotInForm, match=said):
             answers_of(text, anomalous)
 
@@ -155,28 +183,45 @@ class Writer(Handler):
     """Answers what `plan` says of (prompt, how often it has been asked)."""
 
     def answer(self, body, text, fault):
-        self.send(200, {"id": "x", "object": "chat.completion", "created": 0, "model": "tiny", "choices": [{
-            "index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": fault}}],
-            "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}})
+        self.send(
+            200,
+            {
+                "id": "x",
+                "object": "chat.completion",
+                "created": 0,
+                "model": "tiny",
+                "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": fault}}],
+                "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
+            },
+        )
 
 
 def captions_at(path, **texts):
-    rows = [{"image_id": f"d/{i}", "prompt_id": "p", "sample": 0, "text": t, "error": None if t else "refused"}
-            for i, t in texts.items()]
+    rows = [
+        {"image_id": f"d/{i}", "prompt_id": "p", "sample": 0, "text": t, "error": None if t else "refused"}
+        for i, t in texts.items()
+    ]
     pq.write_table(pa.Table.from_pylist(rows, schema=CAPTIONS.schema), path)
     return path
 
 
 def test_a_model_writes_the_answers_and_is_asked_again_until_they_are_in_form(tmp_path, save_image):
     spot = rectangle(2, 2, 6, 6, (40, 60))
-    config = tree(tmp_path, save_image, [
-        ("n0", "train", 0, None, None, "nut"), ("good", "test", 0, None, None, "nut"),
-        ("bent", "test", 1, "bent", spot, "nut"), ("uncaptioned", "test", 0, None, None, "nut")])
+    config = tree(
+        tmp_path,
+        save_image,
+        [
+            ("n0", "train", 0, None, None, "nut"),
+            ("good", "test", 0, None, None, "nut"),
+            ("bent", "test", 1, "bent", spot, "nut"),
+            ("uncaptioned", "test", 0, None, None, "nut"),
+        ],
+    )
     captions = captions_at(tmp_path / "c.parquet", good="a round nut", bent="a nut with a dent", uncaptioned=None)
 
     def plan(text):
         if "{" in text.replace("[", "{") and "a round nut" in text:
-            return "I would rather not."                                   # never in form
+            return "I would rather not."  # never in form
         again = server.tries[text] > 1
         return reply("Bent.", "Odd.", "Cracked.", "Fine.", verdicts="aaan" if again else "nnna")
 
@@ -189,7 +234,8 @@ def test_a_model_writes_the_answers_and_is_asked_again_until_they_are_in_form(tm
     bent = rows["d/bent/verdict"]
     assert bent["choices"] == ["Bent.", "Odd.", "Cracked.", "Fine."] and bent["answer"] == "Bent." and bent["ranked"]
     assert rows["d/good/verdict"]["error"] == (
-        f"the reply is not four numbered lines with a verdict in brackets (last of {ATTEMPTS} replies)")
+        f"the reply is not four numbered lines with a verdict in brackets (last of {ATTEMPTS} replies)"
+    )
     assert (rows["d/good/verdict"]["retry"], bent["retry"]) == (False, None), "five replies, all refused"
     assert rows["d/good/verdict"]["question"] and "has no caption" in rows["d/uncaptioned/extent"]["error"]
     asked = next(t for t in server.tries if "a nut with a dent" in t and bent["question"] in t)
@@ -212,20 +258,31 @@ def test_a_real_model_that_cannot_do_it_loses_no_row(tmp_path, save_image, qwen)
 
 def test_facts_are_captions(tmp_path, save_image, qwen):
     tree(tmp_path, save_image, [("a", "test", 0, None, None, "nut"), ("b", "test", 0, None, None, "nut")])
-    config = caption.CaptionConfig(manifest=tmp_path / "m.parquet", out=tmp_path / "f", root=tmp_path, vlm=str(qwen),
-                                   prompt="sage/facts", samples=3, temperature=0.9, max_tokens=8, device="cpu")
+    config = caption.CaptionConfig(
+        manifest=tmp_path / "m.parquet",
+        out=tmp_path / "f",
+        root=tmp_path,
+        vlm=str(qwen),
+        prompt="sage/facts",
+        samples=3,
+        temperature=0.9,
+        max_tokens=8,
+        device="cpu",
+    )
     caption.run(config, QUIET)
     rows = read_table(tmp_path / "f", CAPTIONS).to_pylist()
     assert [(r["image_id"], r["prompt_id"], r["sample"]) for r in rows] == [
-        (f"d/{i}", "sage/facts", n) for i in "ab" for n in range(3)]
+        (f"d/{i}", "sage/facts", n) for i in "ab" for n in range(3)
+    ]
     texts = [r["text"] for r in rows if r["image_id"] == "d/a" and r["text"]]
     assert len(texts) > 1 and len(set(texts)) == len(texts), "three draws, not one three times"
 
 
 def test_samples_that_would_all_be_the_same_are_refused(tmp_path, save_image, capsys, qwen):
     tree(tmp_path, save_image, [("a", "test", 0, None, None, "nut")])
-    config = caption.CaptionConfig(manifest=tmp_path / "m.parquet", out=tmp_path / "f", root=tmp_path,
-                                   prompt="sage/facts", samples=5)
+    config = caption.CaptionConfig(
+        manifest=tmp_path / "m.parquet", out=tmp_path / "f", root=tmp_path, prompt="sage/facts", samples=5
+    )
     with pytest.raises(InputError, match="--samples 5: scene describes an image the same way every time"):
         caption.run(config, QUIET)
     with pytest.raises(InputError, match="--samples 5: greedy texts of one image are all the same"):

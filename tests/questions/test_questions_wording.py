@@ -17,35 +17,46 @@ from stages.questions.templates import defect_in_words, filled, object_in_words,
 
 def rectangle(top, left, height, width, shape=(90, 120)):
     mask = np.zeros(shape, bool)
-    mask[top:top + height, left:left + width] = True
+    mask[top : top + height, left : left + width] = True
     return mask
 
 
 # -- masks in words ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("place", "top", "left"), [
-    ((row, column), 30 * r + 10, 40 * c + 15) for r, row in enumerate(ROWS) for c, column in enumerate(COLUMNS)])
+@pytest.mark.parametrize(
+    ("place", "top", "left"),
+    [((row, column), 30 * r + 10, 40 * c + 15) for r, row in enumerate(ROWS) for c, column in enumerate(COLUMNS)],
+)
 def test_the_nine_places(place, top, left):
     found = geometry_of(rectangle(top, left, 8, 8))
     assert (found.place, found.spread, found.regions, found.shape) == (place, "alone", 1, "compact")
     assert place not in found.free and len([p for p in found.free if "all" not in p]) == 8
-    assert len([p for p in found.free if "all" in p]) == 4        # two rows and two columns without it
-    assert found.size == "small"                                  # 64 of 10 800 pixels: 0.6 %
+    assert len([p for p in found.free if "all" in p]) == 4  # two rows and two columns without it
+    assert found.size == "small"  # 64 of 10 800 pixels: 0.6 %
 
 
 def test_sizes_by_area_share():
     shape = (100, 100)
-    for pixels, size in ((1, "tiny"), (10, "tiny"), (11, "small"), (100, "small"), (101, "medium-sized"),
-                         (500, "medium-sized"), (501, "large"), (2000, "large"), (2001, "very large")):
+    for pixels, size in (
+        (1, "tiny"),
+        (10, "tiny"),
+        (11, "small"),
+        (100, "small"),
+        (101, "medium-sized"),
+        (500, "medium-sized"),
+        (501, "large"),
+        (2000, "large"),
+        (2001, "very large"),
+    ):
         mask = np.zeros(10_000, bool)
         mask[:pixels] = True
         assert geometry_of(mask.reshape(shape)).size == size, pixels
 
 
 def test_shapes_of_rectangles_are_length_to_width():
-    assert shape_of(rectangle(10, 10, 10, 15)) == "compact"                       # 1.5
-    assert shape_of(rectangle(10, 10, 10, 17)) == "slightly elongated"            # 1.7
+    assert shape_of(rectangle(10, 10, 10, 15)) == "compact"  # 1.5
+    assert shape_of(rectangle(10, 10, 10, 17)) == "slightly elongated"  # 1.7
     assert shape_of(rectangle(10, 10, 10, 29)) == "slightly elongated"
     assert shape_of(rectangle(10, 10, 10, 30)) == "elongated horizontally"
     assert shape_of(rectangle(10, 10, 30, 10)) == "elongated vertically"
@@ -65,17 +76,17 @@ def test_what_crosses_the_image():
 
 
 def test_several_regions():
-    two = rectangle(5, 5, 10, 10) | rectangle(70, 100, 8, 8)                      # 100 and 64 pixels
+    two = rectangle(5, 5, 10, 10) | rectangle(70, 100, 8, 8)  # 100 and 64 pixels
     found = geometry_of(two)
     assert (found.place, found.spread, found.regions, found.shape) == (("upper", "left"), "mainly", 2, "compact")
-    three = two | rectangle(40, 50, 9, 9)                                         # and 81: none is half of it
+    three = two | rectangle(40, 50, 9, 9)  # and 81: none is half of it
     assert (geometry_of(three).spread, geometry_of(three).regions) == ("largest", 3)
     assert geometry_of(three).shape == "scattered"
-    assert geometry_of(rectangle(5, 5, 10, 10) | rectangle(20, 20, 8, 8)).spread == "alone"      # in one cell
+    assert geometry_of(rectangle(5, 5, 10, 10) | rectangle(20, 20, 8, 8)).spread == "alone"  # in one cell
     ragged = rectangle(5, 5, 10, 10) | rectangle(70, 100, 2, 2)
     assert geometry_of(ragged).regions == 1 and ("lower", "right") not in geometry_of(ragged).free
     touching = rectangle(5, 5, 10, 10) | rectangle(15, 15, 10, 10)
-    assert geometry_of(touching).regions == 1                                     # by a corner
+    assert geometry_of(touching).regions == 1  # by a corner
 
 
 def test_places_can_be_told_apart():
@@ -95,19 +106,26 @@ def test_names_in_words():
     assert defect_in_words("wobble").phrase == 'a defect of the kind "wobble"' and defect_in_words("wobble").named
     assert not defect_in_words("bad").named and not defect_in_words(None).named
     assert [object_in_words(c) for c in ("metal_nut", "pcb1", "01", "Class10", "tile")] == [
-        "metal nut", "pcb", "product", "product", "tile"]
+        "metal nut",
+        "pcb",
+        "product",
+        "product",
+        "tile",
+    ]
 
 
 def test_sentences_begin_with_a_capital_letter():
     assert filled("{defect}, at 3.5 mm. {x}? no: one.", {"defect": "a crack", "x": "it is"}) == (
-        "A crack, at 3.5 mm. It is? No: one.")
+        "A crack, at 3.5 mm. It is? No: one."
+    )
     with pytest.raises(InputError, match="no field {wher}"):
         filled("in {wher}", {"where": "x"})
 
 
 def test_every_wording_can_be_filled():
     fields = {"object": "tile", "consequence": "it breaks"} | in_words(
-        Facts(defect_in_words("crack"), geometry_of(rectangle(1, 1, 5, 5))), Random(0))
+        Facts(defect_in_words("crack"), geometry_of(rectangle(1, 1, 5, 5))), Random(0)
+    )
     titles = {"question", "anomalous", "anomalous, partial", "normal", "normal, partial", "normal, wrong"}
     for kind in KINDS:
         assert set(sections(kind)) == titles and all(len(lines) > 3 for lines in sections(kind).values())
@@ -170,7 +188,7 @@ def test_answers_about_normal_images():
 
 
 def test_a_wrong_place_holds_no_pixel_of_the_mask_and_a_wrong_kind_is_one_that_it_cannot_be():
-    crack = Facts(defect_in_words("crack"), geometry_of(rectangle(25, 30, 40, 60)))      # in all nine cells
+    crack = Facts(defect_in_words("crack"), geometry_of(rectangle(25, 30, 40, 60)))  # in all nine cells
     about = Counter()
     for n in range(400):
         wrong = wrong_about(crack, NAMES, "extent", Random(n))
@@ -179,8 +197,10 @@ def test_a_wrong_place_holds_no_pixel_of_the_mask_and_a_wrong_kind_is_one_that_i
         assert changed.count(True) == 1
         about[changed.index(True)] += 1
         assert g.place == crack.geometry.place or g.place in crack.geometry.free
-        assert g.size == crack.geometry.size or (g.size in ("tiny", "small", "medium-sized", "large") and (
-            crack.geometry.size == "very large" or g.size != "medium-sized"))
+        assert g.size == crack.geometry.size or (
+            g.size in ("tiny", "small", "medium-sized", "large")
+            and (crack.geometry.size == "very large" or g.size != "medium-sized")
+        )
     assert crack.geometry.free == () and set(about) == {0, 2}
     spot = Facts(defect_in_words("bad"), geometry_of(rectangle(5, 5, 5, 5)))
     assert {wrong_about(spot, ("bad", "crack"), "defect", Random(n)).defect for n in range(30)} == {spot.defect}
@@ -195,8 +215,11 @@ def test_a_wrong_place_holds_no_pixel_of_the_mask_and_a_wrong_kind_is_one_that_i
 
 def many(anomalous, n=1500):
     rng = Random(1)
-    return [ranked_answers(kind, "tile", some_facts(rng) if anomalous else None, NAMES, rng)
-            for _ in range(n // 5) for kind in KINDS]
+    return [
+        ranked_answers(kind, "tile", some_facts(rng) if anomalous else None, NAMES, rng)
+        for _ in range(n // 5)
+        for kind in KINDS
+    ]
 
 
 def test_length_does_not_tell_the_rank():
@@ -220,9 +243,9 @@ def test_words_alone_do_not_tell_the_verdict_nor_the_wrong_detail():
     def pairs_told(sets, other):
         half = len(sets) // 2
         texts = [a for answers in sets for a in (answers[0], answers[other])]
-        words = CountVectorizer(ngram_range=(1, 2), min_df=2, binary=True).fit(texts[:2 * half])
-        model = LogisticRegression(C=0.3, max_iter=500).fit(words.transform(texts[:2 * half]), [1, 0] * half)
-        scores = model.decision_function(words.transform(texts[2 * half:])).reshape(-1, 2)
+        words = CountVectorizer(ngram_range=(1, 2), min_df=2, binary=True).fit(texts[: 2 * half])
+        model = LogisticRegression(C=0.3, max_iter=500).fit(words.transform(texts[: 2 * half]), [1, 0] * half)
+        scores = model.decision_function(words.transform(texts[2 * half :])).reshape(-1, 2)
         return (scores[:, 0] > scores[:, 1]).mean()
 
     both = [answers for pair in zip(many(True), many(False), strict=True) for answers in pair]

@@ -26,8 +26,15 @@ QUIET = RunOptions(quiet=True, max_errors=0)
 
 @pytest.fixture
 def config(tmp_path, save_image):
-    return VlmQaConfig(**cables(tmp_path, save_image), out=tmp_path / "a", root=tmp_path, vlm="tiny", engine="server",
-                       retries=0, concurrency=2)
+    return VlmQaConfig(
+        **cables(tmp_path, save_image),
+        out=tmp_path / "a",
+        root=tmp_path,
+        vlm="tiny",
+        engine="server",
+        retries=0,
+        concurrency=2,
+    )
 
 
 def rows_of(config):
@@ -60,10 +67,14 @@ def test_what_is_shown(config, tmp_path):
     run(replace(config, base_url=server.url), QUIET)
     bodies = {b["messages"][0]["content"][-1]["text"]: b for b in server.bodies}
     text, body = next((t, b) for t, b in bodies.items() if "(m)" in t)
-    assert text.endswith("Is it cut? (m)\nA. scratch\nB. dent\nC. hole\nBegin with the letter of the best answer, then"
-                         " explain it in one or two sentences.") and text.startswith("The first image is the reference")
-    pixels = [np.asarray(Image.open(io.BytesIO(base64.b64decode(part["image_url"]["url"].partition(",")[2]))))
-              for part in body["messages"][0]["content"][:-1]]
+    assert text.endswith(
+        "Is it cut? (m)\nA. scratch\nB. dent\nC. hole\nBegin with the letter of the best answer, then"
+        " explain it in one or two sentences."
+    ) and text.startswith("The first image is the reference")
+    pixels = [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(part["image_url"]["url"].partition(",")[2]))))
+        for part in body["messages"][0]["content"][:-1]
+    ]
     files = [np.asarray(Image.open(tmp_path / "d" / "cable" / f"{n}.png")) for n in ("ref", "good")]
     assert len(pixels) == 2 and all((a == b).all() for a, b in zip(pixels, files, strict=True)), "the reference first"
     assert "top_logprobs" not in body and next(t for t in bodies if "(open)" in t).endswith("Is it cut? (open)")
@@ -105,8 +116,9 @@ def test_likelihood_of_a_real_model_is_its_most_probable_letter(config, qwen):
         q = questions[name]
         text, order = shown(q, 0)
         image = config.root / f"{q.image_id}.png"
-        asked = Request((name,), fill(load_prompt("sage/zero-shot"), question=text), (image,), 0,
-                        tuple(LETTERS[:len(order)]))
+        asked = Request(
+            (name,), fill(load_prompt("sage/zero-shot"), question=text), (image,), 0, tuple(LETTERS[: len(order)])
+        )
         (reply,) = engine.run([asked], Sampling(max_tokens=1))
         best = max(reply.probabilities, key=reply.probabilities.get)
         assert rows[name]["choice"] == order[LETTERS.index(best)], name
@@ -122,14 +134,20 @@ def test_a_model_that_babbles_gives_error_rows_with_its_words(config, qwen):
     assert "names none of the options (unparsable)" in rows["r0"]["error"] and rows["open"]["error"] is None
     assert summary.errors == 8
     assert rows["r0"]["retry"] is False and rows["open"]["retry"] is None, "a greedy reply comes again"
-    record, = read_provenance(config.out)
+    (record,) = read_provenance(config.out)
     assert record["parameters"]["sampling"] == [0.0, 1.0, 6] and record["stage"] == "score"
 
 
-@pytest.mark.parametrize(("wrong", "message"), [
-    ({"shots": 2}, "--shots 2: expected 0 or 1"), ({"choose": "best"}, "--choose best"),
-    ({"vlm": "scene"}, "scene desc"), ({"engine": "transformers", "vlm": "qwen2-vll"}, "did you mean qwen2-vl"),
-    ({"base_url": ""}, "--base-url")])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"shots": 2}, "--shots 2: expected 0 or 1"),
+        ({"choose": "best"}, "--choose best"),
+        ({"vlm": "scene"}, "scene desc"),
+        ({"engine": "transformers", "vlm": "qwen2-vll"}, "did you mean qwen2-vl"),
+        ({"base_url": ""}, "--base-url"),
+    ],
+)
 def test_wrong_options(config, wrong, message):
     with pytest.raises(InputError, match=message):
         run(replace(config, **wrong), QUIET)

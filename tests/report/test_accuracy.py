@@ -24,15 +24,36 @@ LVLM, OTHER = "lvlm/m/1-shot+specific", "knn"
 def write(folder, images, scores, dataset="mvtec-ad"):
     """images: name -> (category, condition, split, label, masks); scores: (name, method, score, prediction,
     parsed, error). Returns the configuration."""
-    manifest = [{"image_id": n, "path": f"{n}.png", "dataset": dataset, "category": c, "condition": k, "split": s,
-                 "label": label, "mask_paths": masks} for n, (c, k, s, label, masks) in images.items()]
+    manifest = [
+        {
+            "image_id": n,
+            "path": f"{n}.png",
+            "dataset": dataset,
+            "category": c,
+            "condition": k,
+            "split": s,
+            "label": label,
+            "mask_paths": masks,
+        }
+        for n, (c, k, s, label, masks) in images.items()
+    ]
     names = ("image_id", "method", "score", "prediction", "parsed", "error")
-    rows = [dict(zip(names, r, strict=True)) | {
-        "response": "Yes, <b>cut</b>.", "neighbours": [{"image_id": "ref"}] if r[1] == LVLM else None} for r in scores]
+    rows = [
+        dict(zip(names, r, strict=True))
+        | {"response": "Yes, <b>cut</b>.", "neighbours": [{"image_id": "ref"}] if r[1] == LVLM else None}
+        for r in scores
+    ]
     pq.write_table(pa.Table.from_pylist(manifest, schema=MANIFEST.schema), folder / "m.parquet")
     pq.write_table(pa.Table.from_pylist(rows, schema=SCORES.schema), folder / "s.parquet")
-    return EvaluateConfig(scores=folder / "s.parquet", manifest=folder / "m.parquet", out=folder / "metrics",
-                          tables=folder / "tables", report=folder / "report.html", resamples=20, root=folder)
+    return EvaluateConfig(
+        scores=folder / "s.parquet",
+        manifest=folder / "m.parquet",
+        out=folder / "metrics",
+        tables=folder / "tables",
+        report=folder / "report.html",
+        resamples=20,
+        root=folder,
+    )
 
 
 def rows_of(folder, name):
@@ -60,15 +81,17 @@ def two_methods(tmp_path):
     # q90 = 9.1, q80 = 8.2, max = 10: at q90 a is 4 of 4 and b 1 of 2; at the maximum 3 of 4 and 1 of 2
     level = {"a1": 1, "a2": 9, "a3": 9.5, "a4": 11, "b1": 10.5, "b2": 12}
     scores += [(n, OTHER, float(v), None, None, None) for n, v in level.items()]
-    scores += [(f"{n}r", OTHER, 20.0, None, None, None) for n in level]        # rotated: all above
+    scores += [(f"{n}r", OTHER, 20.0, None, None, None) for n in level]  # rotated: all above
     return write(tmp_path, images, scores)
 
 
 def test_accuracy_is_the_mean_over_categories_also_without_scores(two_methods):
     run(two_methods, QUIET)
     folder = two_methods.out.parent
-    rows = {(r["method"], r["category"], r["condition"], r["metric"]): r for r in
-            read_table(two_methods.out, METRICS).to_pylist()}
+    rows = {
+        (r["method"], r["category"], r["condition"], r["metric"]): r
+        for r in read_table(two_methods.out, METRICS).to_pylist()
+    }
     own = rows[LVLM, "a", None, "accuracy@own"]
     assert (own["value"], own["n"], own["n_positive"]) == (0.75, 4, 2)
     assert rows[LVLM, "mean", None, "accuracy@own"]["value"] == 0.375
@@ -99,8 +122,11 @@ def test_drop_is_over_the_categories_that_have_both(two_methods):
 def test_what_does_not_depend_on_intervals_or_conditions(two_methods):
     """Decisions without resamples; a mean on top where there is one category; failures where they belong."""
     table = pq.read_table(two_methods.scores)
-    rows = [r | ({"prediction": None, "parsed": "unparsable", "error": "x"} if r["image_id"] == "a1r" else {})
-            for r in table.to_pylist() if r["method"] == LVLM and r["image_id"][0] == "a"]
+    rows = [
+        r | ({"prediction": None, "parsed": "unparsable", "error": "x"} if r["image_id"] == "a1r" else {})
+        for r in table.to_pylist()
+        if r["method"] == LVLM and r["image_id"][0] == "a"
+    ]
     pq.write_table(pa.Table.from_pylist(rows, schema=SCORES.schema), two_methods.scores)
     run(replace(two_methods, resamples=0), QUIET)
     folder = two_methods.out.parent
@@ -112,15 +138,28 @@ def test_what_does_not_depend_on_intervals_or_conditions(two_methods):
 
 def test_an_answer_that_decides_nothing_keeps_its_score(tmp_path):
     """AUROC over all four scores: 1.0. Accuracy over the three that decide: 2 of 3. The fourth is counted."""
-    images = {"n": ("a", None, "test", 0, []), "m": ("a", None, "test", 0, []), "p": ("a", None, "test", 1, []),
-              "q": ("a", None, "test", 1, [])}
-    scores = [("n", LVLM, 0.1, 0, "strict", None), ("m", LVLM, 0.3, 1, "strict", None),
-              ("p", LVLM, 0.9, 1, "fallback", None), ("q", LVLM, 0.4, None, "unparsable", None)]
+    images = {
+        "n": ("a", None, "test", 0, []),
+        "m": ("a", None, "test", 0, []),
+        "p": ("a", None, "test", 1, []),
+        "q": ("a", None, "test", 1, []),
+    }
+    scores = [
+        ("n", LVLM, 0.1, 0, "strict", None),
+        ("m", LVLM, 0.3, 1, "strict", None),
+        ("p", LVLM, 0.9, 1, "fallback", None),
+        ("q", LVLM, 0.4, None, "unparsable", None),
+    ]
     run(write(tmp_path, images, scores), QUIET)
     ours = next(line for line in rows_of(tmp_path, "accuracy") if "ours" in line[1])
     assert ours[2:] == ["100.0", "66.7", "its own yes or no", "1", "1"]
     counted = dict(zip(*rows_of(tmp_path, "answers"), strict=True))
-    assert (counted["first word"], counted["sentences"], counted["unparsable"], counted["failed"]) == ("2", "1", "1", "0")
+    assert (counted["first word"], counted["sentences"], counted["unparsable"], counted["failed"]) == (
+        "2",
+        "1",
+        "1",
+        "0",
+    )
 
 
 def test_drop_keeps_the_threshold_that_is_best_on_the_originals(two_methods):
@@ -140,17 +179,27 @@ def test_drop_keeps_the_threshold_that_is_best_on_the_originals(two_methods):
 
 def test_ablation_and_answers(tmp_path):
     images = {"n": ("a", None, "test", 0, []), "p": ("a", None, "test", 1, []), "q": ("a", None, "test", 1, [])}
-    scores = [("n", LVLM, 0.1, 0, "strict", None), ("p", LVLM, 0.9, 1, "fallback", None),
-              ("q", LVLM, None, None, "unparsable", "neither"), ("n", "lvlm/m/0-shot", 0.6, 1, "strict", None),
-              ("p", "lvlm/m/0-shot", 0.5, 1, "strict", None), ("n", "lvlm/m/4-shot", None, None, "refused", "neither"),
-              ("p", "lvlm/m/4-shot", 0.5, 0, "strict", None), ("q", "lvlm/m/4-shot", None, None, None, "no such image")]
+    scores = [
+        ("n", LVLM, 0.1, 0, "strict", None),
+        ("p", LVLM, 0.9, 1, "fallback", None),
+        ("q", LVLM, None, None, "unparsable", "neither"),
+        ("n", "lvlm/m/0-shot", 0.6, 1, "strict", None),
+        ("p", "lvlm/m/0-shot", 0.5, 1, "strict", None),
+        ("n", "lvlm/m/4-shot", None, None, "refused", "neither"),
+        ("p", "lvlm/m/4-shot", 0.5, 0, "strict", None),
+        ("q", "lvlm/m/4-shot", None, None, None, "no such image"),
+    ]
     run(write(tmp_path, images, scores), QUIET)
     assert rows_of(tmp_path, "ablation")[1:] == [
         ["mvtec-ad", "m", "one-shot + specific prompts", "100.0", "100.0", "91.8"],
-        ["mvtec-ad", "m", "zero-shot", "50.0", "0.0", "69.7"], ["mvtec-ad", "m", "4-shot", "0.0", "-", "-"]]
+        ["mvtec-ad", "m", "zero-shot", "50.0", "0.0", "69.7"],
+        ["mvtec-ad", "m", "4-shot", "0.0", "-", "-"],
+    ]
     assert sorted(rows_of(tmp_path, "answers")[1:]) == [
         ["mvtec-ad", "lvlm/m/0-shot", "2", "0", "0", "0", "0", "1"],
-        ["mvtec-ad", LVLM, "1", "1", "0", "1", "0", "0"], ["mvtec-ad", "lvlm/m/4-shot", "1", "0", "1", "0", "1", "0"]]
+        ["mvtec-ad", LVLM, "1", "1", "0", "1", "0", "0"],
+        ["mvtec-ad", "lvlm/m/4-shot", "1", "0", "1", "0", "1", "0"],
+    ]
     counted = {line[1]: line[-1] for line in rows_of(tmp_path, "accuracy")[1:] if line[-1]}
     assert counted == {f"{LVLM}, ours": "1", "lvlm/m/0-shot, ours": "1", "lvlm/m/4-shot, ours": "2"}
 
@@ -159,9 +208,9 @@ def test_mask_area_picture(tmp_path, save_image):
     import PIL.Image
 
     images, scores = {}, []
-    for n in range(110):        # mask areas 1..110 of 400 pixels; the larger half is found
+    for n in range(110):  # mask areas 1..110 of 400 pixels; the larger half is found
         mask = np.zeros((20, 20), np.uint8)
-        mask.flat[:n + 1] = 255
+        mask.flat[: n + 1] = 255
         save_image(tmp_path / f"mask{n}.png", mask)
         images[f"i{n:03d}"] = ("a", None, "test", 1, [f"mask{n}.png"])
         scores.append((f"i{n:03d}", LVLM, 0.5, int(n >= 55), "strict", None))

@@ -20,7 +20,7 @@ QUIET = RunOptions(quiet=True)
 SETS = {"mvtec-ad": ("bottle", "cable"), "riad": ("u_block", "bread")}
 LTC = {"projector": "ltc", "dssl": True, "tokens": 144}
 MLP = {"projector": "mlp", "dssl": False, "tokens": 576}
-SCORE = {0: (0.1, 0.2, 0.3, 0.4), 1: (0.1, 0.3, 0.2, 0.4)}       # per category: two normal, two anomalous
+SCORE = {0: (0.1, 0.2, 0.3, 0.4), 1: (0.1, 0.3, 0.2, 0.4)}  # per category: two normal, two anomalous
 
 
 @pytest.fixture
@@ -31,9 +31,21 @@ def folder(tmp_path, save_image):
     save_image(tmp_path / "mask.png", mask)
     save_image(tmp_path / "image.png", np.zeros((4, 4), np.uint8))
     for dataset, categories in SETS.items():
-        rows += [{"image_id": f"{dataset}/{c}/{n}", "path": "image.png", "dataset": dataset, "category": c,
-                  "split": "test", "label": int(n > 1), "width": 4, "height": 4,
-                  "mask_paths": ["mask.png"] if n > 1 else []} for c in categories for n in range(4)]
+        rows += [
+            {
+                "image_id": f"{dataset}/{c}/{n}",
+                "path": "image.png",
+                "dataset": dataset,
+                "category": c,
+                "split": "test",
+                "label": int(n > 1),
+                "width": 4,
+                "height": 4,
+                "mask_paths": ["mask.png"] if n > 1 else [],
+            }
+            for c in categories
+            for n in range(4)
+        ]
     pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST.schema), tmp_path / "m.parquet")
     return tmp_path
 
@@ -44,14 +56,22 @@ def add(folder, dataset, method, made, seconds=0.5, tokens=4):
     notes = {"batch_size": 2, "vmad": made} if made else {}
     spec = Spec("score", {"method": method, "dataset": dataset}, {}, notes=notes)
     keys = [(f"{dataset}/{c}/{n}", method) for c in SETS[dataset] for n in range(4)]
-    with Artifact(folder / f"scores/{dataset}-{method}", SCORES, spec, keys, QUIET) as scores, \
-            Artifact(folder / f"maps/{dataset}-{method}", MAPS, spec, keys, QUIET) as maps:
+    with (
+        Artifact(folder / f"scores/{dataset}-{method}", SCORES, spec, keys, QUIET) as scores,
+        Artifact(folder / f"maps/{dataset}-{method}", MAPS, spec, keys, QUIET) as maps,
+    ):
         scores.ran_on = "cuda bf16"
         for at, key in enumerate(scores.pending):
             first = at == 0
-            scores.write({"image_id": key[0], "method": method, "score": SCORE[at // 4][at % 4],
-                          "seconds": seconds if first else seconds / 2,
-                          "completion_tokens": (tokens if first else 2) if made else None})
+            scores.write(
+                {
+                    "image_id": key[0],
+                    "method": method,
+                    "score": SCORE[at // 4][at % 4],
+                    "seconds": seconds if first else seconds / 2,
+                    "completion_tokens": (tokens if first else 2) if made else None,
+                }
+            )
             anomaly_map = np.full((4, 4), 0.5, np.float32)
             if at in (2, 3):
                 anomaly_map[:2, :2] = 1
@@ -61,9 +81,16 @@ def add(folder, dataset, method, made, seconds=0.5, tokens=4):
 
 def tables(folder):
     """name -> lines of each of VMAD's tables."""
-    config = EvaluateConfig(scores=folder / "scores", manifest=folder / "m.parquet", maps=folder / "maps", root=folder,
-                            out=folder / "metrics", tables=folder / "tables", report=folder / "report.html",
-                            resamples=0)
+    config = EvaluateConfig(
+        scores=folder / "scores",
+        manifest=folder / "m.parquet",
+        maps=folder / "maps",
+        root=folder,
+        out=folder / "metrics",
+        tables=folder / "tables",
+        report=folder / "report.html",
+        resamples=0,
+    )
     run(config, replace(QUIET, overwrite=True))
     return {p.stem[5:]: list(csv.reader(p.read_text().splitlines())) for p in folder.glob("tables/vmad-*.csv")}
 
@@ -76,11 +103,15 @@ def test_tables_one_and_two(folder):
     head, *lines = found["table1"]
     assert head == ["method", "mvtec-ad Img", "mvtec-ad Pixel", "mvtec-ad PRO", "mvtec-ad AP", "s / image"]
     # Img: 1 and 3/4. Pixel: 1 and 1/2. PRO up to 0.3: 1 and 0.15. AP: 1 and (1 + 2/3) / 2. Seconds: (1 + 7/2) / 8.
-    assert lines[:2] == [["other, ours", "87.5", "75.0", "57.5", "91.7", "0.56"],
-                         ["vmad, ours", "87.5", "75.0", "57.5", "91.7", "0.28"]]
+    assert lines[:2] == [
+        ["other, ours", "87.5", "75.0", "57.5", "91.7", "0.56"],
+        ["vmad, ours", "87.5", "75.0", "57.5", "91.7", "0.28"],
+    ]
     assert lines[2] == ["BGAD (published)", "90.1", "91.3", "87.3", "85.6", "0.57"] and len(lines) == 2 + 10
-    assert lines[-2:] == [["VMAD° (published)", "93.9", "94.0", "89.7", "87.2", "0.75"],
-                          ["VMAD (published)", "95.8", "96.1", "91.2", "87.6", "0.84"]]
+    assert lines[-2:] == [
+        ["VMAD° (published)", "93.9", "94.0", "89.7", "87.2", "0.75"],
+        ["VMAD (published)", "95.8", "96.1", "91.2", "87.6", "0.84"],
+    ]
     head, *lines = found["table2"]
     assert head[4:7] == ["u block Img", "u block Pixel", "u block PRO"] and head[-1] == "Average PRO"
     assert lines[1] == ["vmad, ours", "-", "-", "-", "100.0", "100.0", "100.0", *"------", "87.5", "75.0", "57.5"]
@@ -96,22 +127,42 @@ def test_tables_three_and_five(folder):
     add(folder, "riad", "without", MLP)
     found = tables(folder)
     head, *lines = found["table3"]
-    assert head == ["LTC", "DSSL", "method", "mvtec-ad Img", "mvtec-ad Pixel", "mvtec-ad PRO", "riad Img", "riad Pixel",
-                    "riad PRO"]
+    assert head == [
+        "LTC",
+        "DSSL",
+        "method",
+        "mvtec-ad Img",
+        "mvtec-ad Pixel",
+        "mvtec-ad PRO",
+        "riad Img",
+        "riad Pixel",
+        "riad PRO",
+    ]
     ours = ["-", "-", "-", "87.5", "75.0", "57.5"]
-    assert lines == [["no", "no", "without, ours", *ours],
-                     ["no", "no", "VMAD (published)", "90.5", "91.3", "87.3", "91.3", "93.4", "89.5"],
-                     ["no", "yes", "VMAD (published)", "93.6", "94.3", "89.1", "92.1", "94.5", "90.8"],
-                     ["yes", "no", "VMAD (published)", "92.9", "93.7", "90.5", "93.2", "96.1", "91.5"],
-                     ["yes", "yes", "vmad, ours", *ours],
-                     ["yes", "yes", "VMAD (published)", "95.8", "96.1", "91.2", "94.9", "98.9", "92.3"]]
+    assert lines == [
+        ["no", "no", "without, ours", *ours],
+        ["no", "no", "VMAD (published)", "90.5", "91.3", "87.3", "91.3", "93.4", "89.5"],
+        ["no", "yes", "VMAD (published)", "93.6", "94.3", "89.1", "92.1", "94.5", "90.8"],
+        ["yes", "no", "VMAD (published)", "92.9", "93.7", "90.5", "93.2", "96.1", "91.5"],
+        ["yes", "yes", "vmad, ours", *ours],
+        ["yes", "yes", "VMAD (published)", "95.8", "96.1", "91.2", "94.9", "98.9", "92.3"],
+    ]
     _, *lines = found["table5"]
     at = {line[1]: n for n, line in enumerate(lines)}
     # (20 + 7 x 2) tokens in 0.5 + 7 x 0.25 = 2.25 s; (4 + 14) / 2.25
     assert lines[at["vmad, ours"]] == ["riad", "vmad, ours", "ltc", "144", "15.1", "0.281", "87.5", "75.0", "57.5"]
     assert lines[at["without, ours"]][2:6] == ["mlp", "576", "8.0", "0.281"]
-    assert lines[at["vmad, ours"] + 1] == ["mvtec-ad", "LTC (Ours) (published)", "ltc", "114", "26.8", "-", "95.8",
-                                           "96.1", "91.2"], "as printed"
+    assert lines[at["vmad, ours"] + 1] == [
+        "mvtec-ad",
+        "LTC (Ours) (published)",
+        "ltc",
+        "114",
+        "26.8",
+        "-",
+        "95.8",
+        "96.1",
+        "91.2",
+    ], "as printed"
     assert lines[at["without, ours"] + 1][1:5] == ["MLP (published)", "mlp", "576", "5.5"] and len(lines) == 2 + 8
     assert "table1" not in found, "RIAD is none of its data sets"
 
@@ -126,8 +177,13 @@ def test_a_name_of_two_kinds_of_models_and_a_table_from_elsewhere(folder):
     add(folder, "riad", "vmad", MLP)
     assert set(tables(folder)) == {"table1", "table2"}, "nobody could say which row of the others is whose"
     foreign = read_table(folder / "scores", SCORES).drop_columns(["completion_tokens", "seconds"])
-    config = EvaluateConfig(scores=folder / "s.parquet", manifest=folder / "m.parquet", out=folder / "metrics-2",
-                            tables=folder / "tables-2", resamples=0)
+    config = EvaluateConfig(
+        scores=folder / "s.parquet",
+        manifest=folder / "m.parquet",
+        out=folder / "metrics-2",
+        tables=folder / "tables-2",
+        resamples=0,
+    )
     pq.write_table(foreign, config.scores)
     run(config, QUIET)
     lines = list(csv.reader((folder / "tables-2/vmad-table1.csv").read_text().splitlines()))
@@ -137,8 +193,9 @@ def test_a_name_of_two_kinds_of_models_and_a_table_from_elsewhere(folder):
 def test_tokens_are_counted_and_are_none_of_what_a_table_says(folder):
     assert add(folder, "riad", "vmad", LTC, tokens=20).tokens == 20 + 7 * 2
     table = read_table(folder / "scores", SCORES)
-    other = table.set_column(table.schema.get_field_index("completion_tokens"), "completion_tokens",
-                             pa.nulls(len(table), pa.int32()))
+    other = table.set_column(
+        table.schema.get_field_index("completion_tokens"), "completion_tokens", pa.nulls(len(table), pa.int32())
+    )
     assert fingerprint(table, SCORES) == fingerprint(other, SCORES)
 
 
@@ -147,7 +204,7 @@ def test_the_published_tables_agree_with_each_other_and_with_the_text():
     same = ("auroc", "pixel_auroc", "pro")
 
     def of(rows, **wanted):
-        found, = (r for r in rows if all(r[k] == v for k, v in wanted.items()))
+        (found,) = (r for r in rows if all(r[k] == v for k, v in wanted.items()))
         return [float(found[m]) for m in same]
 
     assert [len(t) for t in (one, two, three, five)] == [3 * 10, 5 * 9, 2 * 4, 8]
@@ -161,8 +218,13 @@ def test_the_published_tables_agree_with_each_other_and_with_the_text():
     times = {p["method"]: float(p["seconds"]) for p in one}
     assert times["VMAD"] - times["VMAD°"] == pytest.approx(0.09)
     # Table V prints the distance of each projector from its baseline
-    printed = {"mlp": (-1.5, -1.7, -1.9), "average-pooling": (2.0, 1.3, 2.8), "resampler": (-1.2, -1.9, -1.5),
-               "ldp-v2": (-1.4, -1.8, -1.3), "ltc-last": (0.6, 1.1, 1.8)}
+    printed = {
+        "mlp": (-1.5, -1.7, -1.9),
+        "average-pooling": (2.0, 1.3, 2.8),
+        "resampler": (-1.2, -1.9, -1.5),
+        "ldp-v2": (-1.4, -1.8, -1.3),
+        "ltc-last": (0.6, 1.1, 1.8),
+    }
     base = of(five, projector="ltc-coarse")
     for projector, distances in printed.items():
         assert np.subtract(of(five, projector=projector), base) == pytest.approx(distances)

@@ -64,7 +64,7 @@ def categories(draw):
         shape = rng.integers(1, 8, 2)
         maps.append((rng.integers(0, levels, shape) / 7 - 3).astype(kind))
         masks.append(rng.random(shape) < rng.choice([0.0, 0.1, 0.4]))
-    masks[0].flat[0] = True                   # touches the border; often a region of one pixel
+    masks[0].flat[0] = True  # touches the border; often a region of one pixel
     if all(m.all() for m in masks):
         maps.append(np.zeros((2, 2), kind))
         masks.append(np.zeros((2, 2), bool))
@@ -148,13 +148,14 @@ def test_pro_200_is_the_authors_loop():
     maps = [rng.normal(size=(40, 50)) for _ in range(4)]
     masks = [np.zeros((40, 50), bool) for _ in range(4)]
     for n in (0, 1, 2):
-        masks[n][5:20, 5 + n:15] = masks[n][25:28, 30:45] = True
+        masks[n][5:20, 5 + n : 15] = masks[n][25:28, 30:45] = True
         maps[n][masks[n]] += 1.5
     low, high = min(m.min() for m in maps), max(m.max() for m in maps)
     rates, overlaps = [], []
     for threshold in np.arange(low, high, (high - low) / 200):
-        shares = [np.mean([maps[n][p] > threshold for p in region]) for n in range(4)
-                  for region in components(masks[n])]
+        shares = [
+            np.mean([maps[n][p] > threshold for p in region]) for n in range(4) for region in components(masks[n])
+        ]
         rates.append(sum((maps[n][~masks[n]] > threshold).sum() for n in range(4)) / sum((~m).sum() for m in masks))
         overlaps.append(np.mean(shares))
     rates, overlaps = np.array(rates), np.array(overlaps)
@@ -175,7 +176,7 @@ def test_saturated_pro_equals_a_brute_force(seed):
     for _ in range(rng.integers(1, 4)):
         shape = tuple(rng.integers(2, 8, 2))
         maps.append(rng.integers(0, 6, shape) / 5)
-        here = [rng.random(shape) < 0.3 for _ in range(rng.integers(0, 4))]       # they may overlap
+        here = [rng.random(shape) < 0.3 for _ in range(rng.integers(0, 4))]  # they may overlap
         masks.append([m for m in here if m.any() and not m.all()])
         saturation.append([float(rng.choice([1, 2.5, m.sum(), 1000])) for m in masks[-1]])
     maps.append(np.zeros((2, 2)))
@@ -206,7 +207,8 @@ def test_saturation_at_the_area_of_components_is_plain_pro():
     plain = [picture(scores, mask)]
     saturated = [saturated_picture(scores, [one, two], [36, 21])]
     assert pro(curve(plain, *sorted_pixels(plain)), 0.3) == pytest.approx(
-        pro(curve(saturated, *sorted_pixels(saturated)), 0.3), abs=1e-12)
+        pro(curve(saturated, *sorted_pixels(saturated)), 0.3), abs=1e-12
+    )
 
 
 def test_intervals_resample_images():
@@ -216,7 +218,7 @@ def test_intervals_resample_images():
     for n in range(24):
         mask = np.zeros((40, 40), bool)
         if n % 2:
-            mask[5:25, 5:5 + n] = True
+            mask[5:25, 5 : 5 + n] = True
         scores = rng.normal(size=(40, 40)) + mask * rng.uniform(0, 3)
         pairs.append((scores, mask))
         pictures.append(picture(scores, mask))

@@ -62,7 +62,7 @@ def test_pairs_by_brute_force():
 def test_loss_of_a_pair():
     assert edpo_loss(0, 0, 0) == pytest.approx(log(2))
     assert edpo_loss(-3, -5, 0.5) == pytest.approx(log(1 + exp(-1.5)))
-    assert edpo_loss(-5, -3, 1) == pytest.approx(log(1 + e ** 3))
+    assert edpo_loss(-5, -3, 1) == pytest.approx(log(1 + e**3))
     assert edpo_loss(-2000, 0, 0) == pytest.approx(2000), "no overflow"
 
 
@@ -102,11 +102,11 @@ def test_fusion_attention_by_hand():
 
     fusion = Fusion(2, 1)
     with torch.no_grad():
-        fusion.query.weight.copy_(torch.tensor([[2.0, 0], [0, 0]]))      # asks with twice the first coordinate
+        fusion.query.weight.copy_(torch.tensor([[2.0, 0], [0, 0]]))  # asks with twice the first coordinate
         fusion.key.weight.copy_(torch.eye(2))
-        fusion.value.weight.copy_(torch.tensor([[0.0, 1], [1, 0]]))      # swaps the coordinates
-    root = 2 ** 0.5
-    patches = torch.tensor([[0.0, 1], [root / 2 * log(3), 5]])           # logits 0 and log 3: weights 1/4 and 3/4
+        fusion.value.weight.copy_(torch.tensor([[0.0, 1], [1, 0]]))  # swaps the coordinates
+    root = 2**0.5
+    patches = torch.tensor([[0.0, 1], [root / 2 * log(3), 5]])  # logits 0 and log 3: weights 1/4 and 3/4
     out = fusion.attend(torch.tensor([[1.0, 7]]), patches)
     assert out[0].tolist() == pytest.approx([0.25 * 1 + 0.75 * 5, 0.75 * root / 2 * log(3)], abs=1e-5)
 

@@ -17,8 +17,10 @@ SIZES = ((60, 60), (60, 130), (200, 60), (90, 100))
 
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory):
-    return {"internvl": tiny_internvl(tmp_path_factory.mktemp("internvl")),
-            "llava": tiny_llava(tmp_path_factory.mktemp("llava"))}
+    return {
+        "internvl": tiny_internvl(tmp_path_factory.mktemp("internvl")),
+        "llava": tiny_llava(tmp_path_factory.mktemp("llava")),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def images(tmp_path_factory):
 
 
 def sample(images, n, shots=1):
-    facts = ("It may have a crack.", "So.", "The image is grey and small.")[:n + 1]
+    facts = ("It may have a crack.", "So.", "The image is grey and small.")[: n + 1]
     reference = images[(n + 1) % len(images)] if shots else None
     return Sample(f"q{n}", (images[n],), reference, facts, f"{PLACE}\nAbove.\nIs there a defect {n}?")
 
@@ -95,7 +97,7 @@ def by_hand(model, encoder, s, answer, settings):
     if s.reference:
         reference = patches(s.reference)
         nearest = [max(float(torch.cosine_similarity(t, r, dim=0)) for r in reference) for t in test]
-        chosen = test[sorted(range(len(test)), key=nearest.__getitem__)[:settings.patches]]
+        chosen = test[sorted(range(len(test)), key=nearest.__getitem__)[: settings.patches]]
     vectors = []
     for fact in s.facts:
         tokens = processor.tokenizer(fact)["input_ids"]
@@ -135,7 +137,7 @@ def test_what_the_language_model_reads(bases, images, family, shots):
         left = embedded(core_of(model), encoder.batch(samples, left=True), settings)
         mask = left["attention_mask"].bool()
         for n, s in enumerate(samples):
-            expected = by_hand(model, encoder, s, "", settings)[:encoder.length(s)]
+            expected = by_hand(model, encoder, s, "", settings)[: encoder.length(s)]
             assert torch.allclose(left["inputs_embeds"][n][mask[n]], expected, atol=1e-5)
 
 
@@ -149,10 +151,18 @@ def test_without_fusion_it_is_the_stock_model(bases, images):
 
     model, encoder = prepare(str(bases["internvl"]), "", settings, 0, "float32").eval(), opened(bases["internvl"])[1]
     s = Sample("q", tuple(images[:2]), None, (), "Is there a defect?")
-    chat = [{"role": "user", "content": [*({"type": "image", "image": Pil.open(i.file)} for i in images[:2]),
-                                         {"type": "text", "text": s.text}]}]
-    inputs = encoder.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=True,
-                                                   return_tensors="pt")
+    chat = [
+        {
+            "role": "user",
+            "content": [
+                *({"type": "image", "image": Pil.open(i.file)} for i in images[:2]),
+                {"type": "text", "text": s.text},
+            ],
+        }
+    ]
+    inputs = encoder.processor.apply_chat_template(
+        chat, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )
     ours = encoder.batch([s])
     ours.pop("completion_mask")
     assert ours["input_ids"].tolist() == inputs["input_ids"].tolist()
@@ -268,8 +278,11 @@ def test_samples_that_are_too_long_are_counted_and_refused(bases, images):
     lengths = [encoder.length(s) + len(encoder.answer(s, "no " * 30)) for s in samples]
     refuse_too_long(encoder, samples, answers, max(lengths))
     longest = lengths.index(max(lengths))
-    with pytest.raises(InputError, match=rf"^1 of 4 samples are longer than {max(lengths) - 1} tokens, the longest is"
-                                         rf" question q{longest} with {max(lengths)}, 50 of them of images"):
+    with pytest.raises(
+        InputError,
+        match=rf"^1 of 4 samples are longer than {max(lengths) - 1} tokens, the longest is"
+        rf" question q{longest} with {max(lengths)}, 50 of them of images",
+    ):
         refuse_too_long(encoder, samples, answers, max(lengths) - 1)
     bad = replace(samples[0], text=f"{PLACE} What is <IMG_CONTEXT>?")
     with pytest.raises(InputError, match="question q0: its text or its facts hold the model's image token"):

@@ -22,8 +22,15 @@ from tests.sage_world import QUIET, asked, edpo_config, sfe_config, tensors, wri
 
 def test_seeds_bf16_and_recomputed_activations(tiles, internvl, tmp_path):
     outs = {}
-    for name, more in (("a", {}), ("b", {}), ("seed", {"seed": 1}), ("recompute", {"checkpoint_activations": True}),
-                       ("bf16", {"precision": "bf16"}), ("zero-shot", {"shots": 0}), ("min", {"similarity": "min"})):
+    for name, more in (
+        ("a", {}),
+        ("b", {}),
+        ("seed", {"seed": 1}),
+        ("recompute", {"checkpoint_activations": True}),
+        ("bf16", {"precision": "bf16"}),
+        ("zero-shot", {"shots": 0}),
+        ("min", {"similarity": "min"}),
+    ):
         sfe(sfe_config(tiles, internvl, tmp_path / name, epochs=1, **more), QUIET)
         outs[name] = tensors(tmp_path / name)
 
@@ -34,9 +41,17 @@ def test_seeds_bf16_and_recomputed_activations(tiles, internvl, tmp_path):
     assert distance("a", "recompute") < 1e-4 and 0 < distance("a", "bf16") < 0.02
     assert distance("a", "zero-shot") > 0 and distance("a", "min") > 0
     edpo(edpo_config(tiles, tmp_path / "bf16", tmp_path / "edpo_models", precision="bf16"), QUIET)
-    c = ScoreSageConfig(manifest=tiles.manifest, questions=tiles.questions, facts=tiles.facts, device="cpu",
-                        root=tiles.manifest.parent, checkpoint=tmp_path / "edpo_models", out=tmp_path / "s",
-                        choose="likelihood", precision="bf16")
+    c = ScoreSageConfig(
+        manifest=tiles.manifest,
+        questions=tiles.questions,
+        facts=tiles.facts,
+        device="cpu",
+        root=tiles.manifest.parent,
+        checkpoint=tmp_path / "edpo_models",
+        out=tmp_path / "s",
+        choose="likelihood",
+        precision="bf16",
+    )
     assert score(c, QUIET).errors == 0
 
 
@@ -45,8 +60,15 @@ def test_plain_fine_tuning_and_facts_as_text(tiles, internvl, tmp_path):
 
     for fusion in ("none", "text"):
         out, merged = tmp_path / fusion, tmp_path / f"{fusion}-merged"
-        c = sfe_config(tiles, internvl, out, fusion=fusion, facts=tiles.facts if fusion == "text" else None, epochs=1,
-                       merged=merged)
+        c = sfe_config(
+            tiles,
+            internvl,
+            out,
+            fusion=fusion,
+            facts=tiles.facts if fusion == "text" else None,
+            epochs=1,
+            merged=merged,
+        )
         sfe(c, QUIET)
         assert not any(n.startswith("fusion") for n in tensors(out))
         assert type(AutoModelForImageTextToText.from_pretrained(merged)).__name__ == "InternVLForConditionalGeneration"
@@ -69,9 +91,18 @@ def test_answers_by_likelihood_and_by_reply(tiles, sfe_models, tmp_path, shots):
     from stages.sage.checkpoint import load_sage
     from stages.sage.scoring import Answering
 
-    c = ScoreSageConfig(manifest=tiles.manifest, questions=tiles.questions, facts=tiles.facts, device="cpu",
-                        root=tiles.manifest.parent, checkpoint=sfe_models[4], out=tmp_path / "likelihood", shots=shots,
-                        choose="likelihood", precision="fp32")
+    c = ScoreSageConfig(
+        manifest=tiles.manifest,
+        questions=tiles.questions,
+        facts=tiles.facts,
+        device="cpu",
+        root=tiles.manifest.parent,
+        checkpoint=sfe_models[4],
+        out=tmp_path / "likelihood",
+        shots=shots,
+        choose="likelihood",
+        precision="fp32",
+    )
     assert score(c, QUIET).errors == 0
     rows = answers(c.out)
     model = read_provenance(c.out)[0]["notes"]["model"]
@@ -89,7 +120,8 @@ def test_answers_by_likelihood_and_by_reply(tiles, sfe_models, tmp_path, shots):
     one = replace(replies, out=tmp_path / "one", batch_size=1)
     score(one, QUIET)
     assert {i: r["response"] for i, r in answers(one.out).items()} == {
-        i: r["response"] for i, r in answers(replies.out).items()}, "batches change nothing"
+        i: r["response"] for i, r in answers(replies.out).items()
+    }, "batches change nothing"
     assert all(r["parsed"] for r in answers(replies.out).values())
     assert score(c, QUIET).up_to_date
     with pytest.raises(InputError, match="made with other settings .shots"):
@@ -114,28 +146,35 @@ def test_what_sfe_refuses(tiles, internvl, tmp_path):
     def first(**values):
         return lambda rows: [rows[0] | values, *rows[1:]]
 
-    for n, (table, change, said) in enumerate((
+    for n, (table, change, said) in enumerate(
+        (
             (QUESTIONS, first(choices=["yes"], answer="yes"), "q000: a preference set needs two answers or more"),
             (QUESTIONS, first(reference_id=None), "q000: no `reference_id`, and tile has no normal training image"),
             (QUESTIONS, first(ranked=False, answer=None), "q000: no `answer` to learn from"),
             (QUESTIONS, first(image_id="elsewhere"), "q000: its test image elsewhere is not in the manifest"),
             (MANIFEST, first(error="not an image"), "whole: not an image"),
             (CAPTIONS, lambda rows: without(rows, image_id="t003"), "q003: --facts has none for t003"),
-    )):
+        )
+    ):
         with pytest.raises(InputError, match=said):
             sfe(sfe_config(changed(tiles, tmp_path / str(n), table, change), internvl, tmp_path / "o"), QUIET)
-    for more, said in (({"facts": None}, "--facts is missing: --fusion attention"),
-                       ({"root": tmp_path}, "q000: .*t000.png: no such image"),
-                       ({"fusion": "both"}, "--fusion both"), ({"shots": 2}, "--shots 2"),
-                       ({"similarity": "mean"}, "--similarity mean"), ({"schedule": "step"}, "--schedule step"),
-                       ({"patches": 0}, "--patches 0: at least 1"),
-                       ({"micro_batch": 3}, "4 per process are no multiple of --micro-batch 3"),
-                       ({"max_length": 5000}, "--max-length 5000: the model's context has 1024"),
-                       ({"max_length": 60}, "^12 of 12 samples are longer than 60 tokens"),
-                       ({"deepspeed": Path("nowhere.json")}, "--deepspeed nowhere.json: no such file"),
-                       ({"deepspeed": tiles.facts}, "--deepspeed needs the package deepspeed: pip install deepspeed"),
-                       ({"fsdp": "full_shard"}, "--fsdp shards over several processes"),
-                       ({"precision": "fp8"}, "--precision fp8"), ({"heads": 7}, "--heads 7: does not divide")):
+    for more, said in (
+        ({"facts": None}, "--facts is missing: --fusion attention"),
+        ({"root": tmp_path}, "q000: .*t000.png: no such image"),
+        ({"fusion": "both"}, "--fusion both"),
+        ({"shots": 2}, "--shots 2"),
+        ({"similarity": "mean"}, "--similarity mean"),
+        ({"schedule": "step"}, "--schedule step"),
+        ({"patches": 0}, "--patches 0: at least 1"),
+        ({"micro_batch": 3}, "4 per process are no multiple of --micro-batch 3"),
+        ({"max_length": 5000}, "--max-length 5000: the model's context has 1024"),
+        ({"max_length": 60}, "^12 of 12 samples are longer than 60 tokens"),
+        ({"deepspeed": Path("nowhere.json")}, "--deepspeed nowhere.json: no such file"),
+        ({"deepspeed": tiles.facts}, "--deepspeed needs the package deepspeed: pip install deepspeed"),
+        ({"fsdp": "full_shard"}, "--fsdp shards over several processes"),
+        ({"precision": "fp8"}, "--precision fp8"),
+        ({"heads": 7}, "--heads 7: does not divide"),
+    ):
         with pytest.raises(InputError, match=said):
             sfe(sfe_config(tiles, internvl, tmp_path / f"o-{next(iter(more))}", **more), QUIET)
     failed = changed(tiles, tmp_path / "failed", QUESTIONS, first(error="the writer failed"))
@@ -150,37 +189,70 @@ def test_what_edpo_refuses(tiles, internvl, sfe_models, edpo_models, tmp_path):
     def half_judged(rows):
         return [r | {"logic": None} if r["question_id"] == "q001" and r["method"] == "choice/1" else r for r in rows]
 
-    for n, (table, change, said) in enumerate((
-            (JUDGEMENTS, lambda rows: without(rows, question_id="q002"),
-             "no scores for 4 answers, the first is question q002, choice/0"),
+    for n, (table, change, said) in enumerate(
+        (
+            (
+                JUDGEMENTS,
+                lambda rows: without(rows, question_id="q002"),
+                "no scores for 4 answers, the first is question q002, choice/0",
+            ),
             (JUDGEMENTS, half_judged, "no scores for 1 answers, the first is question q001, choice/1"),
-            (QUESTIONS, unranked, "q000: its answers are not ranked"))):
+            (QUESTIONS, unranked, "q000: its answers are not ranked"),
+        )
+    ):
         with pytest.raises(InputError, match=said):
             edpo(edpo_config(changed(tiles, tmp_path / str(n), table, change), sfe_models[4], tmp_path / "o"), QUIET)
-    for more, said in (({"checkpoint": edpo_models[4]}, "was trained with sage-edpo; E-DPO starts from"),
-                       ({"checkpoint": internvl}, "no sage.json here"), ({"beta": 0.0}, "--beta 0.0: expected a number"),
-                       ({"objective": "ipo"}, "--objective ipo"), ({"max_length": 60}, "12 of 12 samples are longer")):
+    for more, said in (
+        ({"checkpoint": edpo_models[4]}, "was trained with sage-edpo; E-DPO starts from"),
+        ({"checkpoint": internvl}, "no sage.json here"),
+        ({"beta": 0.0}, "--beta 0.0: expected a number"),
+        ({"objective": "ipo"}, "--objective ipo"),
+        ({"max_length": 60}, "12 of 12 samples are longer"),
+    ):
         with pytest.raises(InputError, match=said):
-            edpo(edpo_config(tiles, sfe_models[4], tmp_path / "o") if not more else
-                 replace(edpo_config(tiles, sfe_models[4], tmp_path / "p"), **more), QUIET)
+            edpo(
+                edpo_config(tiles, sfe_models[4], tmp_path / "o")
+                if not more
+                else replace(edpo_config(tiles, sfe_models[4], tmp_path / "p"), **more),
+                QUIET,
+            )
 
 
 def test_answers_that_fail_are_rows(tiles, sfe_models, tmp_path):
     def change(rows):
-        return [rows[0] | {"reference_id": None}, rows[1] | {"question": "why " * 1200}, rows[2] | {
-            "choices": [], "answer": None, "ranked": False}, rows[3] | {"error": "the writer failed"}, *rows[4:]]
+        return [
+            rows[0] | {"reference_id": None},
+            rows[1] | {"question": "why " * 1200},
+            rows[2] | {"choices": [], "answer": None, "ranked": False},
+            rows[3] | {"error": "the writer failed"},
+            *rows[4:],
+        ]
 
     bad = changed(tiles, tmp_path / "bad", QUESTIONS, change)
     (tmp_path / "bad" / "t004.png").write_text("no image")
     facts = pq.read_table(bad.facts).to_pylist()
     write(bad.facts, without(facts, image_id="t005"), CAPTIONS)
-    c = ScoreSageConfig(manifest=bad.manifest, questions=bad.questions, facts=bad.facts, root=tmp_path / "bad",
-                        checkpoint=sfe_models[4], out=tmp_path / "s", choose="likelihood", device="cpu",
-                        precision="fp32")
+    c = ScoreSageConfig(
+        manifest=bad.manifest,
+        questions=bad.questions,
+        facts=bad.facts,
+        root=tmp_path / "bad",
+        checkpoint=sfe_models[4],
+        out=tmp_path / "s",
+        choose="likelihood",
+        device="cpu",
+        precision="fp32",
+    )
     assert score(c, QUIET).errors == 6
     found = answers(c.out)
-    for name, said in (("q000", "no `reference_id`"), ("q001", "exceed the model's context by"), ("q002", "no choices"),
-                       ("q003", "the writer failed"), ("q004", "t004.png"), ("q005", "--facts has none for t005")):
+    for name, said in (
+        ("q000", "no `reference_id`"),
+        ("q001", "exceed the model's context by"),
+        ("q002", "no choices"),
+        ("q003", "the writer failed"),
+        ("q004", "t004.png"),
+        ("q005", "--facts has none for t005"),
+    ):
         assert said in found[name]["error"] and found[name]["choice"] is None
         assert found[name]["retry"] is (None if name in ("q003", "q004") else False), said
     assert found["q006"]["error"] is None

@@ -30,7 +30,7 @@ GAPS = [p.gap for p in pairs_of([sum(s) / 3 for s in SCORES])]
 def test_sfe_lowers_the_loss_and_trains_what_it_should(sfe_models, internvl, rank):
     from safetensors.torch import load_file
 
-    row, = read_table(sfe_models[rank], ENCODERS).to_pylist()
+    (row,) = read_table(sfe_models[rank], ENCODERS).to_pylist()
     assert (row["dataset"], row["category"], row["n"], row["steps"], row["error"]) == ("tiles", "all", 12, 9, None)
     assert row["last_loss"] < row["first_loss"] - 0.1
     curve = losses(sfe_models[rank])
@@ -38,12 +38,21 @@ def test_sfe_lowers_the_loss_and_trains_what_it_should(sfe_models, internvl, ran
     assert [float(r["learning_rate"]) for r in curve[:4]] == pytest.approx([0, 5e-4, 1e-3, 1e-3 * 6 / 7])
     assert not (sfe_models[rank] / "_training").exists() and (sfe_models[rank] / "_checkpoint" / "losses.png").exists()
     own, old = tensors(sfe_models[rank]), load_file(internvl / "model.safetensors")
-    moved = {n for n, t in own.items() if n.startswith("fusion/") and n.endswith("weight") and t.std() > 0
-             and not (t == t.diag().diag() if t.ndim == 2 else t == t[0]).all()}
+    moved = {
+        n
+        for n, t in own.items()
+        if n.startswith("fusion/")
+        and n.endswith("weight")
+        and t.std() > 0
+        and not (t == t.diag().diag() if t.ndim == 2 else t == t[0]).all()
+    }
     assert {"fusion/value.weight", "fusion/project.weight", "fusion/norm.weight"} <= moved, "they start as identity"
     if rank:
-        kinds = {"lora_A" if "lora_A" in n else "lora_B" if "lora_B" in n else n.split(".")[-2] for n in own
-                 if n.startswith("adapter_model/")}
+        kinds = {
+            "lora_A" if "lora_A" in n else "lora_B" if "lora_B" in n else n.split(".")[-2]
+            for n in own
+            if n.startswith("adapter_model/")
+        }
         assert kinds == {"lora_A", "lora_B", "layer_norm", "linear_1", "linear_2"}
         return
     for name, tensor in old.items():
@@ -67,8 +76,9 @@ def test_the_loss_is_that_of_the_answers_tokens(tiles, sfe_models):
     rows, questions = asked(tiles, loaded.settings)
     samples, answers = [questions.sample(q) for q in rows[:2]], [rows[0].answer, "Yes"]
     encoder = Encoder(loaded.processor, loaded.settings)
-    trainer = sfe_trainer(loaded.model, encoder, samples, answers,
-                          arguments(sfe_config(tiles, "", Path("x")), 2, "cpu", "fp32"))
+    trainer = sfe_trainer(
+        loaded.model, encoder, samples, answers, arguments(sfe_config(tiles, "", Path("x")), 2, "cpu", "fp32")
+    )
     batch = trainer.data_collator(list(trainer.train_dataset))
     inputs = {n: t for n, t in batch.items() if n != "labels"}
     with torch.no_grad():
@@ -93,9 +103,16 @@ def trainer_for(tiles, checkpoint, out, printed=False, eta=1.0, beta=0.1):
     rows, questions = asked(tiles, loaded.settings)
     judged = read_table(tiles.judgements, JUDGEMENTS).to_pylist()
     pairs = preference_pairs(rows[:2], judged, eta, tiles.judgements)
-    return edpo_trainer(loaded.model, reference, Encoder(loaded.processor, loaded.settings),
-                        [questions.sample(q) for q in rows], pairs, beta, printed,
-                        arguments(edpo_config(tiles, checkpoint, out, epochs=4), 4, "cpu", "fp32"))
+    return edpo_trainer(
+        loaded.model,
+        reference,
+        Encoder(loaded.processor, loaded.settings),
+        [questions.sample(q) for q in rows],
+        pairs,
+        beta,
+        printed,
+        arguments(edpo_config(tiles, checkpoint, out, epochs=4), 4, "cpu", "fp32"),
+    )
 
 
 def shaken(trainer):
@@ -146,8 +163,10 @@ def test_the_loss_of_edpo(tiles, sfe_models, tmp_path, rank):
         winners, losers = log_probabilities(trainer.model, batch)
         if not printed:
             theirs = log_probabilities(sfe_model, batch)
-            winners, losers = ([0.3 * (own - other) for own, other in zip(a, b, strict=True)]
-                               for a, b in zip((winners, losers), theirs, strict=True))
+            winners, losers = (
+                [0.3 * (own - other) for own, other in zip(a, b, strict=True)]
+                for a, b in zip((winners, losers), theirs, strict=True)
+            )
         expected = np.mean([edpo_loss(*v) for v in zip(winners, losers, batch["margin"].tolist(), strict=True)])
         assert float(trainer.compute_loss(trainer.model, batch).detach()) == pytest.approx(expected, abs=1e-4)
 
@@ -159,7 +178,7 @@ def test_edpo_trains_the_adapter_and_the_language_model_only(sfe_models, edpo_mo
     for name, tensor in before.items():
         same = bool((after[name] == tensor).all())
         assert same == (name.startswith("fusion/") or "vision_tower" in name), name
-    row, = read_table(edpo_models[rank], ENCODERS).to_pylist()
+    (row,) = read_table(edpo_models[rank], ENCODERS).to_pylist()
     assert (row["n"], row["steps"]) == (24, 6), "two pairs of each of 12 questions"
     start = np.mean([math.log1p(math.exp(g)) for g in GAPS])
     curve = losses(edpo_models[rank])
@@ -186,9 +205,13 @@ def test_the_reference_stays_the_sfe_model(tiles, sfe_models, tmp_path, rank):
 
 
 def killed_after_a_state(out, command):
-    process = subprocess.Popen([sys.executable, "-m", "adcli", "finetune-mllm", *map(str, command)], cwd=ROOT,
-                               stderr=subprocess.PIPE, text=True,
-                               env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)})
+    process = subprocess.Popen(
+        [sys.executable, "-m", "adcli", "finetune-mllm", *map(str, command)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
     until_saved(out, process)
     process.send_signal(signal.SIGKILL)
     _, said = process.communicate()
@@ -204,14 +227,39 @@ def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(tiles, internvl
     else:
         config, run = edpo_config(tiles, sfe_models[4], whole, epochs=3.0, save_steps=3), edpo
         own = ["--facts", tiles.facts, "--checkpoint", sfe_models[4], "--judgements", tiles.judgements]
-    command = [tiles.manifest, "--method", method, "--questions", tiles.questions, "--root", tiles.manifest.parent,
-               *own, "--out", killed, "--batch-size", 4, "--micro-batch", 2, "--learning-rate", 1e-3, "--warmup", 2,
-               "--epochs", config.epochs, "--save-steps", 3, "--device", "cpu", "--precision", "fp32"]
+    command = [
+        tiles.manifest,
+        "--method",
+        method,
+        "--questions",
+        tiles.questions,
+        "--root",
+        tiles.manifest.parent,
+        *own,
+        "--out",
+        killed,
+        "--batch-size",
+        4,
+        "--micro-batch",
+        2,
+        "--learning-rate",
+        1e-3,
+        "--warmup",
+        2,
+        "--epochs",
+        config.epochs,
+        "--save-steps",
+        3,
+        "--device",
+        "cpu",
+        "--precision",
+        "fp32",
+    ]
     run(config, QUIET)
     killed_after_a_state(killed, command)
     newest = max((killed / "_training").glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
     half = newest.with_name("checkpoint-9999")
-    half.mkdir()                                                # as if killed while it was being written
+    half.mkdir()  # as if killed while it was being written
     (half / "trained.safetensors").write_bytes((newest / "trained.safetensors").read_bytes()[:100])
     run(replace(config, out=killed), RunOptions())
     assert "going on from step" in capfd.readouterr().err
@@ -222,12 +270,40 @@ def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(tiles, internvl
 
 def by_two(tiles, out, method, port, *own, program=("-m", "adcli")):
     """What two processes say that train together on CPUs."""
-    command = [tiles.manifest, "--method", method, "--questions", tiles.questions, "--facts", tiles.facts, "--root",
-               tiles.manifest.parent, *own, "--out", out, "--batch-size", 4, "--micro-batch", 2,
-               "--learning-rate", 1e-3, "--warmup", 2, "--device", "cpu", "--precision", "fp32"]
+    command = [
+        tiles.manifest,
+        "--method",
+        method,
+        "--questions",
+        tiles.questions,
+        "--facts",
+        tiles.facts,
+        "--root",
+        tiles.manifest.parent,
+        *own,
+        "--out",
+        out,
+        "--batch-size",
+        4,
+        "--micro-batch",
+        2,
+        "--learning-rate",
+        1e-3,
+        "--warmup",
+        2,
+        "--device",
+        "cpu",
+        "--precision",
+        "fp32",
+    ]
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", port, *program]
-    done = subprocess.run(list(map(str, [*launch, "finetune-mllm", *command])), cwd=ROOT, capture_output=True,
-                          text=True, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        list(map(str, [*launch, "finetune-mllm", *command])),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
     return done.returncode, done.stderr
 
 
@@ -261,14 +337,17 @@ def test_two_processes_with_shards_train_as_one_does(tiles, internvl, sfe_models
     own = ["--checkpoint", sfe_models[rank], "--judgements", tiles.judgements, "--epochs", 1]
     if sfe_run:
         own = ["--base", internvl, "--heads", 4, "--patches", 4, "--lora-rank", rank, "--epochs", 3]
-    code, said = by_two(tiles, out, method, 29613 if sfe_run else 29614, *own, "--fsdp", "full_shard",
-                        program=("tests/fsdp_on_cpu.py",))
-    assert (out / "_checkpoint" / "losses.csv").exists(), f"{code} {said}"     # gloo may abort once all is done
+    code, said = by_two(
+        tiles, out, method, 29613 if sfe_run else 29614, *own, "--fsdp", "full_shard", program=("tests/fsdp_on_cpu.py",)
+    )
+    assert (out / "_checkpoint" / "losses.csv").exists(), f"{code} {said}"  # gloo may abort once all is done
     one = (sfe_models if sfe_run else edpo_models)[rank]
     same_training(one, out, 1e-5)
     rows, questions = asked(tiles, load_sage(one).settings)
-    first, second = (Answering(load_sage(place), "cpu", 8).likelihoods(questions.sample(rows[1]), rows[1].choices)[0]
-                     for place in (one, out))
+    first, second = (
+        Answering(load_sage(place), "cpu", 8).likelihoods(questions.sample(rows[1]), rows[1].choices)[0]
+        for place in (one, out)
+    )
     assert first == pytest.approx(second, abs=1e-5)
 
 

@@ -24,7 +24,7 @@ def test_eq1_mean_of_real_tokens_then_norm():
     import torch
 
     hidden = torch.tensor([[[3.0, 0.0], [0.0, 4.0], [99.0, 99.0]]])
-    z = mean_pool(hidden, torch.tensor([[1, 1, 0]]))        # mean (1.5, 2), norm 2.5
+    z = mean_pool(hidden, torch.tensor([[1, 1, 0]]))  # mean (1.5, 2), norm 2.5
     assert torch.allclose(z, torch.tensor([[0.6, 0.8]]))
 
 
@@ -33,7 +33,7 @@ def test_eq4_eq5_by_hand():
 
     x, y = [1.0, 0.0], [0.0, 1.0]
     anchor, positive, negative = (torch.tensor(v) for v in ([x, y], [x, [0.6, 0.8]], [y, x]))
-    a = math.exp(1 / 0.5) / (math.exp(1 / 0.5) + math.exp(0) + math.exp(1 / 0.5))      # negatives: 0, 1
+    a = math.exp(1 / 0.5) / (math.exp(1 / 0.5) + math.exp(0) + math.exp(1 / 0.5))  # negatives: 0, 1
     b = math.exp(0.8 / 0.5) / (math.exp(0.8 / 0.5) + math.exp(1 / 0.5) + math.exp(0))
     expected = -(math.log(a) + math.log(b)) / 2
     assert float(nt_xent(anchor, positive, negative, 0.5)) == pytest.approx(expected, abs=1e-6)
@@ -47,8 +47,7 @@ def test_one_training_step_equals_the_plain_equations(bert):
     model.train()
     texts = ["three oranges", "two kiwis", "one apple"]
     others = ["two oranges", "one kiwi", "one kiwi"]
-    pairs = [Pair(tokenizer(t)["input_ids"], tokenizer(n)["input_ids"])
-             for t, n in zip(texts, others, strict=True)]
+    pairs = [Pair(tokenizer(t)["input_ids"], tokenizer(n)["input_ids"]) for t, n in zip(texts, others, strict=True)]
     batch = Collator(tokenizer.pad_token_id)(pairs)
     masks = Masks(model)
 
@@ -58,24 +57,24 @@ def test_one_training_step_equals_the_plain_equations(bert):
     loss.backward()
 
     z = []
-    for row in range(9):                                   # rows: anchors, positives, negatives
+    for row in range(9):  # rows: anchors, positives, negatives
         masks.replay(plain, row)
         n = int(batch["attention_mask"][row].sum())
-        hidden = plain(input_ids=batch["input_ids"][row:row + 1, :n]).last_hidden_state[0]
-        h = hidden.sum(0) / n                              # Eq. 1
+        hidden = plain(input_ids=batch["input_ids"][row : row + 1, :n]).last_hidden_state[0]
+        h = hidden.sum(0) / n  # Eq. 1
         z.append(h / h.norm())
-    anchor, positive, negative = z[:3], z[3:6], z[6:]      # Eq. 2, 3
+    anchor, positive, negative = z[:3], z[3:6], z[6:]  # Eq. 2, 3
     expected = 0
     for i in range(3):
         own = torch.exp(anchor[i] @ positive[i] / 0.5)
-        total = own + sum(torch.exp(anchor[i] @ negative[j] / 0.5) for j in range(3))      # Eq. 5
-        expected = expected - torch.log(own / total) / 3                                    # Eq. 4
+        total = own + sum(torch.exp(anchor[i] @ negative[j] / 0.5) for j in range(3))  # Eq. 5
+        expected = expected - torch.log(own / total) / 3  # Eq. 4
     expected.backward()
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), abs=1e-6)
     for (name, p), q in zip(fast.named_parameters(), plain.parameters(), strict=True):
         if p.grad is not None:
             assert torch.allclose(p.grad, q.grad, atol=1e-6), name
-    assert not torch.equal(torch.stack(anchor), torch.stack(positive))     # dropout made two views
+    assert not torch.equal(torch.stack(anchor), torch.stack(positive))  # dropout made two views
 
 
 def test_a_batch_is_anchors_positives_and_negatives():
@@ -96,9 +95,19 @@ def test_adam_has_the_l2_term_in_its_gradient(bert, tmp_path):
             module.p = 0.0
     model.config.attention_probs_dropout_prob = 0.0
     pairs = [Pair(*tokenizer([t, n])["input_ids"]) for t, n in (("three oranges", "two oranges"), ("red", "green"))]
-    config = TrainEncoderConfig(negatives=tmp_path, manifest=tmp_path, out=tmp_path, encoder=str(bert), epochs=1,
-                                batch_size=2, weight_decay=0.1, learning_rate=1e-3, max_grad_norm=0, precision="fp32",
-                                device="cpu")
+    config = TrainEncoderConfig(
+        negatives=tmp_path,
+        manifest=tmp_path,
+        out=tmp_path,
+        encoder=str(bert),
+        epochs=1,
+        batch_size=2,
+        weight_decay=0.1,
+        learning_rate=1e-3,
+        max_grad_norm=0,
+        precision="fp32",
+        device="cpu",
+    )
     by_hand = copy.deepcopy(model).train()
     contrastive_loss(by_hand, Collator(tokenizer.pad_token_id)(pairs), config.temperature).backward()
     training.trainer_of(model, tokenizer, pairs, tmp_path / "states", 0, config, []).train()
@@ -108,7 +117,7 @@ def test_adam_has_the_l2_term_in_its_gradient(bert, tmp_path):
             assert torch.equal(trained, start), name
             continue
         g = start.grad + 0.1 * start
-        sure = g.abs() > 1e-6                           # near 0 the sign is rounding
+        sure = g.abs() > 1e-6  # near 0 the sign is rounding
         assert torch.allclose(trained[sure], (start - 1e-3 * g / (g.abs() + 1e-8))[sure], atol=2e-6), name
         moved += int((start.grad.sign() != g.sign())[sure].sum())
     assert moved > 100, "weights that only the decay moves this way"
@@ -147,7 +156,7 @@ class Masks:
 
         class Replaying(torch.nn.Module):
             def forward(self, x):
-                return x * next(queue)[row:row + 1, :x.shape[1]]
+                return x * next(queue)[row : row + 1, : x.shape[1]]
 
         self._replace(model, lambda: Replaying())
 
@@ -160,15 +169,30 @@ class Masks:
             for name, child in list(module.named_children()):
                 if type(child).__name__ in ("Dropout", "Recording", "Replaying"):
                     inside_attention = type(module).__name__.endswith("SelfAttention")
-                    setattr(module, name, child.__class__(0.0) if inside_attention and type(
-                        child).__name__ == "Dropout" else child if inside_attention else replacement)
+                    setattr(
+                        module,
+                        name,
+                        child.__class__(0.0)
+                        if inside_attention and type(child).__name__ == "Dropout"
+                        else child
+                        if inside_attention
+                        else replacement,
+                    )
             if hasattr(module, "dropout_prob"):
                 module.dropout_prob = 0.0
 
 
 def train(tmp_path, bert, name, **more):
-    config = TrainEncoderConfig(**make_task(tmp_path), out=tmp_path / name, encoder=str(bert), epochs=3,
-                                batch_size=4, precision="fp32", device="cpu", **more)
+    config = TrainEncoderConfig(
+        **make_task(tmp_path),
+        out=tmp_path / name,
+        encoder=str(bert),
+        epochs=3,
+        batch_size=4,
+        precision="fp32",
+        device="cpu",
+        **more,
+    )
     training.run(config, QUIET)
     return tmp_path / name / training.FOLDER / "d" / "c" / "a"
 
@@ -176,8 +200,9 @@ def train(tmp_path, bert, name, **more):
 def test_training_is_deterministic_and_seeded(tmp_path, bert):
     from safetensors.torch import load_file
 
-    a, b, c = (load_file(train(tmp_path, bert, n, seed=s) / "model.safetensors")
-               for n, s in (("a", 0), ("b", 0), ("c", 1)))
+    a, b, c = (
+        load_file(train(tmp_path, bert, n, seed=s) / "model.safetensors") for n, s in (("a", 0), ("b", 0), ("c", 1))
+    )
     before = load_file(bert / "model.safetensors")
     assert all((a[k] == b[k]).all() for k in a)
     assert any((a[k] != c[k]).any() for k in a) and any((a[k] != before[k]).any() for k in a)
@@ -209,12 +234,14 @@ def test_a_task_without_negatives_is_a_row_with_error(tmp_path, bert):
 
 
 def test_eq6_to_eq9_by_hand():
-    z = {n: np.array([math.cos(t), math.sin(t)]) for n, t in
-         {"a": 0.0, "b": math.pi / 3, "c": math.pi / 2, "q": 0.0}.items()}
+    z = {
+        n: np.array([math.cos(t), math.sin(t)])
+        for n, t in {"a": 0.0, "b": math.pi / 3, "c": math.pi / 2, "q": 0.0}.items()
+    }
     near = knn(z, ["q", "a"], ["a", "b", "c"], k=2)
     assert [i for i, _ in near["q"]] == ["a", "b"]
-    assert [d for _, d in near["q"]] == pytest.approx([0.0, 1.0])       # chord of 60 degrees is 1
-    assert [i for i, _ in near["a"]] == ["b", "c"]                      # leave-one-out
+    assert [d for _, d in near["q"]] == pytest.approx([0.0, 1.0])  # chord of 60 degrees is 1
+    assert [i for i, _ in near["a"]] == ["b", "c"]  # leave-one-out
     assert [d for _, d in near["a"]] == pytest.approx([1.0, math.sqrt(2)])
 
 
@@ -233,16 +260,44 @@ def test_scores_name_neighbours_and_differing_words(tmp_path, bert):
 
     texts = ["three oranges , two kiwis"] * 5 + ["four oranges , two kiwis", None]
     split = ["train"] * 5 + ["test"] * 2
-    manifest = [{"image_id": f"i{n}", "path": "x", "dataset": "d", "category": "c", "condition": "a",
-                 "split": s, "label": 0, "mask_paths": []} for n, s in enumerate(split)]
-    captions = [{"image_id": f"i{n}", "prompt_id": "p", "sample": 0, "text": t,
-                 "error": None if t else "truncated"} for n, t in enumerate(texts)]
+    manifest = [
+        {
+            "image_id": f"i{n}",
+            "path": "x",
+            "dataset": "d",
+            "category": "c",
+            "condition": "a",
+            "split": s,
+            "label": 0,
+            "mask_paths": [],
+        }
+        for n, s in enumerate(split)
+    ]
+    captions = [
+        {"image_id": f"i{n}", "prompt_id": "p", "sample": 0, "text": t, "error": None if t else "truncated"}
+        for n, t in enumerate(texts)
+    ]
     pq.write_table(pa.Table.from_pylist(manifest, schema=MANIFEST.schema), tmp_path / "m.parquet")
     pq.write_table(pa.Table.from_pylist(captions, schema=CAPTIONS.schema), tmp_path / "c.parquet")
-    pq.write_table(pa.table({"dataset": ["d"], "category": ["c"], "condition": ["a"],
-                             "path": [str(bert)], "n": pa.array([5], pa.int32())}), tmp_path / "e.parquet")
-    config = ScoreTextKnnConfig(captions=tmp_path / "c.parquet", manifest=tmp_path / "m.parquet",
-                                encoders=tmp_path / "e.parquet", out=tmp_path / "s", device="cpu")
+    pq.write_table(
+        pa.table(
+            {
+                "dataset": ["d"],
+                "category": ["c"],
+                "condition": ["a"],
+                "path": [str(bert)],
+                "n": pa.array([5], pa.int32()),
+            }
+        ),
+        tmp_path / "e.parquet",
+    )
+    config = ScoreTextKnnConfig(
+        captions=tmp_path / "c.parquet",
+        manifest=tmp_path / "m.parquet",
+        encoders=tmp_path / "e.parquet",
+        out=tmp_path / "s",
+        device="cpu",
+    )
     summary = run(config, QUIET)
     rows = {r["image_id"]: r for r in read_table(tmp_path / "s", SCORES).to_pylist()}
     assert summary.errors == 1 and rows["i6"]["error"] == "truncated" and rows["i6"]["score"] is None
@@ -260,17 +315,47 @@ def score_of(tmp_path, bert, texts, k, path=None):
     from stages.artifacts.tables import CAPTIONS, MANIFEST
     from stages.text_encoder.score import ScoreTextKnnConfig, run
 
-    manifest = [{"image_id": f"i{n}", "path": "x", "dataset": "d", "category": "c", "condition": "a", "label": 0,
-                 "split": "train" if n < len(texts) - 1 else "test", "mask_paths": []} for n in range(len(texts))]
+    manifest = [
+        {
+            "image_id": f"i{n}",
+            "path": "x",
+            "dataset": "d",
+            "category": "c",
+            "condition": "a",
+            "label": 0,
+            "split": "train" if n < len(texts) - 1 else "test",
+            "mask_paths": [],
+        }
+        for n in range(len(texts))
+    ]
     captions = [{"image_id": f"i{n}", "prompt_id": "p", "sample": 0, "text": t} for n, t in enumerate(texts)]
     pq.write_table(pa.Table.from_pylist(manifest, schema=MANIFEST.schema), tmp_path / "m.parquet")
     pq.write_table(pa.Table.from_pylist(captions, schema=CAPTIONS.schema), tmp_path / "c.parquet")
     if path is None:
         path = tmp_path / "e.parquet"
-        pq.write_table(pa.table({"dataset": ["d"], "category": ["c"], "condition": ["a"], "path": [str(bert)],
-                                 "n": pa.array([5], pa.int32())}), path)
-    run(ScoreTextKnnConfig(captions=tmp_path / "c.parquet", manifest=tmp_path / "m.parquet", encoders=path,
-                           out=tmp_path / "s", device="cpu", k=k), QUIET)
+        pq.write_table(
+            pa.table(
+                {
+                    "dataset": ["d"],
+                    "category": ["c"],
+                    "condition": ["a"],
+                    "path": [str(bert)],
+                    "n": pa.array([5], pa.int32()),
+                }
+            ),
+            path,
+        )
+    run(
+        ScoreTextKnnConfig(
+            captions=tmp_path / "c.parquet",
+            manifest=tmp_path / "m.parquet",
+            encoders=path,
+            out=tmp_path / "s",
+            device="cpu",
+            k=k,
+        ),
+        QUIET,
+    )
     return read_table(tmp_path / "s", SCORES).to_pylist()
 
 

@@ -22,8 +22,8 @@ from tests.encoder_world import make_task, make_tasks
 QUIET = RunOptions(quiet=True)
 ROOT = Path(__file__).parents[2]
 TEXTS = tuple(f"three oranges , {n} kiwis and two apples" for n in ("no", "one", "two", "six", "ten", "many"))
-STEPS = 6                # 3 epochs of 2
-CRASH_STEP = 23         # every 23rd point; 1 = all of them, for minutes
+STEPS = 6  # 3 epochs of 2
+CRASH_STEP = 23  # every 23rd point; 1 = all of them, for minutes
 
 
 def config_of(folder, bert, out, texts=TEXTS, tasks=(("d", "c", "a"),), **more):
@@ -65,8 +65,16 @@ def at_step(monkeypatch):
 
 # -- tasks
 
-TASKS = (("d", "c", None), ("d", "c", "A"), ("e", "c", None), ("d", "a/b", None), ("d", "a_b", None), ("d", "..", ".."),
-         ("..", "..", None), ("d", "c", ""))
+TASKS = (
+    ("d", "c", None),
+    ("d", "c", "A"),
+    ("e", "c", None),
+    ("d", "a/b", None),
+    ("d", "a_b", None),
+    ("d", "..", ".."),
+    ("..", "..", None),
+    ("d", "c", ""),
+)
 
 
 def test_every_task_has_its_own_encoder_and_nothing_outside_is_touched(tmp_path, bert):
@@ -74,8 +82,9 @@ def test_every_task_has_its_own_encoder_and_nothing_outside_is_touched(tmp_path,
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "theirs").write_text("theirs")
     texts = {task: (f"{n} oranges , two kiwis",) * 2 for n, task in enumerate(TASKS)}
-    config = TrainEncoderConfig(**make_tasks(tmp_path, texts), out=tmp_path / "deep" / "e", encoder=str(bert),
-                                epochs=1, device="cpu")
+    config = TrainEncoderConfig(
+        **make_tasks(tmp_path, texts), out=tmp_path / "deep" / "e", encoder=str(bert), epochs=1, device="cpu"
+    )
     run(config, QUIET)
     found = weights(config.out)
     rows = read_table(config.out, ENCODERS).to_pylist()
@@ -94,8 +103,9 @@ def test_every_task_has_its_own_encoder_and_nothing_outside_is_touched(tmp_path,
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, STEPS])
-def test_interrupted_at_a_step_and_run_again_gives_the_same_weights(step, at_step, undisturbed, bert, tmp_path, capfd,
-                                                                    monkeypatch):
+def test_interrupted_at_a_step_and_run_again_gives_the_same_weights(
+    step, at_step, undisturbed, bert, tmp_path, capfd, monkeypatch
+):
     """In mid-epoch, at an epoch's end, and at the very last step. The state is saved though no minute has passed."""
     config = config_of(tmp_path, bert, tmp_path / "e")
     handler = signal.getsignal(signal.SIGINT)
@@ -130,7 +140,7 @@ def test_losses_are_means_of_the_first_and_last_epoch(undisturbed, at_step, bert
     finally:
         train.contrastive_loss = real
     losses = [float(x.detach()) for x in seen]
-    row, = read_table(tmp_path / "e", ENCODERS).to_pylist()
+    (row,) = read_table(tmp_path / "e", ENCODERS).to_pylist()
     assert row["steps"] == len(losses) == STEPS and row["n"] == len(TEXTS)
     assert (row["first_loss"], row["last_loss"]) == pytest.approx((sum(losses[:2]) / 2, sum(losses[-2:]) / 2))
 
@@ -171,8 +181,9 @@ def test_sigterm_and_sigkill_in_mid_task_cost_no_training(undisturbed, bert, tmp
     states = config.out / training.STATE
     for name, step, every, code, saved in (("SIGTERM", 1, 60, 130, 2), ("SIGKILL", 4, 0, -9, 4)):
         script = AT_STEP.format(signal=name, step=step, every=every)
-        done = subprocess.run([sys.executable, "-c", script, *command(config)[3:]], env=ENVIRONMENT, text=True,
-                              capture_output=True)
+        done = subprocess.run(
+            [sys.executable, "-c", script, *command(config)[3:]], env=ENVIRONMENT, text=True, capture_output=True
+        )
         said = "adcli: interrupted; the same command goes on from here\n" if code == 130 else ""
         assert (done.returncode, done.stderr) == (code, said)
         assert [p.name for p in states.rglob("checkpoint-*")] == [f"checkpoint-{saved}"] and not weights(config.out)
@@ -212,8 +223,17 @@ def test_a_state_is_saved_once_a_minute_and_the_one_before_goes(bert, tmp_path, 
 # -- refused
 
 
-WRONG = {"epochs": 0, "batch_size": 0, "learning_rate": 0.0, "temperature": 0.0, "weight_decay": -1.0,
-         "max_grad_norm": float("nan"), "precision": "half", "device": "gpu", "encoder": "./no/such"}
+WRONG = {
+    "epochs": 0,
+    "batch_size": 0,
+    "learning_rate": 0.0,
+    "temperature": 0.0,
+    "weight_decay": -1.0,
+    "max_grad_norm": float("nan"),
+    "precision": "half",
+    "device": "gpu",
+    "encoder": "./no/such",
+}
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -31,8 +31,14 @@ print(summary.rows, "captions")
 def test_a_script_without_a_main_guard_can_call_stages(tmp_path):
     """At module level, where a spawned worker that imports the script would start workers of its own, without end."""
     (tmp_path / "script.py").write_text(SCRIPT)
-    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120,
-                          env=os.environ | {"PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0, done.stderr
     first, last = done.stdout.splitlines()
     rows = read_table(tmp_path / "c", CAPTIONS)

@@ -83,8 +83,10 @@ def test_the_packaged_encoder_passes():
     assert len(encoder_fingerprint("minilm")) == 32
 
 
-@pytest.mark.parametrize(("config", "said"), [(None, "holds no config.json"), ("{}", "names no model_type"),
-                                              ("{", "cannot be read"), ("3", "cannot be read")])
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [(None, "holds no config.json"), ("{}", "names no model_type"), ("{", "cannot be read"), ("3", "cannot be read")],
+)
 def test_an_encoder_needs_its_configuration(config, said, bert, tmp_path):
     from stages.text_encoder.model import encoder_fingerprint
 
@@ -114,8 +116,10 @@ assert "torch" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["--device gpu: expected auto, cpu or cuda",
-                                        "--precision half: expected auto, fp32 or bf16"]
+    assert done.stdout.splitlines() == [
+        "--device gpu: expected auto, cpu or cuda",
+        "--precision half: expected auto, fp32 or bf16",
+    ]
 
 
 def test_auto_is_what_the_processor_has(monkeypatch):

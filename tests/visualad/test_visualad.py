@@ -107,7 +107,7 @@ def test_sca_of_the_text_by_hand():
         sca.gate.weight.copy_(Tensor([[0.0, 2.0]]))
         sca.scale.copy_(Tensor([0.5])[0])
     patches, token = Tensor([[[2.0, 1.0], [0.0, 3.0]]]), Tensor([[[0.3, 0.7]]])
-    a = exp(2 / 2 ** 0.5) / (exp(2 / 2 ** 0.5) + 1)
+    a = exp(2 / 2**0.5) / (exp(2 / 2**0.5) + 1)
     collected = np.array([2 * a, a + 3 * (1 - a)])
     gate = 1 / (1 + exp(-1.4))
     expected = np.array([0.3, 0.7]) + 0.5 * gate * collected
@@ -122,12 +122,12 @@ def test_saf_contrast_score_and_maps_by_hand():
             saf[layer].weight.fill_(w)
             saf[layer].bias.fill_(b)
     hidden = 2 * 0.5 + 1
-    gelu = hidden * 0.5 * (1 + torch.erf(torch.tensor(hidden / 2 ** 0.5)))
-    assert saf(Tensor([[0.5]])).item() == pytest.approx(float(3 * gelu - 1), abs=1e-6)                # Eq. 6
+    gelu = hidden * 0.5 * (1 + torch.erf(torch.tensor(hidden / 2**0.5)))
+    assert saf(Tensor([[0.5]])).item() == pytest.approx(float(3 * gelu - 1), abs=1e-6)  # Eq. 6
     patches, tokens = Tensor([[[3.0, 4.0]]]), Tensor([[[1.0, 0.0], [0.0, -2.0]]])
-    assert float(contrast(patches, tokens)) == pytest.approx(0.6 + 0.8, abs=1e-6)                     # Eq. 7
-    maps = torch.arange(450.0).reshape(1, 15, 30)                # 1 %: 4.5 pixels
-    assert float(image_scores(maps, "code")) == 447.0 and float(image_scores(maps, "paper")) == 447.5      # Eq. 9
+    assert float(contrast(patches, tokens)) == pytest.approx(0.6 + 0.8, abs=1e-6)  # Eq. 7
+    maps = torch.arange(450.0).reshape(1, 15, 30)  # 1 %: 4.5 pixels
+    assert float(image_scores(maps, "code")) == 447.0 and float(image_scores(maps, "paper")) == 447.5  # Eq. 9
     assert float(image_scores(torch.ones(1, 3, 3), "paper")) == 1.0, "at least one pixel"
     assert upsampled(Tensor([[0.0, 1.0, 2.0, 3.0]]), (4, 4))[0, 0].tolist() == pytest.approx([0, 0.25, 0.75, 1])
 
@@ -151,7 +151,8 @@ def test_the_gaussian_is_scipys():
     assert smoothed(maps).numpy() == pytest.approx(theirs, abs=1e-12)
     assert smoothed(maps, 0.0) is maps
     assert smoothed(maps[:, :5, :5]).numpy() == pytest.approx(
-        np.stack([gaussian_filter(m, 4.0) for m in maps[:, :5, :5].numpy()]), abs=1e-12), "smaller than the kernel"
+        np.stack([gaussian_filter(m, 4.0) for m in maps[:, :5, :5].numpy()]), abs=1e-12
+    ), "smaller than the kernel"
 
 
 def test_the_texts_variant_differs_where_it_should(clip):
@@ -161,7 +162,7 @@ def test_the_texts_variant_differs_where_it_should(clip):
     with torch.no_grad():
         output = model(pixels)
         tokens, patches = model.backbone(pixels, model.tokens + model.positions, (2, 4))
-        own = model.sca[0](model.norm(tokens[0]), model.norm(patches[0]))           # tokens of the layer itself
+        own = model.sca[0](model.norm(tokens[0]), model.norm(patches[0]))  # tokens of the layer itself
         first = upsampled(contrast(model.saf[0](model.norm(patches[0])), own), (56, 56))
     assert (output.maps[0] - first).abs().max() < 1e-6
 
@@ -190,7 +191,8 @@ def families(folder):
         "dinov2": (t.Dinov2Model(t.Dinov2Config(**same)), 1),
         "registers": (t.Dinov2WithRegistersModel(t.Dinov2WithRegistersConfig(**same, num_register_tokens=3)), 4),
         "dinov3": (t.DINOv3ViTModel(t.DINOv3ViTConfig(**same, intermediate_size=64, num_register_tokens=2)), 3),
-        "siglip": (t.SiglipVisionModel(t.SiglipVisionConfig(**same, intermediate_size=64)), 0)}
+        "siglip": (t.SiglipVisionModel(t.SiglipVisionConfig(**same, intermediate_size=64)), 0),
+    }
 
 
 @pytest.mark.parametrize("family", ["dinov2", "registers", "dinov3", "siglip"])
@@ -232,10 +234,14 @@ def test_weights_kept_in_bf16_give_what_autocast_gives(clip):
 
 def test_what_a_backbone_cannot_have(clip, tmp_path, bert):
     backbone, _, _ = load_backbone(str(clip))
-    for wrong, said in (({"size": 60}, "no multiple of the backbone's patch of 14 px; the nearest is 56"),
-                        ({"layers": (1, 5)}, "rising numbers from 1 to 4"), ({"layers": (3, 1)}, "rising numbers"),
-                        ({"variant": "text"}, "--variant text"), ({"position": "3d"}, "--position 3d"),
-                        ({"anchors": 0}, "--anchors 0")):
+    for wrong, said in (
+        ({"size": 60}, "no multiple of the backbone's patch of 14 px; the nearest is 56"),
+        ({"layers": (1, 5)}, "rising numbers from 1 to 4"),
+        ({"layers": (3, 1)}, "rising numbers"),
+        ({"variant": "text"}, "--variant text"),
+        ({"position": "3d"}, "--position 3d"),
+        ({"anchors": 0}, "--anchors 0"),
+    ):
         with pytest.raises(InputError, match=said):
             VisualAD(backbone, Settings(**{"layers": (1, 4), "size": 56} | wrong))
     with pytest.raises(InputError, match="cannot be loaded"):

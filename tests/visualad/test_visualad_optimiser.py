@@ -54,7 +54,7 @@ def test_each_tokens_gradient_is_clipped_to_norm_1(model):
     """A huge gradient: Adam's step forgets its size, its first moment, a tenth of the gradient, does not."""
     optimiser, _ = optimiser_of(model, config_of("code"), steps=5)
     direction = torch.zeros_like(model.tokens)
-    direction[0, 0], direction[1, 1] = 1e6, 0.5            # a long one and a short one
+    direction[0, 0], direction[1, 1] = 1e6, 0.5  # a long one and a short one
     model.tokens.grad = direction.clone()
     optimiser.step()
     moment = optimiser.state[model.tokens]["exp_avg"]

@@ -48,21 +48,43 @@ def spots(tmp_path_factory):
         mask = np.zeros((60, 80), np.uint8)
         if n % 2:
             top, left = rng.integers(0, 40), rng.integers(0, 60)
-            mask[top:top + 18, left:left + 18] = 255
+            mask[top : top + 18, left : left + 18] = 255
             pixels[mask > 0] += 90
             Image.fromarray(mask).save(folder / f"{n}_mask.png")
         Image.fromarray(np.repeat(pixels.clip(0, 255).astype(np.uint8)[:, :, None], 3, 2)).save(folder / f"{n}.png")
-        rows.append({"image_id": f"i{n:02d}", "path": f"{n}.png", "dataset": "spots", "category": "grey",
-                     "split": "test", "label": n % 2, "width": 80, "height": 60,
-                     "mask_paths": [f"{n}_mask.png"] if n % 2 else []})
+        rows.append(
+            {
+                "image_id": f"i{n:02d}",
+                "path": f"{n}.png",
+                "dataset": "spots",
+                "category": "grey",
+                "split": "test",
+                "label": n % 2,
+                "width": 80,
+                "height": 60,
+                "mask_paths": [f"{n}_mask.png"] if n % 2 else [],
+            }
+        )
     pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST.schema), folder / "m.parquet")
     return folder / "m.parquet"
 
 
 def config(spots, clip, out, **more):
-    return TrainVisualadConfig(**{
-        "manifest": spots, "root": spots.parent, "backbone": str(clip), "out": out, "size": 56, "layers": "2,4",
-        "batch_size": 4, "epochs": 3, "device": "cpu", "precision": "fp32"} | more)
+    return TrainVisualadConfig(
+        **{
+            "manifest": spots,
+            "root": spots.parent,
+            "backbone": str(clip),
+            "out": out,
+            "size": 56,
+            "layers": "2,4",
+            "batch_size": 4,
+            "epochs": 3,
+            "device": "cpu",
+            "precision": "fp32",
+        }
+        | more
+    )
 
 
 def weights(out):
@@ -77,7 +99,7 @@ def trained(spots, clip, tmp_path_factory):
 
 
 def test_training_lowers_the_loss_and_says_so(trained):
-    row, = read_table(trained, ENCODERS).to_pylist()
+    (row,) = read_table(trained, ENCODERS).to_pylist()
     assert (row["dataset"], row["n"], row["steps"], row["error"]) == ("spots", 24, 72, None)
     assert row["last_loss"] < row["first_loss"]
     lines = (trained / "_checkpoint" / "losses.csv").read_text().splitlines()
@@ -95,14 +117,22 @@ def test_training_lowers_the_loss_and_says_so(trained):
 
 
 def test_scores_and_maps(trained, spots, tmp_path):
-    c = ScoreVisualadConfig(manifest=spots, root=spots.parent, checkpoint=trained, out=tmp_path / "s",
-                            maps=tmp_path / "maps", batch_size=5, device="cpu", precision="fp32")
+    c = ScoreVisualadConfig(
+        manifest=spots,
+        root=spots.parent,
+        checkpoint=trained,
+        out=tmp_path / "s",
+        maps=tmp_path / "maps",
+        batch_size=5,
+        device="cpu",
+        precision="fp32",
+    )
     assert score(c, QUIET).errors == 0
     rows = {r["image_id"]: r for r in read_table(c.out, SCORES).to_pylist()}
     maps = dict(read_maps(c.maps, {(i, "visualad") for i in rows}))
     assert len(maps) == 24 and all(m.shape == (56, 56) for m in maps.values())
     for (image_id, _), anomaly_map in maps.items():
-        top = np.sort(anomaly_map.astype(float), axis=None)[-32:]          # 1 % of 3136, rounded up
+        top = np.sort(anomaly_map.astype(float), axis=None)[-32:]  # 1 % of 3136, rounded up
         assert rows[image_id]["score"] == pytest.approx(top.mean(), abs=2e-3)
     one = replace(c, batch_size=1, out=tmp_path / "s1", maps=None)
     score(one, QUIET)
@@ -118,8 +148,15 @@ def test_scores_and_maps(trained, spots, tmp_path):
     pages = sorted((tmp_path / "look" / "attention").glob("i*.png"))
     assert min(PIL.Image.open(tmp_path / "look" / "patches.png").size) > 300
     assert len(pages) == 24 and PIL.Image.open(pages[0]).size == (160 * 5, 160 * 2), "four anchors, two layers"
-    e = EvaluateConfig(scores=c.out, manifest=spots, root=spots.parent, maps=c.maps, out=tmp_path / "e", resamples=0,
-                       report=tmp_path / "report.html")
+    e = EvaluateConfig(
+        scores=c.out,
+        manifest=spots,
+        root=spots.parent,
+        maps=c.maps,
+        out=tmp_path / "e",
+        resamples=0,
+        report=tmp_path / "report.html",
+    )
     evaluate(e, QUIET)
     assert f"<figcaption>{trained}</figcaption>".replace("</", "/_checkpoint/losses.png</", 1) in e.report.read_text()
     found = {r["metric"]: r["value"] for r in read_table(e.out, METRICS).to_pylist() if r["category"] == "grey"}
@@ -144,13 +181,13 @@ def test_patch_clouds_hold_the_right_patches(trained, spots):
     wanted = {False: set(), True: set()}
     for n, image in enumerate(images):
         mask = look.mask(image.masks).numpy()
-        for at in range(16):                        # 4 x 4 patches of 14 px
-            share = mask[at // 4 * 14:at // 4 * 14 + 14, at % 4 * 14:at % 4 * 14 + 14].mean()
+        for at in range(16):  # 4 x 4 patches of 14 px
+            share = mask[at // 4 * 14 : at // 4 * 14 + 14, at % 4 * 14 : at % 4 * 14 + 14].mean()
             if share == 0 or share >= 0.5:
                 wanted[bool(share)].add(features[:, n, at].tobytes())
     assert {k: {np.ascontiguousarray(p).tobytes() for p in v} for k, v in clouds.kept.items()} == wanted
     assert wanted[True] and len(wanted[False]) > 32
-    assert apart(np.array([[0., 0], [2, 0]]), np.array([[3., 3], [3, 5]])) == pytest.approx(np.hypot(2, 4) / 1)
+    assert apart(np.array([[0.0, 0], [2, 0]]), np.array([[3.0, 3], [3, 5]])) == pytest.approx(np.hypot(2, 4) / 1)
 
 
 def test_an_image_that_cannot_be_read_is_a_row_in_both_tables(trained, spots, tmp_path):
@@ -158,11 +195,17 @@ def test_an_image_that_cannot_be_read_is_a_row_in_both_tables(trained, spots, tm
 
     shutil.copytree(spots.parent, tmp_path / "spots")
     (tmp_path / "spots" / "3.png").write_text("no image")
-    c = ScoreVisualadConfig(manifest=tmp_path / "spots" / "m.parquet", root=tmp_path / "spots", checkpoint=trained,
-                            out=tmp_path / "s", maps=tmp_path / "maps", device="cpu")
+    c = ScoreVisualadConfig(
+        manifest=tmp_path / "spots" / "m.parquet",
+        root=tmp_path / "spots",
+        checkpoint=trained,
+        out=tmp_path / "s",
+        maps=tmp_path / "maps",
+        device="cpu",
+    )
     assert score(c, QUIET).errors == 1
     for table, at in ((SCORES, c.out), (MAPS, c.maps)):
-        bad, = (r for r in read_table(at, table).to_pylist() if r["error"])
+        (bad,) = (r for r in read_table(at, table).to_pylist() if r["error"])
         assert bad["image_id"] == "i03" and "3.png" in bad["error"]
     shutil.copy(spots.parent / "3.png", tmp_path / "spots" / "3.png")
     assert score(c, RunOptions(quiet=True, overwrite=True)).errors == 0
@@ -201,13 +244,36 @@ def test_training_notices_a_replaced_mask_and_keeps_its_key_elsewhere(spots, cli
 
 def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(spots, clip, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    common = ["--root", spots.parent, "--backbone", clip, "--size", 56, "--layers", "2,4", "--batch-size", 4,
-              "--epochs", 8, "--device", "cpu", "--precision", "fp32", "--save-steps", 3]
+    common = [
+        "--root",
+        spots.parent,
+        "--backbone",
+        clip,
+        "--size",
+        56,
+        "--layers",
+        "2,4",
+        "--batch-size",
+        4,
+        "--epochs",
+        8,
+        "--device",
+        "cpu",
+        "--precision",
+        "fp32",
+        "--save-steps",
+        3,
+    ]
 
     def run(out):
         command = [sys.executable, "-m", "adcli", "train-visualad", spots, "--out", out, *common]
-        return subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=subprocess.PIPE, text=True,
-                                env=os.environ | {"OMP_NUM_THREADS": "1"})
+        return subprocess.Popen(
+            list(map(str, command)),
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
 
     _, said = (first := run(whole)).communicate()
     assert first.returncode == 0, said
@@ -218,7 +284,7 @@ def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(spots, clip, tm
     assert not (killed / "_checkpoint").exists(), "killed before the end"
     newest = max((killed / "_training").glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
     half = newest.with_name("checkpoint-9999")
-    half.mkdir()                                                # as if killed while it was being written
+    half.mkdir()  # as if killed while it was being written
     (half / "trained.safetensors").write_bytes((newest / "trained.safetensors").read_bytes()[:100])
     _, said = (again := run(killed)).communicate()
     assert again.returncode == 0 and "going on from step" in said, said
@@ -228,8 +294,9 @@ def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(spots, clip, tm
 
 def test_seeds_and_variants(spots, clip, tmp_path):
     outs = []
-    for n, more in enumerate(({}, {}, {"seed": 1}, {"variant": "paper"}, {"checkpoint_activations": True},
-                              {"as_released": True})):
+    for n, more in enumerate(
+        ({}, {}, {"seed": 1}, {"variant": "paper"}, {"checkpoint_activations": True}, {"as_released": True})
+    ):
         out = tmp_path / str(n)
         train(config(spots, clip, out, epochs=1, **more), QUIET)
         outs.append(weights(out))
@@ -245,19 +312,28 @@ def test_what_is_refused(spots, clip, trained, tmp_path):
     rows = pq.read_table(spots).to_pylist()
 
     def manifest(**change):
-        pq.write_table(pa.Table.from_pylist([rows[0] | change.get("first", {}), rows[1] | change.get("second", {})],
-                                            schema=MANIFEST.schema), tmp_path / "m.parquet")
+        pq.write_table(
+            pa.Table.from_pylist(
+                [rows[0] | change.get("first", {}), rows[1] | change.get("second", {})], schema=MANIFEST.schema
+            ),
+            tmp_path / "m.parquet",
+        )
         return tmp_path / "m.parquet"
 
-    for change, said in (({"second": {"mask_paths": []}}, "anomalous ones .i01: anomalous, but has no mask"),
-                         ({"second": {"mask_paths": ["gone.png"]}}, "normal and anomalous ones .i01: .*gone.png"),
-                         ({"first": {"label": None}}, "i00 has no label"),
-                         ({"second": {"label": 0}}, "not normal and anomalous ones")):
+    for change, said in (
+        ({"second": {"mask_paths": []}}, "anomalous ones .i01: anomalous, but has no mask"),
+        ({"second": {"mask_paths": ["gone.png"]}}, "normal and anomalous ones .i01: .*gone.png"),
+        ({"first": {"label": None}}, "i00 has no label"),
+        ({"second": {"label": 0}}, "not normal and anomalous ones"),
+    ):
         with pytest.raises(InputError, match=said):
             train(config(manifest(**change), clip, tmp_path / "o", root=spots.parent), QUIET)
-    for more, said in (({"layers": "2,x"}, "--layers 2,x"), ({"size": 60}, "nearest is 56"),
-                       ({"backbone": str(tmp_path / "nowhere")}, "--backbone"),
-                       ({"precision": "fp8"}, "--precision fp8")):
+    for more, said in (
+        ({"layers": "2,x"}, "--layers 2,x"),
+        ({"size": 60}, "nearest is 56"),
+        ({"backbone": str(tmp_path / "nowhere")}, "--backbone"),
+        ({"precision": "fp8"}, "--precision fp8"),
+    ):
         with pytest.raises(InputError, match=said):
             train(config(spots, clip, tmp_path / "p", **more), QUIET)
     c = ScoreVisualadConfig(manifest=spots, root=spots.parent, checkpoint=tmp_path, out=tmp_path / "s")
@@ -272,13 +348,34 @@ def test_two_processes_train_as_one_does(spots, clip, tmp_path):
     """The text's variant, which has no dropout: processes draw that each for themselves."""
     from safetensors.torch import load
 
-    common = ["train-visualad", spots, "--root", spots.parent, "--backbone", clip, "--size", 56, "--layers", "2,4",
-              "--batch-size", 4, "--epochs", 2, "--device", "cpu", "--precision", "fp32", "--variant", "paper"]
+    common = [
+        "train-visualad",
+        spots,
+        "--root",
+        spots.parent,
+        "--backbone",
+        clip,
+        "--size",
+        56,
+        "--layers",
+        "2,4",
+        "--batch-size",
+        4,
+        "--epochs",
+        2,
+        "--device",
+        "cpu",
+        "--precision",
+        "fp32",
+        "--variant",
+        "paper",
+    ]
 
     def run(out, *before):
         command = [sys.executable, "-m", *before, "adcli", *common, "--out", out]
-        return subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True,
-                              env=os.environ | {"OMP_NUM_THREADS": "1"})
+        return subprocess.run(
+            list(map(str, command)), cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
 
     two = ("torch.distributed.run", "--nproc_per_node", 2, "--master_port", 29577, "-m")
     for name, before in (("one", ()), ("two", two)):

@@ -13,13 +13,25 @@ from stages.vlm.models import MODELS
 from stages.vlm.pixels import PixelLimits, fit, fitted_size, limits_for
 from stages.vlm.prefetch import DecodedAhead
 
-WORDS = {"yes": [1], "Yes": [2], "YES": [3, 4], " yes": [9, 1], " Yes": [5], " YES": [9, 3, 4],
-         "no": [6], "No": [7], "NO": [7, 8], " no": [9, 6], " No": [9, 7], " NO": [9, 7, 8]}
+WORDS = {
+    "yes": [1],
+    "Yes": [2],
+    "YES": [3, 4],
+    " yes": [9, 1],
+    " Yes": [5],
+    " YES": [9, 3, 4],
+    "no": [6],
+    "No": [7],
+    "NO": [7, 8],
+    " no": [9, 6],
+    " No": [9, 7],
+    " NO": [9, 7, 8],
+}
 
 
 def test_first_tokens_and_their_sum():
     tokens = first_tokens(WORDS.__getitem__, ("yes", "no"))
-    assert tokens == {"yes": (1, 2, 3, 5), "no": (6, 7)}           # 9, a lone blank, begins both
+    assert tokens == {"yes": (1, 2, 3, 5), "no": (6, 7)}  # 9, a lone blank, begins both
     p = choice_probabilities({1: math.log(0.2), 5: math.log(0.1), 7: math.log(0.4), 9: math.log(0.3)}, tokens)
     assert p == pytest.approx({"yes": 0.3, "no": 0.4})
     assert spellings("yes") == ("yes", "Yes", "YES", " yes", " Yes", " YES")
@@ -27,8 +39,9 @@ def test_first_tokens_and_their_sum():
         first_tokens(lambda text: [text.strip()[0].lower() == "x"], ("yes", "no"))
 
 
-@pytest.mark.parametrize("limits", [PixelLimits(3136, 12544, 28), PixelLimits(768 * 784, 1024 * 784, 28),
-                                    PixelLimits(65536, 16777216, 32)])
+@pytest.mark.parametrize(
+    "limits", [PixelLimits(3136, 12544, 28), PixelLimits(768 * 784, 1024 * 784, 28), PixelLimits(65536, 16777216, 32)]
+)
 def test_sizes_are_those_of_the_models_own_processor(limits):
     from stages.training.torch_setup import prepare_torch
 
@@ -103,9 +116,8 @@ def test_answer_probabilities_are_the_models_own(qwen, tmp_path, save_image):
             logits = loaded.model(**loaded._inputs([(request, [rgb, rgb])])).logits[0, -1]
         p = logits.float().softmax(-1)
         tokens = first_tokens(lambda s: loaded.tokenizer.encode(s, add_special_tokens=False), ("yes", "no"))
-        assert reply.probabilities == pytest.approx({c: float(p[list(t)].sum()) for c, t in tokens.items()},
-                                                    abs=1e-6)
-        assert 0 < sum(reply.probabilities.values()) < 0.2            # a random model spreads over all tokens
+        assert reply.probabilities == pytest.approx({c: float(p[list(t)].sum()) for c, t in tokens.items()}, abs=1e-6)
+        assert 0 < sum(reply.probabilities.values()) < 0.2  # a random model spreads over all tokens
 
 
 def test_a_prompt_beyond_the_context_is_refused_alone(tiny_context, tmp_path, save_image):
@@ -150,18 +162,21 @@ def test_no_process_outlives_a_kill(tmp_path):
     import sys
     import time
 
-    code = ("import os, subprocess, sys, time\n"
-            "from stages.vlm.orphans import descendants, end_children_with_this_process\n"
-            "end_children_with_this_process()\n"
-            "guard = descendants(os.getpid())\n"
-            "child = subprocess.Popen(['sh', '-c', 'sleep 60 & wait'])\n"
-            "time.sleep(1.5)\n"
-            "print(*(descendants(os.getpid()) - guard), flush=True)\n"
-            "time.sleep(60)\n")
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
-                               env=os.environ | {"PYTHONPATH": os.getcwd()})
+    code = (
+        "import os, subprocess, sys, time\n"
+        "from stages.vlm.orphans import descendants, end_children_with_this_process\n"
+        "end_children_with_this_process()\n"
+        "guard = descendants(os.getpid())\n"
+        "child = subprocess.Popen(['sh', '-c', 'sleep 60 & wait'])\n"
+        "time.sleep(1.5)\n"
+        "print(*(descendants(os.getpid()) - guard), flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": os.getcwd()}
+    )
     pids = [int(p) for p in process.stdout.readline().split()]
-    assert len(pids) == 2 and all(os.path.exists(f"/proc/{p}") for p in pids)      # the shell and its sleep
+    assert len(pids) == 2 and all(os.path.exists(f"/proc/{p}") for p in pids)  # the shell and its sleep
     process.send_signal(signal.SIGKILL)
     process.wait()
     deadline = time.monotonic() + 10
@@ -182,7 +197,12 @@ def alive(pid):
 def test_what_decides_the_text_is_in_the_key():
     options = EngineOptions(engine="vllm", quantization="awq", max_pixels=1000, gpu_memory=0.5, concurrency=3)
     assert engine_parameters("qwen2-vl", options) == {
-        "engine": "vllm", "dtype": "as the checkpoint says", "min_pixels": 0, "max_pixels": 1000, "quantization": "awq"}
+        "engine": "vllm",
+        "dtype": "as the checkpoint says",
+        "min_pixels": 0,
+        "max_pixels": 1000,
+        "quantization": "awq",
+    }
     assert engine_parameters("scene", options) == {}
 
 
@@ -196,5 +216,5 @@ def test_engines_that_are_not_there():
 def test_the_table_of_models():
     assert len({m.short for m in MODELS}) == len(MODELS) and all("/" in m.hub_id for m in MODELS)
     by_name = {m.short: m for m in MODELS}
-    assert by_name["qwen2-vl"].weights_gib == pytest.approx(8.29e9 * 2 / 2 ** 30)
+    assert by_name["qwen2-vl"].weights_gib == pytest.approx(8.29e9 * 2 / 2**30)
     assert 38 < by_name["qwen2-vl-72b-awq"].weights_gib < 42

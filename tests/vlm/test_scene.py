@@ -64,7 +64,7 @@ def test_rendered_scenes_of_a_seed_not_tuned_on(scenario):
         for _, rgb in render_sample(sample, tuple(CONDITIONS), 360, 101):
             total += 1
             right += describe(rgb, prompt) == true
-    least = 0.7 if scenario == "tools" else 0.9     # out of focus, nuts and washers look alike
+    least = 0.7 if scenario == "tools" else 0.9  # out of focus, nuts and washers look alike
     assert right >= least * total, (right, total)
 
 
@@ -74,7 +74,7 @@ def test_surface_marks():
     cv2.circle(tile, (100, 150), 5, 40, -1)
     rgb = np.repeat(tile.astype(np.uint8)[..., None], 3, axis=2)
     said = describe(rgb, load_prompt("magnetic-tile").text)
-    assert said.startswith("one medium dark round mark inside")     # streaks are none; its halo may be told
+    assert said.startswith("one medium dark round mark inside")  # streaks are none; its halo may be told
 
 
 def test_words():

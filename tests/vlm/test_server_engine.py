@@ -76,11 +76,21 @@ class Handler(BaseHTTPRequestHandler):
             for entry, name in zip(top, ("token_id:1", "token_id:2"), strict=True):
                 entry["token"] = name
         logprobs = {"content": [{"token": "Yes", "logprob": -1.0, "bytes": None, "top_logprobs": top}]}
-        reply = {"id": "x", "object": "chat.completion", "created": 0, "model": "tiny", "choices": [{
-            "index": 0, "finish_reason": "stop",
-            "message": {"role": "assistant", "content": self.server.say(body, text)},
-            "logprobs": logprobs if body.get("logprobs") else None}],
-            "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}}
+        reply = {
+            "id": "x",
+            "object": "chat.completion",
+            "created": 0,
+            "model": "tiny",
+            "choices": [
+                {
+                    "index": 0,
+                    "finish_reason": "stop",
+                    "message": {"role": "assistant", "content": self.server.say(body, text)},
+                    "logprobs": logprobs if body.get("logprobs") else None,
+                }
+            ],
+            "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
+        }
         if fault == "429":
             more = {"Retry_After": self.server.retry_after} if self.server.retry_after else {}
             self.send(429, {"error": {"message": "slow down"}}, **more)
@@ -115,8 +125,16 @@ def test_500_requests_with_a_fifth_of_faults_end_with_500_rows():
     assert server.most <= 16
 
 
-@pytest.mark.parametrize(("fault", "said"), [("429", "429 slow down"), ("500", "500 internal"), ("hang", "timed out"),
-                                             ("truncated", "unusable reply"), ("closed", "Connection error")])
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("429", "429 slow down"),
+        ("500", "500 internal"),
+        ("hang", "timed out"),
+        ("truncated", "unusable reply"),
+        ("closed", "Connection error"),
+    ],
+)
 def test_what_never_recovers_is_an_error_row_after_the_bounded_tries(fault, said):
     server = Faulty(lambda text: fault if text == "bad" else None)
     replies = {r.key[0]: r for r in ask(server, [Request((t,), t) for t in ("good", "bad")], retries=2, timeout=0.4)}
@@ -168,9 +186,15 @@ def others(body):
     return 200, {"tokens": [ids(body)[1]["tokens"][0] + 7]}
 
 
-@pytest.mark.parametrize(("owner", "tokenizer", "by_id"), [
-    ("vllm", ids, True), ("vllm", lambda _: (401, {"message": "no"}), False),
-    ("vllm", lambda _: (200, {"tokens": []}), False), ("llamacpp", lambda _: (200, {"tokens": []}), False)])
+@pytest.mark.parametrize(
+    ("owner", "tokenizer", "by_id"),
+    [
+        ("vllm", ids, True),
+        ("vllm", lambda _: (401, {"message": "no"}), False),
+        ("vllm", lambda _: (200, {"tokens": []}), False),
+        ("llamacpp", lambda _: (200, {"tokens": []}), False),
+    ],
+)
 def test_probabilities_from_servers_of_every_kind(owner, tokenizer, by_id):
     """By token id where the server is a vLLM that tokenizes, otherwise from the most probable tokens' texts."""
     server = Faulty(lambda text: None)
@@ -228,8 +252,10 @@ def test_an_address_that_answers_html_or_nothing_or_another_model():
     page = ThreadingHTTPServer(("127.0.0.1", 0), Page)
     threading.Thread(target=page.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{page.server_address[1]}"
-    for url, said in ((address, "not as an OpenAI-compatible server does"),
-                      ("http://127.0.0.1:9", "no server answers")):
+    for url, said in (
+        (address, "not as an OpenAI-compatible server does"),
+        ("http://127.0.0.1:9", "no server answers"),
+    ):
         with pytest.raises(InputError, match=said) as e:
             make_engine("tiny", EngineOptions(engine="server", base_url=url, retries=0))
         assert url in str(e.value) and "\n" not in str(e.value)

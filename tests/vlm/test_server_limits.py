@@ -39,9 +39,18 @@ QUIET = RunOptions(quiet=True)
 def forms(key):
     """How a server may repeat a key."""
     header = f"Bearer {key}"
-    return [key, header, quote(key), quote(key, safe=""), key.upper(), base64.b64encode(key.encode()).decode(),
-            base64.b64encode(header.encode()).decode(), base64.b64encode(f"user:{key}".encode()).decode(),
-            base64.urlsafe_b64encode(f"{key}\n".encode()).decode(), key.encode().hex()]
+    return [
+        key,
+        header,
+        quote(key),
+        quote(key, safe=""),
+        key.upper(),
+        base64.b64encode(key.encode()).decode(),
+        base64.b64encode(header.encode()).decode(),
+        base64.b64encode(f"user:{key}".encode()).decode(),
+        base64.urlsafe_b64encode(f"{key}\n".encode()).decode(),
+        key.encode().hex(),
+    ]
 
 
 def decoded(text):
@@ -83,15 +92,35 @@ def images(tmp_path, save_image):
     rows = []
     for n in range(6):
         save_image(tmp_path / f"{n}.png", n)
-        rows.append({"image_id": str(n), "path": f"{n}.png", "dataset": "d", "category": "c", "label": 0,
-                     "split": "train" if n < 2 else "test", "mask_paths": []})
+        rows.append(
+            {
+                "image_id": str(n),
+                "path": f"{n}.png",
+                "dataset": "d",
+                "category": "c",
+                "label": 0,
+                "split": "train" if n < 2 else "test",
+                "mask_paths": [],
+            }
+        )
     pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST.schema), tmp_path / "m.parquet")
     return tmp_path / "m.parquet"
 
 
 def caption_config(images, server, **more):
-    return CaptionConfig(**{"manifest": images, "root": images.parent, "out": images.parent / "c", "vlm": "tiny",
-                            "engine": "server", "base_url": server.url, "concurrency": 2, "retries": 0} | more)
+    return CaptionConfig(
+        **{
+            "manifest": images,
+            "root": images.parent,
+            "out": images.parent / "c",
+            "vlm": "tiny",
+            "engine": "server",
+            "base_url": server.url,
+            "concurrency": 2,
+            "retries": 0,
+        }
+        | more
+    )
 
 
 def captions(config):
@@ -120,11 +149,29 @@ def test_a_key_that_the_server_repeats_reaches_no_row_no_record_and_no_terminal(
     assert not leaks(everything) and "sesam" not in everything
 
     refuse(server, 401, " ".join(forms(KEY)))
-    arguments = ["caption", images, "--root", images.parent, "--vlm", "tiny", "--engine", "server", "--debug",
-                 "--base-url", config.base_url, "--out", images.parent / "401"]
+    arguments = [
+        "caption",
+        images,
+        "--root",
+        images.parent,
+        "--vlm",
+        "tiny",
+        "--engine",
+        "server",
+        "--debug",
+        "--base-url",
+        config.base_url,
+        "--out",
+        images.parent / "401",
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-m", "adcli", *map(str, arguments)], capture_output=True, text=True,
-                          env=environment, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-m", "adcli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
+    )
     said = done.stdout + done.stderr
     assert done.returncode and "Traceback" in said and "401 [secret]" in said, "what --debug shows"
     assert not leaks(said) and "sesam" not in said
@@ -132,6 +179,7 @@ def test_a_key_that_the_server_repeats_reaches_no_row_no_record_and_no_terminal(
 
 def refuse(server, status, message):
     """Every completion is refused with these words."""
+
     class Refusing(Handler):
         def answer(self, body, text, fault):
             self.send(status, {"error": {"message": message}})
@@ -141,11 +189,13 @@ def refuse(server, status, message):
 
 def test_an_address_and_a_key_variable_that_are_none(monkeypatch):
     monkeypatch.setenv("BROKEN_KEY", "sk-a\nb")
-    for options, said in (({"base_url": "me:geheim@host/v1"}, "--base-url host/v1: expected an address"),
-                          ({"base_url": "http://me:geheim@host:99999/v1"}, "--base-url host:99999/v1: expected"),
-                          ({"base_url": "http://h/v1", "api_key_env": KEY}, "not the key"),
-                          ({"base_url": "http://h/v1", "api_key_env": "NO_SUCH_KEY"}, "no such environment variable"),
-                          ({"base_url": "http://h/v1", "api_key_env": "BROKEN_KEY"}, "[$]BROKEN_KEY: holds")):
+    for options, said in (
+        ({"base_url": "me:geheim@host/v1"}, "--base-url host/v1: expected an address"),
+        ({"base_url": "http://me:geheim@host:99999/v1"}, "--base-url host:99999/v1: expected"),
+        ({"base_url": "http://h/v1", "api_key_env": KEY}, "not the key"),
+        ({"base_url": "http://h/v1", "api_key_env": "NO_SUCH_KEY"}, "no such environment variable"),
+        ({"base_url": "http://h/v1", "api_key_env": "BROKEN_KEY"}, "[$]BROKEN_KEY: holds"),
+    ):
         with pytest.raises(InputError, match=said) as e:
             make_engine("tiny", EngineOptions(engine="server", **options))
         assert "geheim" not in str(e.value) and KEY not in str(e.value) and "\n" not in str(e.value)
@@ -176,7 +226,7 @@ def test_a_redirect_to_another_host_is_refused_and_nothing_is_sent_there(monkeyp
     assert server.url in str(e.value) and "\n" not in str(e.value) and not leaks(str(e.value))
     assert server.tries == {"q": 1} and not other.tries and not other.keys
 
-    class Moved(Handler):           # within the same host it is followed
+    class Moved(Handler):  # within the same host it is followed
         def do_POST(self):
             if self.path.startswith("/v1/chat"):
                 self.rfile.read(int(self.headers["Content-Length"]))
@@ -198,8 +248,10 @@ def dripping(what):
     def serve(connection):
         try:
             if connection.recv(65536).startswith(b"GET"):
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
-                                   % (len(models), models))
+                connection.sendall(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+                    % (len(models), models)
+                )
                 return connection.close()
             alive[0] += 1
             connection.sendall(what)
@@ -217,16 +269,17 @@ def dripping(what):
     return f"http://127.0.0.1:{listening.getsockname()[1]}/v1", alive
 
 
-@pytest.mark.parametrize("what", [b"HTTP/1.1 200 OK\r\nX-Slow:", b"HTTP/1.1 200 OK\r\n\r\n{",
-                                  b"HTTP/1.1 500 No\r\nContent-Length: 999999\r\n\r\n"],
-                         ids=["header", "body", "error"])
+@pytest.mark.parametrize(
+    "what",
+    [b"HTTP/1.1 200 OK\r\nX-Slow:", b"HTTP/1.1 200 OK\r\n\r\n{", b"HTTP/1.1 500 No\r\nContent-Length: 999999\r\n\r\n"],
+    ids=["header", "body", "error"],
+)
 def test_a_server_that_drips_for_ever_ends_at_the_timeout(what):
     """Its bytes come faster than any timeout per read: without a time for the whole there is no reply."""
     url, alive = dripping(what)
     engine = make_engine("tiny", EngineOptions(engine="server", base_url=url, timeout=0.4, retries=1))
     replies = []
-    asking = threading.Thread(daemon=True,
-                              target=lambda: replies.extend(engine.run([Request((0,), "q")], Sampling())))
+    asking = threading.Thread(daemon=True, target=lambda: replies.extend(engine.run([Request((0,), "q")], Sampling())))
     asking.start()
     asking.join(60)
     (reply,) = replies
@@ -249,7 +302,7 @@ def test_an_answer_is_refused_at_its_size_and_the_others_stay(images, monkeypatc
     errors = " | ".join(r["error"] for r in rows if r["error"])
     assert summary.errors == 2 and [r["text"] for r in rows if not r["error"]] == ["a bolt"] * 4
     assert "1,001 characters; more than 1,000 are not read" in errors and "an answer of more than" in errors
-    assert server_engine.MOST_TEXT < 2 ** 20 < 8 * 2 ** 20
+    assert server_engine.MOST_TEXT < 2**20 < 8 * 2**20
 
 
 def test_a_body_without_end_is_not_read_to_its_end(monkeypatch):
@@ -273,9 +326,16 @@ def test_a_body_without_end_is_not_read_to_its_end(monkeypatch):
     assert "an answer of more than" in reply.error and len(sent) < 5000 and server.tries == {"q": 1}
 
 
-BAD = {"a lone surrogate": {"content": "half \ud800 a bolt"}, "no text": {"content": {"a": 1}},
-       "tokens": {"tokens": 2 ** 40}, "finish": {"finish": "st\udc00op"}, "refusal": {"refusal": "no \ud800"},
-       "logprob": {"logprob": 5.0}, "nested": {"raw": b"[" * 200_000}, "control": {"raw": b"\x00\x1b[31m"}}
+BAD = {
+    "a lone surrogate": {"content": "half \ud800 a bolt"},
+    "no text": {"content": {"a": 1}},
+    "tokens": {"tokens": 2**40},
+    "finish": {"finish": "st\udc00op"},
+    "refusal": {"refusal": "no \ud800"},
+    "logprob": {"logprob": 5.0},
+    "nested": {"raw": b"[" * 200_000},
+    "control": {"raw": b"\x00\x1b[31m"},
+}
 
 
 @pytest.mark.parametrize("bad", BAD)
@@ -289,18 +349,39 @@ def test_one_bad_value_is_one_failed_row(images, bad):
             if len(taken) != 2:
                 return super().answer(body, text, fault)
             top = {"token": "Yes", "logprob": wrong.get("logprob", -1.0), "bytes": None}
-            reply = {"id": "x", "object": "chat.completion", "created": 0, "model": "tiny", "choices": [{
-                "index": 0, "finish_reason": wrong.get("finish", "stop"),
-                "message": {"role": "assistant", "content": None if "refusal" in wrong else wrong.get("content", "Yes"),
-                            "refusal": wrong.get("refusal")},
-                "logprobs": {"content": [top | {"top_logprobs": [top]}]}}],
-                "usage": {"prompt_tokens": wrong.get("tokens", 1), "completion_tokens": 3, "total_tokens": 10}}
+            reply = {
+                "id": "x",
+                "object": "chat.completion",
+                "created": 0,
+                "model": "tiny",
+                "choices": [
+                    {
+                        "index": 0,
+                        "finish_reason": wrong.get("finish", "stop"),
+                        "message": {
+                            "role": "assistant",
+                            "content": None if "refusal" in wrong else wrong.get("content", "Yes"),
+                            "refusal": wrong.get("refusal"),
+                        },
+                        "logprobs": {"content": [top | {"top_logprobs": [top]}]},
+                    }
+                ],
+                "usage": {"prompt_tokens": wrong.get("tokens", 1), "completion_tokens": 3, "total_tokens": 10},
+            }
             return self.send(200, wrong.get("raw") or json.dumps(reply).encode())
 
     server = Faulty(lambda text: None)
     server.RequestHandlerClass, server.say = Odd, lambda body, text: "No."
-    config = LvlmConfig(manifest=images, root=images.parent, out=images.parent / "s", vlm="tiny", engine="server",
-                        base_url=server.url, concurrency=1, retries=0)
+    config = LvlmConfig(
+        manifest=images,
+        root=images.parent,
+        out=images.parent / "s",
+        vlm="tiny",
+        engine="server",
+        base_url=server.url,
+        concurrency=1,
+        retries=0,
+    )
     summary = lvlm(config, QUIET)
     rows = read_table(config.out, SCORES).to_pylist()
     failed = [r for r in rows if r["error"]]

@@ -26,8 +26,9 @@ def requests(tmp_path_factory):
 
 def texts(qwen, requests, sampling, batch_size):
     engine = make_engine(str(qwen), EngineOptions(batch_size=batch_size, device="cpu"))
-    return {r.key: (r.text, r.finish_reason, r.prompt_tokens, r.completion_tokens)
-            for r in engine.run(requests, sampling)}
+    return {
+        r.key: (r.text, r.finish_reason, r.prompt_tokens, r.completion_tokens) for r in engine.run(requests, sampling)
+    }
 
 
 def test_a_batch_says_what_single_requests_say(qwen, requests):
@@ -71,8 +72,8 @@ def test_the_nucleus_keeps_the_smallest_set_that_reaches_top_p():
     p = torch.tensor([[0.5, 0.3, 0.15, 0.05]])
     drawn = [int(RowSampler([seed], Sampling(1.0, 0.7))(None, p.log()).argmax()) for seed in range(2000)]
     share = np.bincount(drawn, minlength=4) / 2000
-    assert share[2] == share[3] == 0                       # 0.5 + 0.3 already reaches 0.7
-    assert abs(share[0] - 0.5 / 0.8) < 0.04                # renormalised
+    assert share[2] == share[3] == 0  # 0.5 + 0.3 already reaches 0.7
+    assert abs(share[0] - 0.5 / 0.8) < 0.04  # renormalised
 
 
 def test_out_of_memory_halves_the_batch(qwen, requests, monkeypatch):

@@ -23,8 +23,20 @@ from stages.vlm.orphans import descendants
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"dtype": "float32", "max_model_len": 1024, "max_num_seqs": 8, "gpu_memory": 0.1}
-FLAGS = ("--engine", "vllm", "--dtype", "float32", "--max-model-len", 1024, "--max-num-seqs", 8,
-         "--gpu-memory", 0.1, "--max-pixels", 9000)      # below the checkpoint's own 12544
+FLAGS = (
+    "--engine",
+    "vllm",
+    "--dtype",
+    "float32",
+    "--max-model-len",
+    1024,
+    "--max-num-seqs",
+    8,
+    "--gpu-memory",
+    0.1,
+    "--max-pixels",
+    9000,
+)  # below the checkpoint's own 12544
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +53,16 @@ def pictures(tmp_path_factory):
 @pytest.fixture(scope="module")
 def requests(pictures):
     """64 questions about two images each, the first of them the same in all: a reference image."""
-    return [Request((n,), "Is there any anomaly? " + "please " * (n % 5),
-                    (pictures / "00.png", pictures / f"{n + 1:02d}.png"), n, ("yes", "no")) for n in range(64)]
+    return [
+        Request(
+            (n,),
+            "Is there any anomaly? " + "please " * (n % 5),
+            (pictures / "00.png", pictures / f"{n + 1:02d}.png"),
+            n,
+            ("yes", "no"),
+        )
+        for n in range(64)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +71,26 @@ def served(qwen):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(qwen), "--port", str(port),
-               "--served-model-name", "tiny", "--dtype", "float32", "--max-model-len", "1024", "--enforce-eager",
-               "--limit-mm-per-prompt", '{"image": 2}', "--gpu-memory-utilization", "0.1"]
+    command = [
+        sys.executable,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        str(qwen),
+        "--port",
+        str(port),
+        "--served-model-name",
+        "tiny",
+        "--dtype",
+        "float32",
+        "--max-model-len",
+        "1024",
+        "--enforce-eager",
+        "--limit-mm-per-prompt",
+        '{"image": 2}',
+        "--gpu-memory-utilization",
+        "0.1",
+    ]
     server = subprocess.Popen(command, env=os.environ | {"VLLM_LOGGING_LEVEL": "ERROR"}, start_new_session=True)
     for _ in range(240):
         time.sleep(1)
@@ -74,8 +111,11 @@ def vllm_engine(qwen):
 
 
 def test_three_engines_say_the_same(qwen, served, vllm_engine, requests):
-    engines = {"transformers": make_engine(str(qwen), EngineOptions(device="cpu", dtype="float32")),
-               "server": make_engine("tiny", EngineOptions(engine="server", base_url=served)), "vllm": vllm_engine}
+    engines = {
+        "transformers": make_engine(str(qwen), EngineOptions(device="cpu", dtype="float32")),
+        "server": make_engine("tiny", EngineOptions(engine="server", base_url=served)),
+        "vllm": vllm_engine,
+    }
     said = {name: {r.key: r for r in e.run(requests, Sampling(max_tokens=12))} for name, e in engines.items()}
     one = said.pop("transformers")
     assert len(one) == 64 and len({r.text for r in one.values()}) > 1
@@ -84,7 +124,11 @@ def test_three_engines_say_the_same(qwen, served, vllm_engine, requests):
             assert reply.error is None, (name, reply)
             expected = one[key]
             assert (reply.text, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens) == (
-                expected.text, expected.finish_reason, expected.prompt_tokens, expected.completion_tokens), name
+                expected.text,
+                expected.finish_reason,
+                expected.prompt_tokens,
+                expected.completion_tokens,
+            ), name
             assert reply.probabilities == pytest.approx(expected.probabilities, abs=1e-4)
             p, q = (r.probabilities["yes"] / sum(r.probabilities.values()) for r in (reply, expected))
             assert abs(p - q) < 1e-3
@@ -100,8 +144,11 @@ def test_a_rows_seed_decides_its_text(vllm_engine, requests):
 
 def test_what_does_not_fit_is_a_row(vllm_engine, requests, tmp_path):
     (tmp_path / "bad.png").write_text("no image")
-    bad = [Request(("long",), "image " * 2000, requests[0].images),
-           Request(("unreadable",), "x", (tmp_path / "bad.png",)), Request(("many",), "x", requests[0].images * 20)]
+    bad = [
+        Request(("long",), "image " * 2000, requests[0].images),
+        Request(("unreadable",), "x", (tmp_path / "bad.png",)),
+        Request(("many",), "x", requests[0].images * 20),
+    ]
     replies = {r.key[0]: r for r in vllm_engine.run([bad[0], requests[0], *bad[1:]], Sampling(max_tokens=4))}
     assert "maximum context length" in replies["long"].error and replies[0].error is None
     assert "cannot be decoded" in replies["unreadable"].error
@@ -119,7 +166,7 @@ def test_finished_rows_leave_while_others_wait(vllm_engine, requests):
     done = 0
     for _ in vllm_engine.run(more(), Sampling(max_tokens=4)):
         done += 1
-        assert len(taken) - done <= 8 + 32 + 32      # in the engine, waiting for it, decoded
+        assert len(taken) - done <= 8 + 32 + 32  # in the engine, waiting for it, decoded
     assert done == 128
 
 
@@ -178,7 +225,7 @@ def test_kill_and_go_on(engine, request, pictures, tmp_path):
 def test_kill_while_the_model_loads(qwen, pictures, tmp_path):
     m = manifest_of(pictures, tmp_path / "m")
     process = adcli("caption", m, "--vlm", qwen, *FLAGS, "--out", tmp_path / "c", wait=False)
-    while len(descendants(process.pid)) < 3 and process.poll() is None:      # the guard, and what vLLM starts
+    while len(descendants(process.pid)) < 3 and process.poll() is None:  # the guard, and what vLLM starts
         time.sleep(0.05)
     time.sleep(1)
     kill(process)
@@ -190,10 +237,37 @@ def test_the_lvlm_method_through_a_server(served, pictures, tmp_path):
     for n, place in enumerate(("ok/a.png", "ok/b.png", "test/ok/c.png", "test/ng/d.png")):
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         (folder / place).write_bytes((pictures / f"{n:02d}.png").read_bytes())
-    adcli("data", "index", "folder", folder, "--train-normal", "ok/*.png", "--test-normal", "test/ok/*.png",
-          "--test-anomalous", "test/ng/*.png", "--out", tmp_path / "m")
-    process = adcli("score", tmp_path / "m", "--method", "lvlm", "--engine", "server", "--base-url", served, "--vlm",
-                    "tiny", "--max-tokens", 8, "--out", tmp_path / "s", wait=False)
+    adcli(
+        "data",
+        "index",
+        "folder",
+        folder,
+        "--train-normal",
+        "ok/*.png",
+        "--test-normal",
+        "test/ok/*.png",
+        "--test-anomalous",
+        "test/ng/*.png",
+        "--out",
+        tmp_path / "m",
+    )
+    process = adcli(
+        "score",
+        tmp_path / "m",
+        "--method",
+        "lvlm",
+        "--engine",
+        "server",
+        "--base-url",
+        served,
+        "--vlm",
+        "tiny",
+        "--max-tokens",
+        8,
+        "--out",
+        tmp_path / "s",
+        wait=False,
+    )
     process.communicate()
     rows = read_table(tmp_path / "s", SCORES).to_pylist()
     assert len(rows) == 2 and {r["method"] for r in rows} == {"lvlm/tiny/1-shot+specific"}

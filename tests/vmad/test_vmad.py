@@ -128,7 +128,7 @@ def test_a_coarse_token_sees_its_own_region_only():
     coarse, fine = torch.randn(1, 4, 8), torch.randn(1, 16, 8)
     before = layer(coarse, fine, 2)
     changed = fine.clone()
-    changed[0, 5] = torch.randn(8)                        # row 1, column 1: below the first coarse token
+    changed[0, 5] = torch.randn(8)  # row 1, column 1: below the first coarse token
     moved = (layer(coarse, changed, 2) - before).abs().amax(-1)[0]
     assert moved[0] > 1e-4 and moved[1:].max() == 0
 
@@ -149,7 +149,7 @@ def test_eq_21_and_22_from_their_parts():
     each = [inject(coarse, fine, 2) for inject, fine in zip(ltc.injection, levels[:4], strict=True)]
     expected = coarse + torch.cat(each, -1) @ ltc.integrate.weight.T + ltc.integrate.bias
     assert (ltc(levels) - expected).abs().max() < 1e-5
-    for n in range(5):                                    # each of the n levels and the last layer counts
+    for n in range(5):  # each of the n levels and the last layer counts
         other = [*levels]
         other[n] = torch.randn(2, 16, 8)
         assert (ltc(other) - expected).abs().max() > 1e-3, n
@@ -165,9 +165,13 @@ def test_projectors_of_table_v(name):
     count = 576 if name == "mlp" else 144
     assert projector(features).shape == (2, count, 48) and projector.tokens == count
     last = features[..., -32:]
-    expected = {"mlp": lambda: mlp(last), "average-pooling": lambda: mlp(pooled(last, 2)),
-                "ltc": lambda: mlp(pooled(last, 2)), "ltc-last": lambda: mlp(pooled(last, 2)),
-                "ltc-coarse": lambda: mlp(pooled(last, 2))}
+    expected = {
+        "mlp": lambda: mlp(last),
+        "average-pooling": lambda: mlp(pooled(last, 2)),
+        "ltc": lambda: mlp(pooled(last, 2)),
+        "ltc-last": lambda: mlp(pooled(last, 2)),
+        "ltc-coarse": lambda: mlp(pooled(last, 2)),
+    }
     if name in expected:
         assert (projector(features) - expected[name]()).abs().max() < 1e-5
     if name == "ldp-v2":
@@ -182,9 +186,14 @@ def test_projectors_of_table_v(name):
 
 
 def test_settings_that_cannot_be():
-    for settings, said in ((Settings(projector="qformer"), "expected ltc"), (Settings(rho=5), "24 x 24"),
-                           (Settings(levels=23), "1 to 22"), (Settings(heads=7), "width of 1024"),
-                           (Settings(boxes=0), "at least 1"), (Settings(temperature=0.0), "above 0")):
+    for settings, said in (
+        (Settings(projector="qformer"), "expected ltc"),
+        (Settings(rho=5), "24 x 24"),
+        (Settings(levels=23), "1 to 22"),
+        (Settings(heads=7), "width of 1024"),
+        (Settings(boxes=0), "at least 1"),
+        (Settings(temperature=0.0), "above 0"),
+    ):
         with pytest.raises(InputError, match=said):
             check(settings, 24, 22, 1024)
 
@@ -203,8 +212,10 @@ def test_regions_of_interest_equal_a_loop():
         top, left = int(y), int(x)
         low, right = min(top + 1, h - 1), min(left + 1, w - 1)
         fy, fx = y - top, x - left
-        return float((plane[top, left] * (1 - fx) + plane[top, right] * fx) * (1 - fy)
-                     + (plane[low, left] * (1 - fx) + plane[low, right] * fx) * fy)
+        return float(
+            (plane[top, left] * (1 - fx) + plane[top, right] * fx) * (1 - fy)
+            + (plane[low, left] * (1 - fx) + plane[low, right] * fx) * fy
+        )
 
     for bins in (1, 3):
         found = roi(features, boxes, bins)
@@ -279,7 +290,7 @@ def test_pbsd_has_no_gradient_into_the_visual_side():
     p = log_similarity(v, z, 0.1, there).exp().detach()
     q = log_similarity(t, theta, 0.1, there).exp().detach()
     mass = (p * positive[:, None]).sum(-1, keepdim=True)
-    by_hand = ((mass * q - p * positive[:, None]) @ theta / 0.1 / 6).detach()     # of softmax and cross-entropy
+    by_hand = ((mass * q - p * positive[:, None]) @ theta / 0.1 / 6).detach()  # of softmax and cross-entropy
     assert (t.grad - by_hand).abs().max() < 1e-5 and theta.grad.abs().max() > 0
 
 
@@ -288,11 +299,17 @@ def image(name, category, label, **more):
 
 
 def test_memory_holds_a_twentieth_of_each_class_and_label():
-    images = [image(f"{label}-{n}", category, label) for category, counts in (("a", (100, 40)), ("b", (7, 0)))
-              for label, count in enumerate(counts) for n in range(count)]
+    images = [
+        image(f"{label}-{n}", category, label)
+        for category, counts in (("a", (100, 40)), ("b", (7, 0)))
+        for label, count in enumerate(counts)
+        for n in range(count)
+    ]
     memory = choose_memory(images, 1 / 20, 0)
     assert {name: [i.label for i in chosen] for name, chosen in memory.items()} == {
-        ("d", "a"): [0] * 5 + [1] * 2, ("d", "b"): [0]}
+        ("d", "a"): [0] * 5 + [1] * 2,
+        ("d", "b"): [0],
+    }
     assert all(i.category == name[1] for name, chosen in memory.items() for i in chosen)
     assert len({i.image_id for i in memory["d", "a"]}) == 7
     assert choose_memory(images[::-1], 1 / 20, 0) == memory, "whatever the order of the images"
@@ -302,9 +319,15 @@ def test_memory_holds_a_twentieth_of_each_class_and_label():
 def test_what_is_drawn_belongs_to_the_class():
     """Class 0 has four normal and one anomalous image, class 1 a single normal one."""
     n = 6
-    memory = Memory(torch.arange(n, dtype=torch.uint8).reshape(n, 1, 1, 1).expand(-1, 3, 2, 2),
-                    torch.arange(float(n))[:, None], torch.tensor([True] * 4 + [False, True]),
-                    torch.tensor([0, 0, 0, 0, 0, 1]), torch.tensor([[7, 8], [9, 0]]), torch.tensor([[1, 1], [1, 0]]), 2)
+    memory = Memory(
+        torch.arange(n, dtype=torch.uint8).reshape(n, 1, 1, 1).expand(-1, 3, 2, 2),
+        torch.arange(float(n))[:, None],
+        torch.tensor([True] * 4 + [False, True]),
+        torch.tensor([0, 0, 0, 0, 0, 1]),
+        torch.tensor([[7, 8], [9, 0]]),
+        torch.tensor([[1, 1], [1, 0]]),
+        2,
+    )
     seen = set()
     for _ in range(50):
         drawn = memory.draw(torch.tensor([1, 0]))
@@ -323,7 +346,7 @@ def test_what_is_drawn_belongs_to_the_class():
 
 def test_bce_and_dice_by_hand():
     """Two images of 1 x 3 pixels, the second normal; the last pixel of the first is padding."""
-    logits = Tensor([[[0.0, log(3), 50.0]], [[-log(4), 0.0, 0.0]]])               # p: 1/2, 3/4, -; 1/5, 1/2, 1/2
+    logits = Tensor([[[0.0, log(3), 50.0]], [[-log(4), 0.0, 0.0]]])  # p: 1/2, 3/4, -; 1/5, 1/2, 1/2
     masks, frame = Tensor([[[0, 1, 0]], [[0, 0, 0]]]), Tensor([[[1, 1, 0]], [[1, 1, 1]]])
     first, second = (log(2) + log(4 / 3)) / 2, (log(5 / 4) + 2 * log(2)) / 3
     assert float(loss.bce(logits, masks, frame)) == pytest.approx((first + second) / 2, abs=1e-6)
@@ -365,10 +388,10 @@ def test_the_visual_backbone_sees_what_its_own_processor_makes(shape):
     ours = normalised(look.framed(rgb), torch.tensor(look.canvas_mean), torch.tensor(look.canvas_deviation))
     assert max(h, w) == 64 and min(h, w) >= 1
     if min(shape) < 4:
-        return                                       # its own processor fails on these
+        return  # its own processor fails on these
     theirs = processor(rgb, return_tensors="pt")
     assert theirs["reshaped_input_sizes"][0].tolist() == [h, w]
-    assert (ours[:, :h, :w] - theirs["pixel_values"][0][:, :h, :w]).abs().max() < 0.03       # one step of 255 levels
+    assert (ours[:, :h, :w] - theirs["pixel_values"][0][:, :h, :w]).abs().max() < 0.03  # one step of 255 levels
     assert theirs["pixel_values"][0][:, h:].abs().sum() == theirs["pixel_values"][0][..., w:].abs().sum() == 0
 
 

@@ -58,17 +58,24 @@ def test_a_spare_row_is_taken_before_the_vocabulary_grows(llava, sam, tmp_path):
 def test_samples_say_what_the_templates_say(pictures):
     normal, bent = pictures[:2]
     first, second = samples_of([normal, bent], ["segmentation", "answering"])[1::2]
-    assert first.prompt == ("USER: <image>\nAre there any abnormalities present in the metal nut? If so, please output"
-                            " the defect segmentation result and provide the description. ASSISTANT:")
+    assert first.prompt == (
+        "USER: <image>\nAre there any abnormalities present in the metal nut? If so, please output"
+        " the defect segmentation result and provide the description. ASSISTANT:"
+    )
     assert first.answer == "There is no abnormality in the metal nut. It is <seg>"
     assert second.answer == "There is an abnormality in the metal nut: bent wire. It is <seg>"
     assert samples_of([bent], ["segmentation"])[0].answer == "It is <seg>"
-    asked = [Question("q0", "i1", None, None, "impact", "What follows?", (), "It {breaks}.", False),
-             Question("q1", "i1", None, None, "other", "Which?", ("a", "b"), "b", False),
-             Question("q2", "i1", None, None, "other", "Open?", (), None, False)]
+    asked = [
+        Question("q0", "i1", None, None, "impact", "What follows?", (), "It {breaks}.", False),
+        Question("q1", "i1", None, None, "other", "Which?", ("a", "b"), "b", False),
+        Question("q2", "i1", None, None, "other", "Open?", (), None, False),
+    ]
     found = samples_of([bent], ["answering", "vqa"], asked)
     assert [(s.task, s.answer, s.segmented) for s in found] == [
-        ("answering", "It {breaks}. It is <seg>", True), ("vqa", "It {breaks}.", False), ("vqa", "b", False)]
+        ("answering", "It {breaks}. It is <seg>", True),
+        ("vqa", "It {breaks}.", False),
+        ("vqa", "b", False),
+    ]
     assert "provide the impact analysis" in found[0].prompt
     assert found[2].prompt == "USER: <image>\nWhich?\na\nb ASSISTANT:"
 
@@ -96,8 +103,13 @@ def test_texts_hold_the_image_s_tokens_and_only_answers_are_learned(llava, sam, 
     learned = [row[row != IGNORED] for row in batch["labels"]]
     said = "There is an abnormality in the metal nut: bent wire. It is <seg><|im_end|>"
     assert text.tokenizer.decode(learned[0]) == said
-    assert batch["attention_mask"].sum(1).tolist() == (batch["labels"] != IGNORED).sum(1).add(
-        torch.tensor([len(text.prompt(s.prompt)) for s in samples_of(pictures[1::-1], ["answering"])])).tolist()
+    assert (
+        batch["attention_mask"].sum(1).tolist()
+        == (batch["labels"] != IGNORED)
+        .sum(1)
+        .add(torch.tensor([len(text.prompt(s.prompt)) for s in samples_of(pictures[1::-1], ["answering"])]))
+        .tolist()
+    )
 
 
 def test_long_samples_are_counted_and_refused(llava, sam, pictures):
@@ -106,8 +118,11 @@ def test_long_samples_are_counted_and_refused(llava, sam, pictures):
     longest = check_lengths(samples, text, 1000)
     assert longest == max(len(text.prompt(s.prompt) + text.answer(s.answer)) for s in samples)
     assert check_lengths(samples, text, longest) == longest
-    with pytest.raises(InputError, match=rf"[1-4] of 8 samples are longer than --max-length {longest - 1}, the longest"
-                                         rf" {longest} \(i[13], answering\)"):
+    with pytest.raises(
+        InputError,
+        match=rf"[1-4] of 8 samples are longer than --max-length {longest - 1}, the longest"
+        rf" {longest} \(i[13], answering\)",
+    ):
         check_lengths(samples, text, longest - 1)
 
 
@@ -120,8 +135,14 @@ def test_what_is_trained_and_what_gets_a_gradient(llava, sam, pictures):
     shaken(model)
     losses = model(**batch_of(model, text, pictures))
     losses["loss"].backward()
-    groups = {"multi_modal_projector": 0, "lora_": 0, "trainable_tokens_delta": 0, "gamma": 0, "mask_decoder": 0,
-              "dssl.meta": 0}
+    groups = {
+        "multi_modal_projector": 0,
+        "lora_": 0,
+        "trainable_tokens_delta": 0,
+        "gamma": 0,
+        "mask_decoder": 0,
+        "dssl.meta": 0,
+    }
     for name, p in model.named_parameters():
         group = next((g for g in groups if g in name), None)
         if not p.requires_grad:
@@ -135,7 +156,8 @@ def test_what_is_trained_and_what_gets_a_gradient(llava, sam, pictures):
     assert not any("vision_tower" in n for n in trainable(model))
     parts = {n: float(losses[n]) for n in ("text", "bce", "dice", "pbsd")}
     assert float(losses["loss"].detach()) == pytest.approx(
-        parts["text"] + 2 * parts["bce"] + 0.5 * parts["dice"] + parts["pbsd"], rel=1e-5)
+        parts["text"] + 2 * parts["bce"] + 0.5 * parts["dice"] + parts["pbsd"], rel=1e-5
+    )
 
 
 def test_without_dssl_and_without_masks_those_losses_are_absent(llava, sam, pictures):
@@ -152,6 +174,7 @@ def test_the_mask_hears_the_token_s_own_state_and_padding_changes_nothing(llava,
     model.eval()
     batch = batch_of(model, text, pictures[:2], ("segmentation",))
     with torch.no_grad():
+
         def states(ids, mask):
             return model.seg_states(model.hidden_states(ids, mask, model.for_clip(batch["squares"])), ids)
 
@@ -212,8 +235,13 @@ def everything(model, text, pictures):
         features = model.visual_features(model.for_sam(batch["canvases"], batch["frames"]))
         masks = model.mask_logits(model.seg_states(hidden, batch["input_ids"]), features)
         prompt = torch.tensor([text.prompt(sample(pictures[0], "segmentation").prompt)])
-        said = model.llava.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), pixel_values=pixels[:1],
-                                    max_new_tokens=12, do_sample=False)
+        said = model.llava.generate(
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            pixel_values=pixels[:1],
+            max_new_tokens=12,
+            do_sample=False,
+        )
     return masks, model.base.lm_head(hidden).detach(), said
 
 
@@ -289,9 +317,12 @@ def test_checkpoints_that_are_refused(llava, sam, tmp_path):
     siglip = changed("siglip", lambda c: c | {"vision_config": c["vision_config"] | other})
     several = changed("several", lambda c: c | {"vision_feature_layer": [-2, -1]})
     clip = str(tiny_clip_vision(tmp_path / "clip"))
-    for name, said in ((siglip, "its vision tower is a siglip_vision_model; VMAD needs LLaVA with a CLIP tower"),
-                       (several, "takes several layers"), (clip, "a clip_vision_model model; VMAD is built on LLaVA"),
-                       (str(tmp_path / "none"), "cannot be loaded")):
+    for name, said in (
+        (siglip, "its vision tower is a siglip_vision_model; VMAD needs LLaVA with a CLIP tower"),
+        (several, "takes several layers"),
+        (clip, "a clip_vision_model model; VMAD is built on LLaVA"),
+        (str(tmp_path / "none"), "cannot be loaded"),
+    ):
         with pytest.raises(InputError, match=said):
             new_model(name, sam, SMALL, Weights())
     strange = changed("strange", lambda c: c | {"image_token_index": 32000})
@@ -347,8 +378,10 @@ def test_images_of_one_pixel_and_of_8000_by_8000(llava, sam, tmp_path, save_imag
     Picture.new("RGB", (8000, 8000), "grey").save(tmp_path / "large.png")
     save_image(tmp_path / "one.png", np.full((1, 1, 3), 9, np.uint8))
     save_image(tmp_path / "one_mask.png", np.full((1, 1), 255, np.uint8))
-    odd = [replace(pictures[0], image_id="large", file=tmp_path / "large.png"),
-           replace(pictures[1], image_id="one", file=tmp_path / "one.png", masks=(tmp_path / "one_mask.png",))]
+    odd = [
+        replace(pictures[0], image_id="large", file=tmp_path / "large.png"),
+        replace(pictures[1], image_id="one", file=tmp_path / "one.png", masks=(tmp_path / "one_mask.png",)),
+    ]
     model, text = made(llava, sam, replace(SMALL, dssl=False))
     batch = batch_of(model, text, odd)
     losses = model(**batch)

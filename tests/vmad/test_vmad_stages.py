@@ -33,15 +33,28 @@ from tests.tiny import tiny_deep_llava, tiny_sam
 
 QUIET = RunOptions(quiet=True)
 ROOT = Path(__file__).parents[2]
-FAST = {"heads": 4, "depth": 1, "boxes": 2, "box_size": 16, "drawn": 1, "batch_size": 4, "micro_batch": 2, "epochs": 2,
-        "learning_rate": 3e-3, "device": "cpu", "precision": "fp32"}
+FAST = {
+    "heads": 4,
+    "depth": 1,
+    "boxes": 2,
+    "box_size": 16,
+    "drawn": 1,
+    "batch_size": 4,
+    "micro_batch": 2,
+    "epochs": 2,
+    "learning_rate": 3e-3,
+    "device": "cpu",
+    "precision": "fp32",
+}
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """LLaVA and SAM."""
-    return {"llava": str(tiny_deep_llava(tmp_path_factory.mktemp("llava"))),
-            "sam": str(tiny_sam(tmp_path_factory.mktemp("sam")))}
+    return {
+        "llava": str(tiny_deep_llava(tmp_path_factory.mktemp("llava"))),
+        "sam": str(tiny_sam(tmp_path_factory.mktemp("sam"))),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -55,34 +68,70 @@ def spots(tmp_path_factory):
         mask = np.zeros((48, 64), np.uint8)
         if n % 2:
             top, left = rng.integers(0, 28), rng.integers(0, 44)
-            mask[top:top + 20, left:left + 20] = 255
+            mask[top : top + 20, left : left + 20] = 255
             pixels[mask > 0] += 100
             Image.fromarray(mask).save(folder / f"{n}_mask.png")
         Image.fromarray(np.repeat(pixels.clip(0, 255).astype(np.uint8)[:, :, None], 3, 2)).save(folder / f"{n}.png")
-        rows.append({"image_id": f"i{n:02d}", "path": f"{n}.png", "dataset": "spots", "category": f"grey_{n // 6}",
-                     "split": "train", "label": n % 2, "defect": "bright_spot" if n % 2 else None, "width": 64,
-                     "height": 48, "mask_paths": [f"{n}_mask.png"] if n % 2 else []})
+        rows.append(
+            {
+                "image_id": f"i{n:02d}",
+                "path": f"{n}.png",
+                "dataset": "spots",
+                "category": f"grey_{n // 6}",
+                "split": "train",
+                "label": n % 2,
+                "defect": "bright_spot" if n % 2 else None,
+                "width": 64,
+                "height": 48,
+                "mask_paths": [f"{n}_mask.png"] if n % 2 else [],
+            }
+        )
     pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST.schema), folder / "m.parquet")
-    asked = [{"question_id": f"q{n}", "image_id": f"i{n:02d}", "level": level, "question": "Why?", "choices": [],
-              "answer": "It is bright."} for n, level in ((1, "impact"), (3, "other"))]
+    asked = [
+        {
+            "question_id": f"q{n}",
+            "image_id": f"i{n:02d}",
+            "level": level,
+            "question": "Why?",
+            "choices": [],
+            "answer": "It is bright.",
+        }
+        for n, level in ((1, "impact"), (3, "other"))
+    ]
     pq.write_table(pa.Table.from_pylist(asked, schema=QUESTIONS.schema), folder / "q.parquet")
     return folder / "m.parquet"
 
 
 def config(spots, models, out, **more):
-    return FinetuneVmadConfig(**{"manifest": spots, "root": spots.parent, "out": out,
-                                 "questions": spots.parent / "q.parquet"} | models | FAST | more)
+    return FinetuneVmadConfig(
+        **{"manifest": spots, "root": spots.parent, "out": out, "questions": spots.parent / "q.parquet"}
+        | models
+        | FAST
+        | more
+    )
 
 
 def scoring(spots, checkpoint, out, **more):
-    return ScoreVmadConfig(**{"manifest": spots, "root": spots.parent, "checkpoint": checkpoint, "out": out / "s",
-                              "maps": out / "maps", "splits": "train", "max_tokens": 8, "device": "cpu",
-                              "precision": "fp32"} | more)
+    return ScoreVmadConfig(
+        **{
+            "manifest": spots,
+            "root": spots.parent,
+            "checkpoint": checkpoint,
+            "out": out / "s",
+            "maps": out / "maps",
+            "splits": "train",
+            "max_tokens": 8,
+            "device": "cpu",
+            "precision": "fp32",
+        }
+        | more
+    )
 
 
 def weights(out):
-    return [(out / "_checkpoint" / name).read_bytes()
-            for name in ("vmad.safetensors", "adapter/adapter_model.safetensors")]
+    return [
+        (out / "_checkpoint" / name).read_bytes() for name in ("vmad.safetensors", "adapter/adapter_model.safetensors")
+    ]
 
 
 def losses(out):
@@ -101,13 +150,14 @@ def trained(spots, models, tmp_path_factory):
 def learned(spots, models, tmp_path_factory):
     """Long enough to answer and to segment: one task, without DSSL, since that takes most of the time."""
     out = tmp_path_factory.mktemp("learned") / "v"
-    train(config(spots, models, out, epochs=40, tasks="segmentation", no_dssl=True, merged=out.parent / "merged"),
-          QUIET)
+    train(
+        config(spots, models, out, epochs=40, tasks="segmentation", no_dssl=True, merged=out.parent / "merged"), QUIET
+    )
     return out
 
 
 def test_training_says_what_it_did(trained, spots):
-    row, = read_table(trained, ENCODERS).to_pylist()
+    (row,) = read_table(trained, ENCODERS).to_pylist()
     assert (row["dataset"], row["steps"], row["error"]) == ("spots", 14, None)
     assert row["n"] == 12 + 12 + 2, "segmentation, answering (one by a question), two questions"
     lines = losses(trained)
@@ -129,24 +179,36 @@ def test_training_lowers_the_mask_loss_and_learns_to_end_with_seg(learned, spots
     rows = {r["image_id"]: r for r in read_table(c.out, SCORES).to_pylist()}
     from transformers import AutoTokenizer
 
-    count = len(AutoTokenizer.from_pretrained(json.loads((learned / "_checkpoint/vmad.json").read_text())["llava"])(
-        "It is").input_ids) + 2                                     # the blank and <seg>
+    count = (
+        len(
+            AutoTokenizer.from_pretrained(json.loads((learned / "_checkpoint/vmad.json").read_text())["llava"])(
+                "It is"
+            ).input_ids
+        )
+        + 2
+    )  # the blank and <seg>
     assert {r["completion_tokens"] for r in rows.values()} == {count} and summary.errors == 0
     assert summary.tokens == 12 * count
-    record, = read_provenance(c.out)
+    (record,) = read_provenance(c.out)
     assert record["notes"]["vmad"] == {"projector": "ltc", "dssl": False, "tokens": 4}, "4 x 4 patches, rho 2"
     assert {(r["response"], r["parsed"]) for r in rows.values()} == {("It is <seg>", "strict")}
     maps = dict(read_maps(c.maps, {(i, "vmad") for i in rows}))
     assert len(maps) == 12 and {(m.shape, m.dtype.name) for m in maps.values()} == {((24, 32), "float32")}
     assert all(0 < m.min() <= m.max() <= 1 for m in maps.values())
     for (image_id, _), anomaly_map in maps.items():
-        top = np.sort(anomaly_map.astype(float), axis=None)[-8:]               # 1 % of 768, rounded up
+        top = np.sort(anomaly_map.astype(float), axis=None)[-8:]  # 1 % of 768, rounded up
         assert rows[image_id]["score"] == pytest.approx(top.mean(), abs=1e-6) and rows[image_id]["seconds"] > 0
     assert score(c, QUIET).up_to_date
     tests = read_table(spots, MANIFEST).to_pandas().assign(split="test")
     pq.write_table(pa.Table.from_pandas(tests, MANIFEST.schema, preserve_index=False), tmp_path / "test.parquet")
-    e = EvaluateConfig(scores=c.out, manifest=tmp_path / "test.parquet", root=spots.parent, maps=c.maps,
-                       out=tmp_path / "e", resamples=0)
+    e = EvaluateConfig(
+        scores=c.out,
+        manifest=tmp_path / "test.parquet",
+        root=spots.parent,
+        maps=c.maps,
+        out=tmp_path / "e",
+        resamples=0,
+    )
     evaluate(e, QUIET)
     from stages.artifacts.tables import METRICS
 
@@ -162,11 +224,13 @@ def test_batches_and_merged_weights_change_nothing(learned, spots, tmp_path):
 
     first = scores_of("a", batch_size=5)
     for other in (scores_of("b", batch_size=1), scores_of("c", checkpoint=learned.parent / "merged")):
-        assert all(other[i][1] == text and other[i][0] == pytest.approx(value, abs=1e-5)
-                   for i, (value, text) in first.items())
+        assert all(
+            other[i][1] == text and other[i][0] == pytest.approx(value, abs=1e-5) for i, (value, text) in first.items()
+        )
     halved = scores_of("bf16", precision="bf16")
-    assert all(halved[i][1] == text and halved[i][0] == pytest.approx(value, abs=0.05)
-               for i, (value, text) in first.items())
+    assert all(
+        halved[i][1] == text and halved[i][0] == pytest.approx(value, abs=0.05) for i, (value, text) in first.items()
+    )
     assert scores_of("d", query="description", max_tokens=3)["i00"][1].endswith("<seg>"), "appended where it is missing"
 
 
@@ -176,20 +240,41 @@ def test_bad_images_are_rows_in_both_tables(trained, spots, tmp_path):
     c = scoring(tmp_path / "spots" / "m.parquet", trained, tmp_path, root=tmp_path / "spots")
     assert score(c, QUIET).errors == 1
     for table, at in ((SCORES, c.out), (MAPS, c.maps)):
-        bad, = (r for r in read_table(at, table).to_pylist() if r["error"])
+        (bad,) = (r for r in read_table(at, table).to_pylist() if r["error"])
         assert bad["image_id"] == "i03" and "3.png" in bad["error"]
 
 
 def command(spots, models, out, **more):
     options = {n.replace("_", "-"): v for n, v in (FAST | models | more).items()}
     flat = [w for name, value in options.items() for w in (f"--{name}", value)]
-    return list(map(str, ["finetune-mllm", spots, "--method", "vmad", "--out", out, "--root", spots.parent,
-                          "--questions", spots.parent / "q.parquet", *flat]))
+    return list(
+        map(
+            str,
+            [
+                "finetune-mllm",
+                spots,
+                "--method",
+                "vmad",
+                "--out",
+                out,
+                "--root",
+                spots.parent,
+                "--questions",
+                spots.parent / "q.parquet",
+                *flat,
+            ],
+        )
+    )
 
 
 def launched(prefix, arguments):
-    return subprocess.Popen([sys.executable, *prefix, "-m", "adcli", *arguments], cwd=ROOT, stderr=subprocess.PIPE,
-                            text=True, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)})
+    return subprocess.Popen(
+        [sys.executable, *prefix, "-m", "adcli", *arguments],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
 
 
 def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(trained, spots, models, tmp_path):
@@ -215,14 +300,19 @@ def test_two_processes_train_as_one_does(spots, models, tmp_path):
 
     a, b = (load_file(tmp_path / name / "_checkpoint/vmad.safetensors") for name in ("one", "two"))
     assert max(float((a[n] - b[n]).abs().max()) for n in a) < 2e-4
-    for x, y in list(zip(losses(tmp_path / "one"), losses(tmp_path / "two"), strict=True))[:-1]:    # 26 = 6 x 4 + 2
+    for x, y in list(zip(losses(tmp_path / "one"), losses(tmp_path / "two"), strict=True))[:-1]:  # 26 = 6 x 4 + 2
         assert x == pytest.approx(y, abs=2e-5)
 
 
 def test_seeds_variants_and_bf16(trained, spots, models, tmp_path):
     outs = {}
-    for name, more in (("same", {"epochs": 2}), ("seed", {"seed": 1}), ("bf16", {"precision": "bf16"}),
-                       ("recompute", {"checkpoint_activations": True}), ("mlp", {"projector": "mlp"})):
+    for name, more in (
+        ("same", {"epochs": 2}),
+        ("seed", {"seed": 1}),
+        ("bf16", {"precision": "bf16"}),
+        ("recompute", {"checkpoint_activations": True}),
+        ("mlp", {"projector": "mlp"}),
+    ):
         train(config(spots, models, tmp_path / name, **{"epochs": 1} | more), QUIET)
         outs[name] = losses(tmp_path / name)
     assert weights(tmp_path / "same") == weights(trained) and outs["seed"][0] != outs["same"][0]
@@ -238,15 +328,36 @@ def test_ask_keeps_the_conversation(learned, spots, tmp_path):
     assert first.text.endswith("<seg>") and first.mask.shape == (48, 64)
     before = list(talk.said)
     second = talk.ask("And why?")
-    assert talk.said[:len(before)] == before and len(talk.said) > len(before)
+    assert talk.said[: len(before)] == before and len(talk.said) > len(before)
     assert (second.mask is None) == ("<seg>" not in second.text)
     with pytest.raises(InputError, match="--max-tokens 0: at least 1"):
         Conversation(AskConfig(checkpoint=learned, image=image, max_tokens=0))
     with pytest.raises(InputError, match="holds <image> or <seg>"):
         talk.ask("What is <image>?")
-    done = subprocess.run([sys.executable, "-m", "adcli", "ask", "--checkpoint", learned, "--image", image, "--object",
-                           "grey", "--max-tokens", "6", "--device", "cpu", "--json"], input="And why?\n\n", text=True,
-                          capture_output=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "adcli",
+            "ask",
+            "--checkpoint",
+            learned,
+            "--image",
+            image,
+            "--object",
+            "grey",
+            "--max-tokens",
+            "6",
+            "--device",
+            "cpu",
+            "--json",
+        ],
+        input="And why?\n\n",
+        text=True,
+        capture_output=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0 and [line["answer"] for line in lines] == [first.text, second.text], done.stderr
     from PIL import Image
@@ -277,13 +388,28 @@ def test_a_new_process_and_merged_weights_answer_as_the_model_in_memory(trained,
     save_vmad(model, text, tmp_path / "saved", models["llava"], models["sam"])
     write_merged(tmp_path / "saved", tmp_path / "merged")
     images = read_manifest(spots, spots.parent).images
-    there = answered(model, text, [seen(model, load_rgb(i.file)) for i in images],
-                     [text.prompt(asked(i, "impact")) for i in images], 12, "fp32")
+    there = answered(
+        model,
+        text,
+        [seen(model, load_rgb(i.file)) for i in images],
+        [text.prompt(asked(i, "impact")) for i in images],
+        12,
+        "fp32",
+    )
     assert len({a.response for a in there}) > 3 and max(float(a.map.std()) for a in there) > 1e-3
     for name in ("saved", "merged"):
-        options = {"out": tmp_path / name / "s", "maps": tmp_path / name / "maps", "query": "impact", "splits": "train",
-                   "max-tokens": 12, "batch-size": 5, "precision": "fp32", "device": "cpu", "root": spots.parent,
-                   "checkpoint": tmp_path / name}
+        options = {
+            "out": tmp_path / name / "s",
+            "maps": tmp_path / name / "maps",
+            "query": "impact",
+            "splits": "train",
+            "max-tokens": 12,
+            "batch-size": 5,
+            "precision": "fp32",
+            "device": "cpu",
+            "root": spots.parent,
+            "checkpoint": tmp_path / name,
+        }
         words = [str(w) for n, value in options.items() for w in (f"--{n}", value)]
         process = launched([], ["score", str(spots), "--method", "vmad", *words])
         assert (process.communicate(), process.returncode)[1] == 0
@@ -326,23 +452,31 @@ def test_what_is_refused(spots, models, trained, tmp_path):
     for change, said in (({"label": None}, "i01 has no label"),):
         with pytest.raises(InputError, match=said):
             train(config(manifest(**change), models, tmp_path / "o", root=spots.parent, questions=None), QUIET)
-    for more, said in (({"split": "test"}, "the split 'test' has no usable image"), ({"tasks": "vqa,x"}, "--tasks x"),
-                       ({"max_length": 50}, "of 26 samples are longer than --max-length 50"),
-                       ({"max_length": 5000}, "the model's context has 512 tokens"), ({"memory": 0}, "--memory 0"),
-                       ({"batch_size": 3}, "no multiple of --micro-batch 2"), ({"projector": "x"}, "--projector x"),
-                       ({"sam": models["llava"]}, "expected SAM"), ({"llava": models["sam"]}, "a sam model"),
-                       ({"precision": "fp8"}, "--precision fp8")):
+    for more, said in (
+        ({"split": "test"}, "the split 'test' has no usable image"),
+        ({"tasks": "vqa,x"}, "--tasks x"),
+        ({"max_length": 50}, "of 26 samples are longer than --max-length 50"),
+        ({"max_length": 5000}, "the model's context has 512 tokens"),
+        ({"memory": 0}, "--memory 0"),
+        ({"batch_size": 3}, "no multiple of --micro-batch 2"),
+        ({"projector": "x"}, "--projector x"),
+        ({"sam": models["llava"]}, "expected SAM"),
+        ({"llava": models["sam"]}, "a sam model"),
+        ({"precision": "fp8"}, "--precision fp8"),
+    ):
         with pytest.raises(InputError, match=said):
             train(config(spots, models, tmp_path / "p", **more), QUIET)
         assert not (tmp_path / "p").exists(), "refused before anything is written"
     with pytest.raises(InputError, match="made with other settings .levels was 4, now 3"):
         train(config(spots, models, trained, levels=3), QUIET)
     c = scoring(spots, trained, tmp_path)
-    for wrong, said in ((replace(c, checkpoint=tmp_path), "no vmad.safetensors here"),
-                        (replace(c, query="cause"), "--query cause: expected description"),
-                        (replace(c, max_tokens=500), "--max-tokens 500: with a prompt of .* context of 512"),
-                        (replace(c, llava=str(tmp_path / "gone")), "--llava .*gone: no such directory"),
-                        (replace(c, sam=models["llava"]), "expected SAM")):
+    for wrong, said in (
+        (replace(c, checkpoint=tmp_path), "no vmad.safetensors here"),
+        (replace(c, query="cause"), "--query cause: expected description"),
+        (replace(c, max_tokens=500), "--max-tokens 500: with a prompt of .* context of 512"),
+        (replace(c, llava=str(tmp_path / "gone")), "--llava .*gone: no such directory"),
+        (replace(c, sam=models["llava"]), "expected SAM"),
+    ):
         with pytest.raises(InputError, match=said):
             score(replace(wrong, out=tmp_path / "q"), QUIET)
         assert not (tmp_path / "q").exists(), "refused before anything is written"

@@ -79,9 +79,9 @@ def test_the_structure_loss_from_its_parts(llava, sam, pictures):
         theta = [images[b, m] + model.dssl.meta(told).detach() for m in range(drawn.there.shape[1])]
         for j in range(3):
             x1, y1, x2, y2 = boxes[b, j].tolist()
-            crop = (batch["canvases"][b, :, y1:y2, x1:x2].float() / 255 - model.mean[:, None, None])
+            crop = batch["canvases"][b, :, y1:y2, x1:x2].float() / 255 - model.mean[:, None, None]
             crop = avg_pool2d(interpolate((crop / model.deviation[:, None, None])[None], 112, mode="bilinear")[0], 2)
-            inside = slice(4, -4)                      # at the edge ours sees the pixel beside the box
+            inside = slice(4, -4)  # at the edge ours sees the pixel beside the box
             assert (given[0].reshape(3, 3, 3, 56, 56)[b, j] - crop)[:, inside, inside].abs().max() < 1e-4
             v = unit(_roi_by_hand(features[b], x1 / 8, y1 / 8, x2 / 8, y2 / 8), dim=0)
             t = unit(patches[b, j], dim=0)
@@ -114,14 +114,15 @@ def _roi_by_hand(feature, x1, y1, x2, y2):
 def test_prompts_of_different_lengths_answer_as_they_do_alone(llava, sam, pictures):
     model, text = made(llava, sam)
     shaken(model).eval()
-    prompts = [text.prompt(sample(i, "answering", query=q, answer="").prompt)
-               for i, q in zip(pictures, ("description", "a long and winding list of everything", "impact", "x"),
-                               strict=True)]
+    prompts = [
+        text.prompt(sample(i, "answering", query=q, answer="").prompt)
+        for i, q in zip(pictures, ("description", "a long and winding list of everything", "impact", "x"), strict=True)
+    ]
     assert len({len(p) for p in prompts}) == 4
     images = [seen(model, load_rgb(i.file)) for i in pictures]
     together = answered(model, text, images, prompts, 12, "fp32")
     for n, one in enumerate(together):
-        alone, = answered(model, text, images[n:n + 1], prompts[n:n + 1], 12, "fp32")
+        (alone,) = answered(model, text, images[n : n + 1], prompts[n : n + 1], 12, "fp32")
         assert alone.response == one.response and (alone.map - one.map).abs().max() < 1e-5, n
 
 

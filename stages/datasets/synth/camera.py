@@ -16,8 +16,7 @@ CABLES = ((0.10, 0.10, 0.11), (0.30, 0.31, 0.32), (0.52, 0.53, 0.54), (0.14, 0.1
 def photograph(layer: Layer, condition: str, rng: np.random.Generator) -> np.ndarray:
     """A picture (S, S, 3) uint8 of the layer under one of the capture conditions."""
     side = layer.alpha.shape[0]
-    background = {"cable_bg": cable_background, "mesh_bg": mesh_background}.get(
-        condition, desk_background)(side, rng)
+    background = {"cable_bg": cable_background, "mesh_bg": mesh_background}.get(condition, desk_background)(side, rng)
     picture = compose(background, layer)
     if condition == "blurry":
         picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.0075, 0.0115) * side)
@@ -52,12 +51,13 @@ def cable_background(side: int, rng: np.random.Generator) -> np.ndarray:
 
 def _cable_course(side: int, rng: np.random.Generator) -> np.ndarray:
     """Integer points of a smooth curve from one edge of the picture to another."""
-    ends = rng.permutation([(-0.1, rng.uniform(0, 1)), (1.1, rng.uniform(0, 1)),
-                            (rng.uniform(0, 1), -0.1), (rng.uniform(0, 1), 1.1)])[:2]
+    ends = rng.permutation(
+        [(-0.1, rng.uniform(0, 1)), (1.1, rng.uniform(0, 1)), (rng.uniform(0, 1), -0.1), (rng.uniform(0, 1), 1.1)]
+    )[:2]
     p0, p3 = ends
     p1, p2 = rng.uniform(-0.1, 1.1, 2), rng.uniform(-0.1, 1.1, 2)
     t = np.linspace(0, 1, 60)[:, None]
-    curve = (1 - t) ** 3 * p0 + 3 * t * (1 - t) ** 2 * p1 + 3 * t * t * (1 - t) * p2 + t ** 3 * p3
+    curve = (1 - t) ** 3 * p0 + 3 * t * (1 - t) ** 2 * p1 + 3 * t * t * (1 - t) * p2 + t**3 * p3
     return (curve * side).round().astype(np.int32)
 
 
@@ -86,9 +86,9 @@ def _sensor(picture: np.ndarray, low_light: bool, rng: np.random.Generator) -> n
     gain = rng.uniform(0.93, 1.06) * (rng.uniform(0.12, 0.22) if low_light else 1.0)
     balance = 1 + rng.uniform(-0.02, 0.02, 3)
     if low_light:
-        balance = balance * np.array([1.10, 1.0, 0.84])                  # an evening lamp
+        balance = balance * np.array([1.10, 1.0, 0.84])  # an evening lamp
     picture = picture * vignette[..., None] * (gain * balance).astype(np.float32)
     read, shot = (0.012, 0.036) if low_light else (0.005, 0.012)
-    spread = np.sqrt(read ** 2 + shot ** 2 * np.clip(picture, 0, 1))
+    spread = np.sqrt(read**2 + shot**2 * np.clip(picture, 0, 1))
     picture = picture + spread * rng.standard_normal(picture.shape, np.float32)
     return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)

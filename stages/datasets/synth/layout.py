@@ -17,8 +17,8 @@ class Placed:
     x: float
     y: float
     angle: float
-    size: float          # factor about 1
-    tint: float          # factor about 1
+    size: float  # factor about 1
+    tint: float  # factor about 1
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Container:
 class Layout:
     placed: tuple[Placed, ...]
     containers: tuple[Container, ...] = ()
-    label: tuple[float, float] | None = None          # centre of the printed label
-    reference: tuple[float, float] | None = None      # centre of the reference stick
+    label: tuple[float, float] | None = None  # centre of the printed label
+    reference: tuple[float, float] | None = None  # centre of the reference stick
 
 
 def lay_out(state: State, rng: Random) -> Layout:
@@ -56,17 +56,32 @@ def _turned(layout: Layout, angle: float, dx: float, dy: float) -> Layout:
         u, v = x - 0.5, y - 0.5
         return 0.5 + dx + cos(angle) * u - sin(angle) * v, 0.5 + dy + sin(angle) * u + cos(angle) * v
 
-    placed = tuple(Placed(p.thing, *move(p.x, p.y), p.angle + angle, p.size, p.tint)
-                   for p in layout.placed)
-    containers = tuple(Container(c.kind, c.x + dx, c.y + dy, c.width, c.height, tuple(
-        (x + dx, y + dy, w, h) for x, y, w, h in c.compartments)) for c in layout.containers)
-    return Layout(placed, containers, layout.label and move(*layout.label),
-                  layout.reference and move(*layout.reference))
+    placed = tuple(Placed(p.thing, *move(p.x, p.y), p.angle + angle, p.size, p.tint) for p in layout.placed)
+    containers = tuple(
+        Container(
+            c.kind,
+            c.x + dx,
+            c.y + dy,
+            c.width,
+            c.height,
+            tuple((x + dx, y + dy, w, h) for x, y, w, h in c.compartments),
+        )
+        for c in layout.containers
+    )
+    return Layout(
+        placed, containers, layout.label and move(*layout.label), layout.reference and move(*layout.reference)
+    )
 
 
 def _put(thing: Thing, x: float, y: float, angle: float, rng: Random, jitter: float = 0.012) -> Placed:
-    return Placed(thing, x + rng.uniform(-jitter, jitter), y + rng.uniform(-jitter, jitter), angle,
-                  rng.uniform(0.90, 1.10), rng.uniform(0.75, 1.12))
+    return Placed(
+        thing,
+        x + rng.uniform(-jitter, jitter),
+        y + rng.uniform(-jitter, jitter),
+        angle,
+        rng.uniform(0.90, 1.10),
+        rng.uniform(0.75, 1.12),
+    )
 
 
 def _sticks(state: State, rng: Random) -> Layout:
@@ -87,14 +102,19 @@ def _fruits(state: State, rng: Random) -> Layout:
         spot = rng.uniform(0.14, 0.86), rng.uniform(0.14, 0.86)
         if all(hypot(spot[0] - a, spot[1] - b) > 0.165 for a, b in spots):
             spots.append(spot)
-    return Layout(tuple(_put(t, x, y, rng.uniform(0, 2 * pi), rng, 0)
-                        for t, (x, y) in zip(state.things, spots, strict=True)))
+    return Layout(
+        tuple(_put(t, x, y, rng.uniform(0, 2 * pi), rng, 0) for t, (x, y) in zip(state.things, spots, strict=True))
+    )
 
 
 def _tapes(state: State, rng: Random) -> Layout:
     things = rng.sample(state.things, 2)
-    return Layout(tuple(_put(t, 0.5 + rng.uniform(-0.08, 0.08), y, rng.uniform(-0.13, 0.13), rng)
-                        for t, y in zip(things, (0.36, 0.64), strict=True)))
+    return Layout(
+        tuple(
+            _put(t, 0.5 + rng.uniform(-0.08, 0.08), y, rng.uniform(-0.13, 0.13), rng)
+            for t, y in zip(things, (0.36, 0.64), strict=True)
+        )
+    )
 
 
 def _ropes(state: State, rng: Random) -> Layout:
@@ -114,8 +134,9 @@ def _dishes(state: State, rng: Random) -> Layout:
     return Layout(tuple(placed))
 
 
-def _in_slots(state: State, rng: Random, bins: dict[str, tuple], slots: list[tuple[float, float]],
-              angle) -> list[Placed]:
+def _in_slots(
+    state: State, rng: Random, bins: dict[str, tuple], slots: list[tuple[float, float]], angle
+) -> list[Placed]:
     """Each thing into a free slot of its bin; slots are offsets from the bin's centre."""
     placed = []
     for name, (x, y, _, _) in bins.items():
@@ -128,8 +149,7 @@ def _in_slots(state: State, rng: Random, bins: dict[str, tuple], slots: list[tup
 def _tools(state: State, rng: Random) -> Layout:
     bins = {n: (0.5 + dx, 0.5, 0.27, 0.54) for n, dx in (("left", -0.29), ("middle", 0), ("right", 0.29))}
     slots = [(rng.uniform(-0.03, 0.03), y) for y in (-0.19, -0.065, 0.06, 0.185)]
-    placed = _in_slots(state, rng, bins, slots,
-                       lambda t: rng.uniform(-0.3, 0.3) + rng.choice((0, pi)))
+    placed = _in_slots(state, rng, bins, slots, lambda t: rng.uniform(-0.3, 0.3) + rng.choice((0, pi)))
     return Layout(tuple(placed), (Container("green tray", 0.5, 0.5, 0.90, 0.60, tuple(bins.values())),))
 
 
@@ -157,12 +177,13 @@ def _stationery(state: State, rng: Random) -> Layout:
 
 def _cookies(state: State, rng: Random) -> Layout:
     side = rng.choice((-1, 1))
-    dishes = {"square": (0.5 - side * 0.235, 0.5 + rng.uniform(-0.06, 0.06), 0.40, 0.40),
-              "round": (0.5 + side * 0.235, 0.5 + rng.uniform(-0.06, 0.06), 0.42, 0.42)}
+    dishes = {
+        "square": (0.5 - side * 0.235, 0.5 + rng.uniform(-0.06, 0.06), 0.40, 0.40),
+        "round": (0.5 + side * 0.235, 0.5 + rng.uniform(-0.06, 0.06), 0.42, 0.42),
+    }
     slots = [(0.10 * cos(a), 0.10 * sin(a)) for a in (pi / 4 + i * pi / 2 for i in range(4))]
     placed = _in_slots(state, rng, dishes, slots, lambda t: rng.uniform(0, 2 * pi))
-    return Layout(tuple(placed), tuple(Container(f"{n} dish", x, y, w, h)
-                                       for n, (x, y, w, h) in dishes.items()))
+    return Layout(tuple(placed), tuple(Container(f"{n} dish", x, y, w, h) for n, (x, y, w, h) in dishes.items()))
 
 
 def _balls(state: State, rng: Random) -> Layout:
@@ -174,6 +195,15 @@ def _balls(state: State, rng: Random) -> Layout:
     return Layout(tuple(placed), (Container("brown case", 0.5, 0.5, 0.79, 0.79, tuple(spots)),))
 
 
-LAYOUTS = {"sticks": _sticks, "fruits": _fruits, "tools": _tools, "cookies": _cookies, "tapes": _tapes,
-           "stationery": _stationery, "ropes": _ropes, "blocks": _blocks, "dishes": _dishes,
-           "balls": _balls}
+LAYOUTS = {
+    "sticks": _sticks,
+    "fruits": _fruits,
+    "tools": _tools,
+    "cookies": _cookies,
+    "tapes": _tapes,
+    "stationery": _stationery,
+    "ropes": _ropes,
+    "blocks": _blocks,
+    "dishes": _dishes,
+    "balls": _balls,
+}

@@ -9,15 +9,29 @@ import numpy as np
 from stages.datasets.synth.shapes import Patch, bevel, box, coverage, dome, ellipse, grid, noise, polygon, shade, star
 
 COLOURS = {
-    "red": (0.78, 0.13, 0.12), "blue": (0.12, 0.27, 0.72), "green": (0.13, 0.55, 0.22),
-    "yellow": (0.93, 0.78, 0.15), "black": (0.10, 0.10, 0.11), "white": (0.93, 0.93, 0.91),
-    "orange": (0.95, 0.50, 0.08), "brown": (0.42, 0.29, 0.14), "wood": (0.80, 0.62, 0.40),
-    "metal": (0.66, 0.67, 0.70), "teal": (0.16, 0.47, 0.55),
+    "red": (0.78, 0.13, 0.12),
+    "blue": (0.12, 0.27, 0.72),
+    "green": (0.13, 0.55, 0.22),
+    "yellow": (0.93, 0.78, 0.15),
+    "black": (0.10, 0.10, 0.11),
+    "white": (0.93, 0.93, 0.91),
+    "orange": (0.95, 0.50, 0.08),
+    "brown": (0.42, 0.29, 0.14),
+    "wood": (0.80, 0.62, 0.40),
+    "metal": (0.66, 0.67, 0.70),
+    "teal": (0.16, 0.47, 0.55),
 }
-LENGTHS = {     # of the picture's side
-    ("stick", "long"): 0.46, ("stick", "short"): 0.23, ("tape", "long"): 0.58, ("tape", "short"): 0.29,
-    ("pencil", "long"): 0.44, ("pencil", "short"): 0.25, ("eraser", "long"): 0.31,
-    ("eraser", "short"): 0.16, ("rope", "similar"): 0.50, ("rope", "longer"): 0.68,
+LENGTHS = {  # of the picture's side
+    ("stick", "long"): 0.46,
+    ("stick", "short"): 0.23,
+    ("tape", "long"): 0.58,
+    ("tape", "short"): 0.29,
+    ("pencil", "long"): 0.44,
+    ("pencil", "short"): 0.25,
+    ("eraser", "long"): 0.31,
+    ("eraser", "short"): 0.16,
+    ("rope", "similar"): 0.50,
+    ("rope", "longer"): 0.68,
     ("rope", "shorter"): 0.35,
 }
 REFERENCE_STICK = 0.50
@@ -40,7 +54,7 @@ def tape(s, angle, length, colour, tint, rng) -> Patch:
     """A strip of adhesive tape lying flat, with creases."""
     a, b = length * s / 2, 0.036 * s
     u, v = grid(a, b + 2, angle)
-    ragged = 0.004 * s * np.sign(np.sin(v / (0.006 * s)))       # torn, saw-tooth ends
+    ragged = 0.004 * s * np.sign(np.sin(v / (0.006 * s)))  # torn, saw-tooth ends
     d = box(u + ragged, v, a, b, 1.0)
     creases = 0.012 * s * noise(u.shape, rng, 0.09 * s)
     return Patch(shade(_tinted(colour, tint), bevel(d, 2, 1.2) + creases, 0.16, 12), coverage(d))
@@ -48,29 +62,36 @@ def tape(s, angle, length, colour, tint, rng) -> Patch:
 
 def fruit(kind):
     """Sphere-like fruits: orange, kiwi, apple, lemon."""
-    colours = {"orange": (0.96, 0.52, 0.07), "kiwi": (0.45, 0.34, 0.17), "apple": (0.72, 0.10, 0.10),
-               "lemon": (0.95, 0.85, 0.20)}
+    colours = {
+        "orange": (0.96, 0.52, 0.07),
+        "kiwi": (0.45, 0.34, 0.17),
+        "apple": (0.72, 0.10, 0.10),
+        "lemon": (0.95, 0.85, 0.20),
+    }
 
     def draw(s, angle, size, tint, rng) -> Patch:
         r = 0.080 * s * size
         a, b = {"kiwi": (1.0 * r, 0.80 * r), "lemon": (1.08 * r, 0.76 * r)}.get(kind, (r, 0.97 * r))
         u, v = grid(1.25 * a, 1.25 * b, angle)
         d = ellipse(u, v, a, b)
-        if kind == "lemon":                                     # its two tips
+        if kind == "lemon":  # its two tips
             d = np.minimum(d, ellipse(np.abs(u) - 0.96 * a, v, 0.22 * a, 0.26 * b))
         fine = noise(u.shape, rng, 0.012 * s, 2)
         bumps = {"orange": 0.5, "kiwi": 0.35, "lemon": 0.3}.get(kind, 0.05) * fine
         albedo = np.array(colours[kind], np.float32) * tint * (1 + 0.05 * noise(u.shape, rng, r))[..., None]
-        if kind == "kiwi":                                      # fuzz
+        if kind == "kiwi":  # fuzz
             albedo = albedo * (1 + 0.16 * noise(u.shape, rng, 3, 1))[..., None]
-        if kind == "apple":                                     # streaks towards the stem
-            albedo = albedo + np.array([0.16, 0.13, 0.03], np.float32) * np.clip(
-                noise(u.shape, rng, 0.03 * s), 0, 1)[..., None]
+        if kind == "apple":  # streaks towards the stem
+            albedo = (
+                albedo
+                + np.array([0.16, 0.13, 0.03], np.float32) * np.clip(noise(u.shape, rng, 0.03 * s), 0, 1)[..., None]
+            )
         if kind in ("orange", "apple"):
             stem = coverage(ellipse(u - 0.25 * r, v + 0.1 * r, 0.10 * r, 0.10 * r))[..., None]
             albedo = albedo * (1 - stem) + stem * np.array([0.25, 0.26, 0.10], np.float32)
         gloss = {"kiwi": 0.0, "apple": 0.45, "orange": 0.16, "lemon": 0.16}[kind]
         return Patch(shade(albedo, dome(d, b, 0.9) + bumps, gloss, 30), coverage(d))
+
     return draw
 
 
@@ -154,24 +175,28 @@ def rope(s, angle, length, colour, tint, rng) -> Patch:
 
 def block(kind):
     """Wooden blocks seen from above: circle, triangle, square, and the odd ones: star, cross."""
+
     def draw(s, angle, size, tint, rng) -> Patch:
         r = 0.066 * s * size
         u, v = grid(1.25 * r, 1.25 * r, angle)
-        d = {"circle": lambda: ellipse(u, v, r, r),
-             "triangle": lambda: polygon(u, v, 1.22 * r, 3),
-             "square": lambda: box(u, v, 0.90 * r, 0.90 * r, 1.5),
-             "star": lambda: star(u, v, 1.22 * r),
-             "cross": lambda: np.minimum(box(u, v, 1.1 * r, 0.36 * r, 1), box(u, v, 0.36 * r, 1.1 * r, 1)),
-             }[kind]()
+        d = {
+            "circle": lambda: ellipse(u, v, r, r),
+            "triangle": lambda: polygon(u, v, 1.22 * r, 3),
+            "square": lambda: box(u, v, 0.90 * r, 0.90 * r, 1.5),
+            "star": lambda: star(u, v, 1.22 * r),
+            "cross": lambda: np.minimum(box(u, v, 1.1 * r, 0.36 * r, 1), box(u, v, 0.36 * r, 1.1 * r, 1)),
+        }[kind]()
         grain = noise((u.shape[0], 4), rng, 3, 2)
         grain = cv2.resize(grain, u.shape[::-1], interpolation=cv2.INTER_CUBIC)
         albedo = _tinted("wood", tint) * (1 + 0.08 * grain)[..., None]
         return Patch(shade(albedo, bevel(d, 0.05 * s * 0.2, 0.012 * s), 0.04), coverage(d))
+
     return draw
 
 
 def cutlery(kind):
     """Wooden fork, spoon or knife; the working end points up (-u) at angle pi/2."""
+
     def draw(s, angle, size, tint, rng) -> Patch:
         a, w = 0.25 * s * size, 0.045 * s * size
         u, v = grid(a, w, angle)
@@ -189,6 +214,7 @@ def cutlery(kind):
         albedo = _tinted("wood", tint) * (1 + 0.05 * cv2.resize(grain, u.shape[::-1]))[..., None]
         hollow = dome(ellipse(u + 0.66 * a, v, 0.30 * a, 0.8 * w), 0.8 * w, 0.35) if kind == "spoon" else 0
         return Patch(shade(albedo, bevel(d, 0.012 * s, 0.008 * s) - hollow, 0.05), coverage(d))
+
     return draw
 
 
@@ -227,8 +253,16 @@ def label(s, angle, word, rng) -> Patch:
     (w, h), _ = cv2.getTextSize(word.upper(), cv2.FONT_HERSHEY_SIMPLEX, scale, thick)
     scale = scale * min(1.0, 0.86 * text.shape[1] / w)
     (w, h), _ = cv2.getTextSize(word.upper(), cv2.FONT_HERSHEY_SIMPLEX, scale, thick)
-    cv2.putText(text, word.upper(), ((text.shape[1] - w) // 2, (text.shape[0] + h) // 2),
-                cv2.FONT_HERSHEY_SIMPLEX, scale, 255, thick, cv2.LINE_AA)
+    cv2.putText(
+        text,
+        word.upper(),
+        ((text.shape[1] - w) // 2, (text.shape[0] + h) // 2),
+        cv2.FONT_HERSHEY_SIMPLEX,
+        scale,
+        255,
+        thick,
+        cv2.LINE_AA,
+    )
     u, v = grid(a, b, angle)
     at = ((u + a) * 4).astype(np.float32), ((v + b) * 4).astype(np.float32)
     ink = cv2.remap(cv2.GaussianBlur(text, (0, 0), 1.6), *at, cv2.INTER_LINEAR)[..., None] / 255

@@ -10,8 +10,12 @@ from stages.datasets.synth.layout import Container, Layout, Placed
 from stages.datasets.synth.scenarios import State
 from stages.datasets.synth.shapes import Patch, bevel, box, coverage, ellipse, noise, shade
 
-TRAYS = {"green tray": (0.25, 0.50, 0.36), "blue tray": (0.22, 0.36, 0.62),
-         "wooden tray": (0.74, 0.58, 0.38), "brown case": (0.36, 0.23, 0.13)}
+TRAYS = {
+    "green tray": (0.25, 0.50, 0.36),
+    "blue tray": (0.22, 0.36, 0.62),
+    "wooden tray": (0.74, 0.58, 0.38),
+    "brown case": (0.36, 0.23, 0.13),
+}
 DISH = (0.55, 0.72, 0.86)
 
 
@@ -40,7 +44,7 @@ def draw_layer(state: State, layout: Layout, side: int, rng: np.random.Generator
     for x, y, patch in things:
         _paste(None, outline, x * side, y * side, patch)
     shadow = cast_shadow(outline, side, 0.010)
-    rgb *= (1 - shadow)[..., None]               # what lies in a container shades its floor
+    rgb *= (1 - shadow)[..., None]  # what lies in a container shades its floor
     for x, y, patch in things:
         _paste(rgb, alpha, x * side, y * side, patch)
     return Layer(rgb, alpha, np.maximum(table_shadow, shadow))
@@ -85,7 +89,7 @@ def _paste(rgb: np.ndarray | None, alpha: np.ndarray, x: float, y: float, patch:
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + w, alpha.shape[1]), min(top + h, alpha.shape[0])
     if x0 >= x1 or y0 >= y1:
         return
-    cut = np.s_[y0 - top:y1 - top, x0 - left:x1 - left]
+    cut = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
     a = patch.alpha[cut]
     if rgb is not None:
         rgb[y0:y1, x0:x1] = rgb[y0:y1, x0:x1] * (1 - a[..., None]) + patch.rgb[cut] * a[..., None]

@@ -10,10 +10,16 @@ from random import Random
 
 from stages.datasets.vidad import ASPECTS
 
-COUNTS = {     # Table 3, per capture condition: train normal, test normal, single A, single B, dual
-    "sticks": (50, 50, 48, 48, 8), "fruits": (50, 50, 48, 44, 8), "tools": (50, 50, 52, 50, 8),
-    "cookies": (50, 50, 50, 50, 6), "tapes": (50, 50, 50, 50, 10), "stationery": (50, 50, 50, 50, 10),
-    "ropes": (50, 50, 48, 50, 12), "blocks": (50, 50, 52, 50, 8), "dishes": (50, 50, 48, 48, 15),
+COUNTS = {  # Table 3, per capture condition: train normal, test normal, single A, single B, dual
+    "sticks": (50, 50, 48, 48, 8),
+    "fruits": (50, 50, 48, 44, 8),
+    "tools": (50, 50, 52, 50, 8),
+    "cookies": (50, 50, 50, 50, 6),
+    "tapes": (50, 50, 50, 50, 10),
+    "stationery": (50, 50, 50, 50, 10),
+    "ropes": (50, 50, 48, 50, 12),
+    "blocks": (50, 50, 52, 50, 8),
+    "dishes": (50, 50, 48, 48, 15),
     "balls": (50, 50, 48, 48, 12),
 }
 
@@ -68,25 +74,28 @@ ROPE_COLOURS = ("red", "blue", "green", "yellow")
 TOOL_BINS = {"bolt": "left", "washer": "middle", "nut": "right"}
 BLOCK_BINS = {"circle": "top", "triangle": "middle", "square": "bottom"}
 COMPARTMENTS = ("top left", "top right", "bottom left", "bottom right")
-SHELF = {"yellow": "square", "black": "round"}                     # cookie colour -> dish
+SHELF = {"yellow": "square", "black": "round"}  # cookie colour -> dish
 
 NORMAL = {
     "sticks": (Thing("stick", "blue", "long"),) * 2 + (Thing("stick", "red", "short"),),
     "fruits": (Thing("orange"),) * 3 + (Thing("kiwi"),) * 2,
     "tools": tuple(Thing(kind, place=place) for kind, place in TOOL_BINS.items() for _ in range(2)),
-    "cookies": (Thing("cookie", "yellow", place="square"),) * 2
-    + (Thing("cookie", "black", place="round"),),
+    "cookies": (Thing("cookie", "yellow", place="square"),) * 2 + (Thing("cookie", "black", place="round"),),
     "tapes": (Thing("tape", "green", "long"), Thing("tape", "red", "short")),
-    "stationery": (Thing("eraser", "blue", "long", "left"), Thing("pencil", "black", "long", "left"),
-                   Thing("eraser", "red", "short", "right"), Thing("pencil", "red", "short", "right")),
+    "stationery": (
+        Thing("eraser", "blue", "long", "left"),
+        Thing("pencil", "black", "long", "left"),
+        Thing("eraser", "red", "short", "right"),
+        Thing("pencil", "red", "short", "right"),
+    ),
     "blocks": tuple(Thing(kind, place=place) for kind, place in BLOCK_BINS.items() for _ in range(2)),
     "dishes": (Thing("fork"), Thing("plate"), Thing("spoon")),
-    "balls": tuple(Thing("ball", "orange" if p.startswith("top") else "white", place=p)
-                   for p in COMPARTMENTS),
+    "balls": tuple(Thing("ball", "orange" if p.startswith("top") else "white", place=p) for p in COMPARTMENTS),
 }
 
 
 # -- the rules, from the state alone -----------------------------------------------------------------
+
 
 def _counts(state: State, *names: str) -> Counter:
     return Counter(tuple(getattr(t, n) for n in names) for t in state.things)
@@ -110,7 +119,8 @@ def _stationery_length(state: State) -> bool:
 
 def _stationery_placement(state: State) -> bool:
     return [(t.kind, t.colour, t.place) for t in state.things] != [
-        (t.kind, t.colour, t.place) for t in NORMAL["stationery"]]
+        (t.kind, t.colour, t.place) for t in NORMAL["stationery"]
+    ]
 
 
 def _block_placement(state: State) -> bool:
@@ -123,14 +133,14 @@ def _dish_order(state: State) -> bool:
     at = [i for i, t in enumerate(state.things) if t.kind in natural]
     if len(known) == 3:
         return known != [0, 1, 2]
-    return any((a < b) != (i < j) for a, i in zip(known, at, strict=True)
-               for b, j in zip(known, at, strict=True) if a != b)
+    return any(
+        (a < b) != (i < j) for a, i in zip(known, at, strict=True) for b, j in zip(known, at, strict=True) if a != b
+    )
 
 
 RULES = {
     ("sticks", "quantity"): lambda s: _counts(s, "colour") != {("blue",): 2, ("red",): 1},
-    ("sticks", "length"): lambda s: any(
-        t.length != {"blue": "long", "red": "short"}[t.colour] for t in s.things),
+    ("sticks", "length"): lambda s: any(t.length != {"blue": "long", "red": "short"}[t.colour] for t in s.things),
     ("fruits", "quantity"): _fruit_quantity,
     ("fruits", "type"): lambda s: any(t.kind not in ("orange", "kiwi") for t in s.things),
     ("tools", "quantity"): lambda s: _counts(s, "kind") != {("bolt",): 2, ("washer",): 2, ("nut",): 2},
@@ -149,11 +159,13 @@ RULES = {
     ("dishes", "relation"): _dish_order,
     ("balls", "placement"): lambda s: _counts(s, "place") != {(p,): 1 for p in COMPARTMENTS},
     ("balls", "relation"): lambda s: any(
-        t.place.split()[0] != {"orange": "top", "white": "bottom"}[t.colour] for t in s.things),
+        t.place.split()[0] != {"orange": "top", "white": "bottom"}[t.colour] for t in s.things
+    ),
 }
 
 
 # -- breaking a rule, in the patterns of Table 2's last column ----------------------------------------
+
 
 def _change(state: State, at: int, **what: str) -> State:
     things = list(state.things)
@@ -183,6 +195,7 @@ def _other_kind(kinds: tuple[str, ...]):
         for at in rng.sample(range(len(state.things)), rng.choice((1, 1, 2))):
             state = _change(state, at, kind=rng.choice(kinds))
         return state
+
     return change
 
 
@@ -236,17 +249,26 @@ def _other_order(state: State, rng: Random) -> State:
 
 
 BREAK = {
-    ("sticks", "quantity"): _missing_or_extra, ("sticks", "length"): _other_length,
-    ("fruits", "quantity"): _missing_or_extra, ("fruits", "type"): _other_kind(("apple", "lemon")),
-    ("tools", "quantity"): _missing_or_extra, ("tools", "placement"): _swap_places,
-    ("cookies", "quantity"): _missing_or_extra, ("cookies", "relation"): _swap_places,
-    ("tapes", "length"): _tape_lengths, ("tapes", "type"): _tape_colours,
-    ("stationery", "length"): _other_length, ("stationery", "placement"): _stationery_places,
+    ("sticks", "quantity"): _missing_or_extra,
+    ("sticks", "length"): _other_length,
+    ("fruits", "quantity"): _missing_or_extra,
+    ("fruits", "type"): _other_kind(("apple", "lemon")),
+    ("tools", "quantity"): _missing_or_extra,
+    ("tools", "placement"): _swap_places,
+    ("cookies", "quantity"): _missing_or_extra,
+    ("cookies", "relation"): _swap_places,
+    ("tapes", "length"): _tape_lengths,
+    ("tapes", "type"): _tape_colours,
+    ("stationery", "length"): _other_length,
+    ("stationery", "placement"): _stationery_places,
     ("ropes", "length"): lambda s, rng: _change(s, 0, length=rng.choice(("longer", "shorter"))),
     ("ropes", "relation"): _other_rope,
-    ("blocks", "type"): _other_kind(("star", "cross")), ("blocks", "placement"): _swap_places,
-    ("dishes", "type"): lambda s, rng: _change(s, (at := rng.randrange(3)),
-                                               kind="cup" if s.things[at].kind == "plate" else "knife"),
+    ("blocks", "type"): _other_kind(("star", "cross")),
+    ("blocks", "placement"): _swap_places,
+    ("dishes", "type"): lambda s, rng: _change(
+        s, (at := rng.randrange(3)), kind="cup" if s.things[at].kind == "plate" else "knife"
+    ),
     ("dishes", "relation"): _other_order,
-    ("balls", "placement"): _move_ball, ("balls", "relation"): _swap_balls,
+    ("balls", "placement"): _move_ball,
+    ("balls", "relation"): _swap_balls,
 }

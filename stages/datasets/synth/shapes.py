@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-LIGHT = np.array([-0.45, -0.55, 0.70]) / np.linalg.norm([-0.45, -0.55, 0.70])   # from the upper left
+LIGHT = np.array([-0.45, -0.55, 0.70]) / np.linalg.norm([-0.45, -0.55, 0.70])  # from the upper left
 HALF = (LIGHT + np.array([0, 0, 1.0])) / np.linalg.norm(LIGHT + np.array([0, 0, 1.0]))
 
 
@@ -25,7 +25,7 @@ def grid(half_width: float, half_height: float, angle: float) -> tuple[np.ndarra
     c, s = np.cos(angle), np.sin(angle)
     w = int(np.ceil(abs(c) * half_width + abs(s) * half_height)) + 2
     h = int(np.ceil(abs(s) * half_width + abs(c) * half_height)) + 2
-    y, x = np.mgrid[-h:h + 1, -w:w + 1].astype(np.float32)
+    y, x = np.mgrid[-h : h + 1, -w : w + 1].astype(np.float32)
     return c * x + s * y, -s * x + c * y
 
 
@@ -52,8 +52,8 @@ def polygon(u: np.ndarray, v: np.ndarray, radius: float, sides: int) -> np.ndarr
 def star(u: np.ndarray, v: np.ndarray, radius: float, tips: int = 5) -> np.ndarray:
     """Approximate distance to a star whose inner corners lie at 0.45 of its radius."""
     angle = (np.arctan2(v, u) + np.pi / 2) % (2 * np.pi / tips)
-    t = np.abs(angle / (np.pi / tips) - 1)                   # 1 at a tip, 0 between two tips
-    return (np.hypot(u, v) - radius * (0.45 + 0.55 * t ** 1.3)) * 0.8
+    t = np.abs(angle / (np.pi / tips) - 1)  # 1 at a tip, 0 between two tips
+    return (np.hypot(u, v) - radius * (0.45 + 0.55 * t**1.3)) * 0.8
 
 
 def coverage(distance: np.ndarray) -> np.ndarray:
@@ -66,11 +66,11 @@ def noise(shape: tuple[int, int], rng: np.random.Generator, cell: float, octaves
     h, w = shape
     total, weight = np.zeros(shape, np.float32), 0.0
     for octave in range(octaves):
-        size = max(cell / 2 ** octave, 1.0)
+        size = max(cell / 2**octave, 1.0)
         rows, columns = int(h / size) + 2, int(w / size) + 2
         coarse = rng.standard_normal((rows, columns), np.float32)
-        total += 0.5 ** octave * cv2.resize(coarse, (w, h), interpolation=cv2.INTER_LINEAR)
-        weight += 0.5 ** octave
+        total += 0.5**octave * cv2.resize(coarse, (w, h), interpolation=cv2.INTER_LINEAR)
+        weight += 0.5**octave
     return total / weight
 
 
@@ -82,7 +82,7 @@ def shade(albedo: np.ndarray, height: np.ndarray, gloss: float = 0.0, power: int
     rgb = np.asarray(albedo, np.float32) * (0.45 + 0.78 * lambert)[:, :, None]
     if gloss:
         mirror = np.clip((-gx * HALF[0] - gy * HALF[1] + HALF[2]) / norm, 0, 1)
-        rgb = rgb + gloss * (mirror ** power)[:, :, None]
+        rgb = rgb + gloss * (mirror**power)[:, :, None]
     return np.clip(rgb, 0, 1).astype(np.float32)
 
 

@@ -38,7 +38,7 @@ class Sample:
     """One logical layout, photographed under every condition. folder: below the condition."""
 
     scenario: str
-    folder: str            # train/normal, test/quantity+type, ...
+    folder: str  # train/normal, test/quantity+type, ...
     number: int
     broken: tuple[str, ...]
 
@@ -51,19 +51,31 @@ def run(config: SynthConfig, options: RunOptions) -> Summary:
     conditions = chosen(config.conditions, tuple(CONDITIONS), "--conditions")
     make_folder(config.out)
     write_alone(config.out / SYNTHETIC_MARK, lambda f: f.write(NOTE.encode()))
-    summaries = [_run_scenario(s, conditions, config, options)
-                 for s in chosen(config.scenarios, SCENARIOS, "--scenarios")]
-    return Summary(**asdict(summaries[-1]) | {
-        "out": str(config.out), "rows": sum(s.rows for s in summaries),
-        "expected": sum(s.expected for s in summaries), "written": sum(s.written for s in summaries),
-        "seconds": sum(s.seconds for s in summaries),
-        "up_to_date": all(s.up_to_date for s in summaries)})
+    summaries = [
+        _run_scenario(s, conditions, config, options) for s in chosen(config.scenarios, SCENARIOS, "--scenarios")
+    ]
+    return Summary(
+        **asdict(summaries[-1])
+        | {
+            "out": str(config.out),
+            "rows": sum(s.rows for s in summaries),
+            "expected": sum(s.expected for s in summaries),
+            "written": sum(s.written for s in summaries),
+            "seconds": sum(s.seconds for s in summaries),
+            "up_to_date": all(s.up_to_date for s in summaries),
+        }
+    )
 
 
 def _run_scenario(scenario: str, conditions, config: SynthConfig, options: RunOptions) -> Summary:
     samples = {(s, c): image_id(s, c) for s in samples_of(scenario) for c in conditions}
-    spec = Spec("data synth", {"scenario": scenario, "conditions": conditions, "size": config.size},
-                {}, config.seed, {"workers": config.workers})
+    spec = Spec(
+        "data synth",
+        {"scenario": scenario, "conditions": conditions, "size": config.size},
+        {},
+        config.seed,
+        {"workers": config.workers},
+    )
     out = config.out / "truth.parquet" / scenario
     with Artifact(out, TRUTH, spec, [(i,) for i in samples.values()], options) as artifact:
         pending = {key for (key,) in artifact.pending}
@@ -89,11 +101,18 @@ def _in_processes(jobs: list, workers: int) -> Iterator[list[dict]]:
 def samples_of(scenario: str) -> list[Sample]:
     """Every sample of one task, with the counts of Table 3."""
     first, second = ASPECTS[scenario]
-    groups = (("train/normal", ()), ("test/normal", ()), (f"test/{first}", (first,)),
-              (f"test/{second}", (second,)), (f"test/{first}+{second}", (first, second)))
-    return [Sample(scenario, folder, number, broken)
-            for (folder, broken), count in zip(groups, COUNTS[scenario], strict=True)
-            for number in range(count)]
+    groups = (
+        ("train/normal", ()),
+        ("test/normal", ()),
+        (f"test/{first}", (first,)),
+        (f"test/{second}", (second,)),
+        (f"test/{first}+{second}", (first, second)),
+    )
+    return [
+        Sample(scenario, folder, number, broken)
+        for (folder, broken), count in zip(groups, COUNTS[scenario], strict=True)
+        for number in range(count)
+    ]
 
 
 def relative_path(sample: Sample, condition: str) -> Path:
@@ -147,8 +166,15 @@ def _render_to_disk(job: tuple) -> list[dict]:
         jpeg = io.BytesIO()
         Image.fromarray(rgb).save(jpeg, "JPEG", quality=90)
         write_alone(path, lambda f, jpeg=jpeg: f.write(jpeg.getvalue()))
-        rows.append({"image_id": image_id(sample, condition), "scenario": sample.scenario,
-                     "condition": condition, "split": sample.folder.split("/")[0],
-                     "label": int(bool(sample.broken)), "violates": list(sample.broken),
-                     "state": state})
+        rows.append(
+            {
+                "image_id": image_id(sample, condition),
+                "scenario": sample.scenario,
+                "condition": condition,
+                "split": sample.folder.split("/")[0],
+                "label": int(bool(sample.broken)),
+                "violates": list(sample.broken),
+                "state": state,
+            }
+        )
     return rows

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CHUNK = 4_000_000        # resamples x images held at once
+CHUNK = 4_000_000  # resamples x images held at once
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,15 @@ def curve_metrics(scores: np.ndarray, labels: np.ndarray, resamples: int, seed: 
     Without a value, and with a reason: no images, one class only.
     """
     n, positive = len(scores), int((labels == 1).sum())
-    reason = "no images" if not n else "normal images only" if not positive else \
-        "anomalous images only" if positive == n else None
+    reason = (
+        "no images"
+        if not n
+        else "normal images only"
+        if not positive
+        else "anomalous images only"
+        if positive == n
+        else None
+    )
     if reason:
         return {name: Value(None, n, positive, reason=reason) for name in CURVES}
     tp, fp = counts(scores, labels, np.ones((1, n)))
@@ -112,7 +119,8 @@ def resampled(labels: np.ndarray, resamples: int, seed: int):
             members = np.flatnonzero(labels == value)
             if len(members):
                 weights[:, members] = rng.multinomial(
-                    len(members), np.full(len(members), 1 / len(members)), len(weights))
+                    len(members), np.full(len(members), 1 / len(members)), len(weights)
+                )
         yield weights
 
 
@@ -127,5 +135,8 @@ def train_thresholds(scores: np.ndarray) -> dict[str, float]:
     """Thresholds from the scores of training normals alone; an image is anomalous above, not at it."""
     if not len(scores):
         return {}
-    return {"train-max": float(scores.max()), "train-q90": float(np.quantile(scores, 0.9)),
-            "train-q80": float(np.quantile(scores, 0.8))}
+    return {
+        "train-max": float(scores.max()),
+        "train-q90": float(np.quantile(scores, 0.9)),
+        "train-q80": float(np.quantile(scores, 0.8)),
+    }

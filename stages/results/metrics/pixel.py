@@ -18,8 +18,8 @@ import numpy as np
 
 from stages.results.metrics.image import Value, interval, resampled
 
-GRID = 1000      # thresholds of the intervals; the values themselves use all
-STEPS = 200      # of the approximation `pro_200`
+GRID = 1000  # thresholds of the intervals; the values themselves use all
+STEPS = 200  # of the approximation `pro_200`
 REASONS = ("no images", "no anomalous pixels", "no normal pixels")
 
 
@@ -79,10 +79,18 @@ def saturated_picture(anomaly_map: np.ndarray, masks: Sequence[np.ndarray], satu
     scores = _checked(anomaly_map, shape)
     union = np.logical_or.reduce(masks) if masks else np.zeros(shape, bool)
     found = [np.sort(scores[m])[::-1] for m in masks]
-    weights = [np.clip(min(s, len(f)) - np.arange(len(f)), 0, 1) / min(s, len(f))
-               for f, s in zip(found, saturation, strict=True) if len(f)]
-    return Picture(scores[~union], scores[union], np.concatenate([scores[:0, 0], *found]),
-                   np.concatenate([np.zeros(0), *weights]), len(weights))
+    weights = [
+        np.clip(min(s, len(f)) - np.arange(len(f)), 0, 1) / min(s, len(f))
+        for f, s in zip(found, saturation, strict=True)
+        if len(f)
+    ]
+    return Picture(
+        scores[~union],
+        scores[union],
+        np.concatenate([scores[:0, 0], *found]),
+        np.concatenate([np.zeros(0), *weights]),
+        len(weights),
+    )
 
 
 def _checked(anomaly_map: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -106,9 +114,15 @@ def curve(pictures: Sequence[Picture], normal: np.ndarray, anomalous: np.ndarray
     """The exact curve. normal, anomalous: as `sorted_pixels` gives them."""
     distinct = anomalous[np.append(np.diff(anomalous) != 0, True)][::-1] if len(anomalous) else anomalous
     n, p = len(normal), len(anomalous)
-    return Curve(distinct, p - np.searchsorted(anomalous, distinct), n - np.searchsorted(normal, distinct),
-                 n - np.searchsorted(normal, distinct, "right"), overlap_at(pictures, distinct), np.array(n),
-                 np.array(p))
+    return Curve(
+        distinct,
+        p - np.searchsorted(anomalous, distinct),
+        n - np.searchsorted(normal, distinct),
+        n - np.searchsorted(normal, distinct, "right"),
+        overlap_at(pictures, distinct),
+        np.array(n),
+        np.array(p),
+    )
 
 
 def overlap_at(pictures: Sequence[Picture], thresholds: np.ndarray, side: str = "left") -> np.ndarray:
@@ -144,8 +158,8 @@ def pro(c: Curve, limit: float) -> np.ndarray:
     end = limit * c.n_normal[..., None]
     last, before = np.roll(c.fp, 1, axis=-1), np.roll(c.overlap, 1, axis=-1)
     last[..., 0], before[..., 0] = 0, 0
-    level = (np.minimum(c.fp_above, end) - np.minimum(last, end)) * before        # only normal pixels enter
-    run = c.fp - c.fp_above                                                       # pixels that are tied
+    level = (np.minimum(c.fp_above, end) - np.minimum(last, end)) * before  # only normal pixels enter
+    run = c.fp - c.fp_above  # pixels that are tied
     part = np.clip(end - c.fp_above, 0, run)
     with np.errstate(invalid="ignore"):
         reached = before + np.nan_to_num(part / run) * (c.overlap - before)
@@ -170,8 +184,9 @@ def pro_200(pictures: Sequence[Picture], normal: np.ndarray, anomalous: np.ndarr
     return float(np.trapezoid(overlap[::-1], rate[::-1]))
 
 
-def metrics(pictures: Sequence[Picture], limit: float, resamples: int, seed: int,
-            approximate: bool = False) -> tuple[dict[str, Value], Curve | None]:
+def metrics(
+    pictures: Sequence[Picture], limit: float, resamples: int, seed: int, approximate: bool = False
+) -> tuple[dict[str, Value], Curve | None]:
     """pixel_auroc, pixel_ap, pixel_f1_max, pro@<limit> and, if asked for, pro_200; and the curve. n of a Value:
     images, n_positive: those with anomalous pixels. Without a value, and with a reason: one class only."""
     name = f"pro@{limit:g}"
@@ -194,14 +209,21 @@ def metrics(pictures: Sequence[Picture], limit: float, resamples: int, seed: int
     values = {n: Value(v, *counted, *interval(spread[n])) for n, v in exact.items()}
     if approximate:
         v = pro_200(pictures, normal, anomalous)
-        values["pro_200"] = Value(v, *counted) if np.isfinite(v) else Value(
-            None, *counted, reason="fewer than two of its 200 thresholds lie below the limit")
+        values["pro_200"] = (
+            Value(v, *counted)
+            if np.isfinite(v)
+            else Value(None, *counted, reason="fewer than two of its 200 thresholds lie below the limit")
+        )
     return values, c
 
 
 def _areas(c: Curve, limit: float) -> dict[str, np.ndarray]:
-    return {"pixel_auroc": auroc(c), "pixel_ap": average_precision(c), "pixel_f1_max": f1(c).max(-1),
-            f"pro@{limit:g}": pro(c, limit)}
+    return {
+        "pixel_auroc": auroc(c),
+        "pixel_ap": average_precision(c),
+        "pixel_f1_max": f1(c).max(-1),
+        f"pro@{limit:g}": pro(c, limit),
+    }
 
 
 def _grid(c: Curve) -> np.ndarray:
@@ -234,5 +256,12 @@ class _GridCounts:
     def curve(self, weights: np.ndarray) -> Curve:
         """weights: (R, N), how often each image counts."""
         normal, anomalous, regions = (weights @ self.sizes).T
-        return Curve(self.thresholds, weights @ self.tp, weights @ self.fp, weights @ self.fp_above,
-                     weights @ self.overlap / np.maximum(regions, 1)[:, None], normal, anomalous)
+        return Curve(
+            self.thresholds,
+            weights @ self.tp,
+            weights @ self.fp,
+            weights @ self.fp_above,
+            weights @ self.overlap / np.maximum(regions, 1)[:, None],
+            normal,
+            anomalous,
+        )

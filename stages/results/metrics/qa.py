@@ -10,12 +10,18 @@ import numpy as np
 
 from stages.results.metrics.image import Value, interval, resampled
 
-MARGINS = ("margin_pairs", "margin_first_last", "margin_first_others")      # of ranked choices
-GROWN = "margin_pairs_grown"                                                # by E-DPO, over its SFE model
+MARGINS = ("margin_pairs", "margin_first_last", "margin_first_others")  # of ranked choices
+GROWN = "margin_pairs_grown"  # by E-DPO, over its SFE model
 
 
-def mean(values: Sequence[float], images: Sequence[str], resamples: int, seed: int, positive: int = 0,
-         reason: str = "no questions") -> Value:
+def mean(
+    values: Sequence[float],
+    images: Sequence[str],
+    resamples: int,
+    seed: int,
+    positive: int = 0,
+    reason: str = "no questions",
+) -> Value:
     """Mean over questions (accuracy for values of 0 and 1), and its 95% interval.
 
     values, images: one per question; images: the name of the image that it is about. positive: questions about
@@ -24,14 +30,21 @@ def mean(values: Sequence[float], images: Sequence[str], resamples: int, seed: i
     return level_mean(values, ["all"] * len(values), images, resamples, seed, positive, reason)
 
 
-def level_mean(values: Sequence[float], levels: Sequence[str], images: Sequence[str], resamples: int, seed: int,
-               positive: int = 0, reason: str = "no questions") -> Value:
+def level_mean(
+    values: Sequence[float],
+    levels: Sequence[str],
+    images: Sequence[str],
+    resamples: int,
+    seed: int,
+    positive: int = 0,
+    reason: str = "no questions",
+) -> Value:
     """Mean over levels of the mean over each level's questions. A resample that misses a level has no value."""
     if not len(values):
         return Value(None, 0, 0, reason=reason)
     sums, counts = _per_image(np.asarray(values, float), levels, images)
     spread = []
-    if len(sums) > 1:           # one image says nothing of the spread over images
+    if len(sums) > 1:  # one image says nothing of the spread over images
         for weights in resampled(np.zeros(len(sums)), resamples, seed):
             with np.errstate(invalid="ignore"):
                 means = ((weights @ sums) / (weights @ counts)).mean(axis=1)
@@ -50,8 +63,9 @@ def _per_image(values: np.ndarray, levels: Sequence[str], images: Sequence[str])
     return sums, counts
 
 
-def whole_groups(right: Sequence[bool | None], groups: Sequence[str | None],
-                 images: Sequence[str]) -> tuple[list[float], list[str]]:
+def whole_groups(
+    right: Sequence[bool | None], groups: Sequence[str | None], images: Sequence[str]
+) -> tuple[list[float], list[str]]:
     """Accuracy-for-group (SAGE, section 5.1): (1 where all questions of a group are right, else 0; the group's
     image), per group.
 

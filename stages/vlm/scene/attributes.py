@@ -5,10 +5,10 @@ import numpy as np
 
 from stages.vlm.scene.segment import Piece, filled
 
-HUES = {"red": 0.0, "orange": 30.0, "yellow": 52.0, "green": 135.0, "blue": 222.0}    # degrees
+HUES = {"red": 0.0, "orange": 30.0, "yellow": 52.0, "green": 135.0, "blue": 222.0}  # degrees
 PLAIN_NAMES = ("black", "white", "grey", "brown", *HUES)
-LONG = {"stick": 0.345, "pencil": 0.345, "eraser": 0.245, "tape": 0.43}    # from here on it is long
-SAME_LENGTH = 1.22          # two things whose lengths differ by less than this factor are similar
+LONG = {"stick": 0.345, "pencil": 0.345, "eraser": 0.245, "tape": 0.43}  # from here on it is long
+SAME_LENGTH = 1.22  # two things whose lengths differ by less than this factor are similar
 
 
 def colour_of(even: np.ndarray, piece: Piece, names: tuple[str, ...] = ()) -> str:
@@ -71,10 +71,14 @@ def type_of(even: np.ndarray, piece: Piece, types: tuple[str, ...]) -> str:
     """The most fitting of `types`. A single type is taken on the prompt's word."""
     if len(types) == 1:
         return types[0]
-    for names, judge in ((set(FRUITS), _fruit), ({"bolt", "washer", "nut"}, _tool),
-                         ({"circle", "triangle", "square", "star", "cross"}, _shape),
-                         ({"eraser", "pencil"}, _stationery), ({"rope", "stick"}, _rope_or_stick),
-                         ({"fork", "knife", "spoon", "plate", "cup"}, _tableware)):
+    for names, judge in (
+        (set(FRUITS), _fruit),
+        ({"bolt", "washer", "nut"}, _tool),
+        ({"circle", "triangle", "square", "star", "cross"}, _shape),
+        ({"eraser", "pencil"}, _stationery),
+        ({"rope", "stick"}, _rope_or_stick),
+        ({"fork", "knife", "spoon", "plate", "cup"}, _tableware),
+    ):
         if set(types) <= names:
             return judge(even, piece)
     return "object"
@@ -94,8 +98,9 @@ def radii(piece: Piece, n: int = 128) -> np.ndarray:
     d = piece.contour - np.array([x, y])
     angle = np.arctan2(d[:, 1], d[:, 0])
     order = np.argsort(angle)
-    r = np.interp(np.linspace(-np.pi, np.pi, n, endpoint=False), angle[order],
-                  np.hypot(d[:, 0], d[:, 1])[order], period=2 * np.pi)
+    r = np.interp(
+        np.linspace(-np.pi, np.pi, n, endpoint=False), angle[order], np.hypot(d[:, 0], d[:, 1])[order], period=2 * np.pi
+    )
     return r / r.mean()
 
 
@@ -164,4 +169,4 @@ def width_profile(piece: Piece, n: int = 20) -> np.ndarray:
     place = ((along - along.min()) / max(np.ptp(along), 1) * n).astype(int).clip(0, n - 1)
     extent = np.array([np.ptp(across[place == i]) if (place == i).any() else 0 for i in range(n)])
     extent = extent / max(piece.mask.shape)
-    return extent if extent[:n // 2].sum() > extent[n // 2:].sum() else extent[::-1]
+    return extent if extent[: n // 2].sum() > extent[n // 2 :].sum() else extent[::-1]

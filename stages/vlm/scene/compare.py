@@ -13,8 +13,8 @@ from stages.vlm.scene.form import counted
 from stages.vlm.scene.segment import Piece, coloured, even_light, filled, split_touching, working_size
 from stages.vlm.scene.surface import NO_MARKS, describe_surface
 
-HOLDER = 0.08                                        # of the picture: what is larger may hold other things
-SIZES = ((0.004, "small"), (0.012, "medium"), (1.0, "large"))      # largest share of the picture
+HOLDER = 0.08  # of the picture: what is larger may hold other things
+SIZES = ((0.004, "small"), (0.012, "medium"), (1.0, "large"))  # largest share of the picture
 
 
 def answer_about_two(first: np.ndarray, second: np.ndarray) -> tuple[str, dict[str, float]]:

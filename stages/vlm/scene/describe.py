@@ -36,8 +36,11 @@ def describe(rgb: np.ndarray, prompt: str) -> str:
 def _name(even: np.ndarray, piece: Piece, form: Form) -> tuple[str, ...]:
     """('long', 'blue', 'stick'): the attributes that the form asks for, type last."""
     kind = look.type_of(even, piece, form.types)
-    said = {"length": lambda: look.length_name(piece, kind),
-            "colour": lambda: look.colour_of(even, piece, form.colours), "type": lambda: kind}
+    said = {
+        "length": lambda: look.length_name(piece, kind),
+        "colour": lambda: look.colour_of(even, piece, form.colours),
+        "type": lambda: kind,
+    }
     return tuple(said[a]() for a in form.attributes)
 
 

@@ -12,7 +12,7 @@ from stages.datasets.opening import allow_megapixels, allowed_megapixels
 from stages.training.distributed import worker_pool
 from stages.vlm.engine import Reply, Request, Sampling
 
-READ_AHEAD = 64      # requests in flight: the workers never wait, memory stays flat
+READ_AHEAD = 64  # requests in flight: the workers never wait, memory stays flat
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,6 @@ def answer(request: Request) -> Reply:
             text = describe(images[0], request.text)
     except InputError as e:
         return Reply(request.key, error=str(e))
-    except Exception as e:      # one strange picture must not cost the other ten thousand
+    except Exception as e:  # one strange picture must not cost the other ten thousand
         return Reply(request.key, error=f"scene failed: {type(e).__name__}: {e}")
     return Reply(request.key, text, "stop", 0, len(text.split()), probabilities if request.choices else None)

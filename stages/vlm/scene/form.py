@@ -19,7 +19,7 @@ class Form:
     """regions: ('left bin', ...); counted, ordered, compared, label, surface: which sentence it is."""
 
     regions: tuple[str, ...]
-    attributes: tuple[str, ...]          # of length, colour, type; as far as asked for
+    attributes: tuple[str, ...]  # of length, colour, type; as far as asked for
     types: tuple[str, ...]
     colours: tuple[str, ...]
     ordered: bool
@@ -33,9 +33,16 @@ def parse_form(prompt: str) -> Form:
     line = _line(prompt, "Form")
     regions = tuple(re.findall(r"(?:^|\. )([a-z ]+):", line))
     attributes = tuple(a for a in ("length", "colour", "type") if f"<{a}>" in line)
-    return Form(regions, attributes, _words(prompt, "Types"), _words(prompt, "Colours"),
-                ordered="from left to right" in prompt, compared="longer than" in line, label="<label>" in line,
-                surface="<tone>" in line or not line)
+    return Form(
+        regions,
+        attributes,
+        _words(prompt, "Types"),
+        _words(prompt, "Colours"),
+        ordered="from left to right" in prompt,
+        compared="longer than" in line,
+        label="<label>" in line,
+        surface="<tone>" in line or not line,
+    )
 
 
 def _line(prompt: str, name: str) -> str:
@@ -64,6 +71,8 @@ def counted(names: list[tuple[str, ...]], order: list[tuple[str, ...]], noun_las
     word takes the plural unless it is a colour ('two orange')."""
     groups = Counter(names)
     rank = {name: i for i, name in enumerate(order)}
-    said = [" ".join([number(n), *name[:-1], plural(name[-1], n) if noun_last else name[-1]])
-            for name, n in sorted(groups.items(), key=lambda g: (rank.get(g[0], len(rank)), g[0]))]
+    said = [
+        " ".join([number(n), *name[:-1], plural(name[-1], n) if noun_last else name[-1]])
+        for name, n in sorted(groups.items(), key=lambda g: (rank.get(g[0], len(rank)), g[0]))
+    ]
     return ", ".join(said)

@@ -7,8 +7,8 @@ import numpy as np
 
 from stages.vlm.scene.segment import coloured
 
-HEIGHTS = (0.050, 0.056, 0.062)      # of capital letters, in units of the picture's longer side
-TURNS = (-4.0, 0.0, 4.0)             # degrees, clockwise
+HEIGHTS = (0.050, 0.056, 0.062)  # of capital letters, in units of the picture's longer side
+TURNS = (-4.0, 0.0, 4.0)  # degrees, clockwise
 
 
 def read_word(even: np.ndarray, words: tuple[str, ...]) -> str:
@@ -21,13 +21,11 @@ def read_word(even: np.ndarray, words: tuple[str, ...]) -> str:
     grey[cv2.dilate(coloured(even).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0] = 0.9
     side = max(grey.shape)
     half = cv2.resize(grey, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    place = max((_best(half, _template(w, HEIGHTS[1] * side / 2, 0.0)) for w in words),
-                key=lambda b: b[0])[1]
+    place = max((_best(half, _template(w, HEIGHTS[1] * side / 2, 0.0)) for w in words), key=lambda b: b[0])[1]
     reach_x, reach_y = int(0.26 * side), int(0.10 * side)
     x, y = 2 * place[0], 2 * place[1]
-    window = grey[max(y - reach_y, 0):y + reach_y, max(x - reach_x, 0):x + reach_x]
-    found = {w: max(_best(window, _template(w, h * side, t))[0] for h in HEIGHTS for t in TURNS)
-             for w in words}
+    window = grey[max(y - reach_y, 0) : y + reach_y, max(x - reach_x, 0) : x + reach_x]
+    found = {w: max(_best(window, _template(w, h * side, t))[0] for h in HEIGHTS for t in TURNS) for w in words}
     return max(found, key=found.__getitem__)
 
 
@@ -41,8 +39,7 @@ def _template(word: str, height: float, turn: float) -> np.ndarray:
     cv2.putText(big, word.upper(), (pad, pad + h), cv2.FONT_HERSHEY_SIMPLEX, scale, 20, thick, cv2.LINE_AA)
     if turn:
         centre = (big.shape[1] / 2, big.shape[0] / 2)
-        big = cv2.warpAffine(big, cv2.getRotationMatrix2D(centre, -turn, 1), big.shape[::-1],
-                             borderValue=255)
+        big = cv2.warpAffine(big, cv2.getRotationMatrix2D(centre, -turn, 1), big.shape[::-1], borderValue=255)
     big = cv2.GaussianBlur(big, (0, 0), 4)
     return cv2.resize(big, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA).astype(np.float32)
 
@@ -56,7 +53,7 @@ def _best(picture: np.ndarray, template: np.ndarray) -> tuple[float, tuple[int, 
     mean = cv2.boxFilter(picture, -1, (w, h))
     spread = cv2.boxFilter(picture * picture, -1, (w, h)) - mean * mean
     top, left = h // 2, w // 2
-    spread = spread[top:top + scores.shape[0], left:left + scores.shape[1]]
-    scores[spread < 0.15 * spread.max()] = -1       # a bare surface correlates with anything
+    spread = spread[top : top + scores.shape[0], left : left + scores.shape[1]]
+    scores[spread < 0.15 * spread.max()] = -1  # a bare surface correlates with anything
     _, best, _, (x, y) = cv2.minMaxLoc(scores)
     return best, (x + template.shape[1] // 2, y + template.shape[0] // 2)

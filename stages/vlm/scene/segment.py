@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-WORKING_SIDE = 360           # px; thresholds below in px are meant at this size
-CHROMA_FLOOR = 0.10          # of white: desks, cables and meshes stay below, shaded kiwis above
-SMALLEST = 0.0009            # of the picture's area; smaller pieces are noise
+WORKING_SIDE = 360  # px; thresholds below in px are meant at this size
+CHROMA_FLOOR = 0.10  # of white: desks, cables and meshes stay below, shaded kiwis above
+SMALLEST = 0.0009  # of the picture's area; smaller pieces are noise
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,26 @@ def even_light(rgb: np.ndarray) -> np.ndarray:
     """
     smooth = cv2.GaussianBlur(rgb.astype(np.float32), (0, 0), 1.2)
     margin = max(rgb.shape[0] // 24, 2)
-    edge = np.concatenate([smooth[:margin].reshape(-1, 3), smooth[-margin:].reshape(-1, 3),
-                           smooth[:, :margin].reshape(-1, 3), smooth[:, -margin:].reshape(-1, 3)])
+    edge = np.concatenate(
+        [
+            smooth[:margin].reshape(-1, 3),
+            smooth[-margin:].reshape(-1, 3),
+            smooth[:, :margin].reshape(-1, 3),
+            smooth[:, -margin:].reshape(-1, 3),
+        ]
+    )
     brightness = edge.sum(1)
     bright = edge[brightness >= np.quantile(brightness, 0.75)]
     white = np.maximum(np.median(bright, axis=0), 1.0)
     even = smooth / white
-    if white.max() < 120:                     # few photons: trade sharpness for less noise
+    if white.max() < 120:  # few photons: trade sharpness for less noise
         even = cv2.GaussianBlur(even, (0, 0), 1.0)
     return np.clip(even, 0, 1.5)
 
 
 def coloured(even: np.ndarray) -> np.ndarray:
     """(H, W) bool: what has more colour than a neutral ground, holes and specks closed."""
-    r, g, b = cv2.split(even)                 # planes: numpy's max over an axis of three is ten times slower
+    r, g, b = cv2.split(even)  # planes: numpy's max over an axis of three is ten times slower
     chroma = cv2.max(cv2.max(r, g), b) - cv2.min(cv2.min(r, g), b)
     mask = (chroma > CHROMA_FLOOR).astype(np.uint8)
     mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
@@ -71,7 +77,7 @@ def unlike(even: np.ndarray, ground: np.ndarray, within: np.ndarray) -> np.ndarr
     """
     k = np.clip((even @ ground) / (ground @ ground), 0.45, 1.7)
     squares = sum((even[..., c] - k * ground[c]) ** 2 for c in range(3))
-    mask = ((squares > 0.14 ** 2) & within).astype(np.uint8)
+    mask = ((squares > 0.14**2) & within).astype(np.uint8)
     return cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)).astype(bool)
 
 
@@ -83,14 +89,13 @@ def pieces(mask: np.ndarray, smallest: float = SMALLEST) -> list[Piece]:
         x, y, w, h, area = (int(v) for v in stats[i])
         if area < smallest * mask.size:
             continue
-        part = labels[y:y + h, x:x + w] == i
-        contours, _ = cv2.findContours(part.astype(np.uint8), cv2.RETR_EXTERNAL,
-                                       cv2.CHAIN_APPROX_NONE, offset=(x, y))
+        part = labels[y : y + h, x : x + w] == i
+        contours, _ = cv2.findContours(part.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(x, y))
         contour = max(contours, key=len)
         if cv2.contourArea(contour) <= 0:
             continue
         whole = np.zeros_like(mask)
-        whole[y:y + h, x:x + w] = part
+        whole[y : y + h, x : x + w] = part
         found.append(Piece(whole, (x, y, w, h), area, contour[:, 0]))
     return sorted(found, key=lambda p: -p.area)
 
