@@ -53,6 +53,14 @@ Example: adcli score runs/mvtec/manifest.parquet --method vmad --checkpoint runs
   --out runs/mvtec/vmad-scores.parquet --maps runs/mvtec/vmad-maps.parquet
 """),
 }
+ANOMALIB = ("stages.baselines.score", "BaselineConfig", """Vision baselines of anomalib, on a pretrained backbone that is
+packaged (needs adcli[baselines]): fitted per task to its normal training images, which get scores of their own, left out
+one by one or in fifths, so that thresholds mean something.
+
+Example: adcli score runs/tiles/manifest.parquet --method anomalib/padim --out runs/tiles/padim-scores.parquet \\
+  --maps runs/tiles/padim-maps.parquet
+""")
+METHODS |= {f"anomalib/{model}": ANOMALIB for model in ("padim", "patchcore", "dfm", "dfkde")}
 DOC = """Score every image of a manifest; higher = more anomalous.
 
 """
@@ -65,8 +73,9 @@ Example: adcli score runs/demo/manifest.parquet --method lvlm --out runs/demo/ch
 def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add the subcommand with the options of the method that `arguments` name."""
     method = asked(arguments)
-    if method in METHODS:
-        module, config, text = METHODS[method]
+    known = METHODS.get(method) or (ANOMALIB if (method or "").startswith("anomalib/") else None)
+    if known:
+        module, config, text = known
         stage = importlib.import_module(module)
         command(app, "score", getattr(stage, config), stage.run, DOC + text)
         return
