@@ -53,9 +53,9 @@ Example: adcli score runs/mvtec/manifest.parquet --method vmad --checkpoint runs
   --out runs/mvtec/vmad-scores.parquet --maps runs/mvtec/vmad-maps.parquet
 """),
 }
-ANOMALIB = ("stages.baselines.score", "BaselineConfig", """Vision baselines of anomalib, on a pretrained backbone that is
-packaged (needs adcli[baselines]): fitted per task to its normal training images, which get scores of their own, left out
-one by one or in fifths, so that thresholds mean something.
+ANOMALIB = ("stages.baselines.score", "BaselineConfig", """Vision baselines of anomalib on a packaged
+pretrained backbone (needs adcli[baselines]). A model is fitted per task to its normal training images; these are scored
+as if it had not seen them (left out one by one, or in fifths), so that thresholds mean something.
 
 Example: adcli score runs/tiles/manifest.parquet --method anomalib/padim --out runs/tiles/padim-scores.parquet \\
   --maps runs/tiles/padim-maps.parquet

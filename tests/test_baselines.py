@@ -50,8 +50,8 @@ def pixels():
 
 
 def config(model, backbone, **more):
-    return BaselineConfig(**{"manifest": Path("m"), "out": Path("o"), "method": f"anomalib/{model}", "backbone": backbone,
-                             "size": SIZE, "device": "cpu", "workers": 1, "batch_size": 4} | more)
+    return BaselineConfig(**{"manifest": Path("m"), "out": Path("o"), "method": f"anomalib/{model}",
+                             "backbone": backbone, "size": SIZE, "device": "cpu", "workers": 1, "batch_size": 4} | more)
 
 
 def loaded(name, levels=(1, 2, 3)):
@@ -100,7 +100,7 @@ def test_scores_and_maps_are_anomalibs(model, tiny, pixels):
     ours, theirs = fitted(settings, pixels[:10]), direct(settings, pixels[:10])
     for mine, its in zip(outputs(ours.predict, pixels[10:]), outputs(theirs, pixels[10:]), strict=True):
         assert torch.allclose(mine, its, rtol=1e-5, atol=1e-5), (mine - its).abs().max()
-        assert its.std() > 1e-3
+        assert its.std() > 1e-4
 
 
 @pytest.mark.parametrize("model", ["padim", "patchcore"])
@@ -179,6 +179,14 @@ def photos(tmp_path_factory):
     rows.append(rows[15] | {"image_id": "broken", "path": "broken.png"})
     pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST.schema), folder / "m.parquet")
     return folder / "m.parquet"
+
+
+def test_a_task_without_normal_images_does_not_stop_the_others(photos, tiny, tmp_path):
+    first = pq.read_table(photos).to_pylist()
+    rows = [first[12] | {"image_id": f"a{n:02d}", "category": "a"} for n in range(25)] + first[:10]
+    pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST.schema), tmp_path / "m.parquet")
+    summary = run(arguments(tmp_path / "m.parquet", tiny, tmp_path, root=photos.parent), QUIET)
+    assert (summary.rows, summary.errors) == (35, 25)
 
 
 def arguments(photos, tiny, out, **more):

@@ -94,8 +94,8 @@ def _levels(timm_name: str, levels: tuple[int, ...], size: int, name: str) -> tu
         raise InputError(f"--backbone {name}: does not take images of --size {size} ({first_line(e)})") from e
     channels = tuple(there[i] for i in levels)
     if tuple(m.shape[1] for m in maps) != channels or any(m.ndim != 4 for m in maps):
-        raise InputError(f"--backbone {name}: its features are no maps of (channels, height, width); take a convolutional"
-                         " network")
+        raise InputError(f"--backbone {name}: its features are no maps of (channels, height, width); take a"
+                         " convolutional network")
     return channels, maps[0].shape[2] * maps[0].shape[3]
 
 
@@ -160,7 +160,8 @@ def _from_hub(name: str) -> nn.Module:
         return timm.create_model(name, pretrained=True)
     except (OSError, RuntimeError, ValueError) as e:
         raise InputError(f"--backbone {name}: its weights can be neither found nor fetched ({first_line(e)}); give a"
-                         " directory with config.json and model.safetensors, or leave it out for the packaged lite0") from e
+                         " directory with config.json and model.safetensors, or leave it out for the packaged"
+                         " lite0") from e
 
 
 def _register(architecture: str, state: dict[str, Tensor], name: str) -> str:

@@ -54,11 +54,11 @@ class BaselineConfig:
                            " the papers'), or a directory with timm's config.json and model.safetensors", LITE0)
     layers: str = option("feature levels of the backbone, comma-separated, 0 = the finest; by default the model's", "")
     size: int = option("side of the square that images are resized to, px (bilinear, anti-aliased)", 256)
-    image_score: str = option("of an image: max of the map, top1 (mean of its highest 1 %), or anomalib (the model's own);"
-                              " by default max, for dfkde, which has no map, anomalib", "")
+    image_score: str = option("of an image: max of the map, top1 (mean of its highest 1 %), or anomalib (the model's"
+                              " own); by default max, for dfkde, which has no map, anomalib", "")
     channels: int = option("padim: channels kept, drawn at random; 0 = 550 for wide_resnet50_2, else 100", 0)
-    patches: int = option("patchcore: patches drawn at random from the training images, before the coreset", 40_000)
-    coreset: float = option("patchcore: share of the drawn patches that the greedy coreset keeps; 1 = all", 0.05)
+    patches: int = option("patchcore: patches drawn at random from the training images, before the coreset", 10_000)
+    coreset: float = option("patchcore: share of the drawn patches that the greedy coreset keeps; 1 = all", 0.1)
     splits: str = option("images to score, comma-separated: test, train, val; thresholds need train", "train,val,test")
     batch_size: int = option("images per forward pass", 16)
     device: str = option("auto, cpu or cuda", "auto")

@@ -66,9 +66,10 @@ def fit(model: nn.Module, batches: Batches, count: int, config: BaselineConfig) 
 def fit_padim(model: PadimModel, batches: Batches) -> Fitted:
     """Mean and covariance at each of P positions, from running sums in float64 in place of all embeddings at once.
 
-    Leaving image i out of n takes b d d^T from the covariance, scaled by (n - 1) / (n - 2): with d its distance from the
-    mean of all and q = d^T M^-1 d, M the scaled covariance and anomalib's ridge, the Sherman-Morrison formula gives the
-    squared Mahalanobis distance (n / (n - 1))^2 q / (1 - b q), b = n / ((n - 1) (n - 2)).
+    Leaving one image out of n scales the covariance by (n - 1) / (n - 2) and takes b d d^T from it, where d is the
+    image's difference from the mean of all and b = n / ((n - 1) (n - 2)). With M the scaled covariance plus anomalib's
+    ridge and q = d^T M^-1 d, the Sherman-Morrison formula gives the squared Mahalanobis distance to the other images:
+    (n / (n - 1))^2 q / (1 - b q).
     """
     n, shift = 0, None
     for images in batches:

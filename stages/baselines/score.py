@@ -23,7 +23,7 @@ def run(config: BaselineConfig, options: RunOptions) -> Summary:
     A task that was interrupted is fitted again, with the same result; its finished rows stay.
 
     Raises:
-        InputError: settings that cannot be, a missing package, a backbone that cannot be had, or no image in the splits.
+        InputError: impossible settings, a missing package, a backbone that cannot be loaded, or no image in the splits.
     """
     check(config)
     from stages.torch_setup import pick_device, prepare_torch

@@ -25,8 +25,8 @@ TOP = 0.01          # of --image-score top1
 Batch = list[tuple[Image, Tensor | ImageError]]     # (3, S, S), normalised
 
 
-def score_task(members: Sequence[Image], wanted: Sequence[Image], config: BaselineConfig, backbone: Backbone, device: str,
-               say: Callable[[str], None]) -> Iterator[Result]:
+def score_task(members: Sequence[Image], wanted: Sequence[Image], config: BaselineConfig, backbone: Backbone,
+               device: str, say: Callable[[str], None]) -> Iterator[Result]:
     """Results of the `wanted` ones among the task's images. say: takes a line for the user."""
     where = " / ".join(filter(None, members[0].task))
     seed = row_seed(config.seed, *map(str, members[0].task)) % 2 ** 32
@@ -42,8 +42,8 @@ def score_task(members: Sequence[Image], wanted: Sequence[Image], config: Baseli
             if good:
                 yield torch.stack([x for _, x in good]).to(device)
         if len(number) < MODELS[config.model].least:
-            raise ImageError(f"{where} has {len(number)} readable normal training images, {config.method} needs at least"
-                             f" {MODELS[config.model].least}")
+            raise ImageError(f"{where} has {len(number)} readable normal training images, {config.method} needs at"
+                             f" least {MODELS[config.model].least}")
 
     for line in plan(where, readable, len(normal), config, backbone) if normal else ():
         say(line)
@@ -77,7 +77,8 @@ def plan(where: str, normal: int, fitted: int, config: BaselineConfig, backbone:
                  f" {backbone.padim_bytes(channels) / 1e9:.1f} GB for the covariances")
     if config.model == "patchcore":
         each = min(ceil(config.patches / fitted), backbone.positions)
-        line += f"; {each} of {backbone.positions} patches of each, coreset {max(int(each * fitted * config.coreset), 1)}"
+        kept = max(int(each * fitted * config.coreset), 1)
+        line += f"; {each} of {backbone.positions} patches of each image, {kept} of these in the coreset"
     few = [f"{where}: with so few normal images scores depend on which ones they are, and thresholds are rough guesses;"
            f" {FEW} and more are better"] if fitted < FEW else []
     return [line, *few]
