@@ -263,6 +263,12 @@ def test_other_weights_are_other_settings(made, photos, tiny, tmp_path):
         run(arguments(photos, str(tmp_path / "tiny"), out), QUIET)
 
 
+def test_another_seed_is_another_setting(made, photos, tiny):
+    _, out = made
+    with pytest.raises(InputError, match="seed was 0, now 1"):
+        run(arguments(photos, tiny, out, seed=1), QUIET)
+
+
 def test_a_kill_loses_no_row_and_changes_none(made, photos, tiny, tmp_path):
     _, out = made
     words = ["score", photos, "--root", photos.parent, "--method", "anomalib/padim", "--backbone", tiny, "--size", SIZE,

@@ -99,7 +99,8 @@ class BaselineConfig:
         own = {"padim": ("channels",), "patchcore": ("patches", "coreset")}.get(self.model, ())
         return {"method": self.called, "model": self.model, "backbone": self.backbone, "layers": list(self.levels),
                 "size": self.size, "image_score": self.scored_by, "training_scores": LEFT_OUT[self.model],
-                "fit_most": FIT_MOST.get(self.model), "splits": self.splits, **{n: getattr(self, n) for n in own}}
+                "fit_most": FIT_MOST.get(self.model), "splits": self.splits, "seed": self.seed,
+                **{n: getattr(self, n) for n in own}}
 
 
 def check(config: BaselineConfig) -> None:
