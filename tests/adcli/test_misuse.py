@@ -156,8 +156,7 @@ def test_files_in_another_encoding_are_one_line(tmp_path):
 
 def test_a_prompt_whose_file_name_is_no_text(tmp_path):
     name = os.fsencode(tmp_path) + b"/\xff.txt"
-    with open(name, "w") as f:
-        f.write("look")
+    Path(os.fsdecode(name)).write_text("look")
     with pytest.raises(InputError, match="rename"):
         load_prompt(os.fsdecode(name))
 
