@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from stages.artifacts.checks import check_numbers, check_places
+from stages.artifacts.checks import check_places
 from stages.artifacts.reader import content_key, fingerprint, read_provenance, read_table
 from stages.artifacts.tables import MAPS, METRICS, SCORES, THRESHOLDS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.base.config import RunOptions, argument, named_paths, option
+from stages.base.config import RunOptions, argument, check_numbers, named_paths, option
 from stages.base.errors import InputError
 from stages.base.progress import Progress
 from stages.datasets.augment import split_condition
@@ -130,7 +130,7 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
     Raises:
         InputError: no scored image is in the manifest; places, numbers or tables that cannot be, all before any work.
     """
-    check_numbers(config, options)
+    check_numbers(config)
     check_places(config)
     pixel = options_checked(
         PixelOptions(
