@@ -2,7 +2,7 @@
 
 import typer
 
-from adcli.methods import Method, by_method
+from adcli.methods import Method, asked, by_method
 
 TEXT_KNN = """VID-AD: mean distance of the caption to its 5 nearest normal captions in the fine-tuned encoder's space
 (Eq. 6-9), with the nearest captions and the words that differ.
@@ -54,6 +54,14 @@ Example: adcli score runs/mvtec/manifest.parquet --method vmad --checkpoint runs
   --out runs/mvtec/vmad-scores.parquet --maps runs/mvtec/vmad-maps.parquet
 """
 
+ANOMALIB = """Vision baselines of anomalib on a packaged pretrained backbone (needs adcli[baselines]). A model is fitted
+per task to its normal training images; these are scored as if it had not seen them (left out one by one, or in fifths),
+so that thresholds mean something.
+
+Example: adcli score runs/tiles/manifest.parquet --method anomalib/padim --out runs/tiles/padim-scores.parquet \\
+  --maps runs/tiles/padim-maps.parquet
+"""
+
 METHODS = {  # --method -> its configuration, what runs it, its help, options among the needed ones
     "text-knn": Method("stages.text_encoder.score:ScoreTextKnnConfig", "stages.text_encoder.score:run", TEXT_KNN),
     "lvlm": Method("stages.lvlm.score:LvlmConfig", "stages.lvlm.score:run", LVLM, ("vlm",)),
@@ -63,6 +71,8 @@ METHODS = {  # --method -> its configuration, what runs it, its help, options am
     "visualad": Method("stages.visualad.score:ScoreVisualadConfig", "stages.visualad.score:run", VISUALAD, ("maps",)),
     "vmad": Method("stages.vmad.score:ScoreVmadConfig", "stages.vmad.score:run", VMAD, ("maps",)),
 }
+BASELINE = Method("stages.baselines.config:BaselineConfig", "stages.baselines.score:run", ANOMALIB, ("maps",))
+METHODS |= {f"anomalib/{model}": BASELINE for model in ("padim", "patchcore", "dfm", "dfkde")}
 SENTENCE = "Score every image of a manifest; higher = more anomalous."
 EXAMPLE = """\
 Example: adcli score runs/demo/manifest.parquet --method lvlm --out runs/demo/chosen-scores.parquet
@@ -71,4 +81,6 @@ Example: adcli score runs/demo/manifest.parquet --method lvlm --out runs/demo/ch
 
 def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add the subcommand with the options of the method that `arguments` name."""
-    by_method(app, "score", SENTENCE, EXAMPLE, METHODS, arguments)
+    method = asked(arguments) or ""
+    others = {method: BASELINE} if method.startswith("anomalib/") else {}  # it says why that model is not offered
+    by_method(app, "score", SENTENCE, EXAMPLE, others | METHODS, arguments)
