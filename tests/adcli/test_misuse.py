@@ -30,7 +30,8 @@ from stages.sage.score import ScoreSageConfig
 from stages.sage.score import run as sage
 from stages.sage.sfe import SfeConfig
 from stages.sage.sfe import run as sfe
-from stages.vlm.factory import EngineOptions, check_engine, make_engine
+from stages.vlm.factory import check_engine, make_engine
+from stages.vlm.options import EngineOptions
 
 ROOT = Path(__file__).parents[2]
 NOWHERE = Path("/nonexistent")  # no stage may get as far as reading it
