@@ -104,8 +104,8 @@ def named_files(grids: list[Grid]) -> dict[str, str]:
 
 
 def write(grids: list[Grid], folder: Path, pictures: dict[str, bytes | None] | None = None) -> None:
-    """FOLDER/<name>.csv, .md and .tex for each table, <name>.png for each picture; tables of an earlier run that this one
-    does not have are taken away."""
+    """FOLDER/<name>.csv, .md and .tex for each table, <name>.png for each picture; tables of an earlier run that this
+    one does not have are taken away."""
     files = {name: text.encode(errors="replace") for name, text in named_files(grids).items()}
     files |= {f"{name}.png": png for name, png in (pictures or {}).items() if png}
     with exactly(folder, list(files)):
