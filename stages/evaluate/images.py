@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stages.artifacts.checks import check_numbers, check_places
+from stages.artifacts.checks import check_places
 from stages.artifacts.reader import content_key, fingerprint, read_provenance, read_table
 from stages.artifacts.tables import MAPS, METRICS, SCORES, THRESHOLDS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.base.config import RunOptions, argument, named_paths, option
+from stages.base.config import RunOptions, argument, check_numbers, named_paths, option
 from stages.base.errors import InputError
 from stages.base.progress import Progress
 from stages.datasets.files import Files, look_at
@@ -50,7 +50,7 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
     Raises:
         InputError: no scored image is in the manifest; places, numbers or tables that cannot be, all before any work.
     """
-    check_numbers(config, options)
+    check_numbers(config)
     check_places(config)
     pixel = options_checked(
         PixelOptions(

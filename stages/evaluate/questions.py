@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.artifacts.checks import check_numbers, check_places
+from stages.artifacts.checks import check_places
 from stages.artifacts.reader import fingerprint, read_provenance, read_table
 from stages.artifacts.tables import ANSWERS, JUDGEMENTS, METRICS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.base.config import RunOptions, named_paths, option
+from stages.base.config import RunOptions, check_numbers, named_paths, option
 from stages.datasets.manifest import read_manifest
 from stages.questions.table import read_questions
 from stages.results.answer_rows import grown, metric_rows
@@ -47,7 +47,7 @@ def run(config: EvaluateQaConfig, options: RunOptions) -> Summary:
         InputError: places or numbers that cannot be; answers or judgements to other questions, or a choice that a
             question has not.
     """
-    check_numbers(config, options)
+    check_numbers(config)
     check_places(config)
     questions = read_questions(config.questions)
     answers = read_table(config.answers, ANSWERS)
