@@ -134,7 +134,7 @@ def test_evaluate(two_categories, tmp_path):  # noqa: F811: the fixture
         return rows(folder / "m", METRICS), rows(folder / "th", THRESHOLDS)
 
     evaluated(tmp_path / "warm")
-    points = killed_at_every_point(evaluated, read, tmp_path / "k", step=37, ignore=r"(^|/)\.tmp-\d+-")
+    points = killed_at_every_point(evaluated, read, tmp_path / "k", step=11)
     assert points > 2
 
 
