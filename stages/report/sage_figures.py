@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from stages.report.figures import ANOMALOUS, NORMAL, UNKNOWN, as_png, pyplot, shown
+from stages.base.plots import as_png, pyplot
+from stages.report.figures import ANOMALOUS, NORMAL, UNKNOWN, shown
 from stages.report.sage import ALL, split_name
 
 SHOTS = {"0": ("zero-shot", NORMAL), "1": ("one-shot", ANOMALOUS), "": ("", UNKNOWN)}
