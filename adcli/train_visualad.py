@@ -16,6 +16,6 @@ Example: adcli train-visualad runs/tiles/manifest.parquet --backbone /models/cli
 
 def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add the subcommand."""
-    from stages.visualad.train import TrainVisualadConfig, run
+    from stages.visualad.config import TrainVisualadConfig
 
-    command(app, "train-visualad", TrainVisualadConfig, run, DOC)
+    command(app, "train-visualad", TrainVisualadConfig, "stages.visualad.train:run", DOC)

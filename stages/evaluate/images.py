@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from stages.artifacts.checks import check_numbers, check_places
+from stages.artifacts.digests import Files
 from stages.artifacts.reader import content_key, fingerprint, read_provenance, read_table
 from stages.artifacts.tables import MAPS, METRICS, SCORES, THRESHOLDS
 from stages.artifacts.writer import Artifact, Spec, Summary
@@ -16,7 +17,7 @@ from stages.base.config import RunOptions, argument, named_paths, option
 from stages.base.errors import InputError
 from stages.base.progress import Progress
 from stages.datasets.augment import split_condition
-from stages.datasets.files import Files, look_at
+from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, Task, read_manifest
 from stages.results.metrics.image import CURVES, Value, accuracy, curve_metrics, f1_threshold, train_thresholds
 from stages.results.pixels import (
