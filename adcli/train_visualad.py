@@ -16,6 +16,5 @@ Example: adcli train-visualad runs/tiles/manifest.parquet --backbone /models/cli
 
 def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add the subcommand."""
-    from stages.visualad.config import TrainVisualadConfig
-
-    command(app, "train-visualad", TrainVisualadConfig, "stages.visualad.train:run", DOC)
+    config, run = "stages.visualad.config:TrainVisualadConfig", "stages.visualad.train:run"
+    command(app, "train-visualad", config, run, DOC, first=("backbone", "epochs"))

@@ -22,7 +22,8 @@ from stages.datasets.manifest import Image, Manifest, by_task, images_of, read_m
 from stages.datasets.references import RULES, references_for
 from stages.questions import yes_or_no as answers
 from stages.vlm.engine import Reply, Request, Sampling, final
-from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, make_engine
+from stages.vlm.factory import check_engine, make_engine
+from stages.vlm.options import EngineOptions, engine_parameters
 from stages.vlm.scene.form import number
 
 MOST_SHOTS = 4

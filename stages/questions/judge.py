@@ -23,7 +23,8 @@ from stages.questions.answering import in_words, pictures
 from stages.questions.mle import parse_marks
 from stages.questions.table import Question, Questions, check_images, read_questions
 from stages.vlm.engine import Engine, Request, Sampling
-from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, make_engine
+from stages.vlm.factory import check_engine, make_engine
+from stages.vlm.options import EngineOptions, engine_parameters
 
 WORDS = words_judge.NAME
 PROMPT = "judge/mle"

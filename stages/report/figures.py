@@ -1,17 +1,13 @@
 """Figures of the report, as PNG bytes."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from stages.base.plots import as_png, pyplot
 from stages.datasets.vidad import CONDITIONS, SCENARIOS
 from stages.report.mask_area import Bin, correlation
 from stages.report.vidad import NAMES, condition_name
-
-if TYPE_CHECKING:
-    from stages.evaluate.images import TaskScores
-    from stages.results.pixels import PixelResult
+from stages.results.pixels import PixelResult
+from stages.results.scores import TaskScores
 
 NORMAL, ANOMALOUS, UNKNOWN = "#4c78a8", "#e45756", "#888888"
 MARKS = {
@@ -68,7 +64,7 @@ def sensitivity(rows: list[dict]) -> bytes | None:
     return as_png(figure)
 
 
-def histograms(tasks: "list[TaskScores]") -> bytes | None:
+def histograms(tasks: list[TaskScores]) -> bytes | None:
     """Score histograms of one category's tasks, side by side; dashed: the train-q90 threshold."""
     order = list(CONDITIONS)
     tasks = sorted(
@@ -94,7 +90,7 @@ def histograms(tasks: "list[TaskScores]") -> bytes | None:
     return as_png(figure)
 
 
-def curves(pixels: "list[PixelResult]", limit: float) -> bytes | None:
+def curves(pixels: list[PixelResult], limit: float) -> bytes | None:
     """ROC of the pixels (left) and PRO up to its limit (right), a line per category, a row per method."""
     groups: dict[tuple, list] = {}
     for r in pixels:

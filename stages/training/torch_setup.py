@@ -91,9 +91,6 @@ def resolved_precision(device: str, precision: str) -> tuple[str, str]:
     return device, precision
 
 
-device_and_precision = resolved_precision  # its former name
-
-
 def has_bf16(device: str) -> bool:
     """Whether the processor multiplies bf16 matrices in hardware; emulated it is slower than fp32."""
     if device.startswith("cuda"):

@@ -30,7 +30,8 @@ from stages.sage.score import ScoreSageConfig
 from stages.sage.score import run as sage
 from stages.sage.sfe import SfeConfig
 from stages.sage.sfe import run as sfe
-from stages.vlm.factory import EngineOptions, check_engine, make_engine
+from stages.vlm.factory import check_engine, make_engine
+from stages.vlm.options import EngineOptions
 
 ROOT = Path(__file__).parents[2]
 NOWHERE = Path("/nonexistent")  # no stage may get as far as reading it
@@ -156,8 +157,7 @@ def test_files_in_another_encoding_are_one_line(tmp_path):
 
 def test_a_prompt_whose_file_name_is_no_text(tmp_path):
     name = os.fsencode(tmp_path) + b"/\xff.txt"
-    with open(name, "w") as f:
-        f.write("look")
+    Path(os.fsdecode(name)).write_text("look")
     with pytest.raises(InputError, match="rename"):
         load_prompt(os.fsdecode(name))
 
