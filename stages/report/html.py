@@ -119,7 +119,12 @@ def _headline(tasks: list[TaskScores], rows: list[dict]) -> list[tuple[str, str]
         numbers += [(name + "s" * (n != 1), str(n)) for name, n in counts]
     images = {s.image.image_id for t in tasks for s in t.rows if s.image.split == "test"}
     failed = sum(t.failed for t in tasks)
-    return [*numbers, ("tasks", str(len(tasks))), ("test images", f"{len(images):,}"), ("images without a score", str(failed))]
+    return [
+        *numbers,
+        ("tasks", str(len(tasks))),
+        ("test images", f"{len(images):,}"),
+        ("images without a score", str(failed)),
+    ]
 
 
 def said(record: dict) -> str:
