@@ -27,9 +27,8 @@ from stages.sage.sfe import run as sfe
 from stages.visualad.config import ScoreVisualadConfig, TrainVisualadConfig
 from stages.visualad.score import run as score_visualad
 from stages.visualad.train import run as train_visualad
-from stages.vmad.score import ScoreVmadConfig
+from stages.vmad.config import FinetuneVmadConfig, ScoreVmadConfig
 from stages.vmad.score import run as score_vmad
-from stages.vmad.train import FinetuneVmadConfig
 from stages.vmad.train import run as train_vmad
 
 QUIET = RunOptions(quiet=True)
