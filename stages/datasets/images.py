@@ -13,7 +13,8 @@ from stages.base.errors import ImageError
 from stages.datasets.masks import load_mask
 from stages.datasets.opening import has_alpha, opened, upright
 
-Item, Loaded = TypeVar("Item"), TypeVar("Loaded")
+Item = TypeVar("Item")
+Loaded = TypeVar("Loaded")
 
 WHITES = (255, 4095, 65535)  # of grey images with more than 8 bits; floats have 1, too
 OVERSHOOT = 1.5  # by how much resampled floats may exceed white

@@ -62,7 +62,7 @@ class Listed:
     """An image in a COCO file. regions: (kind of defect, segmentation) of each annotation."""
 
     size: tuple[int, int]
-    regions: list[tuple[str, object]] = field(default_factory=list)
+    regions: list[tuple[str, Any]] = field(default_factory=list)
 
 
 def run(config: RiadConfig, options: RunOptions) -> Summary:
