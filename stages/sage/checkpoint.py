@@ -12,7 +12,6 @@ from typing import Any
 
 from stages.base.errors import InputError, last_line
 from stages.sage.config import Settings
-from stages.training.runs import FOLDER
 from stages.training.saved_models import (
     ADAPTER_WEIGHTS,
     check_chat_template,
@@ -43,7 +42,7 @@ def find(place: Path) -> Path:
     Raises:
         InputError: none there.
     """
-    return trained_folder(place, FOLDER, (RECORD,), "finetune-mllm --method sage-sfe or sage-edpo")
+    return trained_folder(place, (RECORD,), "finetune-mllm --method sage-sfe or sage-edpo")
 
 
 def read_record(place: Path) -> tuple[Path, Settings, dict]:

@@ -29,8 +29,9 @@ from stages.sage.training import (
     frozen_dtype,
     prompt_texts,
 )
-from stages.training import distributed as processes
-from stages.training.runs import context, trained
+from stages.training import distributed
+from stages.training.runs import run_training
+from stages.training.saved_models import context_length
 from stages.vlm.models import require_known
 
 OBJECTIVES = ("dpo", "printed")
@@ -63,7 +64,7 @@ def run(config: EdpoConfig, options: RunOptions) -> Summary | None:
         InputError: unusable settings, a question that is not ranked, without judgements, image, reference or facts,
             samples that are too long, or no SFE model.
     """
-    from stages.training.torch_setup import device_and_precision, prepare_torch
+    from stages.training.torch_setup import prepare_torch, resolved_precision
 
     check(config)
     if config.objective not in OBJECTIVES:
@@ -73,10 +74,10 @@ def run(config: EdpoConfig, options: RunOptions) -> Summary | None:
     if config.base:
         require_known(config.base, "--base")
     check_trained(config.checkpoint, config.base)
-    device, precision = device_and_precision(config.device, config.precision)
+    device, precision = resolved_precision(config.device, config.precision)
     check_sharding(config, device)
     prepare_torch()
-    with processes.joined(device):
+    with distributed.process_group(device):
         return _run(config, options, device, precision)
 
 
@@ -95,12 +96,14 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
     judged = read_table(config.judgements, JUDGEMENTS)
     pairs = preference_pairs(questions.rows, judged.to_pylist(), config.eta, config.judgements)
     samples = [asked.sample(q) for q in questions.rows]
-    weights = processes.from_first(lambda: fingerprint(config.checkpoint, config.base))
+    weights = distributed.broadcast_from_main(lambda: fingerprint(config.checkpoint, config.base))
     processor, model_config = load_processor(*stock(folder, settings, record, config.base), settings.tiles)
     encoder = Encoder(processor, settings)
-    refuse_too_long(encoder, samples, [q.choices for q in questions.rows], context(model_config, config.max_length))
+    refuse_too_long(
+        encoder, samples, [q.choices for q in questions.rows], context_length(model_config, config.max_length)
+    )
     own = {n: getattr(config, n) for n in (*SAME_RESULT, "method", "eta", "beta", "objective")}
-    files = processes.from_first(lambda: look_at(config.out, options.quiet, images=asked.watched))
+    files = distributed.broadcast_from_main(lambda: look_at(config.out, options.quiet, images=asked.watched))
     inputs = asked.inputs | {"image files": files.images, "judgements": table_fingerprint(judged, JUDGEMENTS)}
     spec = Spec(
         "finetune-mllm",
@@ -133,7 +136,7 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
         state = fit(trainer, saved, say, config)
         return trainer, lambda folder: save(model, state, processor, folder, record | {"stage": "edpo"}, settings)
 
-    return trained(config.out, spec, asked.datasets, len(pairs), options, PARTS, train, files=files)
+    return run_training(config.out, spec, asked.datasets, len(pairs), options, PARTS, train, files=files)
 
 
 def preference_pairs(

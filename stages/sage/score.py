@@ -64,7 +64,7 @@ def run(config: ScoreSageConfig, options: RunOptions) -> Summary:
     Raises:
         InputError: unusable settings, questions about other images, no checkpoint or no base model.
     """
-    from stages.training.torch_setup import device_and_precision, prepare_torch
+    from stages.training.torch_setup import prepare_torch, resolved_precision
 
     require_positive(config, "max_tokens", "batch_size")
     if config.base:
@@ -74,7 +74,7 @@ def run(config: ScoreSageConfig, options: RunOptions) -> Summary:
     _, settings, record = check_trained(config.checkpoint, config.base)
     settings = replace(settings, shots=config.shots)
     check(settings)
-    device, precision = device_and_precision(config.device, config.precision)
+    device, precision = resolved_precision(config.device, config.precision)
     prepare_torch()
     from stages.sage.checkpoint import fingerprint, load_sage
     from stages.sage.data import PLAIN, Asked

@@ -25,9 +25,9 @@ from stages.sage.training import (
     frozen_dtype,
     prompt_texts,
 )
-from stages.training import distributed as processes
-from stages.training.runs import context, trained
-from stages.training.saved_models import check_chat_template, check_merged, check_model
+from stages.training import distributed
+from stages.training.runs import run_training
+from stages.training.saved_models import check_chat_template, check_merged, check_model, context_length
 from stages.vlm.models import require_known
 
 
@@ -72,7 +72,7 @@ def run(config: SfeConfig, options: RunOptions) -> Summary | None:
         InputError: unusable settings, a question without answer, image, reference or facts, samples that are too long,
             or no such base model.
     """
-    from stages.training.torch_setup import device_and_precision, prepare_torch
+    from stages.training.torch_setup import prepare_torch, resolved_precision
 
     settings = config.settings()
     check_settings(settings)
@@ -83,10 +83,10 @@ def run(config: SfeConfig, options: RunOptions) -> Summary | None:
     check_merged(config.merged, config.out, "config.json")
     check_model(resolved(config.base), "--base")
     check_chat_template(resolved(config.base), "--base")
-    device, precision = device_and_precision(config.device, config.precision)
+    device, precision = resolved_precision(config.device, config.precision)
     check_sharding(config, device)
     prepare_torch()
-    with processes.joined(device):
+    with distributed.process_group(device):
         return _run(config, settings, options, device, precision)
 
 
@@ -100,13 +100,13 @@ def _run(config: SfeConfig, settings: Settings, options: RunOptions, device: str
     samples = [asked.sample(q) for q in questions.rows]
     answers = [best_answer(q) for q in questions.rows]
     base = resolved(config.base)
-    weights = processes.from_first(lambda: base_fingerprint(base, config.revision))
+    weights = distributed.broadcast_from_main(lambda: base_fingerprint(base, config.revision))
     processor, model_config = load_processor(base, config.revision, settings.tiles)
     check_heads(settings, model_config.get_text_config().hidden_size)
     encoder = Encoder(processor, settings)
-    refuse_too_long(encoder, samples, [(a,) for a in answers], context(model_config, config.max_length))
+    refuse_too_long(encoder, samples, [(a,) for a in answers], context_length(model_config, config.max_length))
     own = asdict(settings) | {n: getattr(config, n) for n in (*SAME_RESULT, "method")}
-    files = processes.from_first(lambda: look_at(config.out, options.quiet, images=asked.watched))
+    files = distributed.broadcast_from_main(lambda: look_at(config.out, options.quiet, images=asked.watched))
     spec = Spec(
         "finetune-mllm",
         own | {"precision": precision, "base": base, "weights": weights, "prompts": prompt_texts()},
@@ -130,7 +130,7 @@ def _run(config: SfeConfig, settings: Settings, options: RunOptions, device: str
         state = fit(trainer, saved, say, config)
         return trainer, lambda folder: save(model, state, processor, folder, record, settings)
 
-    summary = trained(config.out, spec, asked.datasets, len(samples), options, (), train, files=files)
+    summary = run_training(config.out, spec, asked.datasets, len(samples), options, (), train, files=files)
     if config.merged and not (config.merged / "config.json").exists():
-        processes.from_first(lambda: merge(config.out, config.merged, base))
+        distributed.broadcast_from_main(lambda: merge(config.out, config.merged, base))
     return summary

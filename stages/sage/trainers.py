@@ -13,19 +13,18 @@ from trl import DPOConfig, DPOTrainer
 from stages.base.errors import InputError
 from stages.sage.data import IGNORED, Encoder, Sample
 from stages.sage.training import TrainingOptions
-from stages.training.runs import SmallStates, run_trainer
+from stages.training.trainer import TrainableOnlyCheckpoints, one_gpu, run_trainer
 
 
 def on_one_gpu(arguments: TrainingArguments) -> TrainingArguments:
     """One GPU for each process. With shards and bf16 gradients are summed, and losses and log-probabilities handed on,
     in float32: accelerate's own policy rounds them to bf16, by as much as pairs of answers differ."""
-    arguments._n_gpu = min(arguments.n_gpu, 1)
     if arguments.fsdp and arguments.bf16:
         arguments.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy(torch.bfloat16, torch.float32)
-    return arguments
+    return one_gpu(arguments)
 
 
-class SfeTrainer(SmallStates, Trainer):
+class SfeTrainer(TrainableOnlyCheckpoints, Trainer):
     """Eq. 8 is the model's own loss."""
 
 
@@ -45,7 +44,7 @@ def sfe_trainer(
     return SfeTrainer(model=model, args=arguments, train_dataset=data, data_collator=collate)
 
 
-class EdpoTrainer(SmallStates, DPOTrainer):
+class EdpoTrainer(TrainableOnlyCheckpoints, DPOTrainer):
     """DPO with a margin per pair.
 
     DPO form (default): d = beta [log-ratio of the winner - log-ratio of the loser] - eta dH, log-ratios to the SFE

@@ -9,8 +9,9 @@ from stages.base.config import option, require_at_least_zero, require_positive
 from stages.base.errors import InputError
 from stages.base.prompts import load_prompt
 from stages.sage.data import PLAIN
-from stages.training import distributed as processes
-from stages.training.runs import STATE, accumulated
+from stages.training import distributed
+from stages.training.distributed import accumulation_steps
+from stages.training.runs import STATE
 
 SAME_RESULT = ("epochs", "batch_size", "learning_rate", "warmup", "schedule", "clip", "weight_decay", "max_length")
 FSDP = ("full_shard", "shard_grad_op", "offload", "auto_wrap")  # auto_wrap: what transformers does anyway
@@ -56,11 +57,11 @@ def check(config: TrainingOptions) -> int:
         raise InputError(f"--deepspeed {config.deepspeed}: no such file")
     if config.deepspeed and find_spec("deepspeed") is None:
         raise InputError("--deepspeed needs the package deepspeed: pip install deepspeed")
-    if config.fsdp and (config.deepspeed or processes.world() == 1):
+    if config.fsdp and (config.deepspeed or distributed.world() == 1):
         raise InputError("--fsdp shards over several processes (torchrun --nproc_per_node N), without --deepspeed")
     if unknown := [w for w in config.fsdp.split() if w not in FSDP]:
         raise InputError(f"--fsdp {unknown[0]}: expected words of {', '.join(FSDP)}")
-    return accumulated(config.batch_size, config.micro_batch)
+    return accumulation_steps(config.batch_size, config.micro_batch)
 
 
 def check_sharding(config: TrainingOptions, device: str) -> None:

@@ -26,14 +26,11 @@ from stages.text_encoder.loss import nt_xent
 from stages.text_encoder.model import encoder_fingerprint, load_encoder, longest, mean_pool, save_encoder
 from stages.training.runs import (
     STATE,
-    SmallStates,
     forget,
     last_saved,
     put_in_place,
     recorded_key,
     require_current,
-    saving,
-    showing,
     stop_asked,
 )
 from stages.training.torch_setup import require_packages, resolved_precision
@@ -192,7 +189,9 @@ def _train_task(
     if saved:
         artifact.progress.say(f"{_named(task)}: going on from step {saved.name.rpartition('-')[2]}")
     with stop_asked() as asked:
-        callbacks = [saving(asked, check), showing(artifact.progress, _named(task))]
+        from stages.training.trainer import StepsCallback, TimedSaving
+
+        callbacks = [TimedSaving(asked, check), StepsCallback(artifact.progress, _named(task))]
         seed = row_seed(config.seed, *task) % 2**31
         trainer = trainer_of(model, tokenizer, pairs, states, seed, config, callbacks)
         trainer.train(resume_from_checkpoint=str(saved) if saved else None)
@@ -231,9 +230,11 @@ def trainer_of(
     from transformers import Trainer, TrainingArguments
     from transformers.trainer_callback import PrinterCallback
 
+    from stages.training.trainer import TrainableOnlyCheckpoints, one_gpu
+
     device, precision = resolved_precision(config.device, config.precision)
 
-    class ContrastiveTrainer(SmallStates, Trainer):
+    class ContrastiveTrainer(TrainableOnlyCheckpoints, Trainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             loss = contrastive_loss(model, inputs, config.temperature)
             return (loss, None) if return_outputs else loss
@@ -250,7 +251,7 @@ def trainer_of(
         seed=seed,
         data_seed=seed,
         save_strategy="no",
-        save_total_limit=1,  # `saving` says when
+        save_total_limit=1,  # TimedSaving says when
         logging_steps=1,
         logging_nan_inf_filter=False,  # epoch means of a resumed run are those of a whole one
         report_to="none",
@@ -258,11 +259,10 @@ def trainer_of(
         remove_unused_columns=False,
         dataloader_pin_memory=False,
     )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # Trainer would multiply the batch by the GPUs it sees
     adam = torch.optim.Adam(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     trainer = ContrastiveTrainer(
         model=model,
-        args=arguments,
+        args=one_gpu(arguments),
         train_dataset=pairs,
         data_collator=Collator(tokenizer.pad_token_id),
         optimizers=(adam, torch.optim.lr_scheduler.ConstantLR(adam, 1.0)),
