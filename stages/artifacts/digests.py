@@ -21,7 +21,6 @@ from stages.base.progress import Progress
 KEPT = "_files.json"  # below an artifact: states of the files that its manifest does not know
 DIGEST_BYTES = 16
 THREADS = 16  # network file systems answer slowly, but in parallel
-MOVED = "moved"
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,9 @@ class FileState:
     size: int
     mtime_ns: int
     digest: str
+
+
+MOVED = FileState(-1, -1, "")  # stands for a file that is to be read
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def states_of(known: Mapping[Path, Iterable[FileState]], quiet: bool) -> dict[Pa
     with ThreadPoolExecutor(THREADS) as pool:
         looks = pool.map(lambda item: _as_known(*item), known.items())
         found = dict(zip(known, looks, strict=True))
-        unread = [path for path, state in found.items() if state == MOVED]
+        unread = [path for path, state in found.items() if state is MOVED]
         progress = Progress("reading files for their digests", len(unread), quiet)
         try:
             for path, state in zip(unread, pool.map(read_state, unread), strict=True):
@@ -69,7 +71,7 @@ def states_of(known: Mapping[Path, Iterable[FileState]], quiet: bool) -> dict[Pa
     return found
 
 
-def _as_known(path: Path, known: Iterable[FileState]) -> FileState | str | None:
+def _as_known(path: Path, known: Iterable[FileState]) -> FileState | None:
     """What is known where it still holds, MOVED where the file is to be read, None where there is none."""
     try:
         there = path.stat()

@@ -55,7 +55,7 @@ def read(out: Path, table: Table, spec: Spec, known: set[tuple]) -> State | None
     stale = [part for part, rows in there.items() if rows is None]
     extra = _unlisted(out, record, there) if complete else []
     listed_first = sorted((p for p in there if p not in stale), key=lambda p: p in extra)
-    return State(record, complete, [row for part in listed_first for row in there[part]], extra, stale)
+    return State(record, complete, [row for part in listed_first for row in there[part] or ()], extra, stale)
 
 
 def _unlisted(out: Path, record: dict, there: dict[Path, list[Written] | None]) -> list[Path]:
@@ -108,8 +108,8 @@ def prepare(
 
 def _replaceable(out: Path) -> bool:
     """Whether an artifact of other settings holds nothing that could be lost."""
-    record, _ = find_record(out)
-    return bool(record.get(REPLACING)) or holds_nothing(out)
+    found = find_record(out)
+    return bool(found and found[0].get(REPLACING)) or holds_nothing(out)
 
 
 def close(out: Path, record: dict, run: dict, rows: list[Written], complete: bool, whole: bool) -> None:
@@ -205,6 +205,6 @@ def remove_temporaries(out: Path, own: str, alive: set[str], real: bool, complet
         if real:
             goes = record or (owner[0] not in alive if owner else not alive)
         else:
-            goes = complete or (bool(owner) and owner[0] == own)
+            goes = complete or (owner is not None and owner[0] == own)
         if goes:
             remove_tree(path)

@@ -4,6 +4,7 @@ Every part carries its artifact's cache key, so that a part of other settings is
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -92,7 +93,7 @@ def drop_doubles(rows: list[Written], table: Table, key: str) -> list[Written]:
         keep = [row is best[row.key] for row in mine]
         if any(keep):
             rest = old.filter(pa.array(keep))
-            write_atomically(part, lambda f, rest=rest: _write(rest, f, key))
+            write_atomically(part, partial(_write, rest, key=key))
         else:
             part.unlink()
     return [row for row in rows if row is best[row.key]]

@@ -91,9 +91,11 @@ def scores_and_maps(
         todo = [k for k in keys if any(k in some for some in lacking)]
         for key, found, anomaly_map in scored(todo, scores) if todo else ():
             columns = dict(zip(SCORES.key, key, strict=True))
-            error = {"error": str(found)} if isinstance(found, ImageError) else {}
+            failed = isinstance(found, ImageError)  # before any work
+            result = {"error": str(found)} if isinstance(found, ImageError) else found
             if key in lacking[0]:
-                scores.write(columns | (error or found), tried=not error)  # failed before any work
+                scores.write(columns | result, tried=not failed)
             if maps and key in lacking[1]:
-                maps.write(columns | error if error else to_row(key, anomaly_map, map_kind), tried=not error)
+                of_map = columns | result if anomaly_map is None else to_row(key, anomaly_map, map_kind)
+                maps.write(of_map, tried=not failed)
     return scores.summary

@@ -50,7 +50,7 @@ class Artifact:
         self.out, self.table, self.spec, self.options = Path(out), table, spec, options
         self.keys, self.flush_rows = keys, flush_rows
         self.shard, self.shards = parse_shard(options.shard)
-        self.summary: Summary | None = None
+        self._summary: Summary | None = None
         self.pending: list[tuple] = []
         self.ran_on = "cpu"  # device and precision, for the record; stages set it
         self._known = set(keys)
@@ -104,6 +104,12 @@ class Artifact:
                 f"{self.failures_in_a_row} rows failed in succession, the last with:"
                 f" {row['error']} (--max-errors; 0 goes on regardless)"
             )
+
+    @property
+    def summary(self) -> Summary:
+        """What the stage tells its caller: there once the artifact has been left, or was found to be up to date."""
+        assert self._summary is not None, "the artifact is still open"
+        return self._summary
 
     def write_all(self, rows: Iterable[dict]) -> None:
         """Add those of `rows` that are not there yet, for stages that have them all at once."""
@@ -169,11 +175,11 @@ class Artifact:
         try:
             with self._folder_locked(make=True):
                 try:
-                    alive = self._take_shard()
+                    own, alive = self._take_shard()
                     state = folder.prepare(
                         self.out, self.table, self.spec, self.keys, bool(alive), self.options.overwrite
                     )
-                    self._clean(alive, self._own.real)
+                    self._clean(alive, own.real)
                 except BaseException:
                     self._let_go()
                     raise
@@ -184,10 +190,10 @@ class Artifact:
         self._failed = self._to_try(state.rows) if state else {}
         self.pending = [key for key in self._mine() if key not in done or key in self._failed]
 
-    def _take_shard(self) -> set[str]:
-        """Take this shard's lock; returns the prefixes of the other shards that are being written."""
-        self._own = locks.take(self.out / f"{locks.SHARD}{self._prefix}", wait=False)
-        if not self._own:
+    def _take_shard(self) -> tuple[locks.Lock, set[str]]:
+        """Take this shard's lock; returns it and the prefixes of the other shards that are being written."""
+        self._own = own = locks.take(self.out / f"{locks.SHARD}{self._prefix}", wait=False)
+        if not own:
             raise InputError(
                 f"{self.out}: another process is writing shard {self.options.shard} of"
                 " this artifact; wait for it or stop it"
@@ -198,7 +204,7 @@ class Artifact:
                 f"{self.out}: another process is writing shard {spelled(others[0])} of this artifact, and"
                 f" --shard {self.options.shard} would write some of its rows, too; wait for it or stop it"
             )
-        return alive
+        return own, alive
 
     # -- writing ------------------------------------------------------------------------------------
 
@@ -248,6 +254,7 @@ class Artifact:
     def _close(self) -> None:
         with self._current() as (record, complete):
             state = folder.read(self.out, self.table, self.spec, self._known)
+            assert state is not None and self._own is not None  # `_current` has read the record; the shard is ours
             rows, whole = state.rows, {row.key for row in state.rows} == self._known
             if whole:
                 rows = parts.drop_doubles(rows, self.table, self.spec.key)
@@ -276,6 +283,7 @@ class Artifact:
     def _withdraw(self) -> bool:
         """After a start that came to nothing: take away what this run put there. False when there is more by now."""
         with self._current():
+            assert self._own is not None  # opened, and not let go of yet
             if locks.living(self.out, self._prefix) or not folder.holds_nothing(self.out):
                 return False
             folder.withdraw(self.out)
@@ -312,7 +320,7 @@ class Artifact:
         return {row.key: row for row in again if row.key in mine}
 
     def _sum_up(self, rows: list[Written], complete: bool) -> None:
-        self.summary = Summary(
+        self._summary = Summary(
             stage=self.spec.stage,
             out=str(self.out),
             expected=len(self.keys),
@@ -332,6 +340,7 @@ class Artifact:
     def _folder_locked(self, make: bool = False) -> Iterator[None]:
         """The folder's lock, whose file goes with the last shard's."""
         lock = locks.take(self.out / locks.FOLDER, wait=True, make=make)
+        assert lock is not None  # it waits
         try:
             yield
         finally:

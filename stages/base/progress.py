@@ -2,6 +2,10 @@
 
 import sys
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
 
 PLAIN_LINE_SECONDS = 30
 
@@ -14,7 +18,7 @@ class Progress:
         self.label, self.total, self.quiet = label, total, quiet
         self.done = self.errors = 0
         self.started = self.last_line = time.monotonic()
-        self._bar = None
+        self._bar: Bar | None = None
         if not quiet and total and sys.stderr.isatty():
             self._start_bar()
 

@@ -48,7 +48,7 @@ def _voc(path: Path) -> Annotation | None:
     tree = ElementTree.parse(path).getroot()
     if tree.tag != "annotation":
         return None
-    size = tuple(int(float(tree.findtext(f"size/{side}") or 0)) for side in ("width", "height"))
+    width, height = (int(float(tree.findtext(f"size/{side}") or 0)) for side in ("width", "height"))
     shapes = []
     for thing in tree.iter("object"):
         name = (thing.findtext("name") or "object").strip()
@@ -56,16 +56,16 @@ def _voc(path: Path) -> Annotation | None:
         if polygon is not None:
             shapes.append(Shape(name, "polygon", _points_of(polygon)))
             continue
-        x0, y0, x1, y1 = (float(thing.findtext(f"bndbox/{c}")) for c in ("xmin", "ymin", "xmax", "ymax"))
+        x0, y0, x1, y1 = (_number(thing.findtext(f"bndbox/{c}")) for c in ("xmin", "ymin", "xmax", "ymax"))
         shapes.append(Shape(name, "rectangle", ((x0 - 1, y0 - 1), (x1 - 1, y1 - 1))))
-    return Annotation((tree.findtext("filename") or "").strip(), size if all(size) else None, tuple(shapes))
+    return Annotation((tree.findtext("filename") or "").strip(), _size(width, height), tuple(shapes))
 
 
 def _points_of(polygon: ElementTree.Element) -> tuple[Point, ...]:
     """<pt><x>, <y> (LabelMe on the web) or <x1>, <y1>, <x2>, ... (Roboflow)."""
     if points := polygon.findall("pt"):
-        return tuple((float(p.findtext("x")), float(p.findtext("y"))) for p in points)
-    values = {child.tag: float(child.text) for child in polygon}
+        return tuple((_number(p.findtext("x")), _number(p.findtext("y"))) for p in points)
+    values = {child.tag: _number(child.text) for child in polygon}
     return tuple((values[f"x{n}"], values[f"y{n}"]) for n in range(1, len(values) // 2 + 1))
 
 
@@ -82,15 +82,26 @@ def _labelme(path: Path) -> Annotation | None:
                 " rectangles or circles"
             )
         shapes.append(Shape(str(shape["label"]), kind, points))
-    size = content.get("imageWidth"), content.get("imageHeight")
     image = str(content.get("imagePath") or "").replace("\\", "/").rpartition("/")[2]
-    return Annotation(image, size if all(size) else None, tuple(shapes))
+    return Annotation(image, _size(content.get("imageWidth"), content.get("imageHeight")), tuple(shapes))
+
+
+def _number(text: str | None) -> float:
+    """Raises ValueError where a file has none."""
+    if text is None:
+        raise ValueError("a coordinate is missing")
+    return float(text)
+
+
+def _size(width: int | None, height: int | None) -> tuple[int, int] | None:
+    """None where a file does not say it, or says 0."""
+    return (width, height) if width and height else None
 
 
 def require_drawable(annotation: Annotation, size: tuple[int, int], path: Path) -> None:
     """Raises InputError when the image, (width, height) of `size`, is of another size than the annotation says, or a
     shape has too few points or lies outside."""
-    if annotation.size not in (None, tuple(size)):
+    if annotation.size and annotation.size != tuple(size):
         raise InputError(
             f"{path}: is about an image of {annotation.size[0]} x {annotation.size[1]} px, and that is of"
             f" {size[0]} x {size[1]}"
@@ -108,7 +119,7 @@ def draw_mask(shapes: Sequence[Shape], size: tuple[int, int], target: Path) -> N
     """Write the union of the shapes as a PNG of 0 and 255, outlines included, as labelme draws them."""
     from PIL import Image, ImageDraw
 
-    mask = Image.new("L", tuple(size))
+    mask = Image.new("L", size)
     draw = ImageDraw.Draw(mask)
     for shape in shapes:
         points = list(shape.points)

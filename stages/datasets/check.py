@@ -111,12 +111,14 @@ def known_counts() -> dict[tuple[str, str], dict[str, int]]:
 def count(task: Task, images: list[Image], seen: dict[str, Seen]) -> Counts:
     """The numbers of one task. seen: by image_id."""
     kinds = Counter((i.split, i.label) for i in images)
-    named = [kinds[k] for k in (("train", 0), ("test", 0), ("test", 1))]
+    train, normal, anomalous = (kinds[k] for k in (("train", 0), ("test", 0), ("test", 1)))
     found = [seen[i.image_id] for i in images]
     return Counts(
         *task,
-        *named,
-        len(images) - sum(named),
+        train,
+        normal,
+        anomalous,
+        len(images) - train - normal - anomalous,
         sum(f.masks for f in found),
         sum(bool(f.unreadable) for f in found),
         sum(len(f.other_size) for f in found),

@@ -77,7 +77,7 @@ def run(config: FolderConfig, options: RunOptions) -> Summary:
     files = image_files(config.root)
     masks = _match(config.root, files, config.masks, "--masks")
     entries, said = _entries(config, files, set(masks))
-    mentioned = set(masks) | {_relative(config.labels, config.root)}
+    mentioned = set(masks) | ({_relative(config.labels, config.root)} if config.labels else set())
     names = {
         e.path.parts[int(n) - 1] for n in PART.findall(config.category) for e in entries if len(e.path.parts) > int(n)
     }
@@ -103,9 +103,9 @@ def _parameters(config: FolderConfig) -> dict:
     return parameters | ({"test": config.test} if config.test else {})
 
 
-def _relative(path: Path | None, root: Path) -> Path | None:
-    resolved = path and path.resolve()
-    return resolved.relative_to(root.resolve()) if resolved and resolved.is_relative_to(root.resolve()) else path
+def _relative(path: Path, root: Path) -> Path:
+    resolved, top = path.resolve(), root.resolve()
+    return resolved.relative_to(top) if resolved.is_relative_to(top) else path
 
 
 # -- images ---------------------------------------------------------------------------------------------------
@@ -216,6 +216,7 @@ def _unpaired(what: str, left: Collection[Path], unclear: Collection[Path]) -> l
 def _annotations(config: FolderConfig) -> list[Path]:
     """The files below --annotations, which may lie below ROOT or elsewhere. Raises InputError for none."""
     folder = config.annotations
+    assert folder is not None  # the caller has looked
     if not folder.is_dir() and (config.root / folder).is_dir():
         folder = config.root / folder
     if not folder.is_dir():

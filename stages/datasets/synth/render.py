@@ -52,7 +52,7 @@ def draw_layer(state: State, layout: Layout, side: int, rng: np.random.Generator
 
 def cast_shadow(alpha: np.ndarray, side: int, reach: float) -> np.ndarray:
     """Soft shadow towards the lower right plus a dark line of contact; 0 = none."""
-    shift = np.float32([[1, 0, 0.7 * reach * side], [0, 1, 0.8 * reach * side]])
+    shift = np.array([[1, 0, 0.7 * reach * side], [0, 1, 0.8 * reach * side]], np.float32)
     moved = cv2.warpAffine(alpha, shift, alpha.shape[::-1])
     soft = cv2.GaussianBlur(moved, (0, 0), max(0.9 * reach * side, 0.5))
     contact = cv2.GaussianBlur(alpha, (0, 0), max(0.005 * side, 0.5))
