@@ -45,7 +45,7 @@ STAGES = {
     "vmad": (
         train_vmad,
         FinetuneVmadConfig,
-        {"manifest": "{masked}", "split": "test", "llava": "{llava}", "sam": "{sam}", "heads": 4, "device": "cpu"},
+        {"manifest": "{masked}", "splits": "test", "llava": "{llava}", "sam": "{sam}", "heads": 4, "device": "cpu"},
     ),
     "score-vmad": (score_vmad, ScoreVmadConfig, {"manifest": "{masked}", "checkpoint": "{root}/vmad"}),
     "sfe": (
@@ -123,7 +123,9 @@ WRONG = {
     ),
     "vmad": (
         *TRAINING,
-        {"workers": -1},
+        {"loader_workers": -1},
+        {"splits": "dev"},
+        {"loss_temperature": 0},
         {"micro_batch": 0},
         {"micro_batch": 3},
         {"memory": 0},
