@@ -17,14 +17,14 @@ EVERY = 0.5  # seconds
 
 def descendants(pid: int) -> set[int]:
     """Children of a process, their children, and so on; empty where /proc does not tell (not Linux)."""
-    found: set[int] = set()
+    pids: set[int] = set()
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
             children = {int(c) for c in task.read_text().split()}
         except OSError:  # the thread has just ended
             continue
-        found |= children.union(*(descendants(c) for c in children))
-    return found
+        pids |= children.union(*(descendants(c) for c in children))
+    return pids
 
 
 def born(pid: int) -> str | None:

@@ -22,11 +22,9 @@ from stages.datasets.augment import AugmentConfig
 from stages.datasets.augment import run as augment
 from stages.lvlm.score import LvlmConfig
 from stages.lvlm.score import run as lvlm
-from stages.questions.judge import JudgeConfig
+from stages.questions.config import JudgeConfig, QuestionsConfig, VlmQaConfig
 from stages.questions.judge import run as judge
-from stages.questions.make import QuestionsConfig
 from stages.questions.make import run as make_questions
-from stages.questions.vlm_qa import VlmQaConfig
 from stages.questions.vlm_qa import run as vlm_qa
 from stages.sage.edpo import EdpoConfig
 from stages.sage.edpo import run as edpo
