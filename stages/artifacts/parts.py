@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from stages.artifacts.files import put_in_place, write_atomically, write_temporary
 from stages.artifacts.record import MEND, Damaged
 from stages.artifacts.tables import Table
+from stages.base.errors import first_line
 
 KEY = b"adcli_key"  # in the metadata of a part's schema
 UNREADABLE = (pa.ArrowException, OSError, ValueError)
@@ -52,7 +53,7 @@ def read_keys(part: Path, table: Table, known: set[tuple], key: str) -> list[Wri
     except KeyError as e:
         raise Damaged(f"{part}: damaged (no column {e}); {MEND}") from None
     except UNREADABLE as e:
-        raise Damaged(f"{part}: damaged ({(str(e) or type(e).__name__).splitlines()[0]}); {MEND}") from e
+        raise Damaged(f"{part}: damaged ({first_line(e)}); {MEND}") from e
     if strange := next((row.key for row in rows if row.key not in known), None):
         raise Damaged(f"{part}: holds a row that is none of this command's ({' / '.join(map(str, strange))}); {MEND}")
     return rows
@@ -109,7 +110,7 @@ def _read(part: Path) -> pa.Table:
     try:
         return pq.ParquetFile(part).read()
     except UNREADABLE as e:
-        raise Damaged(f"{part}: damaged ({(str(e) or type(e).__name__).splitlines()[0]}); {MEND}") from e
+        raise Damaged(f"{part}: damaged ({first_line(e)}); {MEND}") from e
 
 
 def _keys(rows: pa.Table, table: Table) -> list[tuple]:

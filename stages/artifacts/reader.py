@@ -12,7 +12,7 @@ from stages.artifacts.parts import KEY, UNREADABLE
 from stages.artifacts.record import COMPLETE, MEND, PARTIAL, Damaged, load_record
 from stages.artifacts.sound import sound
 from stages.artifacts.tables import Table
-from stages.base.errors import InputError
+from stages.base.errors import InputError, first_line
 
 
 def read_table(path: Path, table: Table, partial: bool = False) -> pa.Table:
@@ -163,8 +163,7 @@ def _read_part(part: Path) -> pa.Table:
 
 def _unreadable(part: Path, e: Exception) -> InputError:
     ours = any((part.parent / name).exists() for name in (COMPLETE, PARTIAL))
-    said = (str(e) or type(e).__name__).splitlines()[0]
-    return InputError(f"{part}: cannot be read as Parquet ({said}){f'; {MEND}' if ours else ''}")
+    return InputError(f"{part}: cannot be read as Parquet ({first_line(e)}){f'; {MEND}' if ours else ''}")
 
 
 def _fit(rows: pa.Table, table: Table, part: Path) -> pa.Table:
@@ -179,7 +178,7 @@ def _fit(rows: pa.Table, table: Table, part: Path) -> pa.Table:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
             raise InputError(
                 f"{part}: column `{field.name}` is {column.type}, a {table.name} table has"
-                f" {field.type} there ({str(e).splitlines()[0]})"
+                f" {field.type} there ({first_line(e)})"
             ) from None
         if not field.nullable and column.null_count:
             raise InputError(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.base.errors import ImageError, InputError
+from stages.base.errors import ImageError, InputError, first_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -75,7 +75,7 @@ def opened(path: Path, failure: str = "cannot be decoded") -> Iterator["Image.Im
             f"{path}: {failure} (its content is no known image format; save it as PNG, TIFF or JPEG)"
         ) from None
     except BROKEN as e:
-        raise ImageError(f"{path}: {failure} ({(str(e) or type(e).__name__).splitlines()[0]})") from e
+        raise ImageError(f"{path}: {failure} ({first_line(e)})") from e
 
 
 def upright(image: "Image.Image") -> "Image.Image":

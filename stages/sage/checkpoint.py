@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.base.errors import InputError
+from stages.base.errors import InputError, last_line
 from stages.sage.config import Settings
 from stages.training.runs import FOLDER
 from stages.training.saved_models import (
@@ -221,8 +221,7 @@ def load_sage(
 
             model = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
     except (RuntimeError, OSError, ValueError) as e:
-        said = str(e).splitlines()[-1].strip()[:160]
-        raise InputError(f"{folder}: does not fit the base model {name} ({said})") from e
+        raise InputError(f"{folder}: does not fit the base model {name} ({last_line(e)})") from e
     if not trainable:
         return Loaded(model.requires_grad_(False).to(model.dtype).eval(), processor, settings, record)
     for part in (core.vision_tower, *([core.fusion] if settings.fusion == "attention" else [])):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.base.errors import InputError
+from stages.base.errors import InputError, first_line
 from stages.training.weights import check_checkpoint, checkpoint_fingerprint
 
 if TYPE_CHECKING:
@@ -73,13 +73,13 @@ def check_encoder(place: str, what: str) -> None:
     except FileNotFoundError:
         raise InputError(f"{what} {place}: holds no config.json; give the directory of a transformers model") from None
     except (OSError, ValueError, TypeError) as e:
-        raise InputError(f"{config}: cannot be read ({str(e).splitlines()[0]})") from e
+        raise InputError(f"{config}: cannot be read ({first_line(e)})") from e
 
 
 def _not_found(name: str, error: Exception) -> str:
     return (
         f"encoder {name!r} cannot be loaded: neither minilm, nor a directory with a checkpoint, nor a hub"
-        f" id that could be fetched ({str(error).strip().splitlines()[0][:200]})"
+        f" id that could be fetched ({first_line(error)})"
     )
 
 

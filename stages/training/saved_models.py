@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from stages.base.errors import InputError
+from stages.base.errors import InputError, first_line
 from stages.training.weights import check_checkpoint
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"  # PEFT's
@@ -56,7 +56,7 @@ def header_of(file: Path) -> dict:
         if file.stat().st_size != 8 + length + max((t["data_offsets"][1] for t in header.values()), default=0):
             raise ValueError("its end is missing")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise InputError(f"{file}: not a whole safetensors file ({str(e).splitlines()[0]}); copy it again") from None
+        raise InputError(f"{file}: not a whole safetensors file ({first_line(e)}); copy it again") from None
     return header
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stages.base.errors import InputError
+from stages.base.errors import InputError, cannot_be_loaded
 
 KINDS = ("clip", "clip_vision_model", "siglip", "siglip_vision_model", "dinov2", "dinov2_with_registers", "dinov3_vit")
 FAMILIES = "CLIP, DINOv2 (with and without registers), DINOv3, SigLIP and SigLIP2"
@@ -187,5 +187,5 @@ def load_backbone(name: str, revision: str = "", recompute: bool = False) -> tup
         vit = loader.from_pretrained(name, dtype=torch.float32, attn_implementation="sdpa", use_safetensors=True, **at)
         processor = AutoImageProcessor.from_pretrained(name, **at)
     except (OSError, ValueError, KeyError) as e:
-        raise InputError(f"--backbone {name}: cannot be loaded ({str(e).strip().splitlines()[0][:200]})") from e
+        raise cannot_be_loaded(f"--backbone {name}", e) from e
     return Backbone(vit, recompute), list(processor.image_mean), list(processor.image_std)

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from stages.base.errors import InputError
+from stages.base.errors import InputError, cannot_be_loaded, last_line
 from stages.training.runs import FOLDER
 from stages.training.saved_models import trained_folder
 from stages.training.weights import checkpoint_fingerprint
@@ -51,7 +51,7 @@ def fingerprint(place: Path, backbone: str = "") -> str:
     try:
         return f"{checkpoint_fingerprint(str(folder))} {checkpoint_fingerprint(name, record['revision'])}"
     except (OSError, ValueError) as e:
-        raise InputError(f"--backbone {name}: cannot be loaded ({str(e).splitlines()[0][:200]})") from e
+        raise cannot_be_loaded(f"--backbone {name}", e) from e
 
 
 def load(place: Path, backbone: str = "") -> tuple[VisualAD, Look]:
@@ -74,8 +74,7 @@ def load(place: Path, backbone: str = "") -> tuple[VisualAD, Look]:
         missing, strange = model.load_state_dict(tensors, strict=False)
     except RuntimeError as e:
         raise InputError(
-            f"{folder}: does not fit the backbone {backbone or record['backbone']}"
-            f" ({str(e).splitlines()[-1].strip()[:160]})"
+            f"{folder}: does not fit the backbone {backbone or record['backbone']} ({last_line(e)})"
         ) from e
     lacking = [n for n in missing if not n.startswith("backbone.") and not (settings.as_released and n[:5] == "norm.")]
     if strange or lacking:

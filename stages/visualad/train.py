@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stages.artifacts.writer import Spec, Summary
 from stages.base.config import RunOptions, argument, named_paths, option, require_at_least_zero, require_positive
-from stages.base.errors import InputError
+from stages.base.errors import InputError, cannot_be_loaded
 from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, read_manifest
 from stages.datasets.trainable import with_masks
@@ -124,7 +124,7 @@ def _checked_backbone(config: TrainVisualadConfig, settings: Settings) -> str:
         patch, depth = vision.patch_size, vision.num_hidden_layers
         weights = checkpoint_fingerprint(config.backbone, config.revision)
     except (OSError, ValueError) as e:
-        raise InputError(f"--backbone {config.backbone}: cannot be loaded ({str(e).splitlines()[0][:200]})") from e
+        raise cannot_be_loaded(f"--backbone {config.backbone}", e) from e
     except AttributeError:
         raise InputError(f"--backbone {config.backbone}: a {whole.model_type} has no patch tokens") from None
     check(settings, patch, depth)

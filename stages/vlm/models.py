@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from stages.base.errors import InputError
+from stages.base.errors import InputError, first_line
 
 GIB = 2**30
 
@@ -106,7 +106,7 @@ def _exists(name: str) -> bool:
 
 def not_found(name: str, error: Exception) -> str:
     """One line: why a model cannot be loaded, and which names there are."""
-    first = str(error).strip().splitlines()[0][:200]
+    first = first_line(error)
     if Path(name).is_dir():
         return f"{name}: cannot be loaded as a checkpoint with its processor ({first})"
     if model := next((m for m in MODELS if m.hub_id == name), None):

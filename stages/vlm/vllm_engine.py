@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from stages.base.errors import InputError
+from stages.base.errors import InputError, first_line
 from stages.training.saved_models import check_model
 from stages.training.weights import checkpoint_fingerprint
 from stages.vlm.choices import choice_probabilities, first_tokens
@@ -95,7 +95,7 @@ class VllmEngine:
         try:
             (key,) = self._llm.enqueue_chat([{"role": "user", "content": content}], parameters, use_tqdm=False)
         except (ValueError, VLLMValidationError) as e:
-            return Reply(request.key, error=str(e).splitlines()[0])
+            return Reply(request.key, error=first_line(e))
         open_requests[key.partition("-")[0]] = request  # outputs bear the number without its suffix
         return None
 
@@ -188,5 +188,5 @@ def _load(name: str, options: "EngineOptions", limits: PixelLimits) -> Any:
             **more,
         )
     except (ValueError, OSError, RuntimeError) as e:
-        raise InputError(f"vLLM cannot load {name}: {str(e).strip().splitlines()[0][:300]}") from e
+        raise InputError(f"vLLM cannot load {name}: {first_line(e)}") from e
     return llm

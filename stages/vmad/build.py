@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stages.base.errors import InputError
+from stages.base.errors import InputError, cannot_be_loaded, first_line
 from stages.vmad.config import SEG, Settings, Weights, check
 from stages.vmad.data import Text
 from stages.vmad.look import Look
@@ -60,7 +60,7 @@ def not_loaded(option: str, name: str, error: Exception) -> InputError:
             f"{option} {name}: cannot be loaded, there is no such folder; expected one with a checkpoint"
             " in transformers' format, or a hub id such as organisation/model"
         )
-    return InputError(f"{option} {name}: cannot be loaded ({str(error).splitlines()[0][:200]})")
+    return cannot_be_loaded(f"{option} {name}", error)
 
 
 def text_of(config: Any, tokenizer: Any, settings: Settings, name: str) -> Text:
@@ -184,9 +184,7 @@ def image_processor(option: str, name: str, revision: str) -> Any:
     try:
         return AutoImageProcessor.from_pretrained(name, revision=revision or None)
     except (OSError, ValueError) as e:
-        raise InputError(
-            f"{option} {name}: its image processor cannot be loaded ({str(e).splitlines()[0][:200]})"
-        ) from e
+        raise InputError(f"{option} {name}: its image processor cannot be loaded ({first_line(e)})") from e
 
 
 def give_row(llava: Any, seg: int) -> None:

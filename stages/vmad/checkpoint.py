@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from stages.base.errors import InputError
+from stages.base.errors import InputError, last_line
 from stages.training.runs import FOLDER
 from stages.training.saved_models import ADAPTER_WEIGHTS, trained_folder
 from stages.training.weights import checkpoint_fingerprint
@@ -192,7 +192,7 @@ def _with_adapter(base: Any, folder: Path) -> Any:
     try:
         return PeftModel.from_pretrained(base, folder)
     except (RuntimeError, OSError, ValueError) as e:
-        raise InputError(f"{folder}: does not fit its LLaVA ({str(e).splitlines()[-1].strip()[:160]})") from e
+        raise InputError(f"{folder}: does not fit its LLaVA ({last_line(e)})") from e
 
 
 def load_parts(model: Vmad, tensors: dict[str, torch.Tensor], where: Path) -> None:
@@ -202,9 +202,7 @@ def load_parts(model: Vmad, tensors: dict[str, torch.Tensor], where: Path) -> No
         try:
             module.float().load_state_dict(own)
         except RuntimeError as e:
-            raise InputError(
-                f"{where}: does not fit its LLaVA and SAM ({str(e).splitlines()[-1].strip()[:160]})"
-            ) from e
+            raise InputError(f"{where}: does not fit its LLaVA and SAM ({last_line(e)})") from e
 
 
 def merged(model: Vmad) -> Vmad:
