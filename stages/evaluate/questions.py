@@ -20,7 +20,7 @@ from stages.questions.table import Question, read_questions
 from stages.results.metrics.image import Value
 from stages.results.metrics.qa import GROWN, MARGINS, level_mean, mean, whole_groups
 from stages.sage.entropy import Pair, pairs_of
-from stages.text_encoder.model import PACKAGED, encode, encoder_fingerprint, load_encoder
+from stages.text_encoder.config import PACKAGED, encoder_fingerprint
 
 ALL, MEAN = "all", "mean"  # categories of rows over all questions, and of means over categories
 
@@ -237,6 +237,8 @@ def with_similarity(joined: list[Answered], encoder: str) -> tuple[list[Answered
     if not pairs:
         return joined, "no replies in words"
     try:
+        from stages.text_encoder.model import encode, load_encoder  # torch, which nothing else here needs
+
         model, tokenizer = load_encoder(encoder)
     except InputError as e:
         if encoder != PACKAGED:
