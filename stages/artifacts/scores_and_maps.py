@@ -93,7 +93,7 @@ def scores_and_maps(
             columns = dict(zip(SCORES.key, key, strict=True))
             error = {"error": str(found)} if isinstance(found, ImageError) else {}
             if key in lacking[0]:
-                scores.write(columns | (error or found))
+                scores.write(columns | (error or found), tried=not error)  # failed before any work
             if maps and key in lacking[1]:
-                maps.write(columns | error if error else to_row(key, anomaly_map, map_kind))
+                maps.write(columns | error if error else to_row(key, anomaly_map, map_kind), tried=not error)
     return scores.summary

@@ -114,11 +114,17 @@ def test_the_examples_work_as_they_stand_one_after_the_other(tmp_path):
         ["score", "--method", "lvlm"],
         ["evaluate"],
     ]
+    here = tmp_path / "project"  # beside it, where they are there, the photographs that some examples are about
+    here.mkdir()
+    photographs = ROOT.parent / "shared"
+    if photographs.is_dir():
+        (tmp_path / "shared").symlink_to(photographs)
     for leaf in order:
         for example in examples(leaf):
-            done = adcli(*example, cwd=tmp_path)
-            assert done.returncode == 0, (example, done.stderr)
-    assert "fruits" in done.stdout and (tmp_path / "runs" / "demo" / "report.html").exists()
+            if photographs.is_dir() or not any(word.startswith("../shared") for word in example):
+                done = adcli(*example, cwd=here)
+                assert done.returncode == 0, (example, done.stderr)
+    assert "fruits" in done.stdout and (here / "runs" / "demo" / "report.html").exists()
 
 
 def test_help_of_a_stage_does_not_import_torch():
@@ -164,7 +170,7 @@ def test_wrong_files_and_names_are_one_line(photos):
     one_line(adcli("caption", photos / "file", "--out", photos / "c"), "cannot be read as Parquet")
     one_line(adcli("caption", m, "--out", photos / "file"), "a file is there already")
     one_line(adcli("caption", m, "--out", photos / "file" / "c"), "file, not a folder")
-    one_line(adcli("caption", m, "--out", photos / "c", "--vlm", "sceen"), "'sceen'", "did you mean scene")
+    one_line(adcli("caption", m, "--out", photos / "c", "--vlm", "sceen"), "--vlm sceen: did you mean scene?")
     one_line(adcli("caption", m, "--out", photos / "c", "--prompt", "generl"), "did you mean general")
     one_line(adcli("caption", m, "--out", photos / "c", "--shard", "4/4"), "--shard 4/4")
     one_line(adcli("data", "index", "folder", photos / "empty", "--out", photos / "x"), "no images here")

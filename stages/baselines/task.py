@@ -1,0 +1,151 @@
+"""One task: its normal training images, the model fitted to them, and the scores of its images."""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from math import ceil
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.artifacts.scores_and_maps import Result
+from stages.base.errors import ImageError
+from stages.base.seeds import row_seed
+from stages.baselines.backbone import Backbone
+from stages.baselines.config import FIT_MOST, MODELS, BaselineConfig
+from stages.baselines.fit import Fitted, build, fit
+from stages.datasets.images import ahead, load_rgb
+from stages.datasets.manifest import Image, reference_images
+
+FEW = 20  # normal images below which the user is told what to expect
+TOP = 0.01  # of --image-score top1
+
+Batch = list[tuple[Image, Tensor | ImageError]]  # (3, S, S), normalised
+
+
+def score_task(
+    members: Sequence[Image],
+    wanted: Sequence[Image],
+    config: BaselineConfig,
+    backbone: Backbone,
+    device: str,
+    say: Callable[[str], None],
+) -> Iterator[Result]:
+    """Results of the `wanted` ones among the task's images. say: takes a line for the user."""
+    where = " / ".join(filter(None, members[0].task))
+    seed = row_seed(config.seed, *map(str, members[0].task)) % 2**32
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # anomalib's random projection draws from NumPy's generator, too
+    readable, normal = images_to_fit(members, config, seed)
+    number: dict[str, int] = {}  # image_id -> position among the images that the model was fitted to
+
+    def to_fit() -> Iterator[Tensor]:
+        for batch in batches(normal, config, backbone):
+            good = [(i, x) for i, x in batch if not isinstance(x, ImageError)]
+            number.update((i.image_id, len(number) + n) for n, (i, _) in enumerate(good))
+            if good:
+                yield torch.stack([x for _, x in good]).to(device)
+        if len(number) < MODELS[config.model].least:
+            raise ImageError(
+                f"{where} has {len(number)} readable normal training images, {config.method} needs at"
+                f" least {MODELS[config.model].least}"
+            )
+
+    for line in plan(where, readable, len(normal), config, backbone) if normal else ():
+        say(line)
+    try:
+        with torch.inference_mode():
+            fitted = fit(build(config, backbone).to(device), to_fit(), len(normal), config)
+    except ImageError as e:
+        yield from ((key(i, config), e, None) for i in wanted)
+        return
+    for some in ([i for i in wanted if i.image_id not in number], [i for i in wanted if i.image_id in number]):
+        for batch in batches(some, config, backbone):
+            yield from scored(fitted, batch, number, config, device)
+
+
+def images_to_fit(members: Sequence[Image], config: BaselineConfig, seed: int) -> tuple[int, list[Image]]:
+    """How many normal images there are to the manifest's knowledge, and those of them to fit to: as many as the model
+    can take, drawn at random, in the manifest's order."""
+    normal = [i for i in reference_images(members) if not i.error]
+    most = FIT_MOST.get(config.model, len(normal))
+    drawn = normal if len(normal) <= most else random.Random(seed).sample(normal, most)
+    return len(normal), sorted(drawn, key=lambda i: i.image_id)
+
+
+def plan(where: str, normal: int, fitted: int, config: BaselineConfig, backbone: Backbone) -> list[str]:
+    """Lines that say, before the work starts, what it takes. normal: images that there are; fitted: those used."""
+    line = f"{where}: fitting {config.method} to " + (
+        f"{normal} normal images" if fitted == normal else f"{fitted} of {normal} normal images, drawn at random"
+    )
+    if config.model == "padim":
+        channels = backbone.padim_channels(config.channels)
+        line += (
+            f"; {backbone.positions} positions with {channels} of {sum(backbone.channels)} channels,"
+            f" {backbone.padim_bytes(channels) / 1e9:.1f} GB for the covariances"
+        )
+    if config.model == "patchcore":
+        each = min(ceil(config.patches / fitted), backbone.positions)
+        kept = max(int(each * fitted * config.coreset), 1)
+        line += f"; {each} of {backbone.positions} patches of each image, {kept} of these in the coreset"
+    few = (
+        [
+            f"{where}: with so few normal images scores depend on which ones they are, and thresholds are rough guesses;"
+            f" {FEW} and more are better"
+        ]
+        if fitted < FEW
+        else []
+    )
+    return [line, *few]
+
+
+def batches(images: Sequence[Image], config: BaselineConfig, backbone: Backbone) -> Iterator[Batch]:
+    """The images, decoded ahead, or why they cannot be read."""
+    transform = backbone.transform(config.size)
+
+    def load(image: Image) -> Tensor:
+        if image.error:
+            raise ImageError(image.error)
+        return transform(torch.tensor(load_rgb(image.file)).permute(2, 0, 1).float() / 255)
+
+    loaded = ahead(load, images, config.workers, config.batch_size)
+    while batch := list(islice(loaded, config.batch_size)):
+        yield batch
+
+
+@torch.inference_mode()
+def scored(fitted: Fitted, batch: Batch, number: dict[str, int], config: BaselineConfig, device: str) -> list[Result]:
+    """number: of the images that were fitted to; a batch holds only these or none of them."""
+    results: list[Result] = [(key(i, config), x, None) for i, x in batch if isinstance(x, ImageError)]
+    good = [(i, x) for i, x in batch if not isinstance(x, ImageError)]
+    if not good:
+        return results
+    started = time.monotonic()
+    pixels = torch.stack([x for _, x in good]).to(device)
+    numbers = [number[i.image_id] for i, _ in good if i.image_id in number]
+    try:
+        out = fitted.left_out(pixels, numbers) if numbers else fitted.predict(pixels)
+    except ImageError as e:
+        return results + [(key(i, config), e, None) for i, _ in good]
+    values = image_scores(out.pred_score, out.anomaly_map, config.scored_by).tolist()
+    maps = [None] * len(good) if out.anomaly_map is None else out.anomaly_map[:, 0].cpu().numpy()
+    seconds = (time.monotonic() - started) / len(good)
+    return results + [
+        (key(i, config), {"score": value, "seconds": seconds}, anomaly_map)
+        for (i, _), value, anomaly_map in zip(good, values, maps, strict=True)
+    ]
+
+
+def image_scores(own: Tensor, maps: Tensor | None, rule: str) -> Tensor:
+    """(B,) by a rule of IMAGE_SCORES. own: (B,), anomalib's; maps: (B, 1, S, S), not rounded."""
+    if maps is None or rule == "anomalib":
+        return own
+    flat = maps.flatten(1)
+    return flat.amax(1) if rule == "max" else flat.topk(max(ceil(TOP * flat.shape[1]), 1)).values.mean(1)
+
+
+def key(image: Image, config: BaselineConfig) -> tuple[str, str]:
+    """Of SCORES and MAPS."""
+    return image.image_id, config.called
