@@ -27,9 +27,8 @@ Example: adcli ask --checkpoint runs/riad/vmad.parquet --image /data/mvtec/bottl
 
 def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add the subcommand."""
-    from stages.vmad.ask import AskConfig
-
-    command(app, "ask", AskConfig, talk, DOC, without=("shard", "max_errors", "overwrite", "retry"), again=ANEW)
+    without = ("shard", "max_errors", "overwrite", "retry")
+    command(app, "ask", "stages.vmad.ask:AskConfig", talk, DOC, ("object", "question"), without, ANEW)
 
 
 def talk(config: "AskConfig", options: "RunOptions") -> None:

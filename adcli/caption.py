@@ -17,6 +17,5 @@ Example: adcli caption runs/demo/manifest.parquet --out runs/demo/captions.parqu
 
 def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add the subcommand."""
-    from stages.captions.caption import CaptionConfig, run
-
-    command(app, "caption", CaptionConfig, run, DOC)
+    config, run = "stages.captions.caption:CaptionConfig", "stages.captions.caption:run"
+    command(app, "caption", config, run, DOC, first=("vlm", "prompt"))

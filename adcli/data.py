@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -238,6 +238,31 @@ Example: adcli data import-questions /data/MMAD/mmad.json --format mmad --manife
 """
 
 
+INDEX = {  # data set -> its configuration, what runs it (both below `stages.`), its help
+    "vidad": ("datasets.vidad:VidadConfig", "datasets.vidad:run", VIDAD),
+    "magnetic-tile": ("datasets.magnetic_tile:MagneticTileConfig", "datasets.magnetic_tile:run", TILES),
+    "mvtec-ad": ("datasets.mvtec:MvtecConfig", "datasets.mvtec:run", MVTEC),
+    "mvtec-loco": ("datasets.mvtec:MvtecConfig", "datasets.loco:run", LOCO),
+    "visa": ("datasets.visa:VisaConfig", "datasets.visa:run", VISA),
+    "btad": ("datasets.mvtec:MvtecConfig", "datasets.btad:run", BTAD),
+    "ksdd2": ("datasets.entries:IndexConfig", "datasets.ksdd2:run", KSDD2),
+    "dagm": ("datasets.mvtec:MvtecConfig", "datasets.dagm:run", DAGM),
+    "dtd-synthetic": ("datasets.mvtec:MvtecConfig", "datasets.mvtec:dtd_synthetic", DTD),
+    "wfdd": ("datasets.mvtec:MvtecConfig", "datasets.mvtec:wfdd", WFDD),
+    "riad": ("datasets.riad:RiadConfig", "datasets.riad:run", RIAD),
+    "brain-ad": ("datasets.entries:IndexConfig", "datasets.bmad:brain_ad", BRAIN_AD),
+    "oct17": ("datasets.entries:IndexConfig", "datasets.bmad:oct17", OCT17),
+    "his": ("datasets.entries:IndexConfig", "datasets.bmad:his", HIS),
+    "brain-mri": ("datasets.entries:IndexConfig", "datasets.brain_mri:run", BRAIN_MRI),
+    "cvc-clinicdb": ("datasets.entries:IndexConfig", "datasets.polyps:cvc_clinicdb", CLINICDB),
+    "cvc-colondb": ("datasets.entries:IndexConfig", "datasets.polyps:cvc_colondb", COLONDB),
+    "endo": ("datasets.entries:IndexConfig", "datasets.polyps:endo", ENDO),
+    "kvasir": ("datasets.entries:IndexConfig", "datasets.polyps:kvasir", KVASIR),
+    "meta-json": ("datasets.meta_json:MetaJsonConfig", "datasets.meta_json:run", META_JSON),
+    "folder": ("datasets.folder:FolderConfig", "datasets.folder:run", FOLDER),
+}
+
+
 def check_and_say(config: "CheckConfig", options: "RunOptions") -> None:
     """Print what was found. Leaves with exit code 3 when it differs from what is known."""
     from stages.datasets import check
@@ -252,72 +277,31 @@ def check_and_say(config: "CheckConfig", options: "RunOptions") -> None:
 
 def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add `data index ...`, `data check`, `data augment`, `data questions`, `data import-questions` and
-    `data synth ...`."""
-    from stages.datasets import (
-        augment,
-        bmad,
-        brain_mri,
-        btad,
-        check,
-        dagm,
-        folder,
-        ksdd2,
-        loco,
-        magnetic_tile,
-        meta_json,
-        mvtec,
-        polyps,
-        riad,
-        vidad,
-        visa,
-    )
-    from stages.datasets.entries import IndexConfig
-    from stages.datasets.synth import vidad as synth_vidad
-    from stages.questions import imports, make
+    `data synth ...`; with options only what `arguments` name."""
 
-    data = typer.Typer(
-        help="Index, check and augment data sets, ask questions about them, or render synthetic scenes.",
-        no_args_is_help=True,
-        rich_markup_mode=None,
-    )
-    index = typer.Typer(
-        help="Manifest of a data set in its original layout.", no_args_is_help=True, rich_markup_mode=None
-    )
-    synth = typer.Typer(help="Render scenes with known logical state.", no_args_is_help=True, rich_markup_mode=None)
-    command(index, "vidad", vidad.VidadConfig, vidad.run, VIDAD)
-    command(index, "magnetic-tile", magnetic_tile.MagneticTileConfig, magnetic_tile.run, TILES)
-    command(index, "mvtec-ad", mvtec.MvtecConfig, mvtec.run, MVTEC)
-    command(index, "mvtec-loco", mvtec.MvtecConfig, loco.run, LOCO)
-    command(index, "visa", visa.VisaConfig, visa.run, VISA)
-    command(index, "btad", mvtec.MvtecConfig, btad.run, BTAD)
-    command(index, "ksdd2", IndexConfig, ksdd2.run, KSDD2)
-    command(index, "dagm", mvtec.MvtecConfig, dagm.run, DAGM)
-    command(index, "dtd-synthetic", mvtec.MvtecConfig, mvtec.dtd_synthetic, DTD)
-    command(index, "wfdd", mvtec.MvtecConfig, mvtec.wfdd, WFDD)
-    command(index, "riad", riad.RiadConfig, riad.run, RIAD)
-    command(index, "brain-ad", IndexConfig, bmad.brain_ad, BRAIN_AD)
-    command(index, "oct17", IndexConfig, bmad.oct17, OCT17)
-    command(index, "his", IndexConfig, bmad.his, HIS)
-    command(index, "brain-mri", IndexConfig, brain_mri.run, BRAIN_MRI)
-    command(index, "cvc-clinicdb", IndexConfig, polyps.cvc_clinicdb, CLINICDB)
-    command(index, "cvc-colondb", IndexConfig, polyps.cvc_colondb, COLONDB)
-    command(index, "endo", IndexConfig, polyps.endo, ENDO)
-    command(index, "kvasir", IndexConfig, polyps.kvasir, KVASIR)
-    command(index, "meta-json", meta_json.MetaJsonConfig, meta_json.run, META_JSON)
-    command(index, "folder", folder.FolderConfig, folder.run, FOLDER)
-    command(
-        data,
-        "check",
-        check.CheckConfig,
-        check_and_say,
-        CHECK,
-        without=("shard", "max_errors", "overwrite", "retry"),
-        again=ANEW,
-    )
-    command(data, "augment", augment.AugmentConfig, augment.run, AUGMENT)
-    command(data, "questions", make.QuestionsConfig, make.run, QUESTIONS)
-    command(data, "import-questions", imports.ImportConfig, imports.run, IMPORT)
-    command(synth, "vidad", synth_vidad.SynthConfig, synth_vidad.run, SYNTH)
+    def group(text: str) -> typer.Typer:
+        return typer.Typer(help=text, no_args_is_help=True, rich_markup_mode=None)
+
+    def leaf(place: typer.Typer, words: str, config: str, run: Any, text: str, *more: Any, **others: Any) -> None:
+        """words: after `adcli data`."""
+        *_, name = words.split()
+        if arguments[1 : 1 + len(words.split())] == words.split():
+            command(place, name, f"stages.{config}", run, text, *more, **others)
+        else:
+            place.command(name, help=text.partition("\n\n")[0])(lambda: None)
+
+    data = group("Index, check and augment data sets, ask questions about them, or render synthetic scenes.")
+    index = group("Manifest of a data set in its original layout.")
+    synth = group("Render scenes with known logical state.")
+    for name, (config, run, text) in INDEX.items():
+        leaf(index, f"index {name}", config, f"stages.{run}", text)
+    without = ("shard", "max_errors", "overwrite", "retry")
+    leaf(data, "check", "datasets.check:CheckConfig", check_and_say, CHECK, without=without, again=ANEW)
+    leaf(data, "augment", "datasets.augment:AugmentConfig", "stages.datasets.augment:run", AUGMENT)
+    make = "stages.questions.make:run"
+    leaf(data, "questions", "questions.config:QuestionsConfig", make, QUESTIONS, ("vlm", "captions"))
+    leaf(data, "import-questions", "questions.imports:ImportConfig", "stages.questions.imports:run", IMPORT)
+    leaf(synth, "synth vidad", "datasets.synth.vidad:SynthConfig", "stages.datasets.synth.vidad:run", SYNTH)
     synth.callback()(lambda: None)  # keeps `vidad` a subcommand although it is the only one
     data.add_typer(index, name="index")
     data.add_typer(synth, name="synth")

@@ -4,6 +4,8 @@ import importlib
 import sys
 from typing import TYPE_CHECKING
 
+from adcli import __version__
+
 if TYPE_CHECKING:
     import typer
 
@@ -41,7 +43,16 @@ def build(arguments: list[str]) -> "typer.Typer":
         add_completion=False,
         rich_markup_mode=None,
     )
-    app.callback()(lambda: None)
+
+    def show(asked: bool) -> None:
+        if asked:
+            print(f"adcli {__version__}")
+            raise typer.Exit
+
+    def top(version: bool = typer.Option(False, "--version", help="print the version", callback=show, is_eager=True)):
+        pass
+
+    app.callback()(top)
     for name, (module, line) in COMMANDS.items():
         if arguments[:1] == [name]:
             importlib.import_module(module).add_to(app, arguments)

@@ -5,32 +5,39 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, Field, asdict, fields
+from importlib import import_module
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from adcli.ending import FAILED_ROWS, GOES_ON, one_line_errors
-from stages.artifacts.checks import check_numbers, check_places
-from stages.base.config import RunOptions
-from stages.datasets.opening import allow_megapixels
+from adcli.help import EXAMPLE, NEEDED, RUN, SETTINGS, StageCommand
+from stages.base.config import RunOptions, check_numbers, flag
 
 
 def command(
     app: typer.Typer,
     name: str,
-    config_class: type,
-    run: Callable,
+    config_class: type | str,
+    run: Callable | str,
     doc: str,
+    first: tuple[str, ...] = (),
     without: tuple[str, ...] = (),
     again: str = GOES_ON,
+    prepare: Callable[[Any], Any] = lambda config: config,
 ) -> None:
     """Add a subcommand whose flags are the fields of `config_class` (and of RunOptions).
 
-    run: the stage; takes (config, options) and returns a Summary, or None. doc: the help text, with one
-    example that works as it stands.
-    without: names of RunOptions that mean nothing here; again: what is said when it is interrupted. A class with
-    `presets` (name -> values of its fields) also gets --preset: other defaults, so that what is given beside it wins.
+    config_class, run: the objects, or "module:name". Of the stage only the module of its configuration is imported for
+    --help and wrong arguments; that of `run`, which may import torch, once the numbers, the places and the
+    configuration's own `check` (where it has one) are in order.
+    run: takes (config, options) and returns a Summary, or None. doc: the help text: a sentence, and with an example
+    that works as it stands. first: options that stand among the needed ones in the help.
+    without: names of RunOptions that mean nothing here; again: what is said when it is interrupted; prepare: what is
+    made of the configuration before it is checked. A class with `presets` (name -> values of its fields) also gets
+    --preset: other defaults, so that what is given beside it wins.
     """
+    config_class = loaded(config_class)
     shared = [f for f in fields(RunOptions) if f.name not in without]
 
     def body(**values: Any) -> None:
@@ -38,11 +45,9 @@ def command(
         values.pop("preset", None)
         options = RunOptions(**common)
         with one_line_errors(options.debug, again):
-            allow_megapixels(options.max_megapixels)
-            config = config_class(**values)
-            check_numbers(config, options)
-            check_places(config)
-            summary = run(config, options)
+            config = prepare(config_class(**values))
+            check_start(config, options)
+            summary = loaded(run)(config, options)
             if summary is None:  # a process that keeps no record (stages/training/distributed.py)
                 return
             report(summary, options)
@@ -50,26 +55,56 @@ def command(
                 raise typer.Exit(FAILED_ROWS)
 
     own = sorted(fields(config_class), key=lambda f: f.name not in config_class.__annotations__)
-    parameters = [_parameter(f, get_type_hints(config_class)) for f in own]  # inherited ones come last
-    parameters += [_parameter(f, get_type_hints(RunOptions)) for f in shared]
+    hints, run_hints = get_type_hints(config_class), get_type_hints(RunOptions)
+    parameters = [_parameter(f, hints[f.name], _group(f, first)) for f in own]  # inherited ones come last
+    parameters += [_parameter(f, run_hints[f.name], RUN) for f in shared]
     if presets := getattr(config_class, "presets", None):
         parameters.append(_preset(presets))
     body.__signature__ = inspect.Signature(parameters)
     body.__annotations__ = {p.name: p.annotation for p in parameters}
-    kept = doc.replace("Example: ", "\b\nExample: ")  # lines as written, so that they can be copied
-    app.command(name, help=kept)(body)
+    renamed = {flag(f.metadata["was"]): flag(f.name) for f in own if f.metadata.get("was")}
+    kept = doc.replace(EXAMPLE, "\b\n" + EXAMPLE)  # lines as written, so that they can be copied
+    app.command(name, help=kept, cls=type("StageCommand", (StageCommand,), {"renamed": renamed}))(body)
 
 
-def _parameter(field: Field, hints: dict[str, Any]) -> inspect.Parameter:
+def loaded(what: Any) -> Any:
+    """The object that "module:name" names; anything else as it is."""
+    if not isinstance(what, str):
+        return what
+    module, _, name = what.partition(":")
+    return getattr(import_module(module), name)
+
+
+def check_start(config: Any, options: RunOptions) -> None:
+    """What can be said before the stage is imported. Raises InputError."""
+    from stages.artifacts.checks import check_places  # here, not for --help: pyarrow and Pillow
+    from stages.datasets.opening import allow_megapixels
+
+    check_numbers(options)
+    allow_megapixels(options.max_megapixels)
+    check_numbers(config)
+    check_places(config)
+    if hasattr(config, "check"):
+        config.check()
+
+
+def _group(field: Field, first: tuple[str, ...]) -> str:
+    if field.name in first or field.default is MISSING:
+        return NEEDED
+    return field.metadata.get("group") or SETTINGS
+
+
+def _parameter(field: Field, hint: Any, group: str) -> inspect.Parameter:
     text = field.metadata["help"]
     make = typer.Argument if field.metadata.get("positional") else typer.Option
     default = inspect.Parameter.empty if field.default is MISSING else field.default
-    if hints[field.name] is bool:  # a plain flag: --quiet, not --quiet/--no-quiet
-        info = typer.Option("--" + field.name.replace("_", "-"), help=text, show_default=False)
+    if hint is bool:  # a plain flag: --quiet, not --quiet/--no-quiet
+        info = typer.Option(flag(field.name), help=text, show_default=False, rich_help_panel=group)
     else:
-        info = make(help=text, show_default=default not in (inspect.Parameter.empty, None, ""))
+        shown = default not in (inspect.Parameter.empty, None, "")
+        info = make(help=text, show_default=shown, rich_help_panel=group)
     return inspect.Parameter(
-        field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hints[field.name], info]
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, info]
     )
 
 
@@ -89,6 +124,7 @@ def _preset(presets: dict[str, dict[str, Any]]) -> inspect.Parameter:
         callback=use,
         is_eager=True,
         show_default=False,
+        rich_help_panel=SETTINGS,
     )
     return inspect.Parameter("preset", inspect.Parameter.KEYWORD_ONLY, default="", annotation=Annotated[str, info])
 

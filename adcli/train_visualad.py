@@ -16,6 +16,5 @@ Example: adcli train-visualad runs/tiles/manifest.parquet --backbone /models/cli
 
 def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add the subcommand."""
-    from stages.visualad.train import TrainVisualadConfig, run
-
-    command(app, "train-visualad", TrainVisualadConfig, run, DOC)
+    config, run = "stages.visualad.train:TrainVisualadConfig", "stages.visualad.train:run"
+    command(app, "train-visualad", config, run, DOC, first=("backbone", "epochs"))

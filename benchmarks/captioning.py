@@ -23,7 +23,8 @@ from stages.base.seeds import row_seed
 from stages.datasets.folder import FolderConfig
 from stages.datasets.folder import run as index
 from stages.datasets.images import load_rgb
-from stages.vlm.factory import EngineOptions, make_engine
+from stages.vlm.factory import make_engine
+from stages.vlm.options import EngineOptions
 from stages.vlm.pixels import fit
 from tests.tiny import tiny_qwen2_vl
 

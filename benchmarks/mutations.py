@@ -47,11 +47,8 @@ MUTATIONS = {
         "pass",
         "tests/visualad/test_visualad_optimiser.py",
     ),
-    "mask threshold 10": Mutation(
-        "stages/datasets/masks.py",
-        "values >= white / 2",
-        "values >= white / 25",
-        "tests/datasets/test_reading.py",
+    "mask threshold": Mutation(
+        "stages/datasets/masks.py", "values >= white / 2", "values >= white / 25", "tests/datasets/test_reading.py"
     ),
     "double blanks stay": Mutation(
         "stages/captions/caption.py",

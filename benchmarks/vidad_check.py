@@ -20,8 +20,8 @@ from stages.artifacts.reader import read_table
 from stages.artifacts.tables import CAPTIONS, SCORES
 from stages.base.config import RunOptions
 from stages.datasets.manifest import Image, by_task, read_manifest
-from stages.evaluate.images import TaskScores, collect
 from stages.results.metrics.image import auroc, counts
+from stages.results.scores import TaskScores, collect
 from stages.text_encoder.config import ScoreTextKnnConfig
 from stages.text_encoder.score import run as score
 

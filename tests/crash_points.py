@@ -55,7 +55,8 @@ def killed_at_every_point(
     behind (names of parts apart, which say how often a writer began).
 
     work: may raise InputError nowhere but where undisturbed work does. start: makes what is in the folder before
-    (default: nothing, the folder is empty). step: 1 all the same where ADCLI_EVERY_POINT is set. ignore: regular expression of names that do not count as left behind.
+    (default: nothing, the folder is empty). step: 1 all the same where ADCLI_EVERY_POINT is set. ignore: regular
+    expression of names that do not count as left behind.
     Returns how many points were tried.
 
     Raises:
@@ -151,7 +152,7 @@ def _kill_before(n: int, folder: Path) -> None:
             return False
         path = os.fsdecode(path)
         # a relative name is relative to an open folder: shutil.rmtree at work
-        return path.startswith(str(folder)) or (not os.path.isabs(path) and "/" not in path)
+        return path.startswith(str(folder)) or (not path.startswith("/") and "/" not in path)
 
     os.fsync = lambda handle: count()
     sys.addaudithook(hook)

@@ -129,8 +129,10 @@ def large_on_request(folder: Path) -> None:
 
 def damaged_metadata(folder: Path) -> None:
     save(folder / "x.jpg", P, exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\xee" * 40)
-    code = f"from pathlib import Path\nfrom stages.datasets.images import load_rgb\nload_rgb(Path({str(folder / 'x.jpg')!r}))"
-    done = subprocess.run([sys.executable, "-W", "default", "-c", code], capture_output=True, text=True)
+    code = "import sys, pathlib; from stages.datasets.images import load_rgb; load_rgb(pathlib.Path(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-W", "default", "-c", code, folder / "x.jpg"], capture_output=True, text=True
+    )
     assert done.returncode == 0 and done.stderr == "", done.stderr
 
 

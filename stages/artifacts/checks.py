@@ -1,4 +1,4 @@
-"""What can be said of a command's settings before any work: numbers in their range, outputs in places of their own."""
+"""What can be said of a command's settings before any work: outputs in places of their own. Numbers: base/config.py."""
 
 import os
 from dataclasses import fields
@@ -6,28 +6,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from stages.artifacts.reader import COMPLETE, PARTIAL
-from stages.base.config import RunOptions
+from stages.base.config import flag
 from stages.base.errors import InputError
-
-LEAST = {  # field -> lowest value, where it means the same to every stage
-    "resamples": 0,
-    "seed": 0,
-    "max_errors": 0,
-    "pixel_size": 0,
-    "shots": 0,
-    "retries": 0,
-    "images": 0,
-    "batch_size": 1,
-    "samples": 1,
-    "max_tokens": 1,
-    "k": 1,
-    "concurrency": 1,
-    "tries": 1,
-    "save_steps": 1,
-    "temperature": 0,
-    "sigma": 0,
-}
-RETRIES = ("possible", "all")
 
 ARTIFACTS = ("out", "maps", "thresholds")  # outputs that a stage may empty (--overwrite)
 FOLDERS = ("tables", "heatmaps", "images", "masks", "explain", "merged")
@@ -46,20 +26,6 @@ TABLES = (
 )  # inputs that may be a folder of artifacts
 WEIGHTS = ("encoder", "backbone", "llava", "sam", "base", "vlm", "judge", "rewriter")  # inputs by name or by path
 REPORT = b"<title>adcli report"  # what a page that adcli wrote has near its beginning
-
-
-def check_numbers(config: Any, options: RunOptions) -> None:
-    """Raises InputError for a number that no stage can use."""
-    given = {f.name: (getattr(holder, f.name), f.default) for holder in (config, options) for f in fields(holder)}
-    for name, (value, default) in given.items():
-        least = LEAST.get(name)
-        if name == "workers":
-            least = 0 if default == 0 else 1  # by default as many as there are processors, or none
-        if least is None or not isinstance(value, int | float) or value >= least:
-            continue
-        raise InputError(f"{flag(name)} {value}: expected {least} or more")
-    if options.retry not in RETRIES:
-        raise InputError(f"--retry {options.retry}: expected {' or '.join(RETRIES)}")
 
 
 def check_places(config: Any) -> None:
@@ -92,10 +58,6 @@ def places_of(config: Any) -> dict[str, Path | str]:
 def is_output(config: Any, name: str) -> bool:
     """--maps is what `score` writes and `evaluate` reads."""
     return name in (*ARTIFACTS, *FOLDERS, *FILES) and not (name == "maps" and hasattr(config, "scores"))
-
-
-def flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _require_own(name: str, path: Path, real: Path, other: str, other_path: Path, other_real: Path) -> None:

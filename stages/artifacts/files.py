@@ -37,24 +37,30 @@ def write_temporary(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
     """The first half of `write_atomically`: the content under a temporary name beside `path`, flushed to disk."""
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
-        with open(temporary, "wb") as f:
+        with temporary.open("wb") as f:
             write(f)
             f.flush()
             os.fsync(f.fileno())
-    except BaseException as e:
+    except OSError as e:
         _remove(temporary)
-        raise plain_error(e, path) if isinstance(e, OSError) else e
+        raise plain_error(e, path) from e
+    except BaseException:
+        _remove(temporary)
+        raise
     return temporary
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
     """The second half: the rename, and the flush without which a power cut could undo it."""
     try:
-        os.replace(temporary, path)
+        temporary.replace(path)
         flush_folder(path.parent)
-    except BaseException as e:
+    except OSError as e:
         _remove(temporary)
-        raise plain_error(e, path) if isinstance(e, OSError) else e
+        raise plain_error(e, path) from e
+    except BaseException:
+        _remove(temporary)
+        raise
 
 
 def write_json(path: Path, value: dict) -> None:

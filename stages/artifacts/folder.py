@@ -3,7 +3,6 @@
 Every change leaves a folder that the same command can go on from, wherever it is killed.
 """
 
-import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -172,7 +171,7 @@ def mend(out: Path, table: Table, spec: Spec, known: set[tuple], record: dict) -
 
 def rename(old: Path, new: Path) -> None:
     """Rename within a folder, flushed to disk."""
-    os.replace(old, new)
+    old.replace(new)
     flush_folder(new.parent)
 
 

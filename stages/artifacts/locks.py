@@ -56,11 +56,14 @@ def take(path: Path, wait: bool, make: bool = False) -> Lock | None:
         except BlockingIOError:
             os.close(handle)
             return None
-        except BaseException as e:
-            if not isinstance(e, OSError) or e.errno not in NO_LOCKS:
+        except OSError as e:
+            if e.errno not in NO_LOCKS:
                 os.close(handle)
-                raise plain_error(e, path) if isinstance(e, OSError) else e
+                raise plain_error(e, path) from e
             real = False
+        except BaseException:
+            os.close(handle)
+            raise
         if _is_still(path, handle):
             return Lock(path, handle, real)
         os.close(handle)  # whoever held it removed the file: lock the one that is there now
@@ -83,7 +86,7 @@ def living(folder: Path, own: str) -> set[str]:
 
 def _is_still(path: Path, handle: int) -> bool:
     try:
-        there = os.stat(path)
+        there = path.stat()
     except FileNotFoundError:
         return False
     mine = os.fstat(handle)

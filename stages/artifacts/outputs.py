@@ -51,9 +51,9 @@ def remove_unfinished(path: Path) -> None:
     """Take away what `write_atomically` left of this path when its process was killed."""
     if path.parent.is_dir():
         temporary = re.compile(r"\.tmp-\d+-" + re.escape(path.name))
-        for entry in os.listdir(path.parent):
-            if temporary.fullmatch(entry):
-                (path.parent / entry).unlink(missing_ok=True)
+        for entry in list(path.parent.iterdir()):
+            if temporary.fullmatch(entry.name):
+                entry.unlink(missing_ok=True)
 
 
 def _noted(folder: Path) -> list[str]:

@@ -91,7 +91,8 @@ def drop_doubles(rows: list[Written], table: Table, key: str) -> list[Written]:
         mine = [row for row in rows if row.part == part]
         keep = [row is best[row.key] for row in mine]
         if any(keep):
-            write_atomically(part, lambda f, new=old.filter(pa.array(keep)): _write(new, f, key))
+            rest = old.filter(pa.array(keep))
+            write_atomically(part, lambda f, rest=rest: _write(rest, f, key))
         else:
             part.unlink()
     return [row for row in rows if row is best[row.key]]

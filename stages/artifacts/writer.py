@@ -156,12 +156,12 @@ class Artifact:
         at its very end left. Where that cannot be, nothing is lost."""
         with suppress(OSError, InputError):
             os.utime(self.out / COMPLETE)
-            if any(self.out.glob(f"{locks.FOLDER}*")) or any(self.out.rglob(".tmp-*")):
-                if lock := locks.take(self.out / locks.FOLDER, wait=False):
-                    try:
-                        self._clean(locks.living(self.out, ""), lock.real)
-                    finally:
-                        lock.release(remove=not self._shard_locks())
+            left = any(self.out.glob(f"{locks.FOLDER}*")) or any(self.out.rglob(".tmp-*"))
+            if left and (lock := locks.take(self.out / locks.FOLDER, wait=False)):
+                try:
+                    self._clean(locks.living(self.out, ""), lock.real)
+                finally:
+                    lock.release(remove=not self._shard_locks())
 
     def _open(self) -> None:
         self._made = [p for p in (self.out, *self.out.parents) if not p.exists()]

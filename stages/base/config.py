@@ -23,9 +23,74 @@ def argument(help: str) -> Any:
     return field(metadata={"help": help, "positional": True})
 
 
-def option(help: str, default: Any = MISSING) -> Any:
-    """`--name`; required when it has no default. State units and special values in `help`."""
-    return field(default=default, metadata={"help": help})
+def option(help: str, default: Any = MISSING, group: str = "", was: str = "") -> Any:
+    """`--name`; required when it has no default. State units and special values in `help`.
+
+    group: the heading in --help below which it stands, if not among the stage's own settings; was: a former name of the
+    field, whose use is answered with the name of today.
+    """
+    return field(default=default, metadata={"help": help, "group": group, "was": was})
+
+
+# Numbers that mean the same wherever a field has the name, and so have one bound. `check_numbers` knows them.
+POSITIVE = frozenset(
+    {
+        "batch_size",
+        "beta",
+        "clip",
+        "concurrency",
+        "epochs",
+        "k",
+        "learning_rate",
+        "loss_temperature",
+        "max_num_seqs",
+        "max_tokens",
+        "micro_batch",
+        "samples",
+        "save_steps",
+        "tensor_parallel",
+        "timeout",
+        "tries",
+    }
+)
+NOT_NEGATIVE = frozenset(
+    {
+        "eta",
+        "loader_workers",
+        "max_errors",
+        "max_grad_norm",
+        "max_images",
+        "max_length",
+        "max_model_len",
+        "max_pixels",
+        "min_pixels",
+        "pixel_size",
+        "resamples",
+        "retries",
+        "seed",
+        "shots",
+        "sigma",
+        "temperature",
+        "warmup",
+        "weight_decay",
+    }
+)
+RETRY = ("possible", "all")
+
+
+def check_numbers(config: Any) -> None:
+    """Raises InputError for a number that no stage can use. config: any dataclass of options."""
+    for f in fields(config):
+        value = getattr(config, f.name)
+        positive = f.name in POSITIVE or (f.name == "workers" and f.default != 0)  # where it is 0: one per core
+        if positive and isinstance(value, int) and value < 1:
+            raise InputError(f"{flag(f.name)} {value}: expected 1 or more")
+        if positive:
+            require_positive(config, f.name)
+        elif f.name in NOT_NEGATIVE or f.name == "workers":
+            require_at_least_zero(config, f.name)
+    if (retry := getattr(config, "retry", RETRY[0])) not in RETRY:
+        raise InputError(f"--retry {retry}: expected {' or '.join(RETRY)}")
 
 
 def require_positive(config: Any, *names: str) -> None:

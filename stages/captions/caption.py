@@ -14,7 +14,8 @@ from stages.base.seeds import row_seed
 from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, read_manifest
 from stages.vlm.engine import Request, Sampling, final
-from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, make_engine
+from stages.vlm.factory import check_engine, make_engine
+from stages.vlm.options import EngineOptions, engine_parameters
 
 
 @dataclass(frozen=True, kw_only=True)

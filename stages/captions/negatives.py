@@ -16,7 +16,8 @@ from stages.captions.caption import clean_text
 from stages.captions.constraints import LONGEST, Rejected, check_negative
 from stages.datasets.manifest import by_task, read_manifest, reference_images
 from stages.vlm.engine import Engine, Request, Sampling
-from stages.vlm.factory import EngineOptions, check_engine, engine_parameters, make_engine
+from stages.vlm.factory import check_engine, make_engine
+from stages.vlm.options import EngineOptions, engine_parameters
 
 RULES = (constraints, rules, vocabulary)  # what the rule-based rewriter's negatives depend on
 ATTEMPTS = 5  # rewrites drawn from a model before the row is given up

@@ -54,10 +54,10 @@ def states_of(known: Mapping[Path, Iterable[FileState]], quiet: bool) -> dict[Pa
     return found
 
 
-def _as_known(path: Path, known: Iterable[FileState]) -> FileState | None | str:
+def _as_known(path: Path, known: Iterable[FileState]) -> FileState | str | None:
     """What is known where it still holds, MOVED where the file is to be read, None where there is none."""
     try:
-        there = os.stat(path)
+        there = path.stat()
     except (OSError, ValueError):  # ValueError: a NUL byte
         return None
     return next((s for s in known if (s.size, s.mtime_ns) == (there.st_size, there.st_mtime_ns)), MOVED)
@@ -66,7 +66,7 @@ def _as_known(path: Path, known: Iterable[FileState]) -> FileState | None | str:
 def read_state(path: Path) -> FileState | None:
     """The file's state now; None where it cannot be read."""
     try:
-        with open(path, "rb") as f:
+        with path.open("rb") as f:
             there = os.fstat(f.fileno())
             digest = hashlib.file_digest(f, partial(hashlib.blake2b, digest_size=DIGEST_BYTES)).hexdigest()
             return FileState(there.st_size, there.st_mtime_ns, digest)

@@ -200,7 +200,7 @@ def drawn(image: Listed, kinds: Sequence[str]) -> np.ndarray:
 
 def run_lengths(segmentation: dict, size: tuple[int, int]) -> np.ndarray:
     """COCO's uncompressed run lengths -> (H, W) bool: zeros and ones by turns, column by column."""
-    counts = segmentation["counts"] if "counts" in segmentation else None
+    counts = segmentation.get("counts")
     if not isinstance(counts, list):
         raise ValueError("run lengths that are compressed, or missing; write them as a list of numbers")
     values = np.repeat(np.arange(len(counts)) % 2, counts)

@@ -121,7 +121,7 @@ def _split_rows(path: Path) -> Iterator[dict]:
 
 
 def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[dict]:
-    with open(path, newline="", encoding="utf-8-sig", errors="replace") as f:
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as f:
         reader = csv.DictReader(f)
         for name in columns:
             if name not in (reader.fieldnames or ()):

@@ -7,7 +7,8 @@ from typing import ClassVar
 from stages.base.config import argument, option
 from stages.base.errors import InputError
 from stages.datasets.references import RULES
-from stages.vlm.factory import EngineOptions, check_engine
+from stages.vlm.factory import check_engine
+from stages.vlm.options import EngineOptions
 
 MOST_SHOTS = 4
 PROMPTS = ("specific", "generic", "description")

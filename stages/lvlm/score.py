@@ -21,7 +21,8 @@ from stages.datasets.references import references_for
 from stages.lvlm.config import LvlmConfig
 from stages.questions import yes_or_no as answers
 from stages.vlm.engine import Reply, Request, Sampling, final
-from stages.vlm.factory import engine_parameters, make_engine
+from stages.vlm.factory import make_engine
+from stages.vlm.options import engine_parameters
 from stages.vlm.scene.form import number
 
 CHOICES = ("yes", "no")

@@ -6,7 +6,7 @@ from pathlib import Path
 from stages.base.config import argument, option
 from stages.datasets.references import RULES
 from stages.questions.words_judge import NAME as WORDS
-from stages.vlm.factory import EngineOptions
+from stages.vlm.options import EngineOptions
 
 TEMPLATES = "templates"  # --vlm: answers without a model
 

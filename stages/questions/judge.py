@@ -24,7 +24,8 @@ from stages.questions.config import WORDS, JudgeConfig
 from stages.questions.mle import parse_marks
 from stages.questions.table import Question, Questions, check_images, read_questions
 from stages.vlm.engine import Engine, Request, Sampling
-from stages.vlm.factory import check_engine, engine_parameters, make_engine
+from stages.vlm.factory import check_engine, make_engine
+from stages.vlm.options import engine_parameters
 
 PROMPT = "judge/mle"
 BLOCK = 256  # answers whose malformed replies are asked for again before the next ones are judged

@@ -30,7 +30,8 @@ from stages.questions.ranking import KINDS, Facts, NothingWrong, question_of, ra
 from stages.questions.table import problem
 from stages.questions.templates import FOLDER, defect_in_words, object_in_words
 from stages.vlm.engine import Engine, Sampling
-from stages.vlm.factory import check_engine, engine_parameters, make_engine
+from stages.vlm.factory import check_engine, make_engine
+from stages.vlm.options import engine_parameters
 
 MAKERS = (geometry, ranking, templates, writing)  # beside this module: what the answers depend on
 

@@ -23,7 +23,8 @@ from stages.questions import yes_or_no as answers
 from stages.questions.config import VlmQaConfig
 from stages.questions.table import Question, check_images, read_questions
 from stages.vlm.engine import Request, Sampling, final
-from stages.vlm.factory import check_engine, engine_parameters, make_engine
+from stages.vlm.factory import check_engine, make_engine
+from stages.vlm.options import engine_parameters
 
 PROMPTS = {0: "sage/zero-shot", 1: "sage/one-shot"}
 WAYS = ("generate", "likelihood")

@@ -1,18 +1,13 @@
 """Figures of the report, as PNG bytes."""
 
-import io
-import warnings
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from stages.base.plots import as_png, pyplot
 from stages.datasets.vidad import CONDITIONS, SCENARIOS
 from stages.report.mask_area import Bin, correlation
 from stages.report.vidad import NAMES, condition_name
-
-if TYPE_CHECKING:
-    from stages.evaluate.images import TaskScores
-    from stages.results.pixels import PixelResult
+from stages.results.pixels import PixelResult
+from stages.results.scores import TaskScores
 
 NORMAL, ANOMALOUS, UNKNOWN = "#4c78a8", "#e45756", "#888888"
 MARKS = {
@@ -22,28 +17,6 @@ MARKS = {
     "low_light": "#555555",
     "blurry": "#b279a2",
 }
-
-
-def as_png(figure) -> bytes:
-    import matplotlib.pyplot as plt
-
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=110, bbox_inches="tight")
-    plt.close(figure)
-    return data.getvalue()
-
-
-def pyplot():
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update(
-        {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False}
-    )  # names are text, `$` too
-    warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # a box is drawn in its place
-    return plt
 
 
 def shown(name: str) -> str:
@@ -91,7 +64,7 @@ def sensitivity(rows: list[dict]) -> bytes | None:
     return as_png(figure)
 
 
-def histograms(tasks: "list[TaskScores]") -> bytes | None:
+def histograms(tasks: list[TaskScores]) -> bytes | None:
     """Score histograms of one category's tasks, side by side; dashed: the train-q90 threshold."""
     order = list(CONDITIONS)
     tasks = sorted(
@@ -117,45 +90,7 @@ def histograms(tasks: "list[TaskScores]") -> bytes | None:
     return as_png(figure)
 
 
-def loss_curves(history: list[dict], parts: tuple[str, ...]) -> bytes:
-    """Training loss and its parts by step. history: rows with `step`, `loss` and the parts."""
-    plt = pyplot()
-    figure, axes = plt.subplots(figsize=(6, 3))
-    for name in ("loss", *parts):
-        axes.plot([h["step"] for h in history], [h[name] for h in history], lw=2 if name == "loss" else 1, label=name)
-    axes.set(xlabel="step", ylabel="loss")
-    axes.legend(frameon=False, fontsize=8)
-    return as_png(figure)
-
-
-def patch_clouds(clouds: dict[str, tuple[np.ndarray, np.ndarray]]) -> bytes:
-    """Patches in the plane of their first two principal components, a panel per stage (VisualAD's Figure 5).
-
-    clouds: stage -> (normal (N, C), anomalous (M, C)). The titles say which share of the variance lies along the first
-    axis, and how far the means are apart.
-    """
-    from sklearn.decomposition import PCA
-
-    plt = pyplot()
-    figure, axes = plt.subplots(1, len(clouds), figsize=(4 * len(clouds), 3.8), layout="constrained")
-    for axis, (stage, (normal, anomalous)) in zip(axes, clouds.items(), strict=True):
-        plane = PCA(2, random_state=0).fit(np.vstack([normal, anomalous]))
-        for cloud, colour, name in ((normal, "#9ecae1", "normal"), (anomalous, "#08306b", "anomalous")):
-            axis.scatter(*plane.transform(cloud).T, s=4, alpha=0.5, lw=0, color=colour, label=f"{name}, {len(cloud)}")
-        first = plane.explained_variance_ratio_[0]
-        axis.set_title(f"{stage}\nfirst axis {first:.0%}, means {apart(normal, anomalous):.2f} apart", fontsize=9)
-        axis.set(xticks=[], yticks=[])
-    axes[-1].legend(frameon=False, fontsize=8, markerscale=3)
-    return as_png(figure)
-
-
-def apart(normal: np.ndarray, anomalous: np.ndarray) -> float:
-    """Distance of the means of (N, C) and (M, C), in root mean square distances from the own mean."""
-    spread = np.sqrt((normal.var(0).sum() + anomalous.var(0).sum()) / 2)
-    return float(np.linalg.norm(normal.mean(0) - anomalous.mean(0)) / spread)
-
-
-def curves(pixels: "list[PixelResult]", limit: float) -> bytes | None:
+def curves(pixels: list[PixelResult], limit: float) -> bytes | None:
     """ROC of the pixels (left) and PRO up to its limit (right), a line per category, a row per method."""
     groups: dict[tuple, list] = {}
     for r in pixels:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,10 +12,8 @@ from stages.artifacts.outputs import exactly, overwritten
 from stages.artifacts.paths import below, for_image
 from stages.base.errors import ImageError, InputError
 from stages.datasets.images import load_masks, load_rgb
-
-if TYPE_CHECKING:
-    from stages.datasets.manifest import Image
-    from stages.results.pixels import PixelResult, PixelTask
+from stages.datasets.manifest import Image
+from stages.results.pixels import PixelResult, PixelTask
 
 SIDE = 240  # px, longer side of each of the four pictures in the report
 MASK, CONTOUR = (60, 220, 90), (255, 255, 255)  # RGB of the two outlines
@@ -57,7 +54,7 @@ def panel(
     return np.hstack([rgb, np.repeat(mask[:, :, None] * 255, 3, 2), heat, over])
 
 
-def example_panels(pixels: "Sequence[PixelResult]", maps: Path | None) -> list[Panel]:
+def example_panels(pixels: Sequence[PixelResult], maps: Path | None) -> list[Panel]:
     """Best, median and worst anomalous image of each category by F1 at the category's threshold."""
     wanted = {}
     for r in pixels:
@@ -77,7 +74,7 @@ def heatmap_path(folder: Path, method: str, image_id: str) -> Path:
     return for_image(below(folder, method), image_id, ".png")
 
 
-def require_no_input(tasks: "Sequence[PixelTask]", folder: Path) -> None:
+def require_no_input(tasks: Sequence[PixelTask], folder: Path) -> None:
     """Raises InputError when a picture would take the place of an image or a mask."""
     targets = [heatmap_path(folder, t.method, i.image_id) for t in tasks for i in t.images]
     if found := overwritten(targets, (f for t in tasks for i in t.images for f in (i.file, *i.masks))):
@@ -87,7 +84,7 @@ def require_no_input(tasks: "Sequence[PixelTask]", folder: Path) -> None:
         )
 
 
-def write_heatmaps(pixels: "Sequence[PixelResult]", maps: Path, folder: Path) -> None:
+def write_heatmaps(pixels: Sequence[PixelResult], maps: Path, folder: Path) -> None:
     """A picture of every map that was evaluated, at the image's size; those of an earlier run are taken away."""
     wanted = {(i.image_id, r.task.method): r for r in pixels if r.threshold is not None for i in r.task.images}
     names = {key: heatmap_path(Path(), key[1], key[0]).as_posix() for key in wanted}
@@ -98,7 +95,7 @@ def write_heatmaps(pixels: "Sequence[PixelResult]", maps: Path, folder: Path) ->
             write_atomically(path, lambda f, png=png: f.write(png))
 
 
-def _drawn(wanted: "dict[tuple[str, str], PixelResult]", maps: Path | None, side: int) -> Iterator[tuple]:
+def _drawn(wanted: dict[tuple[str, str], PixelResult], maps: Path | None, side: int) -> Iterator[tuple]:
     """(key, PNG of the panel); images that cannot be read are left out. side: px, 0 = as they are."""
     import cv2
 

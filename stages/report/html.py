@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import jinja2
 
 from stages.artifacts import outputs
 from stages.base.errors import ImageError
@@ -15,14 +16,10 @@ from stages.captions.wording import differing_places
 from stages.datasets.images import load_rgb
 from stages.report import figures
 from stages.report.grid import Grid
+from stages.report.heatmaps import Panel
 from stages.report.lvlm import overall
 from stages.report.vidad import SYNTHETIC, condition_name
-
-if TYPE_CHECKING:
-    import jinja2
-
-    from stages.evaluate.images import Scored, TaskScores
-    from stages.report.heatmaps import Panel
+from stages.results.scores import Scored, TaskScores
 
 THUMBNAIL = 200  # px, longer side
 EACH = 4  # cards per group
@@ -57,11 +54,11 @@ class Section:
 
 def write_report(
     path: Path,
-    tasks: "list[TaskScores]",
+    tasks: list[TaskScores],
     rows: list[dict],
     grids: list[Grid],
     pictures: dict[str, bytes | None],
-    examples: "list[Panel]",
+    examples: list[Panel],
     provenance: list[dict],
 ) -> None:
     """Render and write the page. Pictures that cannot be read are named as such on their card.
@@ -107,7 +104,7 @@ def _loss_curves(provenance: list[dict]) -> list[Path]:
     return [p for p in found if p.is_file()]
 
 
-def _headline(tasks: "list[TaskScores]", rows: list[dict]) -> list[tuple[str, str]]:
+def _headline(tasks: list[TaskScores], rows: list[dict]) -> list[tuple[str, str]]:
     """The figures on top: AUROC and accuracy where there is one data set and one method, and what was counted."""
     pairs = {(t.dataset, t.method) for t in tasks}
     numbers = []
@@ -122,11 +119,7 @@ def _headline(tasks: "list[TaskScores]", rows: list[dict]) -> list[tuple[str, st
         numbers += [(name + "s" * (n != 1), str(n)) for name, n in counts]
     images = {s.image.image_id for t in tasks for s in t.rows if s.image.split == "test"}
     failed = sum(t.failed for t in tasks)
-    return numbers + [
-        ("tasks", str(len(tasks))),
-        ("test images", f"{len(images):,}"),
-        ("images without a score", str(failed)),
-    ]
+    return [*numbers, ("tasks", str(len(tasks))), ("test images", f"{len(images):,}"), ("images without a score", str(failed))]
 
 
 def said(record: dict) -> str:
@@ -137,11 +130,11 @@ def said(record: dict) -> str:
     return f"{record['stage']} with {settings}, seed {record['seed']}, adcli {record['version']}"
 
 
-def _section(key: tuple, tasks: "list[TaskScores]") -> Section:
+def _section(key: tuple, tasks: list[TaskScores]) -> Section:
     return Section(key[1], key[2], data_url(figures.histograms(tasks), "png"), tuple(_groups(tasks)))
 
 
-def _groups(tasks: "list[TaskScores]"):
+def _groups(tasks: list[TaskScores]):
     """Most confident hits and misses by the method's own yes or no, or at the train-q90 threshold; a ranking
     where there are no labels."""
     if all(s.image.label is None for t in tasks for s in (*t.test, *t.decided)):
@@ -170,7 +163,7 @@ def _groups(tasks: "list[TaskScores]"):
         yield f"{title} ({len(found)})", tuple(map(_card, found[:EACH]))
 
 
-def _judged(task: "TaskScores") -> "list[tuple[Scored, float, bool]]":
+def _judged(task: TaskScores) -> list[tuple[Scored, float, bool]]:
     """(image, how far it lies above the threshold, called anomalous); a decision without score counts 0 or 1."""
     if task.decided:
         return [(s, s.score if s.has_score else float(called), called) for s, called in task.decisions("own")]
@@ -178,7 +171,7 @@ def _judged(task: "TaskScores") -> "list[tuple[Scored, float, bool]]":
     return [(s, s.score - limit, called) for s, called in task.decisions("train-q90")]
 
 
-def _varied(found: "list[Scored]") -> "list[Scored]":
+def _varied(found: list[Scored]) -> list[Scored]:
     """The same list, the first of each capture condition in front: five equal pictures teach nothing."""
     first: dict = {}  # condition -> its first image
     for s in found:
@@ -187,7 +180,7 @@ def _varied(found: "list[Scored]") -> "list[Scored]":
     return front + [s for s in found if s not in front]
 
 
-def _card(scored: "Scored") -> Card:
+def _card(scored: Scored) -> Card:
     image, row = scored.image, scored.row
     answered = row["parsed"] is not None  # then the neighbour is a reference image and has no words
     near = row["neighbours"][0]["text"] if row["neighbours"] and not answered else None

@@ -5,16 +5,13 @@ Accuracy is the mean over categories of the share of right decisions: the paper 
 """
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stages.datasets.augment import KINDS, split_condition
 from stages.report.grid import Grid, published
 from stages.report.means import percent
-
-if TYPE_CHECKING:
-    from stages.evaluate.images import TaskScores
+from stages.results.scores import TaskScores
 
 KIND_NAMES = {"rotate90": "rotated", "pad20": "padded", "timestamp": "time stamp"}
 THRESHOLDS = ("train-max", "train-q90", "train-q80")
@@ -28,7 +25,7 @@ MEAN_OVER = "%, mean over categories; images without an answer are left out and 
 
 
 def overall(
-    tasks: "list[TaskScores]", rows: list[dict], dataset: str, method: str, metric: str, kinds: tuple[str, ...] = ()
+    tasks: list[TaskScores], rows: list[dict], dataset: str, method: str, metric: str, kinds: tuple[str, ...] = ()
 ) -> float | None:
     """Mean over categories, then over capture conditions, of the images under these augmentations."""
     there = {(t.category, t.condition) for t in tasks if (t.dataset, t.method) == (dataset, method)}
@@ -46,7 +43,7 @@ def overall(
 
 
 def drop(
-    tasks: "list[TaskScores]", rows: list[dict], dataset: str, method: str, metric: str, kinds: tuple[str, ...]
+    tasks: list[TaskScores], rows: list[dict], dataset: str, method: str, metric: str, kinds: tuple[str, ...]
 ) -> float | None:
     """What `overall` loses under these augmentations, over the categories that have both."""
     of_method = [t for t in tasks if (t.dataset, t.method) == (dataset, method)]
@@ -58,7 +55,7 @@ def drop(
     return None if before is None or after is None else before - after
 
 
-def rule_of(tasks: "list[TaskScores]", rows: list[dict], dataset: str, method: str) -> str | None:
+def rule_of(tasks: list[TaskScores], rows: list[dict], dataset: str, method: str) -> str | None:
     """How decisions are made: `own` where the method says yes or no, otherwise the training threshold with
     the best accuracy on the images as they were taken, kept for the augmented ones (section 4.4; as in the
     paper's Tables 3, 4, 8 and 9)."""
@@ -68,7 +65,7 @@ def rule_of(tasks: "list[TaskScores]", rows: list[dict], dataset: str, method: s
     return max((t for t in THRESHOLDS if reached[t] is not None), key=lambda t: reached[t], default=None)
 
 
-def accuracy_tables(tasks: "list[TaskScores]", rows: list[dict]) -> list[Grid]:
+def accuracy_tables(tasks: list[TaskScores], rows: list[dict]) -> list[Grid]:
     """The tables that the data call for: some method answers yes or no, images are augmented, or the paper
     has figures for the data set."""
     known = {p["dataset"] for p in published("lvlm_tables1_4")}
@@ -86,7 +83,7 @@ def accuracy_tables(tasks: "list[TaskScores]", rows: list[dict]) -> list[Grid]:
     return [g for g in grids if g.rows]
 
 
-def table1(tasks: "list[TaskScores]", rows: list[dict], ruled: list[tuple[str, str, str]]) -> Grid:
+def table1(tasks: list[TaskScores], rows: list[dict], ruled: list[tuple[str, str, str]]) -> Grid:
     """Tables 1 and 2: AUROC and accuracy on the images as they were taken."""
     lines = []
     for dataset in dict.fromkeys(d for d, _, _ in ruled):
@@ -120,7 +117,7 @@ def table1(tasks: "list[TaskScores]", rows: list[dict], ruled: list[tuple[str, s
     )
 
 
-def table3(tasks: "list[TaskScores]", rows: list[dict], ruled: list[tuple[str, str, str]]) -> Grid:
+def table3(tasks: list[TaskScores], rows: list[dict], ruled: list[tuple[str, str, str]]) -> Grid:
     """Tables 3 and 4: accuracy on augmented images, and how much is lost on average."""
     present = {split_condition(t.condition)[1] for t in tasks} - {()}
     kinds = sorted(present, key=lambda k: (len(k), [list(KINDS).index(n) for n in k]))
@@ -166,7 +163,7 @@ def table3(tasks: "list[TaskScores]", rows: list[dict], ruled: list[tuple[str, s
     )
 
 
-def table5(tasks: "list[TaskScores]", rows: list[dict], ruled: list[tuple[str, str, str]]) -> Grid:
+def table5(tasks: list[TaskScores], rows: list[dict], ruled: list[tuple[str, str, str]]) -> Grid:
     """Table 5: one model with and without reference image and prompt additions."""
     variants = defaultdict(dict)  # (data set, model) -> variant -> method
     for dataset, method, _ in ruled:
@@ -196,7 +193,7 @@ def table5(tasks: "list[TaskScores]", rows: list[dict], ruled: list[tuple[str, s
     )
 
 
-def table8(tasks: "list[TaskScores]", rows: list[dict], ruled: list[tuple[str, str, str]]) -> Grid:
+def table8(tasks: list[TaskScores], rows: list[dict], ruled: list[tuple[str, str, str]]) -> Grid:
     """Tables 8 and 9: accuracy at the three thresholds from training images."""
     conditions = list(dict.fromkeys(split_condition(t.condition)[1] for t in tasks))
     lines = []
@@ -223,7 +220,7 @@ def table8(tasks: "list[TaskScores]", rows: list[dict], ruled: list[tuple[str, s
     )
 
 
-def answers(tasks: "list[TaskScores]") -> Grid:
+def answers(tasks: list[TaskScores]) -> Grid:
     """How answers were read: what no rule could read leaves the decision open, it is no guess."""
     found: dict[tuple, dict] = defaultdict(lambda: defaultdict(int))
     for task in tasks:

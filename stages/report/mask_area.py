@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,9 +12,7 @@ from stages.base.errors import ImageError
 from stages.datasets.augment import split_condition
 from stages.datasets.images import load_masks
 from stages.report.lvlm import rule_of
-
-if TYPE_CHECKING:
-    from stages.evaluate.images import TaskScores
+from stages.results.scores import TaskScores
 
 SIZE = 50  # images per bin; those left over are spread over the bins, so that none is small
 
@@ -32,7 +29,7 @@ class Bin:
     n: int
 
 
-def area_bins(tasks: "list[TaskScores]", rows: list[dict]) -> list[Bin]:
+def area_bins(tasks: list[TaskScores], rows: list[dict]) -> list[Bin]:
     """Bins of every data set and method whose anomalous test images, as they were taken, have masks.
 
     The decision is the one of the accuracy table (`rule_of`). Images without a readable mask, or with an

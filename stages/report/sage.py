@@ -8,17 +8,13 @@ give (70.8 and 72.9).
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING
 
 from stages.questions.words_judge import NAME as WORDS
 from stages.report.grid import Grid, published
+from stages.results.answers import ALL, AnswerRecord
 from stages.results.metrics.qa import GROWN, MARGINS
 
-if TYPE_CHECKING:
-    from stages.evaluate.questions import Answered
-
 LEVELS = ("standard", "identification", "reasoning")
-ALL = "all"
 ACCURACY = (
     "Accuracy: share of questions with the right choice, %. A reply that was read and names no choice (refused,"
     " unparsable) counts as wrong; failed and missing answers are left out."
@@ -36,13 +32,15 @@ AVERAGE = (
 OTHER = " Published rows are of other questions: they cannot be compared with ours."
 
 
-def all_tables(joined: "list[Answered]", rows: list[dict], judges: list[str], resamples: int, seed: int) -> list[Grid]:
+def all_tables(
+    joined: list[AnswerRecord], rows: list[dict], judges: list[str], resamples: int, seed: int
+) -> list[Grid]:
     """The tables that the data call for; counts and intervals last. judges: names, for the notes."""
-    pairs = dict.fromkeys((a.place.dataset, a.method) for a in joined)
+    pairs = dict.fromkeys((a.source.dataset, a.method) for a in joined)
     levels: dict[str, dict] = {}  # data set -> its levels, SAGE's in its order, others as they come
     for a in joined:
         if a.decidable:
-            levels.setdefault(a.place.dataset, {})[a.question.level] = None
+            levels.setdefault(a.source.dataset, {})[a.question.level] = None
     like_theirs = [d for d in dict.fromkeys(d for d, _ in pairs) if set(levels.get(d, ())) <= set(LEVELS)]
     grids = [table1(pairs, rows, like_theirs)]
     grids += [
@@ -183,7 +181,7 @@ def _scores(cells: tuple[str, ...]) -> str:
     return " / ".join(f"{sum(map(float, marks)) / 3:.2f}" for marks in settings)
 
 
-def group_sizes(joined: "list[Answered]") -> str:
+def group_sizes(joined: list[AnswerRecord]) -> str:
     """'of 5', or 'of 2 to 7': questions with choices per group."""
     sizes = Counter((a.method, a.question.group) for a in joined if a.decidable and a.question.group).values()
     return "none" if not sizes else f"of {min(sizes)}" + (f" to {max(sizes)}" if max(sizes) > min(sizes) else "")
@@ -246,12 +244,12 @@ def margins(rows: list[dict]) -> Grid:
     )
 
 
-def how_read(joined: "list[Answered]") -> Grid:
+def how_read(joined: list[AnswerRecord]) -> Grid:
     """How replies were read: what no rule could read is an error row, not a guess."""
     names = ("strict", "fallback", "likelihood", "in words", "refused", "unparsable", "failed", "missing")
     counts: dict[tuple, Counter] = {}
     for a in joined:
-        counts.setdefault((a.place.dataset, a.method), Counter())[a.how] += 1
+        counts.setdefault((a.source.dataset, a.method), Counter())[a.how] += 1
     lines = [(*key, str(sum(c.values())), *(str(c[n]) for n in names)) for key, c in counts.items()]
     heads = (
         "data set",

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
-from stages.report.figures import ANOMALOUS, NORMAL, UNKNOWN, as_png, pyplot, shown
-from stages.report.sage import ALL, split_name
+from stages.base.plots import as_png, pyplot
+from stages.report.figures import ANOMALOUS, NORMAL, UNKNOWN, shown
+from stages.report.sage import split_name
+from stages.results.answers import ALL
 
 SHOTS = {"0": ("zero-shot", NORMAL), "1": ("one-shot", ANOMALOUS), "": ("", UNKNOWN)}
 AXES = {"sentences": "fact sentences per image, at most", "patches": "distinct patches (K of Eq. 1)"}

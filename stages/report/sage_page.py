@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stages.artifacts import outputs
 from stages.base.errors import ImageError
@@ -13,9 +12,7 @@ from stages.questions.mle import AXES
 from stages.report.grid import Grid
 from stages.report.html import data_url, said, template, thumbnail
 from stages.report.sage_figures import by_setting, curves_by_setting, group_accuracy
-
-if TYPE_CHECKING:
-    from stages.evaluate.questions import Answered
+from stages.results.answers import AnswerRecord
 
 EACH = 6  # cards per group
 LONGEST = 400  # characters of a reply on a card
@@ -45,7 +42,7 @@ class Section:
 
 def write_page(
     path: Path,
-    joined: "list[Answered]",
+    joined: list[AnswerRecord],
     rows: list[dict],
     grids: list[Grid],
     provenance: list[dict],
@@ -58,7 +55,7 @@ def write_page(
         of[a.method].append(a)
     figures = {"figure5": group_accuracy(rows), "figure7": by_setting(curves_by_setting(rows, models))}
     page = template("qa.html.j2").render(
-        datasets=sorted({a.place.dataset for a in joined}),
+        datasets=sorted({a.source.dataset for a in joined}),
         methods=sorted(of),
         written=f"{datetime.now():%d %B %Y, %H:%M}",
         numbers=_headline(joined, rows),
@@ -71,10 +68,10 @@ def write_page(
     outputs.write_page(path, page)
 
 
-def _headline(joined: "list[Answered]", rows: list[dict]) -> list[tuple[str, str]]:
+def _headline(joined: list[AnswerRecord], rows: list[dict]) -> list[tuple[str, str]]:
     """Accuracy and Acc-G where there is one data set and one method, and what was counted."""
     numbers = []
-    if len(pairs := {(a.place.dataset, a.method) for a in joined}) == 1:
+    if len(pairs := {(a.source.dataset, a.method) for a in joined}) == 1:
         for metric, name in (("accuracy", "accuracy"), ("acc_g", "accuracy for group")):
             found = [r for r in rows if (r["category"], r["metric"]) == ("all", metric) and r["value"] is not None]
             numbers += [(name, f"{100 * found[0]['value']:.1f} %")] if len(found) == 1 else []
@@ -88,7 +85,7 @@ def _headline(joined: "list[Answered]", rows: list[dict]) -> list[tuple[str, str
     ]
 
 
-def _groups(members: "list[Answered]") -> "Iterator[tuple[str, tuple[Card, ...]]]":
+def _groups(members: list[AnswerRecord]) -> Iterator[tuple[str, tuple[Card, ...]]]:
     wanted = (
         ("right", lambda a: a.right),
         ("wrong", lambda a: a.right is False and a.row["choice"] is not None),
@@ -101,7 +98,7 @@ def _groups(members: "list[Answered]") -> "Iterator[tuple[str, tuple[Card, ...]]
             yield f"{title} ({len(found)})", tuple(map(_card, _varied(found)))
 
 
-def _varied(found: "list[Answered]") -> "list[Answered]":
+def _varied(found: list[AnswerRecord]) -> list[AnswerRecord]:
     """EACH of them, of as many images and levels as there are."""
     picked: list = []
     for _ in found[:EACH]:
@@ -111,11 +108,11 @@ def _varied(found: "list[Answered]") -> "list[Answered]":
     return picked
 
 
-def _card(a: "Answered") -> Card:
+def _card(a: AnswerRecord) -> Card:
     question, row = a.question, a.row
     pictures, problem = (), None
     try:
-        pictures = tuple(thumbnail(i.file) for i in (a.place.reference, a.place.image) if i)
+        pictures = tuple(thumbnail(i.file) for i in (a.source.reference, a.source.image) if i)
     except ImageError as e:
         problem = str(e)
     options = tuple((text, text == question.answer, i == row["choice"]) for i, text in enumerate(question.choices))

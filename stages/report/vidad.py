@@ -1,6 +1,6 @@
 """Tables for people: per task, VID-AD's Tables 4 and 5, per defect; those of the LVLM paper lie beside."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from stages.datasets.augment import KINDS, split_condition
 from stages.datasets.vidad import ASPECTS, CONDITIONS, SCENARIOS
@@ -9,12 +9,8 @@ from stages.report import visualad as zero_shot
 from stages.report import vmad
 from stages.report.grid import Grid, published
 from stages.report.lvlm import KIND_NAMES, accuracy_tables
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from stages.evaluate.images import TaskScores
-    from stages.results.pixels import PixelResult
+from stages.results.pixels import PixelResult
+from stages.results.scores import TaskScores
 
 NAMES = {
     "white_bg": "White BG",
@@ -33,12 +29,12 @@ def condition_name(condition: str | None, unnamed: str = "all") -> str:
 
 
 def all_tables(
-    tasks: "list[TaskScores]",
+    tasks: list[TaskScores],
     rows: list[dict],
     resamples: int,
     seed: int,
-    pixels: "Sequence[PixelResult]" = (),
-    provenance: "Sequence[dict]" = (),
+    pixels: Sequence[PixelResult] = (),
+    provenance: Sequence[dict] = (),
 ) -> list[Grid]:
     """The table of tasks first; the papers' tables where the data are theirs; defects and decisions last. provenance:
     records of the scores."""
@@ -82,7 +78,7 @@ def _number(row: dict | None, interval: bool = False) -> str:
     return f"{row['value']:.3f}"
 
 
-def per_task(tasks: "list[TaskScores]", rows: list[dict], resamples: int, seed: int) -> list[Grid]:
+def per_task(tasks: list[TaskScores], rows: list[dict], resamples: int, seed: int) -> list[Grid]:
     """A table per data set: categories down, conditions across; what has not been scored yet is '-'."""
     datasets = list(dict.fromkeys(t.dataset for t in tasks))
     return [
@@ -96,7 +92,7 @@ def per_task(tasks: "list[TaskScores]", rows: list[dict], resamples: int, seed: 
     ]
 
 
-def _of_dataset(tasks: "list[TaskScores]", rows: list[dict], definition: str, name: str) -> Grid:
+def _of_dataset(tasks: list[TaskScores], rows: list[dict], definition: str, name: str) -> Grid:
     order = [None, *CONDITIONS, *KINDS]
     conditions = sorted({t.condition for t in tasks}, key=lambda c: ([*order, c].index(c), str(c)))
     several, captured = len(conditions) > 1, {c for c in conditions if c and not split_condition(c)[1]}
@@ -124,7 +120,7 @@ def _of_dataset(tasks: "list[TaskScores]", rows: list[dict], definition: str, na
     return Grid(name, "AUROC per task", columns, tuple(lines), note, printed=True)
 
 
-def per_pixel(rows: list[dict], pixels: "Sequence[PixelResult]") -> Grid:
+def per_pixel(rows: list[dict], pixels: Sequence[PixelResult]) -> Grid:
     """Pixel metrics per category, and their mean."""
     names = list(dict.fromkeys(name for r in pixels for name in r.values if "/" not in name))
     lines = []
@@ -273,7 +269,7 @@ def per_defect(rows: list[dict], resamples: int, seed: int) -> Grid:
     return Grid("defects", "AUROC per kind of defect", columns, tuple(lines), _definition(resamples, seed))
 
 
-def decisions(tasks: "list[TaskScores]", rows: list[dict]) -> Grid:
+def decisions(tasks: list[TaskScores], rows: list[dict]) -> Grid:
     """AP, F1-max and accuracies at thresholds from training normals."""
     metrics = _ranked(
         {

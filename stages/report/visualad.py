@@ -1,20 +1,16 @@
 """Table 1 of VisualAD: image and pixel metrics per data set, with the published rows beside ours."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from stages.report.grid import Grid, published
 from stages.report.means import over_categories, percent, pro_name
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from stages.results.pixels import PixelResult
+from stages.results.pixels import PixelResult
 
 IMAGE = ("auroc", "f1_max", "ap")
 PIXEL = ("pixel_auroc", "pixel_f1_max", "pixel_ap", "pro")
 
 
-def table1(rows: list[dict], pixels: "Sequence[PixelResult]") -> Grid:
+def table1(rows: list[dict], pixels: Sequence[PixelResult]) -> Grid:
     """Data sets of the paper that have pixel metrics or were scored by `visualad`; means over categories, %."""
     theirs = published("visualad_table1")
     known = dict.fromkeys(p["dataset"] for p in theirs)

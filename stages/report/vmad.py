@@ -5,13 +5,10 @@ are as printed. What its "+ Multi-level Feature" lacks of LTC is not said, so th
 """
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from stages.report.grid import Grid, published
 from stages.report.means import over_categories, percent, pro_name
-
-if TYPE_CHECKING:
-    from stages.evaluate.images import TaskScores
+from stages.results.scores import TaskScores
 
 METRICS = {"auroc": "Img", "pixel_auroc": "Pixel", "pro": "PRO"}
 CROSS_DATASET = ("mvtec-ad", "visa", "wfdd")
@@ -24,7 +21,7 @@ SPEED = (
 )
 
 
-def all_tables(tasks: "Sequence[TaskScores]", rows: list[dict], provenance: Iterable[dict]) -> list[Grid]:
+def all_tables(tasks: Sequence[TaskScores], rows: list[dict], provenance: Iterable[dict]) -> list[Grid]:
     """The tables that the data call for: none without a run of VMAD, which its provenance or its name tells."""
     records = [r for r in provenance if "vmad" in r.get("notes", {})]
     made = made_of(records)
@@ -48,13 +45,13 @@ def made_of(records: Iterable[dict]) -> dict[str, dict]:
     return {m: kinds[0] for m, kinds in found.items() if all(k == kinds[0] for k in kinds)}
 
 
-def seconds_per_image(tasks: "Iterable[TaskScores]") -> float | None:
+def seconds_per_image(tasks: Iterable[TaskScores]) -> float | None:
     """Mean over the images that say how long they took."""
     known = [s.row["seconds"] for t in tasks for s in t.rows if s.row["seconds"] is not None]
     return sum(known) / len(known) if known else None
 
 
-def tokens_per_second(tasks: "Iterable[TaskScores]") -> float | None:
+def tokens_per_second(tasks: Iterable[TaskScores]) -> float | None:
     """Tokens written over the seconds of the same images, see SPEED."""
     known = [
         (s.row["completion_tokens"], s.row["seconds"])
@@ -66,7 +63,7 @@ def tokens_per_second(tasks: "Iterable[TaskScores]") -> float | None:
 
 
 def table1(
-    tasks: "Sequence[TaskScores]", rows: list[dict], there: Sequence[tuple[str, str]], records: Iterable[dict]
+    tasks: Sequence[TaskScores], rows: list[dict], there: Sequence[tuple[str, str]], records: Iterable[dict]
 ) -> Grid:
     """Table I: the data sets of the paper side by side; the time is over all of them."""
     sets = [d for d in CROSS_DATASET if any(d == s for s, _ in there)]
@@ -169,7 +166,7 @@ def table3(rows: list[dict], known: Sequence[tuple[str, str]], made: dict[str, d
 
 
 def table5(
-    tasks: "Sequence[TaskScores]",
+    tasks: Sequence[TaskScores],
     rows: list[dict],
     known: Sequence[tuple[str, str]],
     made: dict[str, dict],

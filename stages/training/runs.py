@@ -124,7 +124,7 @@ def run_trainer(trainer: Any, saved: Path | None, say: Callable[[str], None], ou
 
 def write_checkpoint(out: Path, save: Callable[[Path], None], history: list[dict], parts: tuple[str, ...]) -> None:
     """The checkpoint with its loss curve: wholly there or not at all."""
-    from stages.report.figures import loss_curves
+    from stages.training.curves import loss_curves
 
     target = out / f".tmp-{FOLDER}"
     shutil.rmtree(target, ignore_errors=True)

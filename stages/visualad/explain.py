@@ -12,10 +12,10 @@ from stages.artifacts.paths import for_image
 from stages.base.errors import ImageError
 from stages.datasets.images import load_rgb
 from stages.datasets.manifest import Image
-from stages.report.figures import patch_clouds
 from stages.visualad.backbone import parts_of
 from stages.visualad.data import Look
 from stages.visualad.model import VisualAD
+from stages.visualad.patch_clouds import patch_clouds
 
 SIDE = 160  # px of one cell
 MOST = 2000  # patches of either kind in Figure 5

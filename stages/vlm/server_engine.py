@@ -29,7 +29,7 @@ from stages.vlm.prefetch import DecodedAhead, Ready
 from stages.vlm.secrets import Address, Redactor, address_of, redactor, require_sendable
 
 if TYPE_CHECKING:
-    from stages.vlm.factory import EngineOptions
+    from stages.vlm.options import EngineOptions
 
 TOP = 20  # most log-probabilities that the interface gives per token
 USUAL_KEY = "OPENAI_API_KEY"  # its variable may be unset: most servers of one's own ask for no key

@@ -17,7 +17,7 @@ from stages.vlm.pixels import PixelLimits, limits_for
 from stages.vlm.prefetch import DecodedAhead, Ready
 
 if TYPE_CHECKING:
-    from stages.vlm.factory import EngineOptions
+    from stages.vlm.options import EngineOptions
 
 WINDOW = 4  # batches sorted together by size: little padding, bounded memory
 

@@ -20,7 +20,7 @@ from stages.vlm.pixels import PixelLimits, limits_for
 from stages.vlm.prefetch import DecodedAhead
 
 if TYPE_CHECKING:
-    from stages.vlm.factory import EngineOptions
+    from stages.vlm.options import EngineOptions
 
 AHEAD = 32  # requests decoded in advance
 MOST_IMAGES = 8  # per prompt: four references and then some

@@ -26,7 +26,8 @@ from stages.sage.config import EdpoConfig, ScoreSageConfig, SfeConfig
 from stages.sage.edpo import run as edpo
 from stages.sage.score import run as sage
 from stages.sage.sfe import run as sfe
-from stages.vlm.factory import EngineOptions, check_engine, make_engine
+from stages.vlm.factory import check_engine, make_engine
+from stages.vlm.options import EngineOptions
 
 ROOT = Path(__file__).parents[2]
 NOWHERE = Path("/nonexistent")  # no stage may get as far as reading it
@@ -152,8 +153,7 @@ def test_files_in_another_encoding_are_one_line(tmp_path):
 
 def test_a_prompt_whose_file_name_is_no_text(tmp_path):
     name = os.fsencode(tmp_path) + b"/\xff.txt"
-    with open(name, "w") as f:
-        f.write("look")
+    Path(os.fsdecode(name)).write_text("look")
     with pytest.raises(InputError, match="rename"):
         load_prompt(os.fsdecode(name))
 

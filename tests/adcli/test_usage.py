@@ -21,11 +21,11 @@ from stages.base.errors import InputError
 from stages.base.memory import in_megabytes, peak_rss_mb
 
 ROOT = Path(__file__).parents[2]
-E = ["evaluate", "s.parquet", "--manifest", "m.parquet", "--out", "e"]
+E = ["evaluate", "s.parquet", "--manifest", "m.parquet", "--out", "e.parquet"]
 SCORE = ["score", "m.parquet", "--out", "x", "--method"]
 USES = [  # (command line, what its one line says)
     (["capton"], "No such command 'capton'. Did you mean 'caption'? (`adcli --help` lists what there is)"),
-    (["--version"], "No such option: --version (`adcli --help`"),
+    (["--verison"], "No such option: --verison (Possible options: --version) (`adcli --help`"),
     (["caption"], "Missing argument 'manifest' (`adcli caption --help`"),
     (["caption", "m.parquet"], "Missing option '--out' (`adcli caption --help`"),
     (["caption", "m.parquet", "--out", "x", "--promt", "y"], "No such option: --promt (Possible options: --"),
@@ -75,11 +75,14 @@ USES = [  # (command line, what its one line says)
     ([*E, "--report", "s.parquet"], "--report s.parquet: that is an input (scores s.parquet), and inputs are never"),
     ([*E, "--report", "r.pdf"], "--report r.pdf: expected a name that ends in .html"),
     ([*E, "--report", "thesis.html"], "--report thesis.html: a file that adcli did not write is there"),
-    ([*E, "--report", "e/r.html"], "--report e/r.html: lies in --out e; give each a place of its own"),
-    ([*E, "--tables", "e"], "--tables e: is --out, too"),
+    (
+        [*E, "--report", "e.parquet/r.html"],
+        "--report e.parquet/r.html: lies in --out e.parquet; give each a place of its own",
+    ),
+    ([*E, "--tables", "e.parquet"], "--tables e.parquet: is --out, too"),
     ([*E, "--tables", "file"], "--tables file: a file, not a folder"),
     ([*E, "--tables", "t", "--heatmaps", "t", "--maps", "p.parquet"], "--heatmaps t: is --tables, too"),
-    ([*E, "--thresholds", "e"], "--out e: is --thresholds, too"),
+    ([*E, "--thresholds", "e.parquet"], "--out e.parquet: is --thresholds, too"),
     ([*E, "--tables", "made"], "--tables made: lies in an input (maps made)", ["--maps", "made"]),
     ([*E[:5], "file"], "file: a file is there already; give another --out"),
     ([*E, "--heatmaps", "h"], "--heatmaps h: pictures of what --maps holds; give that, too"),
@@ -178,7 +181,7 @@ def test_what_may_not_be_written_is_said_before_the_work(world, tmp_path, monkey
     for words in (["--report", f"{locked}/r.html"], ["--tables", f"{locked}/t"], ["--thresholds", f"{locked}/x"]):
         assert run([*E, *words]) == 2
         assert f"{words[0]} {words[1]}: may not be written ({locked}); give another place" in capsys.readouterr().err
-    assert not (world / "e").exists()
+    assert not (world / "e.parquet").exists()
 
 
 def test_errors_of_libraries_are_one_line():

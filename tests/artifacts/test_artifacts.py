@@ -64,7 +64,7 @@ def test_a_change_of_settings_is_named_and_never_mixed(tmp_path):
     with pytest.raises(InputError, match=r"prompt was 'a', now 'b'; the manifest has changed; seed was 0"):
         write_all(tmp_path / "c", other)
     assert read_provenance(tmp_path / "c")[0]["parameters"] == {"prompt": "a"}
-    summary, todo = write_all(tmp_path / "c", other, RunOptions(quiet=True, overwrite=True), KEYS[:5])
+    summary, _ = write_all(tmp_path / "c", other, RunOptions(quiet=True, overwrite=True), KEYS[:5])
     assert summary.rows == 5 and len(read_table(tmp_path / "c", CAPTIONS)) == 5
 
 
@@ -95,7 +95,7 @@ def test_stops_when_everything_fails(tmp_path):
 @pytest.mark.parametrize("n", [1, 3, 20, 31])
 def test_shards_are_a_partition_that_ignores_order(n):
     shares = [shard_of(KEYS, i, n) for i in range(n)]
-    assert sorted(sum(shares, [])) == sorted(KEYS)
+    assert sorted(key for share in shares for key in share) == sorted(KEYS)
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     shuffled = random.Random(0).sample(KEYS, len(KEYS))
     assert [set(shard_of(shuffled, i, n)) for i in range(n)] == [set(s) for s in shares]

@@ -2,11 +2,13 @@
 
 import builtins
 import errno
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -221,7 +223,7 @@ def test_a_read_only_disk(tmp_path):
 def test_a_folder_that_takes_nothing(tmp_path, monkeypatch):
     """As above, where there are no mount namespaces: every opening for writing fails."""
     write(tmp_path / "c")
-    real, real_open = os.open, builtins.open
+    real, real_open = os.open, io.open
 
     def refusing(path, flags, *more, **others):
         if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
@@ -234,7 +236,8 @@ def test_a_folder_that_takes_nothing(tmp_path, monkeypatch):
         return real_open(file, mode, *more, **others)
 
     monkeypatch.setattr(os, "open", refusing)
-    monkeypatch.setattr(builtins, "open", refusing_open)
+    for module in (builtins, io):  # io.open is what Path.open calls
+        monkeypatch.setattr(module, "open", refusing_open)
     monkeypatch.setattr(os, "utime", lambda *a: refusing("x", os.O_CREAT))
     before = sorted(os.listdir(tmp_path / "c"))
     assert write(tmp_path / "c")[0].up_to_date
@@ -268,7 +271,7 @@ def test_the_content_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
     real_fsync, real_replace = os.fsync, os.replace
 
     def fsync(handle):
-        calls.append(("fsync", os.readlink(f"/proc/self/fd/{handle}"), os.fstat(handle).st_size))
+        calls.append(("fsync", str(Path(f"/proc/self/fd/{handle}").readlink()), os.fstat(handle).st_size))
         real_fsync(handle)
 
     def replace(old, new):

@@ -18,7 +18,7 @@ from stages.sage import score as sage_score
 from stages.training import torch_setup
 from stages.visualad import score as visualad_score
 from stages.visualad import train as visualad_train
-from stages.vlm.factory import EngineOptions, engine_parameters
+from stages.vlm.options import EngineOptions, engine_parameters
 from stages.vmad import score as vmad_score
 from stages.vmad import train as vmad_train
 from tests.qa import cables, write

@@ -229,7 +229,7 @@ def test_many_rows_that_failed_before_do_not_stop_the_stage(tmp_path, save_image
         if n > 1:
             path.write_bytes(b"")
     mvtec.run(mvtec.MvtecConfig(root=root, out=tmp_path / "m"), QUIET)  # 25 rows with errors
-    images, summary = augmented(tmp_path / "m", "pad20", tmp_path / "a", tmp_path / "new")
+    _, summary = augmented(tmp_path / "m", "pad20", tmp_path / "a", tmp_path / "new")
     assert (summary.rows, summary.errors) == (27, 25)
 
 

@@ -60,15 +60,15 @@ def foreign(manifest, path):
 
 
 def later(path, seconds=10):
-    there = os.stat(path)
+    there = path.stat()
     os.utime(path, ns=(there.st_atime_ns, there.st_mtime_ns + seconds * 10**9))
 
 
 def replaced(path, save_image, keep_time=False):
     """Another image of the same number of bytes."""
-    there = os.stat(path)
+    there = path.stat()
     save_image(path, 99)
-    assert os.stat(path).st_size == there.st_size
+    assert path.stat().st_size == there.st_size
     os.utime(path, ns=(there.st_atime_ns, there.st_mtime_ns + (0 if keep_time else 10**9)))
 
 
@@ -257,7 +257,7 @@ def test_a_name_that_is_not_utf8_is_one_failed_row(photos, tmp_path):
     strange = os.fsencode(photos / "ok") + b"/caf\xe9.bmp"
     shutil.copyfile(photos / "ok" / "a.bmp", strange)
     folder = os.fsencode(photos) + b"/ok/gr\xfcn"
-    os.mkdir(folder)
+    Path(os.fsdecode(folder)).mkdir()
     shutil.copyfile(photos / "ok" / "b.bmp", folder + b"/b.bmp")
     summary = index(FolderConfig(root=photos, out=tmp_path / "m"), QUIET)
     assert (summary.rows, summary.errors) == (6, 2)

@@ -127,7 +127,7 @@ def test_what_is_wrong_is_said_by_row(root, tmp_path, save_image):
         "3.png": "9 px for an image of 60 x 40",
         "gone.png": "not an image",
     }
-    assert {k for k in errors} == set(said) and all(said[k] in errors[k] for k in said)
+    assert set(errors) == set(said) and all(said[k] in errors[k] for k in said)
 
 
 def test_what_is_refused(root, tmp_path, save_image):

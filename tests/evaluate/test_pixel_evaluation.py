@@ -112,7 +112,7 @@ def test_metrics_thresholds_and_pictures_of_maps_on_disk(two_categories):
     config, kept = two_categories
     run(replace(config, pro_200=True), QUIET)
     pictures = [picture(fitted(s, m.shape), m) for k, (s, m) in kept.items() if k[0] == "a"]
-    expected, c = metrics(pictures, 0.3, 0, 0, approximate=True)
+    expected, _c = metrics(pictures, 0.3, 0, 0, approximate=True)
     for name, value in expected.items():
         row = metric(config, "a", name)
         assert row["value"] == pytest.approx(value.value, abs=1e-12) and row["level"] == "pixel"
@@ -150,7 +150,7 @@ def test_zero_shot_table_beside_the_published_rows(two_categories):
     run(replace(config, resamples=0), QUIET)
     import csv
 
-    head, *lines = csv.reader((config.tables / "zero-shot.csv").read_text().splitlines())
+    _head, *lines = csv.reader((config.tables / "zero-shot.csv").read_text().splitlines())
     assert lines[0][:2] == ["btad", "m, ours"] and len(lines) == 8
     assert lines[0][2] == f"{100 * metric(config, 'mean', 'auroc')['value']:.1f}"
     assert lines[0][8] == f"{100 * metric(config, 'mean', 'pro@0.3')['value']:.1f}"
@@ -166,7 +166,7 @@ def test_workers_give_the_same(two_categories, tmp_path):
 
 
 def test_a_fixed_size_and_another_limit(two_categories):
-    config, kept = two_categories
+    config, _kept = two_categories
     run(replace(config, pixel_size=20, pro_limit=0.05, resamples=0), QUIET)
     assert 0 < metric(config, "a", "pro@0.05")["value"] < 1
     for wrong, said in (({"pro_limit": 0.0}, "--pro-limit 0.0"), ({"pixel_size": -1}, "--pixel-size -1")):
@@ -195,7 +195,7 @@ def test_maps_that_lack_something(two_categories):
 
 
 def test_a_one_class_category_has_reasons(two_categories):
-    config, kept = two_categories
+    config, _kept = two_categories
     table = pq.read_table(config.maps)
     normal = [i[0] == "a" and int(i[1]) < 3 for i in table["image_id"].to_pylist()]
     pq.write_table(table.filter(pa.array(normal)), config.maps)

@@ -10,12 +10,14 @@ from stages.artifacts.reader import read_table
 from stages.artifacts.tables import ANSWERS, JUDGEMENTS, METRICS, QUESTIONS
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
-from stages.evaluate.questions import Answered, EvaluateQaConfig, Place, grown, run
+from stages.evaluate.questions import EvaluateQaConfig, run
 from stages.questions import judge
 from stages.questions.table import Question
 from stages.report.grid import published
 from stages.report.sage import cell, split_name
 from stages.report.sage_figures import Curve, by_setting, curves_by_setting, group_accuracy
+from stages.results.answer_rows import grown
+from stages.results.answers import AnswerRecord, QuestionSource
 from stages.sage.entropy import Pair
 from tests.qa import RANKED, question, write, write_manifest
 
@@ -324,7 +326,9 @@ def test_what_edpo_adds_is_paired_with_its_own_sfe_model(config):
 
     def answered(method, margins):
         return [
-            Answered(q, Place("mpdd", "cable", None), method, {"likelihoods": [1.0, float(np.exp(-m))]}, pairs=pair)
+            AnswerRecord(
+                q, QuestionSource("mpdd", "cable", None), method, {"likelihoods": [1.0, float(np.exp(-m))]}, pairs=pair
+            )
             for q, m in zip(questions, margins, strict=True)
         ]
 

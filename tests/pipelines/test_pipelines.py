@@ -1,11 +1,9 @@
-"""The scripts of pipelines/: every command in them is valid, failures stop them, settings have folders of their own."""
+"""The scripts of pipelines/: every command in them is valid, and failures stop them."""
 
 import os
 import re
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from functools import cache
 from pathlib import Path
@@ -15,13 +13,10 @@ import typer
 from typer.main import get_command
 
 from adcli.main import build
+from tests.pipelines.recorded import BOTH, MANIFESTS, NEEDED, ROOT, SCRIPTS, Run, value
 
-ROOT = Path(__file__).parents[2]
-SCRIPTS = sorted(p.name for p in (ROOT / "pipelines").glob("*.sh") if p.name != "common.sh")
 USAGE_ERROR = typer.BadParameter.__base__  # click's, or that of the click that Typer brings
 MODELS = {"LLAVA": "/models/my llava", "SAM": "/models/my sam"}
-BOTH = {"MVTEC_ROOT": "/my data/mvtec ad", "VISA_ROOT": "/my data/Vis A"}
-MANIFESTS = {"VMAD_ON": "a b/on.parquet", "VMAD_TO": "a b/to.parquet"}
 ON_REAL_DATA = {  # script -> settings as for the paper, with blanks in the paths
     "vidad.sh": {
         "VIDAD_ROOT": "/my data/VID AD",
@@ -57,64 +52,6 @@ ON_REAL_DATA = {  # script -> settings as for the paper, with blanks in the path
     "vmad_demo.sh": MODELS | {"VMAD_SCORE": "--batch-size 1", "GPUS": "2"},
     "vmad_ablations.sh": MANIFESTS | MODELS | {"TABLE": "5", "GPUS": "2", "VMAD_SCORE": "--batch-size 1"},
 }
-NEEDED = {
-    "visualad.sh": BOTH,
-    "vmad_ablations.sh": MANIFESTS,
-    "vmad.sh": {"RIAD_ROOT": "/my data/RIAD"},
-    "sage.sh": BOTH | {"TEST_MANIFEST": "mpdd.parquet", "TEST_QUESTIONS": "questions.parquet"},
-}
-# Writes down its arguments, one command a line; fails as $FAIL_WITH says when its arguments hold $FAIL_ON.
-STUB = r"""#!/usr/bin/env bash
-printf -v line '%s\x1f' "$@"
-printf '%s\n' "$line" >> "$LOG"
-if [ -n "${WAIT_ON-}" ] && [[ " $* " == *" $WAIT_ON "* ]]; then echo $$ >> "$LOG.pids"; exec sleep 600; fi
-if [ -n "${FAIL_ON-}" ] && [[ " $* " == *" $FAIL_ON "* ]]; then exit "$FAIL_WITH"; fi
-"""
-
-
-class Run:
-    """A run of a script in a copy of the project's pipelines, with commands that only write down their arguments."""
-
-    def __init__(self, folder: Path, script: str, **settings: str) -> None:
-        shutil.copytree(ROOT / "pipelines", folder / "pipelines", dirs_exist_ok=True)
-        (folder / "bin dir").mkdir(exist_ok=True)
-        for name in ("adcli", "python"):
-            (folder / "bin dir" / name).write_text(STUB.replace('"$@"', f'{name} "$@"', 1))
-            (folder / "bin dir" / name).chmod(0o755)
-        (folder / "my tiles").mkdir(exist_ok=True)
-        self.log = folder / "log"
-        self.log.unlink(missing_ok=True)
-        environment = {
-            "PATH": os.environ["PATH"],
-            "BIN": str(folder / "bin dir"),
-            "LOG": str(self.log),
-            "TILES": "my tiles",
-            **settings,
-        }
-        self.process = subprocess.Popen(
-            ["bash", f"pipelines/{script}"],
-            cwd=folder,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    def done(self, timeout: float = 120) -> "Run":
-        self.output, _ = self.process.communicate(timeout=timeout)
-        self.code = self.process.returncode
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
-        self.commands = [line.split("\x1f")[:-1] for line in lines]
-        return self
-
-    def of(self, *words: str) -> list[list[str]]:
-        """The commands that hold these words in this order, one after the other."""
-        return [c for c in self.commands if any(tuple(c[i : i + len(words)]) == words for i in range(len(c)))]
-
-
-def value(arguments: list[str], option: str) -> str:
-    return arguments[arguments.index(option) + 1]
 
 
 @cache
@@ -246,212 +183,3 @@ def test_ctrl_c_stops_every_stage(stage, tmp_path):
     finally:
         for pid in filter(lambda pid: Path(f"/proc/{pid}").exists(), pids.read_text().split()):
             os.kill(int(pid), signal.SIGKILL)
-
-
-@pytest.mark.parametrize(
-    ("script", "settings", "other"),
-    [
-        (
-            "vidad.sh",
-            {"SCENARIOS": "fruits"},
-            [
-                {"VLM": "q"},
-                {"REWRITER": "q"},
-                {"ENCODER": "q"},
-                {"SEED": "1"},
-                {"SIZE": "1"},
-                {"SEED": "7"},
-                {"SIZE": "7"},
-                {"CONDITIONS": "white_bg"},
-                {"VIDAD_ROOT": "/d/A B/"},
-                {"VIDAD_ROOT": "/d/A"},
-                {"VLM": "a/q"},
-                {"VLM": "b/q"},
-            ],
-        ),
-        ("tiles.sh", {}, [{"VLM": "q"}, {"REWRITER": "q"}, {"ENCODER": "q"}, {"SEED": "1"}, {"TILES": "other"}]),
-        (
-            "lvlm.sh",
-            {"KINDS": ""},
-            [{"VLM": "q"}, {"ASK": "--shots 2"}, {"ASK": "--shots 1"}, {"SEED": "1"}, {"SIZE": "1"}, BOTH],
-        ),
-        ("visualad.sh", BOTH, [{"BACKBONE": "b"}, {"TRAIN": "--anchors 2"}, {"SEED": "1"}]),
-        ("visualad_demo.sh", {}, [{"SMALL": "--layers 1"}, {"TRAIN": "--anchors 2"}, {"SEED": "1"}]),
-        (
-            "visualad_ablations.sh",
-            {"ABLATE": "--anchors=1"},
-            [{"ABLATE_ON": "a"}, {"ABLATE_TO": "a"}, {"TRAIN": "--epochs 2"}, {"SEED": "1"}],
-        ),
-        (
-            "sage.sh",
-            NEEDED["sage.sh"],
-            [
-                {"BASE": "b"},
-                {"JUDGE": "j"},
-                {"ASKING": "--dtype float32"},
-                {"N": "3"},
-                {"SFE": "--epochs 2"},
-                {"EDPO": "--epochs 2"},
-                {"SEED": "1"},
-                {"TEST_QUESTIONS": "q"},
-            ],
-        ),
-        (
-            "sage_demo.sh",
-            {},
-            [{"JUDGE": "j"}, {"ASKING": "--dtype float32"}, {"SFE": "-"}, {"EDPO": "-"}, {"SEED": "1"}],
-        ),
-        (
-            "vmad.sh",
-            NEEDED["vmad.sh"],
-            [
-                {"LLAVA": "b"},
-                {"SAM": "b"},
-                {"VMAD_TRAIN": "--epochs 2"},
-                {"RIAD_TEXTS": ""},
-                {"VMAD_SCORE": "--max-tokens 9"},
-                {"SEED": "1"},
-            ],
-        ),
-        (
-            "vmad_demo.sh",
-            {},
-            [
-                {"LLAVA": "b"},
-                {"SAM": "b"},
-                {"VMAD_SMALL": "--epochs 1"},
-                {"VMAD_TRAIN": "--epochs 2"},
-                {"VMAD_SCORE": "--max-tokens 9"},
-                {"SEED": "1"},
-            ],
-        ),
-        (
-            "vmad_ablations.sh",
-            MANIFESTS,
-            [
-                {"LLAVA": "b"},
-                {"SAM": "b"},
-                {"VMAD_ON": "c"},
-                {"VMAD_TO": "c"},
-                {"VMAD_TRAIN": "--epochs 2"},
-                {"TABLE": "5"},
-                {"SEED": "1"},
-            ],
-        ),
-    ],
-)
-def test_every_setting_that_decides_results_has_a_folder_of_its_own(script, settings, other, tmp_path):
-    def report(changed):
-        run = Run(tmp_path, script, **settings | changed).done()
-        assert run.code == 0, run.output
-        return value(run.of("--report")[-1], "--report")
-
-    reports = [report(changed) for changed in ({}, *other)]
-    assert len(set(reports)) == len(reports), reports
-    assert all(re.fullmatch(r"runs/[\w./-]+/report.html", r) for r in reports), reports
-
-
-@pytest.mark.parametrize(
-    ("script", "settings", "folder"),
-    [
-        ("vidad.sh", {}, "runs/vidad"),
-        ("tiles.sh", {"TILES": "/d/magnetic-tile"}, "runs/tiles"),
-        ("lvlm.sh", {"TILES": "/d/magnetic-tile"}, "runs/lvlm-demo"),
-        ("lvlm.sh", BOTH, "runs/lvlm"),
-        ("lvlm.sh", BOTH | {"VLM": "qwen2-vl-72b-awq"}, "runs/lvlm-qwen2-vl-72b-awq"),
-        ("visualad.sh", BOTH, "runs/visualad-clip-vit-large-patch14-336"),
-        ("vmad.sh", {"RIAD_ROOT": "/d/RIAD"}, "runs/vmad-llava-1.5-7b-hf"),
-        ("vidad.sh", {"RUN": "my runs/a b"}, "my runs/a b"),
-    ],
-)
-def test_the_folders_of_the_defaults(script, settings, folder, tmp_path):
-    run = Run(tmp_path, script, **settings).done()
-    assert value(run.of("--report")[-1], "--report") == f"{folder}/report.html"
-
-
-def test_long_options_make_a_folder_name_that_file_systems_take(tmp_path):
-    names = set()
-    for last in ("1", "2"):
-        options = " ".join(f"--option-{i} {i}" for i in range(40)) + f" --last {last}"
-        run = Run(tmp_path, "visualad.sh", **BOTH, TRAIN=options).done()
-        names.add(Path(value(run.of("--report")[0], "--report")).parent.name)
-    assert len(names) == 2 and all(len(n) < 200 for n in names)
-
-
-@pytest.mark.parametrize(
-    ("target", "settings", "script"),
-    [
-        ("reproduce-vidad", (), "vidad.sh"),
-        ("reproduce-vidad-check", (), "vidad.sh"),
-        ("reproduce-tiles", (), "tiles.sh"),
-        ("reproduce-lvlm", (), "lvlm.sh"),
-        ("ablate-visualad", (), "visualad_ablations.sh"),
-        ("reproduce-visualad", (), "visualad_demo.sh"),
-        ("reproduce-visualad", ("VISA_ROOT=/a b",), "visualad.sh"),
-        ("reproduce-sage", (), "sage_demo.sh"),
-        ("reproduce-sage", ("MVTEC_ROOT=/a b",), "sage.sh"),
-        ("reproduce-vmad", (), "vmad_demo.sh"),
-        ("reproduce-vmad", ("RIAD_ROOT=/a b",), "vmad.sh"),
-        ("ablate-vmad", (), "vmad_ablations.sh"),
-        ("ablate-vmad-projectors", (), "vmad_ablations.sh"),
-    ],
-)
-def test_a_target_calls_its_script(target, settings, script):
-    done = subprocess.run(["make", "-n", target, "BIN=elsewhere", *settings], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and f"pipelines/{script} " in done.stdout and "pip install" not in done.stdout
-
-
-def test_make_hands_its_settings_to_the_script(tmp_path):
-    Run(tmp_path, "vidad.sh").done()  # for the folder with the commands
-    shutil.copy(ROOT / "Makefile", tmp_path)
-    (tmp_path / "log").unlink()
-    done = subprocess.run(
-        ["make", "reproduce-vidad", "VIDAD_ROOT=/my data/VID AD", "SCENARIOS=fruits", f"BIN={tmp_path}/bin dir"],
-        cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "LOG": str(tmp_path / "log")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    first = (tmp_path / "log").read_text().splitlines()[0].split("\x1f")
-    assert first[1:5] == ["data", "index", "vidad", "/my data/VID AD"]
-    assert value(first, "--out") == "runs/vidad-VID_AD/manifest.parquet/fruits"
-
-
-def test_the_makefile_is_short_and_lists_its_targets():
-    assert len((ROOT / "Makefile").read_text().splitlines()) <= 60
-    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True)
-    listed = [line.split()[0] for line in done.stdout.splitlines() if line.strip()]
-    phony = re.search(r"^\.PHONY:((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text(), re.M)[1].replace("\\", "").split()
-    assert done.returncode == 0 and sorted(listed) == sorted(phony)
-
-
-def test_the_control_shuffles_what_is_known_of_training_images_alone():
-    from pipelines.controls.shuffled_masks import SHUFFLED, shuffled
-
-    rows = [
-        {
-            "image_id": str(i),
-            "path": f"{i}.png",
-            "split": "train" if i < 20 else "test",
-            "label": i % 2,
-            "defect": f"d{i}",
-            "mask_paths": [f"m{i}"],
-        }
-        for i in range(25)
-    ]
-    new = shuffled(rows)
-    assert new[20:] == rows[20:] and [r["path"] for r in new] == [r["path"] for r in rows]
-    known = [tuple(str(r[k]) for k in SHUFFLED) for r in rows[:20]]
-    dealt = [tuple(str(r[k]) for k in SHUFFLED) for r in new[:20]]
-    assert sorted(dealt) == sorted(known) and dealt != known
-
-
-def test_demo_models_and_controls_need_no_tests():
-    code = (
-        "import sys, pkgutil, importlib, pipelines\n"
-        "for m in pkgutil.walk_packages(pipelines.__path__, 'pipelines.'): importlib.import_module(m.name)\n"
-        "assert not [n for n in sys.modules if n.split('.')[0] in ('tests', 'benchmarks')]\n"
-        "assert 'torch' not in sys.modules"
-    )
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -99,7 +99,7 @@ def test_accuracy_is_the_mean_over_categories_also_without_scores(two_methods):
     assert rows[LVLM, "a", None, "auroc"]["reason"] == "yes or no, no score"
     assert rows[OTHER, "a", None, "accuracy@train-q90"]["value"] == 1
     assert not any(m == "auroc_std" for _, _, _, m in rows), "augmentations are no capture conditions"
-    head, *lines = rows_of(folder, "accuracy")
+    _head, *lines = rows_of(folder, "accuracy")
     ours = {line[1]: line for line in lines if "ours" in line[1]}
     assert ours[f"{LVLM}, ours"][2:5] == ["-", "37.5", "its own yes or no"]
     assert ours[f"{OTHER}, ours"][3:5] == ["75.0", "train-q90"] and ours[f"{OTHER}, ours"][5] == "2"

@@ -46,7 +46,7 @@ def test_against_a_bootstrap_by_loops():
     found = level_mean(values, levels, images, 500, 7)
     drawn, names, rng = [], sorted(set(images)), np.random.default_rng(7)
     for weights in rng.multinomial(len(names), np.full(len(names), 1 / len(names)), 500):
-        times = {n: w for n, w in zip(names, weights, strict=True)}
+        times = dict(zip(names, weights, strict=True))
         means = []
         for level in ("x", "y"):
             of = [(v, times[i]) for v, i, at in zip(values, images, levels, strict=True) if at == level]

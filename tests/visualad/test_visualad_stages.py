@@ -167,9 +167,9 @@ def test_patch_clouds_hold_the_right_patches(trained, spots):
     import torch
 
     from stages.datasets.manifest import read_manifest
-    from stages.report.figures import apart
     from stages.visualad.checkpoint import load
     from stages.visualad.explain import PatchClouds, patch_features
+    from stages.visualad.patch_clouds import apart
 
     model, look = load(trained)
     images = list(read_manifest(spots, spots.parent).images)[:4]

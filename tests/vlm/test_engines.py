@@ -8,8 +8,9 @@ import pytest
 from stages.base.errors import InputError
 from stages.vlm.choices import choice_probabilities, first_tokens, spellings
 from stages.vlm.engine import Reply, Request, Sampling
-from stages.vlm.factory import EngineOptions, engine_parameters, make_engine
+from stages.vlm.factory import make_engine
 from stages.vlm.models import MODELS
+from stages.vlm.options import EngineOptions, engine_parameters
 from stages.vlm.pixels import PixelLimits, fit, fitted_size, limits_for
 from stages.vlm.prefetch import DecodedAhead
 

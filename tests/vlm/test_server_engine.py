@@ -11,7 +11,8 @@ import pytest
 
 from stages.base.errors import InputError
 from stages.vlm.engine import Request, Sampling
-from stages.vlm.factory import EngineOptions, make_engine
+from stages.vlm.factory import make_engine
+from stages.vlm.options import EngineOptions
 from stages.vlm.server_engine import probabilities_by_text
 
 FAULTS = ("429", "500", "503 in the middle", "truncated", "hang", "closed")

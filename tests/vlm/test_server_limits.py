@@ -27,7 +27,8 @@ from stages.lvlm.score import LvlmConfig
 from stages.lvlm.score import run as lvlm
 from stages.vlm import bounded_http, server_engine
 from stages.vlm.engine import Request, Sampling
-from stages.vlm.factory import EngineOptions, make_engine
+from stages.vlm.factory import make_engine
+from stages.vlm.options import EngineOptions
 from stages.vlm.secrets import INSTEAD, address_of, redactor, without_passwords
 from tests.vlm.test_server_engine import Faulty, Handler, ask
 

@@ -5,7 +5,8 @@ import pytest
 
 from stages.base.errors import InputError
 from stages.vlm.engine import Request, Sampling
-from stages.vlm.factory import EngineOptions, make_engine
+from stages.vlm.factory import make_engine
+from stages.vlm.options import EngineOptions
 
 GREEDY = Sampling(max_tokens=6)
 WARM = Sampling(temperature=1.0, top_p=0.95, max_tokens=6)

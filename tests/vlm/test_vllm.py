@@ -18,7 +18,8 @@ pytest.importorskip("vllm", reason="make test-vllm")
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import CAPTIONS, MANIFEST, SCORES
 from stages.vlm.engine import Request, Sampling
-from stages.vlm.factory import EngineOptions, make_engine
+from stages.vlm.factory import make_engine
+from stages.vlm.options import EngineOptions
 from stages.vlm.orphans import descendants
 
 ROOT = Path(__file__).parents[2]

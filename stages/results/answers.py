@@ -1,0 +1,154 @@
+"""Questions, what methods answered, and what the judge gave: one record for each question and method."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stages.base.errors import InputError
+from stages.datasets.manifest import Image
+from stages.questions.mle import mle_score
+from stages.questions.table import Question
+from stages.results.metrics.qa import MARGINS
+from stages.sage.entropy import Pair, pairs_of
+
+ALL = "all"  # the category of rows over all questions
+
+
+@dataclass(frozen=True)
+class QuestionSource:
+    """Where a question's image belongs; image: its manifest row, where there is a manifest."""
+
+    dataset: str
+    category: str
+    condition: str | None
+    image: Image | None = None
+    reference: Image | None = None
+
+
+@dataclass(frozen=True)
+class AnswerRecord:
+    """A question, what a method answered, and what the judge gave it. row: None where there is no answer yet;
+    similarity: cosine of the reply's words and the right answer, None where either is missing; pairs: of Eq. 5, where
+    the question's own choices were judged."""
+
+    question: Question
+    source: QuestionSource
+    method: str
+    row: dict | None
+    marks: dict | None = None
+    similarity: float | None = None
+    pairs: tuple[Pair, ...] = ()
+
+    @property
+    def decidable(self) -> bool:
+        """Whether there is a right and a wrong: choices, and one that is known to be right."""
+        return bool(self.question.choices) and self.question.answer is not None
+
+    @property
+    def right(self) -> bool | None:
+        """None where the question was not answered (a failed row, no row). A reply that was read and names no choice
+        (refused, unparsable) is not right."""
+        if self.row is None or not self.decidable:
+            return None
+        if self.row["choice"] is not None:
+            return self.question.choices[self.row["choice"]] == self.question.answer
+        return False if self.row["parsed"] in ("refused", "unparsable") else self.row["correct"]
+
+    @property
+    def weighed(self) -> bool:
+        """Whether ranked choices were weighed by likelihood, and none of them is 0."""
+        likelihoods = (self.row or {}).get("likelihoods")
+        return bool(likelihoods and self.question.ranked and all(likelihoods))
+
+    def margins(self) -> dict[str, float]:
+        """Metric -> value of a question that is `weighed`, nats. Log-likelihoods of whole texts where words were
+        weighed: winner minus loser (Eq. 6's first two terms), mean over the pairs of Eq. 5; first minus last. Per
+        token: first minus the mean of the others."""
+        tokens = np.log(self.row["likelihoods"])
+        whole = tokens * (self.row.get("choice_tokens") or 1)
+        pairs = [whole[p.winner] - whole[p.loser] for p in self.pairs]
+        over_pairs = {MARGINS[0]: float(np.mean(pairs))} if pairs else {}
+        return over_pairs | {
+            MARGINS[1]: float(whole[0] - whole[-1]),
+            MARGINS[2]: float(tokens[0] - np.mean(tokens[1:])),
+        }
+
+    @property
+    def how(self) -> str:
+        """How the answer was read."""
+        if self.row is None:
+            return "missing"
+        open_reply = "in words" if not self.question.choices else "likelihood"
+        return self.row["parsed"] or ("failed" if self.row["error"] else open_reply)
+
+
+def sources_of(questions: Sequence[Question], images: dict[str, Image] | None) -> dict[str, QuestionSource]:
+    """question_id -> source. Without a manifest an image id `mvtec-ad/bottle/test/...` names data set and category.
+
+    Raises:
+        InputError: an image that the manifest lacks.
+    """
+    sources = {}
+    for q in questions:
+        if images is None:
+            dataset, *rest = q.image_id.split("/")
+            sources[q.question_id] = QuestionSource(dataset, rest[0] if len(rest) > 1 else ALL, None)
+            continue
+        if q.image_id not in images:
+            raise InputError(
+                f"question {q.question_id}: its image {q.image_id} is not in the manifest; give the"
+                " manifest that the questions were made for, or none"
+            )
+        image = images[q.image_id]
+        sources[q.question_id] = QuestionSource(*image.task, image, images.get(q.reference_id or ""))
+    return sources
+
+
+def join(
+    questions: Sequence[Question],
+    sources: dict[str, QuestionSource],
+    answers: list[dict],
+    judgements: list[dict],
+    path: Path,
+) -> list[AnswerRecord]:
+    """Every question by every method that answers some of its data set, in order of method and question."""
+    asked = {q.question_id: q for q in questions}
+    by_key = {(r["question_id"], r["method"]): r for r in answers if r["question_id"] in asked}
+    if not by_key:
+        raise InputError(f"{path}: answers none of these questions; give the questions that were asked")
+    for (i, method), r in by_key.items():
+        if r["choice"] is not None and not 0 <= r["choice"] < len(asked[i].choices):
+            raise InputError(
+                f"{path}: {method} chose choice {r['choice']} of question {i}, which has"
+                f" {len(asked[i].choices)} (column `choice`, counted from 0)"
+            )
+    marks = {(r["question_id"], r["method"]): r for r in judgements}
+    if judgements and not marks.keys() & by_key.keys():
+        raise InputError(
+            f"--judgements: judges none of these answers; give those of `score --method mle --answers {path}`"
+        )
+    answering = dict.fromkeys((method, sources[i].dataset) for i, method in sorted(by_key, key=lambda k: (k[1], k[0])))
+    pairs = {q.question_id: judged_pairs(q, marks) for q in questions}
+    return [
+        AnswerRecord(
+            q,
+            sources[q.question_id],
+            method,
+            by_key.get((q.question_id, method)),
+            marks.get((q.question_id, method)),
+            pairs=pairs[q.question_id],
+        )
+        for method, dataset in answering
+        for q in questions
+        if sources[q.question_id].dataset == dataset
+    ]
+
+
+def judged_pairs(question: Question, marks: dict[tuple[str, str], dict]) -> tuple[Pair, ...]:
+    """Eq. 5 of a ranked question; none where one of its choices was not judged."""
+    rows = [marks.get((question.question_id, f"choice/{i}")) for i in range(len(question.choices))]
+    scores = [mle_score(r) if r else None for r in rows]
+    judged = question.ranked and len(scores) > 1 and None not in scores
+    return tuple(pairs_of(scores)) if judged else ()

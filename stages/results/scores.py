@@ -1,0 +1,122 @@
+"""Scores joined with the manifest: what a method says of every image, task by task. Nothing depends on the method."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from stages.base.errors import InputError
+from stages.datasets.manifest import Image
+from stages.results.metrics.image import train_thresholds
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A manifest row with its row of scores; near: its nearest neighbour's or reference's manifest row."""
+
+    image: Image
+    row: dict
+    near: Image | None = None
+
+    @property
+    def score(self) -> float | None:
+        return self.row["score"]
+
+    @property
+    def has_score(self) -> bool:
+        return self.score is not None and bool(np.isfinite(self.score))
+
+    @property
+    def no_number(self) -> bool:
+        """A score that is NaN or infinite, as tables of other tools have it: it counts as failed."""
+        return self.score is not None and not self.has_score
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """All rows of one task by one method. unscored: test images without a row."""
+
+    dataset: str
+    category: str
+    condition: str | None
+    method: str
+    rows: tuple[Scored, ...]
+    unscored: int
+
+    @cached_property
+    def test(self) -> tuple[Scored, ...]:
+        """Test images with a score."""
+        return tuple(s for s in self.rows if s.image.split == "test" and s.has_score)
+
+    @cached_property
+    def train(self) -> tuple[Scored, ...]:
+        """Training images with a score."""
+        return tuple(s for s in self.rows if s.image.split == "train" and s.has_score)
+
+    @cached_property
+    def decided(self) -> tuple[Scored, ...]:
+        """Test images with a yes or no of the method's own, also where it gives no score."""
+        return tuple(s for s in self.rows if s.image.split == "test" and s.row["prediction"] is not None)
+
+    @property
+    def unanswered(self) -> int:
+        """Images without a yes or no of the method's own: rows with a score alone among them, and no row."""
+        test = [s for s in self.rows if s.image.split == "test"]
+        return sum(s.row["prediction"] is None for s in test) + self.unscored
+
+    @property
+    def failed(self) -> int:
+        """Images that are missing from the metrics: rows with neither score nor decision, and no row."""
+        return sum(not s.has_score and s.row["prediction"] is None for s in self.rows) + self.unscored
+
+    @cached_property
+    def thresholds(self) -> dict[str, float]:
+        return train_thresholds(np.array([s.score for s in self.train if s.image.label != 1]))
+
+    def decisions(self, rule: str) -> list[tuple[Scored, bool]]:
+        """(labelled test image, whether it is called anomalous) by `own` or by one of `thresholds`; empty
+        where the method has no such rule."""
+        if rule == "own":
+            called = [(s, s.row["prediction"] == 1) for s in self.decided]
+        else:
+            called = [(s, s.score > self.thresholds[rule]) for s in self.test if rule in self.thresholds]
+        return [(s, c) for s, c in called if s.image.label is not None]
+
+
+def read_scores(table: pa.Table, path: Path) -> list[dict]:
+    """Rows of SCORES. Raises InputError for a `prediction` that is no yes or no."""
+    if other := set(table["prediction"].to_pylist()) - {0, 1, None}:
+        raise InputError(f"{path}: column `prediction` holds {min(other)}; expected 1 (anomalous), 0 or null")
+    return table.to_pylist()
+
+
+def collect(rows: list[dict], images: tuple[Image, ...], path: Path) -> list[TaskScores]:
+    """Join scores and manifest and group them by task and method, in order of their names. Scored images that the
+    manifest lacks are left out.
+
+    Raises:
+        InputError: no scored image is in the manifest.
+    """
+    by_id = {image.image_id: image for image in images}
+    manifest = pd.DataFrame({"image_id": list(by_id), "task": [i.task for i in images], "image": images})
+    scores = pd.DataFrame({"image_id": [r["image_id"] for r in rows], "method": [r["method"] for r in rows]})
+    joined = scores.assign(row=rows).merge(manifest, on="image_id")
+    if joined.empty:
+        raise InputError(f"{path}: none of its images is in the manifest")
+    test_images = manifest[np.array([i.split == "test" for i in images], bool)].groupby("task")["image_id"].agg(set)
+    tasks = []
+    for (task, method), group in joined.groupby(["task", "method"], sort=False):
+        unscored = len(test_images.get(task, set()) - set(group["image_id"]))
+        near = [by_id.get(r["neighbours"][0]["image_id"]) if r["neighbours"] else None for r in group["row"]]
+        members = tuple(map(Scored, group["image"], group["row"], near))
+        tasks.append(TaskScores(*task, method, members, unscored))
+    return sorted(tasks, key=lambda t: (t.dataset, t.method, t.category, t.condition or ""))
+
+
+def listed(names: list[str], limit: int = 3) -> str:
+    """'a, b, c and 4 more'."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
