@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 EVERY = 0.5  # seconds
@@ -53,10 +54,8 @@ def guard(pid: int) -> None:
         seen |= {p: born(p) for p in descendants(pid) - {os.getpid()} - seen.keys()}
     left = {p for p, start in seen.items() if start and born(p) == start}
     for p in left.union(*map(descendants, left)):
-        try:
+        with suppress(ProcessLookupError):
             os.kill(p, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 if __name__ == "__main__":
