@@ -68,7 +68,7 @@ METHODS = {  # --method -> its configuration, what runs it, its help, options am
     "vlm-qa": Method("stages.questions.config:VlmQaConfig", "stages.questions.vlm_qa:run", VLM_QA),
     "sage": Method("stages.sage.config:ScoreSageConfig", "stages.sage.score:run", SAGE, ("facts",)),
     "mle": Method("stages.questions.config:JudgeConfig", "stages.questions.judge:run", MLE, ("answers", "judge")),
-    "visualad": Method("stages.visualad.score:ScoreVisualadConfig", "stages.visualad.score:run", VISUALAD, ("maps",)),
+    "visualad": Method("stages.visualad.config:ScoreVisualadConfig", "stages.visualad.score:run", VISUALAD, ("maps",)),
     "vmad": Method("stages.vmad.score:ScoreVmadConfig", "stages.vmad.score:run", VMAD, ("maps",)),
 }
 BASELINE = Method("stages.baselines.config:BaselineConfig", "stages.baselines.score:run", ANOMALIB, ("maps",))

@@ -16,5 +16,5 @@ Example: adcli train-visualad runs/tiles/manifest.parquet --backbone /models/cli
 
 def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add the subcommand."""
-    config, run = "stages.visualad.train:TrainVisualadConfig", "stages.visualad.train:run"
+    config, run = "stages.visualad.config:TrainVisualadConfig", "stages.visualad.train:run"
     command(app, "train-visualad", config, run, DOC, first=("backbone", "epochs"))

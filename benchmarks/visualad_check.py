@@ -22,9 +22,8 @@ from stages.base.errors import InputError
 from stages.evaluate.images import EvaluateConfig
 from stages.evaluate.images import run as evaluate
 from stages.training.weights import checkpoint_fingerprint
-from stages.visualad.score import ScoreVisualadConfig
+from stages.visualad.config import ScoreVisualadConfig, TrainVisualadConfig
 from stages.visualad.score import run as score
-from stages.visualad.train import TrainVisualadConfig
 from stages.visualad.train import run as train
 
 QUIET = RunOptions(quiet=True)

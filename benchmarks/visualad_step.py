@@ -14,21 +14,18 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
-from stages.training.torch_setup import has_bf16, prepare_torch
+from stages.training.prepared import torch
 
-prepare_torch()
+from scipy.ndimage import gaussian_filter
+from transformers import CLIPVisionConfig, CLIPVisionModel
 
-import torch  # noqa: E402
-from scipy.ndimage import gaussian_filter  # noqa: E402
-from transformers import CLIPVisionConfig, CLIPVisionModel  # noqa: E402
-
-from stages.visualad.backbone import Backbone  # noqa: E402
-from stages.visualad.config import Settings  # noqa: E402
-from stages.visualad.loss import losses  # noqa: E402
-from stages.visualad.model import VisualAD, image_scores, smoothed  # noqa: E402
-from stages.visualad.train import TrainVisualadConfig  # noqa: E402
-from stages.visualad.trainer import optimiser_of  # noqa: E402
-from tests import visualad_reference as reference  # noqa: E402
+from stages.training.torch_setup import has_bf16
+from stages.visualad.backbone import Backbone
+from stages.visualad.config import TrainVisualadConfig, VisualAdSettings
+from stages.visualad.loss import losses
+from stages.visualad.model import VisualAD, image_scores, smoothed
+from stages.visualad.train import optimiser_of
+from tests import visualad_reference as reference
 
 TARGET = 0.9
 
@@ -45,7 +42,7 @@ def made() -> VisualAD:
         patch_size=16,
         attn_implementation="sdpa",
     )
-    return VisualAD(Backbone(CLIPVisionModel(config)), Settings(layers=(3, 6, 9, 12), size=224)).eval()
+    return VisualAD(Backbone(CLIPVisionModel(config)), VisualAdSettings(layers=(3, 6, 9, 12), size=224)).eval()
 
 
 def main(rounds: int) -> None:

@@ -26,7 +26,7 @@ from stages.base.config import RunOptions
 from stages.datasets.magnetic_tile import MagneticTileConfig
 from stages.datasets.magnetic_tile import run as index
 from stages.datasets.manifest import Image, read_manifest
-from stages.training.runs import FOLDER
+from stages.training.saved_models import FOLDER
 from stages.training.torch_setup import prepare_torch
 from stages.vmad.train import FinetuneVmadConfig, write_merged
 

@@ -4,15 +4,11 @@ import numpy as np
 import torch
 
 from stages.datasets.manifest import Image
-from stages.training.torch_setup import prepare_torch
-
-prepare_torch()
-
-from stages.vmad.build import new_model  # noqa: E402
-from stages.vmad.config import Settings, Weights  # noqa: E402
-from stages.vmad.data import TrainingSet, collate, samples_of  # noqa: E402
-from stages.vmad.memory import choose_memory, remember  # noqa: E402
-from stages.vmad.model import trainable  # noqa: E402
+from stages.vmad.build import new_model
+from stages.vmad.config import Settings, Weights
+from stages.vmad.data import TrainingSet, collate, samples_of
+from stages.vmad.memory import choose_memory, remember
+from stages.vmad.model import trainable
 
 SMALL = Settings(heads=4, depth=1, boxes=3, box_size=16, drawn=2)
 

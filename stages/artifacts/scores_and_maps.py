@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.artifacts.digests import Files
 from stages.artifacts.maps import Key, to_row
 from stages.artifacts.reader import COMPLETE, PARTIAL
 from stages.artifacts.tables import MAPS, SCORES
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions
 from stages.base.errors import ImageError, InputError
-from stages.datasets.files import Files
 
 Result = tuple[Key, dict | ImageError, np.ndarray | None]  # columns of SCORES or why there are none; the map (H, W)
 

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from stages.artifacts.scores_and_maps import Result
 from stages.base.errors import ImageError
+from stages.base.prefetch import Prefetch
 from stages.base.seeds import row_seed
 from stages.baselines.backbone import Backbone
 from stages.baselines.config import FIT_MOST, MODELS, BaselineConfig
 from stages.baselines.fit import Fitted, build, fit
-from stages.datasets.images import ahead, load_rgb
+from stages.datasets.images import load_rgb
 from stages.datasets.manifest import Image, reference_images
 
 FEW = 20  # normal images below which the user is told what to expect
@@ -110,9 +111,9 @@ def batches(images: Sequence[Image], config: BaselineConfig, backbone: Backbone)
             raise ImageError(image.error)
         return transform(torch.tensor(load_rgb(image.file)).permute(2, 0, 1).float() / 255)
 
-    loaded = ahead(load, images, config.workers, config.batch_size)
-    while batch := list(islice(loaded, config.batch_size)):
-        yield batch
+    with Prefetch(load, images, config.workers, config.batch_size) as loaded:
+        while batch := list(islice(loaded, config.batch_size)):
+            yield batch
 
 
 @torch.inference_mode()

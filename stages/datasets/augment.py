@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.artifacts.digests import read_state
 from stages.artifacts.files import make_folder, write_alone
 from stages.artifacts.outputs import overwritten
 from stages.artifacts.paths import for_image
@@ -18,13 +19,12 @@ from stages.artifacts.tables import MANIFEST
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions, argument, named_paths, option, require_at_least_zero
 from stages.base.errors import ImageError, InputError
-from stages.datasets.digests import read_state
+from stages.base.worker_pool import worker_pool
 from stages.datasets.files import look_at
 from stages.datasets.images import load_rgb
 from stages.datasets.manifest import Image, read_manifest, state_columns
 from stages.datasets.masks import mask_values
 from stages.datasets.opening import allow_megapixels, allowed_megapixels
-from stages.training.distributed import worker_pool
 
 BORDER = 20  # px, section 4.3
 STAMP = "2025-05-12"  # section 4.3, as is the size; the paper's figures show the outline, no number for it

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from stages.artifacts.digests import FileState, states_of
 from stages.artifacts.reader import COMPLETE, PARTIAL, fingerprint, read_provenance, read_table
 from stages.artifacts.tables import MANIFEST
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions, argument, option
 from stages.base.errors import ImageError, InputError
-from stages.datasets.digests import FileState, states_of
 from stages.datasets.manifest import recorded_states, state_columns
 from stages.datasets.opening import opened, pages, upright_size
 

@@ -2,27 +2,11 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from stages.datasets.digests import FileState, keep, read_kept, states_of
+from stages.artifacts.digests import Files, FileState, read_kept, states_of
 from stages.datasets.manifest import Image
-
-
-@dataclass(frozen=True)
-class Files:
-    """images, masks: fingerprints of their contents, for cache keys, whatever the files' places and times; unrecorded:
-    absolute path -> state of the files that the manifest does not know as they are now."""
-
-    images: str
-    masks: str
-    unrecorded: Mapping[str, FileState] = field(default_factory=dict)
-
-    def keep(self, out: Path) -> None:
-        """Remember the files that the manifest does not know, so that the same command reads them once. Called when
-        the artifact is open."""
-        keep(out, self.unrecorded)
 
 
 def look_at(out: Path, quiet: bool, images: Iterable[Image] = (), masks: Iterable[Image] = ()) -> Files:

@@ -1,19 +1,13 @@
 """Decoding images, the same way everywhere."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from stages.base.errors import ImageError
 from stages.datasets.masks import load_mask
 from stages.datasets.opening import has_alpha, opened, upright
-
-Item, Loaded = TypeVar("Item"), TypeVar("Loaded")
 
 WHITES = (255, 4095, 65535)  # of grey images with more than 8 bits; floats have 1, too
 OVERSHOOT = 1.5  # by how much resampled floats may exceed white
@@ -109,20 +103,3 @@ def union(masks: Sequence[np.ndarray], where: Path) -> np.ndarray:
     if len(shapes := {m.shape for m in masks}) > 1:
         raise ImageError(f"{where}: its masks differ in size ({', '.join(map(str, sorted(shapes)))})")
     return np.logical_or.reduce(masks)
-
-
-def ahead(
-    load: Callable[[Item], Loaded], items: Iterable[Item], workers: int, waiting: int
-) -> Iterator[tuple[Item, Loaded | ImageError]]:
-    """(item, load(item) or the ImageError that it raised) in order; `workers` threads, `waiting` in advance at most."""
-    items, queue = iter(items), deque[tuple[Item, Future]]()
-    with ThreadPoolExecutor(workers) as pool:
-        while True:
-            queue.extend((i, pool.submit(load, i)) for i in islice(items, waiting - len(queue)))
-            if not queue:
-                return
-            item, future = queue.popleft()
-            try:
-                yield item, future.result()
-            except ImageError as e:
-                yield item, e

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from stages.artifacts.digests import FileState
 from stages.artifacts.reader import fingerprint, read_provenance, read_table
 from stages.artifacts.tables import MANIFEST
 from stages.base.errors import InputError
-from stages.datasets.digests import FileState
 
 SPLITS = ("train", "val", "test")
 Task = tuple[str, str, str | None]  # (dataset, category, condition): one-class methods work within it

@@ -4,13 +4,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stages.artifacts.checks import check_places
+from stages.artifacts.digests import Files
 from stages.artifacts.reader import content_key, fingerprint, read_provenance, read_table
 from stages.artifacts.tables import MAPS, METRICS, SCORES, THRESHOLDS
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions, argument, check_numbers, named_paths, option
 from stages.base.errors import InputError
 from stages.base.progress import Progress
-from stages.datasets.files import Files, look_at
+from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, read_manifest
 from stages.results.metric_rows import metric_rows, pixel_rows, threshold_rows
 from stages.results.pixels import (

@@ -12,6 +12,7 @@ from random import Random
 
 import pyarrow as pa
 
+from stages.artifacts.digests import Files
 from stages.artifacts.reader import fingerprint, read_table
 from stages.artifacts.tables import CAPTIONS, QUESTIONS
 from stages.artifacts.writer import Artifact, Spec, Summary
@@ -19,7 +20,7 @@ from stages.base.config import RunOptions, named_paths, require_at_least_zero
 from stages.base.errors import ImageError, InputError
 from stages.base.prompts import fill, load_prompt, prompt_ids
 from stages.base.seeds import row_seed, source_fingerprint
-from stages.datasets.files import Files, look_at
+from stages.datasets.files import look_at
 from stages.datasets.images import load_masks
 from stages.datasets.manifest import Image, Manifest, Task, by_task, images_of, read_manifest
 from stages.datasets.references import RULES, references_for

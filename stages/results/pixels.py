@@ -10,6 +10,7 @@ import numpy as np
 
 from stages.artifacts.maps import map_keys, read_maps
 from stages.base.errors import ImageError, InputError
+from stages.base.worker_pool import worker_pool
 from stages.datasets.images import load_mask, union
 from stages.datasets.loco import saturation_of
 from stages.datasets.manifest import Image
@@ -26,7 +27,6 @@ from stages.results.metrics.pixel import (
     saturated_picture,
     sorted_pixels,
 )
-from stages.training.distributed import worker_pool
 
 LOCO = "mvtec-loco"
 LOCO_LIMIT = 0.05  # false positive rate, MVTec LOCO's convention

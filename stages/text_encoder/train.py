@@ -225,7 +225,7 @@ def trainer_of(
         seed=seed,
         data_seed=seed,
         save_strategy="no",
-        save_total_limit=1,  # `saving` says when
+        save_total_limit=1,  # TimedSaving says when
         logging_steps=1,
         logging_nan_inf_filter=False,  # epoch means of a resumed run are those of a whole one
         report_to="none",

@@ -1,48 +1,13 @@
-"""Several processes: workers that a stage starts, and those of one training run, as torchrun starts them (the first
-keeps the record, the others help)."""
+"""The processes of one training run, as torchrun starts them: the main one keeps the record, the others help."""
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing.context import SpawnContext, SpawnProcess
-from threading import RLock
-from types import ModuleType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from stages.base.errors import InputError
 
-if TYPE_CHECKING:
-    from multiprocessing.pool import Pool
-
 T = TypeVar("T")
-_starting = RLock()
-
-
-def worker_pool(workers: int, prepare: Callable[[], None] | None = None) -> "Pool":
-    """Fresh processes (spawned, not forked: OpenCV and torch have threads) for functions of importable modules.
-
-    workers: 0 = one per core; prepare: called first in each. Unlike `multiprocessing.Pool` they do not run the calling
-    script again, so that it needs no `if __name__ == "__main__":`.
-    """
-    return _WithoutTheScript().Pool(workers or None, prepare)
-
-
-class _Worker(SpawnProcess):
-    @staticmethod
-    def _Popen(process):
-        """A new process is told what to import as `__main__`, unless the present one has neither file nor spec."""
-        with _starting:
-            script = sys.modules["__main__"]
-            sys.modules["__main__"] = ModuleType("__main__")
-            try:
-                return SpawnProcess._Popen(process)
-            finally:
-                sys.modules["__main__"] = script
-
-
-class _WithoutTheScript(SpawnContext):
-    Process = _Worker
 
 
 def rank() -> int:
@@ -55,8 +20,8 @@ def world() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def share(batch_size: int) -> int:
-    """Images of each process per step.
+def per_process_batch(batch_size: int) -> int:
+    """Samples of each process per step; batch_size: of all processes together.
 
     Raises:
         InputError: they cannot all have as many.
@@ -66,8 +31,17 @@ def share(batch_size: int) -> int:
     return batch_size // world()
 
 
+def accumulation_steps(batch_size: int, micro_batch: int) -> int:
+    """Micro-batches of a process whose gradients are added up to one step. Raises InputError where they do not add up
+    to the batch."""
+    own = per_process_batch(batch_size)
+    if own % micro_batch:
+        raise InputError(f"--batch-size {batch_size}: {own} per process are no multiple of --micro-batch {micro_batch}")
+    return own // micro_batch
+
+
 @contextmanager
-def joined(device: str) -> Iterator[None]:
+def process_group(device: str) -> Iterator[None]:
     """Meet the other processes, if there are any, and part from them in order: a process that ends while its
     connections are open can be counted as failed. device: 'cpu' (over gloo) or 'cuda' (over NCCL)."""
     if world() == 1:
@@ -82,9 +56,9 @@ def joined(device: str) -> Iterator[None]:
         state.destroy_process_group()
 
 
-def from_first(work: Callable[[], T]) -> T:
-    """What `work` gives on the first process, on every process; within `joined`, the others wait. An InputError is
-    raised on all of them, so that none is left waiting for one that has ended."""
+def broadcast_from_main(work: Callable[[], T]) -> T:
+    """What `work` returns on the main process, on every process; within `process_group`, the others wait. An InputError
+    is raised on all of them, so that none is left waiting for one that has ended."""
     if world() == 1:
         return work()
     from accelerate.utils import broadcast_object_list

@@ -14,22 +14,20 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
+from stages.artifacts.digests import Files
 from stages.artifacts.reader import COMPLETE, PARTIAL
 from stages.artifacts.tables import ENCODERS
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
-from stages.base.progress import PLAIN_LINE_SECONDS, Progress
-from stages.datasets.files import Files
-from stages.training import distributed as processes
+from stages.training import distributed
+from stages.training.curves import loss_curves
+from stages.training.saved_models import FOLDER
 
-FOLDER = "_checkpoint"  # below the artifact; readers of Parquet pass over names with an underscore
 STATE = "_training"  # saved states while training, below the artifact
-WEIGHTS = "trained.safetensors"
-SAVE_SECONDS = 60  # between saved states of a training that has no --save-steps: what a kill costs at most
 
 
-def trained(
+def run_training(
     out: Path,
     spec: Spec,
     datasets: str,
@@ -42,9 +40,9 @@ def trained(
 ) -> Summary | None:
     """Run a training inside its artifact; of several processes the first one alone opens it and returns a summary.
 
-    datasets: their names; n: samples; left_out: why others are none, the first few are said. train: from a saved state
-    (None = from the start) to (the Trainer at its end, what writes the checkpoint). parts: names of the logged
-    values that losses.csv keeps beside the loss. files: those it reads, to be remembered.
+    datasets: their names; n: samples; left_out: why other images are not among them; the first few are listed.
+    train: from a saved state (None = from the start) to (the Trainer at its end, what writes the checkpoint). parts:
+    names of the logged values that losses.csv keeps beside the loss. files: those it reads, to be remembered.
     """
     key = (datasets, "all", None)
     with ExitStack() as stack:
@@ -56,7 +54,7 @@ def trained(
                 files.keep(out)
             return bool(opened[0].pending), last_saved(out / STATE)
 
-        pending, saved = processes.from_first(open_artifact)
+        pending, saved = distributed.broadcast_from_main(open_artifact)
         say = opened[0].progress.say if opened else lambda text: None
         for line in left_out[:3]:
             say(f"not trained on: {line}")
@@ -70,8 +68,7 @@ def trained(
             if opened:
                 opened[0].ran_on = f"{trainer.args.device.type} {'bf16' if trainer.args.bf16 else 'fp32'}"
                 history = [h for h in trainer.state.log_history if "loss" in h]
-                require_current(out, spec)
-                write_checkpoint(out, save, history, parts)
+                write_checkpoint(opened[0], save, history, parts)
                 opened[0].write(
                     dict(zip(ENCODERS.key, key, strict=True))
                     | {
@@ -85,7 +82,7 @@ def trained(
                 )
     if opened and opened[0].summary.complete:
         forget(out / STATE)  # after the row: until then a killed run needs them
-    processes.from_first(lambda: None)  # nobody leaves before the checkpoint is written
+    distributed.broadcast_from_main(lambda: None)  # nobody leaves before the checkpoint is written
     return opened[0].summary if opened else None
 
 
@@ -110,41 +107,35 @@ def recorded_key(record: Path) -> str | None:
         return None
 
 
-def run_trainer(trainer: Any, saved: Path | None, say: Callable[[str], None], out: Path, warmup: int = 0) -> None:
-    """Train, from a saved state if there is one, saying how far it is; TensorBoard's files go below the artifact."""
-    from transformers.trainer_callback import PrinterCallback
+def write_checkpoint(
+    artifact: Artifact, save: Callable[[Path], None], history: list[dict], parts: tuple[str, ...]
+) -> None:
+    """The checkpoint with its loss curve, below the artifact: wholly there or not at all.
 
-    from stages.training.torch_setup import tensorboard
-
-    trainer.remove_callback(PrinterCallback)
-    for callback in (telling(say, warmup), *tensorboard(out / "_tensorboard")):
-        trainer.add_callback(callback)
-    trainer.train(resume_from_checkpoint=str(saved) if saved else None)
-
-
-def write_checkpoint(out: Path, save: Callable[[Path], None], history: list[dict], parts: tuple[str, ...]) -> None:
-    """The checkpoint with its loss curve: wholly there or not at all."""
-    from stages.training.curves import loss_curves
-
-    target = out / f".tmp-{FOLDER}"
+    Raises:
+        InputError: another command has made another artifact of it in the meantime.
+    """
+    artifact.require_current()  # before anything is written below what may be another one's
+    target = artifact.out / f".tmp-{FOLDER}"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
     save(target)
     seen = tuple(p for p in parts if any(p in h for h in history))
     history = [dict.fromkeys(seen, nan) | h for h in history]
-    with open(target / "losses.csv", "w", newline="") as f:
+    with (target / "losses.csv").open("w", newline="") as f:
         writer = csv.DictWriter(f, ("step", "loss", *seen, "learning_rate"), extrasaction="ignore")
         writer.writeheader()
         writer.writerows(history)
     (target / "losses.png").write_bytes(loss_curves(history, seen))
-    put_in_place(target, out / FOLDER)
+    artifact.require_current()  # weights of some gigabytes take their time
+    put_in_place(target, artifact.out / FOLDER)
 
 
 def put_in_place(made: Path, target: Path) -> None:
     """Flush what is in the folder `made` to disk and rename it to `target`, in place of what is there."""
     for file in made.rglob("*"):
         if file.is_file():
-            with open(file, "rb") as f:
+            with file.open("rb") as f:
                 os.fsync(f.fileno())
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -170,72 +161,6 @@ def last_saved(state: Path) -> Path | None:
     return None
 
 
-def accumulated(batch_size: int, micro_batch: int) -> int:
-    """Micro-batches of a process per step. Raises InputError where they do not add up to the batch."""
-    own = processes.share(batch_size)
-    if own % micro_batch:
-        raise InputError(f"--batch-size {batch_size}: {own} per process are no multiple of --micro-batch {micro_batch}")
-    return own // micro_batch
-
-
-def context(model_config: Any, max_length: int) -> int:
-    """Longest sample, tokens; max_length: 0 = the model's own. Raises InputError for one beyond the model's context."""
-    room = model_config.get_text_config().max_position_embeddings
-    if max_length > room:
-        raise InputError(f"--max-length {max_length}: the model's context has {room} tokens")
-    return max_length or room
-
-
-class SmallStates:
-    """For a Trainer: saved states hold what is trained, not the frozen weights. DeepSpeed's engine saves and loads its
-    own."""
-
-    def _save(self, output_dir=None, state_dict=None):
-        """state_dict: gathered by the caller where the model is sharded."""
-        if self.is_deepspeed_enabled:
-            return super()._save(output_dir, state_dict)
-        from safetensors.torch import save_file
-
-        Path(output_dir).mkdir(parents=True, exist_ok=True)
-        state = self.model.state_dict() if state_dict is None else state_dict
-        own = {n: state[n].detach().contiguous() for n, p in self.model.named_parameters() if p.requires_grad}
-        save_file(own, Path(output_dir) / WEIGHTS)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        from safetensors.torch import load_file
-
-        load_trained(model or self.model, load_file(Path(resume_from_checkpoint) / WEIGHTS))
-
-
-def load_trained(model: Any, tensors: dict) -> None:
-    """Put whole tensors into a model that may be sharded; the others stay."""
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
-
-    set_model_state_dict(model, tensors, options=StateDictOptions(full_state_dict=True, strict=False))
-
-
-def telling(say: Callable[[str], None], warmup: int = 0) -> Any:
-    """A callback of Trainer that says how far it is, at most every 30 s, and before that whether its warm-up ends."""
-    from transformers import TrainerCallback
-
-    class Telling(TrainerCallback):
-        last = time.monotonic()
-
-        def on_train_begin(self, args, state, control, **more):
-            if state.max_steps < warmup:
-                say(
-                    f"{state.max_steps} steps in all are fewer than the --warmup of {warmup}: the learning rate will"
-                    " not reach its peak"
-                )
-
-        def on_log(self, args, state, control, logs=None, **more):
-            if "loss" in (logs or {}) and time.monotonic() - self.last > PLAIN_LINE_SECONDS:
-                self.last = time.monotonic()
-                say(f"step {state.global_step} of {state.max_steps}, loss {logs['loss']:.4f}")
-
-    return Telling()
-
-
 @contextmanager
 def stop_asked() -> Iterator[Callable[[], bool]]:
     """Within it the first Ctrl-C or SIGTERM waits for the end of the step in hand: the function given tells whether
@@ -259,40 +184,3 @@ def stop_asked() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def saving(asked: Callable[[], bool], check: Callable[[], None]) -> Any:
-    """A callback of Trainer that saves a state every SAVE_SECONDS, at the end of a step; and one more when a stop is
-    asked for, and stops. check: called before each, may raise."""
-    from transformers import TrainerCallback
-
-    class Saving(TrainerCallback):
-        last = time.monotonic()
-
-        def on_step_end(self, args, state, control, **more):
-            if asked() or time.monotonic() - self.last >= SAVE_SECONDS:
-                check()
-                control.should_save = True
-            control.should_training_stop |= asked()
-
-        def on_save(self, args, state, control, **more):
-            self.last = time.monotonic()
-
-    return Saving()
-
-
-def showing(progress: Progress, label: str) -> Any:
-    """A callback of Trainer that shows steps and the time left."""
-    from transformers import TrainerCallback
-
-    class Showing(TrainerCallback):
-        def on_train_begin(self, args, state, control, **more):
-            self.steps = progress.steps(label, state.max_steps, state.global_step)
-
-        def on_step_end(self, args, state, control, **more):
-            self.steps.advance()
-
-        def on_train_end(self, args, state, control, **more):
-            self.steps.stop()
-
-    return Showing()

@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from stages.base.errors import InputError, first_line
 from stages.training.weights import check_checkpoint
 
+FOLDER = "_checkpoint"  # of a training's artifact; readers of Parquet pass over names with an underscore
 ADAPTER_WEIGHTS = "adapter_model.safetensors"  # PEFT's
 LARGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
 
@@ -47,7 +49,7 @@ def check_chat_template(path_or_id: str, what: str) -> None:
 def header_of(file: Path) -> dict:
     """Name -> {dtype, shape, data_offsets} of a safetensors file. Raises InputError for one that is not whole."""
     try:
-        with open(file, "rb") as f:
+        with file.open("rb") as f:
             length = int.from_bytes(f.read(8), "little")
             if not 0 < length <= LARGEST_HEADER:
                 raise ValueError("no header")
@@ -60,13 +62,13 @@ def header_of(file: Path) -> dict:
     return header
 
 
-def trained_folder(place: Path, inside: str, names: tuple[str, ...], by: str) -> Path:
-    """The folder with what a training wrote: `place` itself, or `inside` it; names: files that are there.
+def trained_folder(place: Path, names: tuple[str, ...], by: str) -> Path:
+    """The folder with what a training wrote: `place` itself, or FOLDER in it; names: files that are there.
 
     Raises:
         InputError: none there, or its weights are not whole.
     """
-    for folder in (place, place / inside):
+    for folder in (place, place / FOLDER):
         if all((folder / name).is_file() for name in names):
             for file in folder.glob("*.safetensors"):
                 header_of(file)
@@ -84,6 +86,15 @@ def check_merged(target: Path | None, out: Path, finished: str) -> None:
         raise InputError(f"--merged {target}: lies in --out, or --out in it; give a folder of its own")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"--merged {target}: holds something already; give a new folder")
+
+
+def context_length(model_config: Any, max_length: int) -> int:
+    """Longest sample, tokens; model_config: of transformers; max_length: 0 = the model's own. Raises InputError for one
+    beyond the model's context."""
+    room = model_config.get_text_config().max_position_embeddings
+    if max_length > room:
+        raise InputError(f"--max-length {max_length}: the model's context has {room} tokens")
+    return max_length or room
 
 
 def read_json(file: Path, what: str) -> dict:

@@ -1,7 +1,5 @@
-"""Everything to settle before torch and transformers are used: called first by every stage that does."""
+"""Device, precision and packages, settled without torch wherever that is possible. See `prepared` for torch itself."""
 
-import logging
-import os
 import re
 import sys
 from ctypes import CDLL
@@ -12,42 +10,12 @@ from stages.base.errors import InputError
 
 
 def prepare_torch() -> None:
-    """Make torch, torchvision and transformers importable and quiet.
-
-    PyPI's torchvision is built for CUDA; beside a CPU build of torch its import stops at a missing
-    operator, and transformers then cannot import any model. Only its Python part is needed here (image
-    transforms), so the two operators are declared without an implementation and the import is repeated.
+    """What importing `stages.training.prepared` does, for code that imports torch or transformers within functions.
 
     Raises:
         InputError: a package is missing; says what to install.
     """
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    # Huge pages: without them a step's dense embedding gradient (47 MB in MiniLM) costs as much time in
-    # page faults as a quarter of the arithmetic. Read by torch at its import.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    try:
-        import torch  # noqa: F401
-
-        _import_torchvision()
-        import transformers
-    except ModuleNotFoundError as e:
-        raise InputError(f"this stage needs the package {e.name}: pip install 'adcli[models]'") from None
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
-
-
-def _import_torchvision() -> None:
-    try:
-        import torchvision
-    except RuntimeError as e:
-        if "torchvision::nms" not in str(e):
-            raise
-        for name in [m for m in sys.modules if m.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        declare_torchvision_operators()
-        import torchvision  # noqa: F401
+    import stages.training.prepared  # noqa: F401
 
 
 def declare_torchvision_operators() -> None:
@@ -93,7 +61,7 @@ def pick_device(name: str) -> str:
 def _gpus() -> int:
     """CUDA devices that torch sees. Where there is no driver of NVIDIA's (the library that torch, too, would ask) and
     none of AMD's there is none, and torch's import, a second or two, is saved."""
-    if sys.platform == "linux" and not os.path.exists("/dev/kfd"):
+    if sys.platform == "linux" and not Path("/dev/kfd").exists():
         try:
             CDLL("libcuda.so.1")
         except OSError:
@@ -123,9 +91,6 @@ def resolved_precision(device: str, precision: str) -> tuple[str, str]:
     return device, precision
 
 
-device_and_precision = resolved_precision  # its former name
-
-
 def has_bf16(device: str) -> bool:
     """Whether the processor multiplies bf16 matrices in hardware; emulated it is slower than fp32."""
     if device.startswith("cuda"):
@@ -133,19 +98,8 @@ def has_bf16(device: str) -> bool:
 
         return torch.cuda.is_bf16_supported(including_emulation=False)
     try:
-        with open("/proc/cpuinfo") as f:
+        with Path("/proc/cpuinfo").open() as f:
             flags = next((line for line in f if line.startswith("flags")), "")
     except OSError:
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def tensorboard(folder: Path) -> list:
-    """Callbacks of a transformers Trainer that write its losses to FOLDER, where TensorBoard is installed."""
-    if find_spec("tensorboard") is None:
-        return []
-    from transformers.integrations import TensorBoardCallback
-
-    callback = TensorBoardCallback()
-    callback.logging_dir = str(folder)
-    return [callback]

@@ -77,7 +77,7 @@ def checkpoint_fingerprint(name: str, revision: str = "") -> str:
     digest = hashlib.sha256()
     for file in sorted(p for p in Path(name).iterdir() if p.suffix in WEIGHTS):
         digest.update(file.name.encode())
-        with open(file, "rb") as f:
+        with file.open("rb") as f:
             while block := f.read(1 << 24):
                 digest.update(block)
     return digest.hexdigest()[:32]

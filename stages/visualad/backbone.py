@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
+from stages.training.prepared import torch
+
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, CLIPVisionModel, SiglipVisionModel
 
 from stages.base.errors import InputError, cannot_be_loaded
 
@@ -30,7 +32,7 @@ class Parts:
     layers: nn.ModuleList
     norm: nn.LayerNorm
     class_position: Tensor
-    rotary: Callable[[Tensor], Any] | None = None
+    rotary: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
 
 class Backbone(nn.Module):
@@ -66,21 +68,19 @@ class Backbone(nn.Module):
         more = {"position_embeddings": parts.rotary(pixels)} if parts.rotary else {}
         hidden = parts.embed(pixels)
         count = len(tokens)
-        hidden = torch.cat([tokens.to(hidden.dtype).expand(len(hidden), -1, -1), hidden], dim=1)
+        hidden = torch.cat([tokens.to(hidden.dtype).expand(len(hidden), -1, -1), hidden], dim=1)  # Eq. 1
         if parts.start is not None:
             hidden = parts.start(hidden)
-        found, patches = [], []
+        extra, patches = [], []
         for number, layer in enumerate(parts.layers, 1):
             hidden = self._through(layer, hidden, more)
             if number in wanted or number == len(parts.layers):
-                found.append(hidden[:, :count])
+                extra.append(hidden[:, :count])
                 patches.append(hidden[:, count + parts.prefix :])
-        return found, patches
+        return extra, patches
 
     def _through(self, layer: nn.Module, hidden: Tensor, more: dict) -> Tensor:
         if self.recompute and torch.is_grad_enabled():
-            from torch.utils.checkpoint import checkpoint
-
             out = checkpoint(layer, hidden, None, use_reentrant=False, **more)
         else:
             out = layer(hidden, None, **more)
@@ -169,11 +169,6 @@ def load_backbone(name: str, revision: str = "", recompute: bool = False) -> tup
     Raises:
         InputError: there is no such model, or it is none of the known families.
     """
-    from stages.training.torch_setup import prepare_torch
-
-    prepare_torch()
-    from transformers import AutoConfig, AutoImageProcessor, AutoModel, CLIPVisionModel, SiglipVisionModel
-
     at = {"revision": revision or None}
     try:
         kind = AutoConfig.from_pretrained(name, **at).model_type

@@ -4,39 +4,28 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from safetensors.torch import load_file, save_file
+
 from stages.base.errors import InputError, cannot_be_loaded, last_line
-from stages.training.runs import FOLDER
-from stages.training.saved_models import trained_folder
 from stages.training.weights import checkpoint_fingerprint
 from stages.visualad.backbone import load_backbone
-from stages.visualad.config import RECORD, WEIGHTS, Settings
-from stages.visualad.data import Look
+from stages.visualad.config import RECORD, WEIGHTS, VisualAdSettings, checkpoint_folder
+from stages.visualad.data import ImageTransform
 from stages.visualad.model import VisualAD
 
 
-def save(model: VisualAD, folder: Path, backbone: str, revision: str, look: Look) -> None:
+def save(model: VisualAD, folder: Path, backbone: str, revision: str, transform: ImageTransform) -> None:
     """Write the trained tensors and the record. backbone: directory or hub id, as it was given."""
-    from safetensors.torch import save_file
-
-    tensors = {n: t.detach().float().cpu().contiguous() for n, t in model.trained().items()}
+    tensors = {n: t.detach().float().cpu().contiguous() for n, t in model.trained_tensors().items()}
     save_file(tensors, folder / WEIGHTS)
     record = {
         "backbone": backbone,
         "revision": revision,
         "settings": asdict(model.settings),
-        "mean": look.mean,
-        "deviation": look.deviation,
+        "mean": transform.mean,
+        "deviation": transform.std,
     }
     (folder / RECORD).write_text(json.dumps(record, indent=2))
-
-
-def find(place: Path) -> Path:
-    """The folder with the checkpoint: `place` itself, or the one of a train-visualad artifact.
-
-    Raises:
-        InputError: none there.
-    """
-    return trained_folder(place, FOLDER, (WEIGHTS, RECORD), "train-visualad")
 
 
 def fingerprint(place: Path, backbone: str = "") -> str:
@@ -45,7 +34,7 @@ def fingerprint(place: Path, backbone: str = "") -> str:
     Raises:
         InputError: no checkpoint, or no such backbone.
     """
-    folder = find(place)
+    folder = checkpoint_folder(place)
     record = json.loads((folder / RECORD).read_text())
     name = backbone or record["backbone"]
     try:
@@ -54,17 +43,15 @@ def fingerprint(place: Path, backbone: str = "") -> str:
         raise cannot_be_loaded(f"--backbone {name}", e) from e
 
 
-def load(place: Path, backbone: str = "") -> tuple[VisualAD, Look]:
+def load(place: Path, backbone: str = "") -> tuple[VisualAD, ImageTransform]:
     """The model in evaluation mode, and how it wants images. backbone: where it lies now, if elsewhere.
 
     Raises:
         InputError: no checkpoint, no such backbone, or tensors that do not fit it.
     """
-    from safetensors.torch import load_file
-
-    folder = find(place)
+    folder = checkpoint_folder(place)
     record = json.loads((folder / RECORD).read_text())
-    settings = Settings(**record["settings"] | {"layers": tuple(record["settings"]["layers"])})
+    settings = VisualAdSettings(**record["settings"] | {"layers": tuple(record["settings"]["layers"])})
     vit, _, _ = load_backbone(backbone or record["backbone"], record["revision"])
     model = VisualAD(vit, settings)
     tensors = load_file(folder / WEIGHTS)
@@ -79,4 +66,4 @@ def load(place: Path, backbone: str = "") -> tuple[VisualAD, Look]:
     lacking = [n for n in missing if not n.startswith("backbone.") and not (settings.as_released and n[:5] == "norm.")]
     if strange or lacking:
         raise InputError(f"{folder}: does not fit this version ({', '.join([*lacking, *strange][:3])})")
-    return model.eval(), Look(settings.size, tuple(record["mean"]), tuple(record["deviation"]))
+    return model.eval(), ImageTransform(settings.size, tuple(record["mean"]), tuple(record["deviation"]))

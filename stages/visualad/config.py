@@ -1,9 +1,15 @@
-"""What a VisualAD is made of. Imports no torch, so that `--help` is quick."""
+"""What a VisualAD is made of, and the settings of its commands. Imports no torch, so that `--help` is quick."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from stages.base.config import require_positive
+from stages.base.config import argument, option, require_at_least_zero, require_positive
 from stages.base.errors import InputError
+from stages.training.distributed import per_process_batch
+from stages.training.saved_models import check_model, read_json, trained_folder
+from stages.training.torch_setup import resolved_precision
+
+METHOD = "visualad"
 
 POSITIONS = ("1d", "none", "1d-sin", "2d", "2d-sin")  # Table 5
 WEIGHTS, RECORD = "visualad.safetensors", "visualad.json"  # of a trained model
@@ -11,7 +17,7 @@ SIGMA = 4.0  # px, of the released code's test-time Gaussian
 
 
 @dataclass(frozen=True)
-class Settings:
+class VisualAdSettings:
     """What a checkpoint is made of. layers: from 1; anchors: m; position: POSITIONS; size: px; as_released: the
     tokens' positions stay copies of the class token's, and the trained final norm is not loaded for scoring."""
 
@@ -22,26 +28,118 @@ class Settings:
     size: int = 518
     as_released: bool = False
 
+    def check(self) -> None:
+        """Raises InputError for what no backbone can have: unknown names, numbers out of range."""
+        if self.variant not in ("code", "paper"):
+            raise InputError(f"--variant {self.variant}: expected code or paper")
+        if self.position not in POSITIONS:
+            raise InputError(f"--position {self.position}: expected {', '.join(POSITIONS)}")
+        require_positive(self, "anchors", "size")
+        if list(self.layers) != sorted(set(self.layers)) or min(self.layers, default=0) < 1:
+            raise InputError(f"--layers {','.join(map(str, self.layers))}: expected rising numbers from 1")
 
-def check_names(settings: Settings) -> None:
-    """Raises InputError for what no backbone can have: unknown names, numbers out of range."""
-    if settings.variant not in ("code", "paper"):
-        raise InputError(f"--variant {settings.variant}: expected code or paper")
-    if settings.position not in POSITIONS:
-        raise InputError(f"--position {settings.position}: expected {', '.join(POSITIONS)}")
-    require_positive(settings, "anchors", "size")
-    if list(settings.layers) != sorted(set(settings.layers)) or min(settings.layers, default=0) < 1:
-        raise InputError(f"--layers {','.join(map(str, settings.layers))}: expected rising numbers from 1")
+    def check_backbone(self, patch: int, depth: int) -> None:
+        """`check`, and for one backbone. Raises InputError for a size that is no multiple of the patch (px), or layers
+        beyond the depth."""
+        self.check()
+        if self.size % patch or self.size < patch:
+            near = max(round(self.size / patch), 1) * patch
+            raise InputError(
+                f"--size {self.size}: no multiple of the backbone's patch of {patch} px; the nearest is {near}"
+            )
+        if self.layers[-1] > depth:
+            raise InputError(f"--layers {','.join(map(str, self.layers))}: expected rising numbers from 1 to {depth}")
 
 
-def check(settings: Settings, patch: int, depth: int) -> None:
-    """`check_names`, and for one backbone. Raises InputError for a size that is no multiple of the patch (px), or
-    layers beyond the depth."""
-    check_names(settings)
-    if settings.size % patch or settings.size < patch:
-        near = max(round(settings.size / patch), 1) * patch
-        raise InputError(
-            f"--size {settings.size}: no multiple of the backbone's patch of {patch} px; the nearest is {near}"
-        )
-    if settings.layers[-1] > depth:
-        raise InputError(f"--layers {','.join(map(str, settings.layers))}: expected rising numbers from 1 to {depth}")
+@dataclass(frozen=True, kw_only=True)
+class TrainVisualadConfig:
+    manifest: Path = argument("labelled images with masks: manifest artifact, a folder of them, or a Parquet file")
+    out: Path = option("the trained model and its record")
+    backbone: str = option(
+        "frozen vision transformer: directory or hub id (CLIP, DINOv2, DINOv3, SigLIP, SigLIP2)",
+        "openai/clip-vit-large-patch14-336",
+    )
+    revision: str = option("branch, tag or commit of a hub model", "")
+    variant: str = option("code = what the authors' released code computes; paper = the text's equations", "code")
+    split: str = option("images to train on; the authors train on the test split of the auxiliary data set", "test")
+    epochs: int = option("passes over the images; the released scripts: 1 on VisA, 2 on MVTec AD", 1)
+    batch_size: int = option("images per step, all processes together", 8)
+    size: int = option("px of the square that images are squashed to", 518)
+    layers: str = option("blocks whose patches are scored, from 1; the last is the deepest", "6,12,18,24")
+    anchors: int = option("anchor queries per layer", 4)
+    position: str = option(f"positions of SCA: {', '.join(POSITIONS)} (Table 5)", "1d")
+    learning_rate: float = option("of the two tokens; code: SCA, SAF and norm have 1e-4, paper: the same", 1e-3)
+    as_released: bool = option("also what the released code loses: positions not trained, norm not reloaded", False)
+    precision: str = option("fp32, bf16, or auto = bf16 where the processor has it", "auto")
+    checkpoint_activations: bool = option("recompute the blocks' activations: less memory, more time", False)
+    compile: bool = option("torch.compile the model", False)
+    save_steps: int = option("steps between saved states, from which a killed run goes on", 200)
+    device: str = option("auto, cpu or cuda", "auto")
+    workers: int = option("processes that load images; 0 = in this one", 0)
+    root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
+    seed: int = option("of initialisation, data order and dropout", 0)
+
+    def settings(self) -> VisualAdSettings:
+        """Raises InputError for layers that are no numbers."""
+        try:
+            layers = tuple(int(n) for n in self.layers.split(","))
+        except ValueError:
+            raise InputError(f"--layers {self.layers}: expected numbers, comma-separated") from None
+        return VisualAdSettings(self.variant, layers, self.anchors, self.position, self.size, self.as_released)
+
+    def check(self) -> None:
+        """Raises InputError for what can be refused before torch is loaded: numbers, names, a batch that the processes
+        cannot share, a directory that holds no backbone, a device that is not there."""
+        require_positive(self, "epochs", "batch_size", "learning_rate", "save_steps")
+        require_at_least_zero(self, "workers")
+        per_process_batch(self.batch_size)
+        self.settings().check()
+        check_model(self.backbone, "--backbone")
+        resolved_precision(self.device, self.precision)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreVisualadConfig:
+    manifest: Path = argument("the images: manifest artifact, a folder of them, or a Parquet file")
+    checkpoint: Path = option("what train-visualad wrote")
+    out: Path = option("where the scores go")
+    maps: Path | None = option("where the anomaly maps go; without it only scores are kept", None)
+    explain: Path | None = option(
+        "folder for pictures: where the anchors look (Figure 6), and how far normal and"
+        " anomalous patches lie apart (patches.png, Figure 5)",
+        None,
+    )
+    method: str = option("visualad", METHOD)
+    name: str = option("what tables call this run", METHOD)
+    backbone: str = option("where the backbone lies, if not where it was trained", "")
+    splits: str = option("images to score, comma-separated: test, train, val", "test")
+    sigma: float = option("of the Gaussian over the map, px; the text has none (0)", SIGMA)
+    batch_size: int = option("images per forward pass", 8)
+    precision: str = option("fp32, bf16, or auto = bf16 where the processor has it", "auto")
+    device: str = option("auto, cpu or cuda", "auto")
+    workers: int = option("threads that load images", 4)
+    root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
+
+    def check(self) -> None:
+        """Raises InputError for what can be refused before torch is loaded: numbers, no checkpoint, no backbone, a
+        device that is not there."""
+        require_positive(self, "batch_size", "workers")
+        require_at_least_zero(self, "sigma")
+        check_model(self.backbone or recorded_backbone(checkpoint_folder(self.checkpoint)), "--backbone")
+        resolved_precision(self.device, self.precision)
+
+
+def checkpoint_folder(place: Path) -> Path:
+    """The folder with the checkpoint: `place` itself, or the one of a train-visualad artifact. Raises InputError: none
+    there."""
+    return trained_folder(place, (WEIGHTS, RECORD), "train-visualad")
+
+
+def recorded_backbone(folder: Path) -> str:
+    """The backbone that a checkpoint names. Raises InputError for a record that names none, or of other settings."""
+    record = read_json(folder / RECORD, "--checkpoint")
+    try:
+        VisualAdSettings(**record["settings"])
+        return record["backbone"]
+    except (KeyError, TypeError) as e:
+        raise InputError(f"{folder / RECORD}: not of this version of adcli ({e})") from e

@@ -6,45 +6,43 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image as Picture
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from stages.datasets.images import load_mask, load_rgb
 from stages.datasets.manifest import Image
 
 
 @dataclass(frozen=True)
-class Look:
-    """size: px of the square; mean, deviation: per channel, of values 0..1."""
+class ImageTransform:
+    """size: px of the square; mean, std: per channel, of values 0..1."""
 
     size: int
     mean: tuple[float, ...]
-    deviation: tuple[float, ...]
+    std: tuple[float, ...]
 
     def pixels(self, path: Path) -> Tensor:
         """(3, S, S) float32: bicubic, aspect ratio not kept, as the released code. Raises ImageError."""
-        from PIL import Image as Picture
-
         picture = Picture.fromarray(load_rgb(path)).resize((self.size, self.size), Picture.Resampling.BICUBIC)
         values = torch.from_numpy(np.asarray(picture, np.float32) / 255)
-        return ((values - torch.tensor(self.mean)) / torch.tensor(self.deviation)).permute(2, 0, 1)
+        return ((values - torch.tensor(self.mean)) / torch.tensor(self.std)).permute(2, 0, 1)
 
     def mask(self, paths: Iterable[Path]) -> Tensor:
         """(S, S) float32 of 0 and 1: the union of the masks, bilinear, then above 0.5. Raises ImageError."""
-        from PIL import Image as Picture
-
         union = np.zeros((self.size, self.size), bool)
         for path in paths:
-            drawn = Picture.fromarray(load_mask(path).astype(np.uint8) * 255)
-            union |= np.asarray(drawn.resize((self.size, self.size), Picture.Resampling.BILINEAR)) > 127
+            picture = Picture.fromarray(load_mask(path).astype(np.uint8) * 255)
+            union |= np.asarray(picture.resize((self.size, self.size), Picture.Resampling.BILINEAR)) > 127
         return torch.from_numpy(union.astype(np.float32))
 
 
 @dataclass(frozen=True)
-class TrainingSet(torch.utils.data.Dataset):
+class TrainingSet(Dataset):
     """images: labelled, the anomalous ones with masks."""
 
     images: tuple[Image, ...]
-    look: Look
+    transform: ImageTransform
 
     def __len__(self) -> int:
         return len(self.images)
@@ -52,7 +50,7 @@ class TrainingSet(torch.utils.data.Dataset):
     def __getitem__(self, n: int) -> dict[str, Tensor]:
         image = self.images[n]
         return {
-            "pixels": self.look.pixels(image.file),
-            "masks": self.look.mask(image.masks),
+            "pixels": self.transform.pixels(image.file),
+            "masks": self.transform.mask(image.masks),
             "labels": torch.tensor(float(image.label)),
         }

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from stages.artifacts.files import make_folder, write_atomically
 from stages.artifacts.paths import for_image
@@ -13,21 +14,21 @@ from stages.base.errors import ImageError
 from stages.datasets.images import load_rgb
 from stages.datasets.manifest import Image
 from stages.visualad.backbone import parts_of
-from stages.visualad.data import Look
+from stages.visualad.data import ImageTransform
 from stages.visualad.model import VisualAD
 from stages.visualad.patch_clouds import patch_clouds
 
 SIDE = 160  # px of one cell
-MOST = 2000  # patches of either kind in Figure 5
-EACH = 20  # of one image, so that no image fills the figure
+MAX_PATCHES = 2000  # patches of either kind in Figure 5
+PER_IMAGE = 20  # of one image, so that no image fills the figure
 STAGES = ("backbone alone", "with the two tokens", "with tokens and SAF")
 
 
 class PatchClouds:
     """Gathers normal and anomalous patches of the deepest layer for Figure 5, over batches."""
 
-    def __init__(self, model: VisualAD, look: Look) -> None:
-        self.model, self.look, self.random = model, look, np.random.default_rng(0)
+    def __init__(self, model: VisualAD, transform: ImageTransform) -> None:
+        self.model, self.transform, self.random = model, transform, np.random.default_rng(0)
         self.kept: dict[bool, list[np.ndarray]] = {False: [], True: []}
 
     def add(self, images: list[Image], pixels: Tensor) -> None:
@@ -37,13 +38,13 @@ class PatchClouds:
             if image.label is None or (image.label and not image.masks):
                 continue
             try:
-                mask = self.look.mask(image.masks)
+                mask = self.transform.mask(image.masks)
             except ImageError:  # its score has no need of the mask
                 continue
-            share = torch.nn.functional.avg_pool2d(mask[None], self.model.backbone.patch)[0].flatten().numpy()
+            share = functional.avg_pool2d(mask[None], self.model.backbone.patch)[0].flatten().numpy()
             for anomalous in (False, True):
                 at = np.flatnonzero(share >= 0.5 if anomalous else share == 0)
-                at = self.random.permutation(at)[: min(EACH, MOST - len(self.kept[anomalous]))]
+                at = self.random.permutation(at)[: min(PER_IMAGE, MAX_PATCHES - len(self.kept[anomalous]))]
                 self.kept[anomalous] += list(own[:, at].swapaxes(0, 1))
 
     def write(self, path: Path) -> bool:
@@ -84,6 +85,6 @@ def _over(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """picture: (SIDE, SIDE, 3) uint8, weights: (N,) >= 0 -> the same, dimmed where the anchor does not look."""
     side = round(len(weights) ** 0.5)
     grid = (weights / max(weights.max(), 1e-12)).reshape(side, side).astype(np.float32)
-    seen = cv2.resize(grid, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)[:, :, None]
-    heat = cv2.applyColorMap((seen * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[:, :, ::-1]
+    weight = cv2.resize(grid, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)[:, :, None]
+    heat = cv2.applyColorMap((weight * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[:, :, ::-1]
     return (picture * 0.5 + heat * 0.5).astype(np.uint8)

@@ -40,9 +40,9 @@ def losses(output: Output, masks: Tensor, labels: Tensor, variant: str) -> dict[
     """
     masks = masks.to(output.maps)
     score = image_scores(output.fused, variant)
-    found = {
-        "cls": functional.binary_cross_entropy_with_logits(score, labels.to(score)),
-        "seg": sum(focal(p, masks) + dice(p, masks) for p in output.maps.sigmoid()),
-        "ctr": margin(output.tokens.float()),
+    parts = {
+        "cls": functional.binary_cross_entropy_with_logits(score, labels.to(score)),  # Eq. 10
+        "seg": sum(focal(p, masks) + dice(p, masks) for p in output.maps.sigmoid()),  # Eq. 11
+        "ctr": margin(output.tokens.float()),  # Eq. 12
     }
-    return found | {"loss": torch.stack(list(found.values())).sum()}
+    return parts | {"loss": torch.stack(list(parts.values())).sum()}  # Eq. 13

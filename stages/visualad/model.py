@@ -13,19 +13,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stages.base.errors import InputError
+from stages.training.image_scores import top_mean
 from stages.visualad.backbone import Backbone, parts_of
-from stages.visualad.config import SIGMA, Settings, check
+from stages.visualad.config import SIGMA, VisualAdSettings
 
 ROWS = 1536  # positions of the released code's SCA; more where the grid is larger
 DROPOUT = 0.1  # released code
-TOP = 0.01  # share of the pixels whose mean is the image score
 TRUNCATE = 4.0
 
 
 class SpatialAwareCrossAttention(nn.Module):
-    """SCA of one layer (Eq. 2 to 5): anchor queries collect patches, each token takes what its gate lets in."""
+    """SCA of one layer (Eq. 2, Eq. 3, Eq. 4, Eq. 5): anchor queries collect patches, each token takes what its gate
+    lets in."""
 
-    def __init__(self, width: int, rows: int, columns: int, settings: Settings) -> None:
+    def __init__(self, width: int, rows: int, columns: int, settings: VisualAdSettings) -> None:
         super().__init__()
         m, code = settings.anchors, settings.variant == "code"
         self.anchors = nn.Parameter(torch.randn(m, width) * 0.02)
@@ -40,11 +41,11 @@ class SpatialAwareCrossAttention(nn.Module):
         self.dropout = nn.Dropout(DROPOUT if code else 0.0)
 
     def attention(self, patches: Tensor) -> Tensor:
-        """patches: (B, N, C) -> A: (B, m, N), rows that sum to 1 (Eq. 2 and 3)."""
-        placed = patches + self.position(patches.shape[1])
+        """patches: (B, N, C) -> A: (B, m, N), rows that sum to 1 (Eq. 2, Eq. 3)."""
+        placed = patches + self.position(patches.shape[1])  # Eq. 2
         queries = self.query_norm(self.query(self.anchors)) if self.projected else self.anchors
         keys = self.key_norm(self.key(placed)) if self.projected else placed
-        return (queries @ keys.transpose(1, 2) / sqrt(patches.shape[-1])).softmax(-1)
+        return (queries @ keys.transpose(1, 2) / sqrt(patches.shape[-1])).softmax(-1)  # Eq. 3
 
     def forward(self, tokens: Tensor, patches: Tensor) -> Tensor:
         """tokens: (B, T, C), patches: (B, N, C) -> enhanced tokens (B, T, C)."""
@@ -113,16 +114,16 @@ class Output:
     @property
     def fused(self) -> Tensor:
         """(B, S, S), the sum over layers (Eq. 8)."""
-        return self.maps.sum(0)
+        return self.maps.sum(0)  # Eq. 8
 
 
 class VisualAD(nn.Module):
     """tokens, positions: (2, C), anomaly first; norm: the backbone's final norm, trained in `code`."""
 
-    def __init__(self, backbone: Backbone, settings: Settings) -> None:
+    def __init__(self, backbone: Backbone, settings: VisualAdSettings) -> None:
         """Raises InputError for settings that the backbone cannot have."""
         super().__init__()
-        check(settings, backbone.patch, backbone.depth)
+        settings.check_backbone(backbone.patch, backbone.depth)
         self.backbone, self.settings = backbone, settings
         code, parts = settings.variant == "code", parts_of(backbone.vit)
         side = settings.size // backbone.patch
@@ -145,19 +146,19 @@ class VisualAD(nn.Module):
         enhancement"). All of them, and the patches, go through the one final norm.
         """
         wanted = self.settings.layers
-        tokens, patches = self.backbone(pixels, self.tokens + self.positions, wanted)
+        tokens, patches = self.backbone(pixels, self.tokens + self.positions, wanted)  # Eq. 1
         last = self.norm(tokens[-1])
         maps, attention, enhanced = [], [], last
         for i, (sca, saf) in enumerate(zip(self.sca, self.saf, strict=True)):
             features = self.norm(patches[i])
             own = last if self.settings.variant == "code" else self.norm(tokens[i])
             enhanced = sca(own, features)
-            maps.append(upsampled(contrast(saf(features), enhanced), pixels.shape[-2:]))
+            maps.append(upsampled(contrast(saf(features), enhanced), pixels.shape[-2:]))  # Eq. 6, Eq. 7
             if explain:
                 attention.append(sca.attention(features))
         return Output(torch.stack(maps), enhanced, torch.stack(attention) if explain else None)
 
-    def trained(self) -> dict[str, Tensor]:
+    def trained_tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds: everything but the backbone."""
         return {n: p for n, p in self.state_dict().items() if not n.startswith("backbone.")}
 
@@ -166,7 +167,7 @@ def contrast(patches: Tensor, tokens: Tensor) -> Tensor:
     """patches: (B, N, C), tokens: (B, 2, C) -> (B, N): cosine to the anomaly token minus cosine to the normal one
     (Eq. 7), -2..2."""
     cosines = functional.normalize(patches, dim=-1) @ functional.normalize(tokens, dim=-1).transpose(1, 2)
-    return cosines[..., 0] - cosines[..., 1]
+    return cosines[..., 0] - cosines[..., 1]  # Eq. 7
 
 
 def upsampled(scores: Tensor, size: tuple[int, int]) -> Tensor:
@@ -178,9 +179,7 @@ def upsampled(scores: Tensor, size: tuple[int, int]) -> Tensor:
 
 def image_scores(maps: Tensor, variant: str = "code") -> Tensor:
     """(B, H, W) -> (B,): mean of the highest 1 % of the pixels (Eq. 9); at least one, rounded up (`code`) or down."""
-    flat = maps.flatten(1)
-    k = max(1, (ceil if variant == "code" else floor)(TOP * flat.shape[1]))
-    return flat.topk(k, dim=1, sorted=False).values.mean(1)
+    return top_mean(maps, ceil if variant == "code" else floor)  # Eq. 9
 
 
 def smoothed(maps: Tensor, sigma: float = SIGMA) -> Tensor:

@@ -4,60 +4,38 @@ The loop is transformers' Trainer: mixed precision, resuming, torch.compile and 
 on from the last saved step, on a CPU to the very same weights.
 """
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from math import ceil, cos, pi
 from pathlib import Path
+from typing import Any
+
+from stages.training.prepared import torch
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import AutoConfig, AutoImageProcessor, Trainer, TrainingArguments
 
 from stages.artifacts.writer import Spec, Summary
-from stages.base.config import RunOptions, argument, named_paths, option, require_at_least_zero, require_positive
+from stages.base.config import RunOptions, named_paths
 from stages.base.errors import InputError, cannot_be_loaded
 from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, read_manifest
 from stages.datasets.trainable import with_masks
-from stages.training.distributed import from_first, joined, share
-from stages.training.runs import trained
-from stages.training.saved_models import check_model
+from stages.training.distributed import broadcast_from_main, per_process_batch, process_group
+from stages.training.runs import run_training
+from stages.training.torch_setup import resolved_precision
+from stages.training.trainer import TrainableOnlyCheckpoints, common_arguments, one_gpu, run_trainer
 from stages.training.weights import checkpoint_fingerprint
-from stages.visualad.config import POSITIONS, Settings, check, check_names
+from stages.visualad import checkpoint
+from stages.visualad.backbone import load_backbone, require_family
+from stages.visualad.config import TrainVisualadConfig, VisualAdSettings
+from stages.visualad.data import ImageTransform, TrainingSet
+from stages.visualad.loss import losses
+from stages.visualad.model import VisualAD
 
 PARTS = ("cls", "seg", "ctr")  # of the loss, as losses.csv has them
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainVisualadConfig:
-    manifest: Path = argument("labelled images with masks: manifest artifact, a folder of them, or a Parquet file")
-    out: Path = option("the trained model and its record")
-    backbone: str = option(
-        "frozen vision transformer: directory or hub id (CLIP, DINOv2, DINOv3, SigLIP, SigLIP2)",
-        "openai/clip-vit-large-patch14-336",
-    )
-    revision: str = option("branch, tag or commit of a hub model", "")
-    variant: str = option("code = what the authors' released code computes; paper = the text's equations", "code")
-    split: str = option("images to train on; the authors train on the test split of the auxiliary data set", "test")
-    epochs: int = option("passes over the images; the released scripts: 1 on VisA, 2 on MVTec AD", 1)
-    batch_size: int = option("images per step, all processes together", 8)
-    size: int = option("px of the square that images are squashed to", 518)
-    layers: str = option("blocks whose patches are scored, from 1; the last is the deepest", "6,12,18,24")
-    anchors: int = option("anchor queries per layer", 4)
-    position: str = option(f"positions of SCA: {', '.join(POSITIONS)} (Table 5)", "1d")
-    learning_rate: float = option("of the two tokens; code: SCA, SAF and norm have 1e-4, paper: the same", 1e-3)
-    as_released: bool = option("also what the released code loses: positions not trained, norm not reloaded", False)
-    precision: str = option("fp32, bf16, or auto = bf16 where the processor has it", "auto")
-    checkpoint_activations: bool = option("recompute the blocks' activations: less memory, more time", False)
-    compile: bool = option("torch.compile the model", False)
-    save_steps: int = option("steps between saved states, from which a killed run goes on", 200)
-    device: str = option("auto, cpu or cuda", "auto")
-    workers: int = option("processes that load images; 0 = in this one", 0)
-    root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
-    seed: int = option("of initialisation, data order and dropout", 0)
-
-    def settings(self) -> Settings:
-        """Raises InputError for layers that are no numbers."""
-        try:
-            layers = tuple(int(n) for n in self.layers.split(","))
-        except ValueError:
-            raise InputError(f"--layers {self.layers}: expected numbers, comma-separated") from None
-        return Settings(self.variant, layers, self.anchors, self.position, self.size, self.as_released)
+LEAST_RATE = 1e-4  # released code: where the cosine schedule ends, and the rate of SCA, SAF and norm
 
 
 def run(config: TrainVisualadConfig, options: RunOptions) -> Summary | None:
@@ -65,21 +43,13 @@ def run(config: TrainVisualadConfig, options: RunOptions) -> Summary | None:
     artifact and returns a summary.
 
     Raises:
-        InputError: unusable images (see `trainable`) or settings, no such backbone, a batch that the processes cannot
-            share.
+        InputError: see `config.check`; unusable images (see `trainable`), or no such backbone.
     """
-    from stages.training.torch_setup import device_and_precision, prepare_torch
-
-    require_positive(config, "epochs", "batch_size", "learning_rate", "save_steps")
-    require_at_least_zero(config, "workers")
-    share(config.batch_size)
+    config.check()
     settings = config.settings()
-    check_names(settings)
-    check_model(config.backbone, "--backbone")
-    device, precision = device_and_precision(config.device, config.precision)
+    device, precision = resolved_precision(config.device, config.precision)
     manifest = read_manifest(config.manifest, config.root)
     images, failed = trainable(manifest.images, config.split, config.manifest)
-    prepare_torch()
     weights = _checked_backbone(config, settings)
     names = ("split", "epochs", "batch_size", "learning_rate")
     parameters = (
@@ -88,46 +58,31 @@ def run(config: TrainVisualadConfig, options: RunOptions) -> Summary | None:
         | {"precision": precision, "backbone": config.backbone, "weights": weights}
     )
 
-    def train(saved, say):
-        from stages.visualad.trainer import fit
+    def train(saved: Path | None, say: Callable[[str], None]) -> tuple[Trainer, Callable[[Path], None]]:
+        return fit(images, settings, replace(config, device=device, precision=precision), saved, say)
 
-        return fit(images, settings, replace(config, device=device, precision=precision), saved)
-
-    with joined(device):
-        files = from_first(lambda: look_at(config.out, options.quiet, images=images, masks=images))
+    with process_group(device):
+        files = broadcast_from_main(lambda: look_at(config.out, options.quiet, images=images, masks=images))
         inputs = {"manifest": manifest.fingerprint, "image files": files.images, "mask files": files.masks}
         spec = Spec("train-visualad", parameters, inputs, config.seed, {"left out": failed}, named_paths(config))
-        return trained(
-            config.out,
-            spec,
-            "+".join(sorted({i.dataset for i in images})),
-            len(images),
-            options,
-            PARTS,
-            train,
-            failed,
-            files,
-        )
+        datasets = "+".join(sorted({i.dataset for i in images}))
+        return run_training(config.out, spec, datasets, len(images), options, PARTS, train, failed, files)
 
 
-def _checked_backbone(config: TrainVisualadConfig, settings: Settings) -> str:
+def _checked_backbone(config: TrainVisualadConfig, settings: VisualAdSettings) -> str:
     """Fingerprint of the backbone's weights. Raises InputError before anything is written or loaded."""
-    from transformers import AutoConfig, AutoImageProcessor
-
-    from stages.visualad.backbone import require_family
-
     try:
-        whole = AutoConfig.from_pretrained(config.backbone, revision=config.revision or None)
-        require_family(config.backbone, whole.model_type)
+        model_config = AutoConfig.from_pretrained(config.backbone, revision=config.revision or None)
+        require_family(config.backbone, model_config.model_type)
         AutoImageProcessor.from_pretrained(config.backbone, revision=config.revision or None)
-        vision = getattr(whole, "vision_config", whole)
+        vision = getattr(model_config, "vision_config", model_config)
         patch, depth = vision.patch_size, vision.num_hidden_layers
         weights = checkpoint_fingerprint(config.backbone, config.revision)
     except (OSError, ValueError) as e:
         raise cannot_be_loaded(f"--backbone {config.backbone}", e) from e
     except AttributeError:
-        raise InputError(f"--backbone {config.backbone}: a {whole.model_type} has no patch tokens") from None
-    check(settings, patch, depth)
+        raise InputError(f"--backbone {config.backbone}: a {model_config.model_type} has no patch tokens") from None
+    settings.check_backbone(patch, depth)
     return weights
 
 
@@ -154,3 +109,100 @@ def trainable(images: Iterable[Image], split: str, where: Path) -> tuple[tuple[I
             f"{where}: the {split} split has {len(usable)} usable images, not normal and anomalous ones{why}"
         )
     return usable, failed + maskless
+
+
+def fit(
+    images: tuple[Image, ...],
+    settings: VisualAdSettings,
+    config: TrainVisualadConfig,
+    saved: Path | None,
+    say: Callable[[str], None],
+) -> tuple[Trainer, Callable[[Path], None]]:
+    """Train from a saved state, or from the start; (the trainer at its end, what writes the checkpoint)."""
+    torch.manual_seed(config.seed)
+    backbone, mean, std = load_backbone(config.backbone, config.revision, config.checkpoint_activations)
+    transform = ImageTransform(settings.size, tuple(mean), tuple(std))
+    model = VisualAD(backbone, settings)
+    trainer = trainer_of(model, TrainingSet(images, transform), config)
+    run_trainer(trainer, saved, say, config.out)
+    return trainer, lambda folder: checkpoint.save(model, folder, config.backbone, config.revision, transform)
+
+
+class VisualAdTrainer(TrainableOnlyCheckpoints, Trainer):
+    """Trains with Eq. 13, and logs its parts beside it, averaged over the steps and processes."""
+
+    def __init__(self, variant: str, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.variant = variant
+        self.parts: dict[str, list[torch.Tensor]] = {n: [] for n in PARTS}
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        parts = losses(model(inputs["pixels"]), inputs["masks"], inputs["labels"], self.variant)
+        for name in PARTS:
+            self.parts[name].append(parts[name].detach())
+        return (parts["loss"], None) if return_outputs else parts["loss"]
+
+    def log(self, logs, *more):
+        if "loss" in logs:
+            means = {n: torch.stack(v).mean() for n, v in self.parts.items() if v}
+            logs |= {n: float(v) for n, v in self.accelerator.reduce(means, "mean").items()}
+            self.parts = {n: [] for n in PARTS}
+        super().log(logs, *more)
+
+
+def trainer_of(model: VisualAD, data: TrainingSet, config: TrainVisualadConfig) -> VisualAdTrainer:
+    """transformers' Trainer with Eq. 13 as its loss, and the variant's optimiser and schedule."""
+    device, precision = resolved_precision(config.device, config.precision)
+    if precision == "bf16":
+        model.backbone.in_bf16()
+    steps = ceil(len(data) / config.batch_size)
+    common = common_arguments(
+        config.out, device, precision, config.seed, config.workers, config.save_steps, steps * config.epochs
+    )
+    arguments = TrainingArguments(
+        **common,
+        per_device_train_batch_size=per_process_batch(config.batch_size),
+        num_train_epochs=config.epochs,
+        max_grad_norm=0,
+        torch_compile=config.compile,
+        ddp_find_unused_parameters=False,
+    )
+    return VisualAdTrainer(
+        config.variant,
+        model=model,
+        args=one_gpu(arguments),
+        train_dataset=data,
+        optimizers=optimiser_of(model, config, steps),
+    )
+
+
+def optimiser_of(model: VisualAD, config: TrainVisualadConfig, steps: int) -> tuple[Optimizer, LambdaLR]:
+    """code: AdamW, the tokens at `learning_rate`, the rest at 1e-4, each token's gradient clipped to norm 1, cosine per
+    epoch down to 1e-4. paper: Adam at one constant rate. steps: per epoch."""
+    code = config.variant == "code"
+    own = [p for p in (model.tokens, model.positions) if p.requires_grad]
+    ours = {id(p) for p in own}
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in ours]
+    rest_rate = LEAST_RATE if code else config.learning_rate
+    groups = [{"params": own, "lr": config.learning_rate}, {"params": rest, "lr": rest_rate}]
+    optimiser = torch.optim.AdamW(groups, weight_decay=0.01) if code else torch.optim.Adam(groups)
+    if code:
+        optimiser.register_step_pre_hook(lambda *_: clip_each(model.tokens))
+
+    def factor(rate: float) -> Callable[[int], float]:
+        def at(step: int) -> float:
+            if not code:
+                return 1.0
+            least = min(LEAST_RATE, rate)
+            return (least + (rate - least) * (1 + cos(pi * (step // steps) / config.epochs)) / 2) / rate
+
+        return at
+
+    schedule = LambdaLR(optimiser, [factor(g["lr"]) for g in groups])
+    return optimiser, schedule
+
+
+def clip_each(tokens: torch.nn.Parameter) -> None:
+    """Scale each row's gradient to norm 1 at most."""
+    if tokens.grad is not None:
+        tokens.grad *= (1 / (tokens.grad.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1)

@@ -25,7 +25,7 @@ from stages.vlm.choices import choice_probabilities, first_tokens, spellings
 from stages.vlm.engine import Reply, Request, Sampling
 from stages.vlm.models import SHORT_NAMES
 from stages.vlm.pixels import PixelLimits
-from stages.vlm.prefetch import DecodedAhead, Ready
+from stages.vlm.prefetch import Ready, RequestPrefetch
 from stages.vlm.secrets import Address, Redactor, address_of, redactor, require_sendable
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class ServerEngine:
         options = self.options
         limits = PixelLimits(options.min_pixels, options.max_pixels)
         self.stopped.clear()
-        with DecodedAhead(requests, limits, options.threads, options.concurrency) as decoded:
+        with RequestPrefetch(requests, limits, options.threads, options.concurrency) as decoded:
             flying: set[Future] = set()
             try:
                 while decoded or flying:

@@ -14,7 +14,7 @@ from stages.vlm.choices import choice_probabilities, first_tokens
 from stages.vlm.engine import Reply, Request, Sampling
 from stages.vlm.models import not_found
 from stages.vlm.pixels import PixelLimits, limits_for
-from stages.vlm.prefetch import DecodedAhead, Ready
+from stages.vlm.prefetch import Ready, RequestPrefetch
 
 if TYPE_CHECKING:
     from stages.vlm.options import EngineOptions
@@ -64,7 +64,7 @@ class LoadedModel:
     def run(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
         """Images of the next window are decoded while the current one is generated."""
         size = WINDOW * self.batch_size
-        with DecodedAhead(requests, self.limits, self.workers, 2 * size) as decoded:
+        with RequestPrefetch(requests, self.limits, self.workers, 2 * size) as decoded:
             while window := list(islice(decoded, size)):
                 yield from (r for r in window if isinstance(r, Reply))
                 ready = [r for r in window if not isinstance(r, Reply)]

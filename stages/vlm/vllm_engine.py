@@ -17,7 +17,7 @@ from stages.vlm.engine import Reply, Request, Sampling
 from stages.vlm.models import not_found
 from stages.vlm.orphans import end_children_with_this_process
 from stages.vlm.pixels import PixelLimits, limits_for
-from stages.vlm.prefetch import DecodedAhead
+from stages.vlm.prefetch import RequestPrefetch
 
 if TYPE_CHECKING:
     from stages.vlm.options import EngineOptions
@@ -64,7 +64,7 @@ class VllmEngine:
         """See Engine.run. At most `max_num_seqs` + AHEAD requests are in the engine and AHEAD decoded."""
         open_requests: dict[str, Request] = {}
         room = self.options.max_num_seqs + AHEAD
-        with DecodedAhead(requests, self._limits, self.options.threads, AHEAD) as decoded:
+        with RequestPrefetch(requests, self._limits, self.options.threads, AHEAD) as decoded:
             while decoded or open_requests:
                 while decoded and len(open_requests) < room and (decoded.ready() or not open_requests):
                     item = next(decoded)

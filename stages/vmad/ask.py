@@ -45,7 +45,7 @@ class Conversation:
     def __init__(self, config: AskConfig) -> None:
         """Raises InputError: no checkpoint, no LLaVA or SAM, no tokens to answer with, or an image that cannot be
         read."""
-        from stages.training.torch_setup import device_and_precision, prepare_torch
+        from stages.training.torch_setup import prepare_torch, resolved_precision
 
         if config.max_tokens < 1:
             raise InputError(f"--max-tokens {config.max_tokens}: at least 1")
@@ -55,7 +55,7 @@ class Conversation:
         from stages.vmad.scoring import dtype_of, seen
 
         rgb = load_rgb(config.image)
-        device, self.precision = device_and_precision(config.device, config.precision)
+        device, self.precision = resolved_precision(config.device, config.precision)
         self.model, self.text = load_vmad(config.checkpoint, config.llava, config.sam, dtype_of(self.precision))
         self.model.to(device)
         self.shape, self.seen, self.most = rgb.shape[:2], seen(self.model, rgb), config.max_tokens

@@ -47,13 +47,13 @@ def run(config: ScoreVmadConfig, options: RunOptions) -> Summary:
     Raises:
         InputError: no checkpoint, no LLaVA or SAM, or no image in the splits.
     """
-    from stages.training.torch_setup import device_and_precision, prepare_torch
+    from stages.training.torch_setup import prepare_torch, resolved_precision
 
     if config.query not in QUERIES:
         raise InputError(f"--query {config.query}: expected {', '.join(QUERIES[1:])}")
     require_positive(config, "max_tokens", "batch_size", "workers")
     check_models(config)
-    device, precision = device_and_precision(config.device, config.precision)
+    device, precision = resolved_precision(config.device, config.precision)
     manifest = read_manifest(config.manifest, config.root)
     images = images_of(manifest, config.splits, config.manifest)
     check_outputs(config.out, {"--maps": config.maps})

@@ -14,7 +14,7 @@ from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, read_manifest
 from stages.datasets.trainable import with_masks
 from stages.questions.table import Questions, read_questions
-from stages.training import distributed as processes
+from stages.training import distributed
 from stages.training.runs import accumulated, context, trained
 from stages.training.saved_models import check_merged, check_model
 from stages.vmad.config import PROJECTORS, RECORD, Settings, Weights, check_numbers
@@ -101,16 +101,16 @@ def run(config: FinetuneVmadConfig, options: RunOptions) -> Summary | None:
     Raises:
         InputError: unusable images, questions or settings, samples that are too long, or no such LLaVA or SAM.
     """
-    from stages.training.torch_setup import device_and_precision, prepare_torch
+    from stages.training.torch_setup import prepare_torch, resolved_precision
 
     check(config)
     check_numbers(config.settings())
     check_model(config.llava, "--llava")
     check_model(config.sam, "--sam")
     check_merged(config.merged, config.out, RECORD)
-    device, precision = device_and_precision(config.device, config.precision)
+    device, precision = resolved_precision(config.device, config.precision)
     prepare_torch()
-    with processes.joined(device):
+    with distributed.process_group(device):
         return _run(config, options, device, precision)
 
 
@@ -142,11 +142,11 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
         text_of(llava_config, tokenizer, config.settings(), config.llava),
         context(llava_config, config.max_length),
     )
-    weights = processes.from_first(
+    weights = distributed.broadcast_from_main(
         lambda: source_fingerprints(config.llava, config.sam, (config.llava_revision, config.sam_revision))
     )
     own = {n: getattr(config, n) for n in (*SAME_RESULT, "method")} | asdict(config.settings())
-    files = processes.from_first(lambda: look_at(config.out, options.quiet, images=images, masks=images))
+    files = distributed.broadcast_from_main(lambda: look_at(config.out, options.quiet, images=images, masks=images))
     spec = Spec(
         "finetune-mllm",
         own
@@ -181,7 +181,7 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
         config.out, spec, datasets, len(samples), options, ("text", "bce", "dice", "pbsd"), train, failed, files
     )
     if config.merged:
-        processes.from_first(lambda: write_merged(config.out, config.merged))
+        distributed.broadcast_from_main(lambda: write_merged(config.out, config.merged))
     return summary
 
 

@@ -20,9 +20,8 @@ from stages.sage.config import EdpoConfig, ScoreSageConfig, SfeConfig
 from stages.sage.edpo import run as edpo
 from stages.sage.score import run as score_sage
 from stages.sage.sfe import run as sfe
-from stages.visualad.score import ScoreVisualadConfig
+from stages.visualad.config import ScoreVisualadConfig, TrainVisualadConfig
 from stages.visualad.score import run as score_visualad
-from stages.visualad.train import TrainVisualadConfig
 from stages.visualad.train import run as train_visualad
 from stages.vmad.score import ScoreVmadConfig
 from stages.vmad.score import run as score_vmad

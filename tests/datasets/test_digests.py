@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from stages.artifacts.digests import KEPT
 from stages.artifacts.maps import to_row
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import CAPTIONS, MANIFEST, MAPS, SCORES
@@ -21,7 +22,6 @@ from stages.captions.caption import CaptionConfig
 from stages.captions.caption import run as caption
 from stages.datasets.augment import AugmentConfig
 from stages.datasets.augment import run as augment
-from stages.datasets.digests import KEPT
 from stages.datasets.files import look_at
 from stages.datasets.folder import FolderConfig
 from stages.datasets.folder import run as index

@@ -17,6 +17,7 @@ from stages.text_encoder import train
 from stages.text_encoder.config import TrainEncoderConfig
 from stages.text_encoder.train import FOLDER, run
 from stages.training import runs as training
+from stages.training import trainer
 from tests.crash_points import killed_at_every_point
 from tests.encoder_world import make_task, make_tasks
 
@@ -59,7 +60,7 @@ def at_step(monkeypatch):
                 if state.global_step == n - 1:
                     do()
 
-        monkeypatch.setattr(train, "showing", lambda *_: At())
+        monkeypatch.setattr(train, "StepsCallback", lambda *_: At())
 
     return hook
 
@@ -158,20 +159,18 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP
 
 AT_STEP = """
 import os, signal
-from stages.training.torch_setup import prepare_torch
-prepare_torch()
+from stages.training import trainer
+from stages.text_encoder import train
 from transformers import TrainerCallback
 from adcli.main import main
-from stages.training import runs as training
-from stages.text_encoder import train
 
 class At(TrainerCallback):
     def on_step_begin(self, args, state, control, **more):
         if state.global_step == {step}:
             os.kill(os.getpid(), signal.{signal})
 
-train.showing = lambda *_: At()
-training.SAVE_SECONDS = {every}
+train.StepsCallback = lambda *_: At()
+trainer.SAVE_SECONDS = {every}
 main()
 """
 
@@ -195,7 +194,7 @@ def test_sigterm_and_sigkill_in_mid_task_cost_no_training(undisturbed, bert, tmp
 
 def test_killed_before_any_file_operation(bert, tmp_path, monkeypatch):
     """Two tasks, a state saved after every step."""
-    monkeypatch.setattr(training, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(trainer, "SAVE_SECONDS", 0)
     tasks = (("d", "c", "a"), ("d", "c", None))
     (tmp_path / "points").mkdir()
 
@@ -211,12 +210,12 @@ def test_killed_before_any_file_operation(bert, tmp_path, monkeypatch):
 def test_a_state_is_saved_once_a_minute_and_the_one_before_goes(bert, tmp_path, monkeypatch, at_step):
     config = config_of(tmp_path, bert, tmp_path / "e")
     seen = []
-    monkeypatch.setattr(training, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(trainer, "SAVE_SECONDS", 0)
     states = config.out / training.STATE
     at_step(STEPS, lambda: seen.extend(p.name for p in states.rglob("checkpoint-*")))
     run(config, QUIET)
     assert seen == [f"checkpoint-{STEPS - 1}"]
-    monkeypatch.setattr(training, "SAVE_SECONDS", 60)
+    monkeypatch.setattr(trainer, "SAVE_SECONDS", 60)
     run(replace(config, out=tmp_path / "f"), QUIET)
     assert len(seen) == 1, "six steps take no minute"
 

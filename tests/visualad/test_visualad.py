@@ -8,14 +8,10 @@ import torch
 from torch import Tensor
 
 from stages.base.errors import InputError
-from stages.training.torch_setup import prepare_torch
-
-prepare_torch()
-
-from stages.visualad.backbone import Backbone, load_backbone  # noqa: E402
-from stages.visualad.config import POSITIONS, Settings  # noqa: E402
-from stages.visualad.loss import dice, focal, losses, margin  # noqa: E402
-from stages.visualad.model import (  # noqa: E402
+from stages.visualad.backbone import Backbone, load_backbone
+from stages.visualad.config import POSITIONS, VisualAdSettings
+from stages.visualad.loss import dice, focal, losses, margin
+from stages.visualad.model import (
     PositionCode,
     SpatialAwareCrossAttention,
     VisualAD,
@@ -25,10 +21,10 @@ from stages.visualad.model import (  # noqa: E402
     smoothed,
     upsampled,
 )
-from tests import visualad_reference as reference  # noqa: E402
-from tests.tiny import tiny_clip_vision  # noqa: E402
+from tests import visualad_reference as reference
+from tests.tiny import tiny_clip_vision
 
-SMALL = Settings(layers=(1, 3, 4), size=56)
+SMALL = VisualAdSettings(layers=(1, 3, 4), size=56)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +97,7 @@ def test_recomputed_activations_change_nothing(clip):
 
 def test_sca_of_the_text_by_hand():
     """Eq. 2 to 5: one anchor (1, 0), two patches, no positions, width 2."""
-    sca = SpatialAwareCrossAttention(2, 1, 2, Settings(variant="paper", anchors=1, position="none"))
+    sca = SpatialAwareCrossAttention(2, 1, 2, VisualAdSettings(variant="paper", anchors=1, position="none"))
     with torch.no_grad():
         sca.anchors.copy_(Tensor([[1.0, 0.0]]))
         sca.gate.weight.copy_(Tensor([[0.0, 2.0]]))
@@ -156,7 +152,7 @@ def test_the_gaussian_is_scipys():
 
 
 def test_the_texts_variant_differs_where_it_should(clip):
-    model = made(clip, Settings(variant="paper", layers=(2, 4), size=56))
+    model = made(clip, VisualAdSettings(variant="paper", layers=(2, 4), size=56))
     assert not model.norm.weight.requires_grad and model.positions.requires_grad
     pixels = torch.randn(1, 3, 56, 56)
     with torch.no_grad():
@@ -218,7 +214,7 @@ def test_every_family_takes_two_tokens_and_otherwise_computes_what_it_did(family
         tokens, with_two = backbone(pixels, torch.randn(2, 32), (1, 3))
     assert with_two[0].shape == (2, 36, 32) and tokens[-1].shape == (2, 2, 32)
     assert (with_two[0] - patches[0]).abs().max() > 1e-4, "patches see the tokens"
-    output = VisualAD(backbone, Settings(layers=(1, 3), size=84))(pixels)
+    output = VisualAD(backbone, VisualAdSettings(layers=(1, 3), size=84))(pixels)
     assert output.maps.shape == (2, 2, 84, 84)
 
 
@@ -243,7 +239,7 @@ def test_what_a_backbone_cannot_have(clip, tmp_path, bert):
         ({"anchors": 0}, "--anchors 0"),
     ):
         with pytest.raises(InputError, match=said):
-            VisualAD(backbone, Settings(**{"layers": (1, 4), "size": 56} | wrong))
+            VisualAD(backbone, VisualAdSettings(**{"layers": (1, 4), "size": 56} | wrong))
     with pytest.raises(InputError, match="cannot be loaded"):
         load_backbone(str(tmp_path))
     from transformers import CLIPImageProcessor, ResNetConfig, ResNetModel

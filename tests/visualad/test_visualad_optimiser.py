@@ -5,23 +5,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.training.torch_setup import prepare_torch
-
-prepare_torch()
-
-from stages.visualad.backbone import load_backbone  # noqa: E402
-from stages.visualad.config import Settings  # noqa: E402
-from stages.visualad.model import VisualAD  # noqa: E402
-from stages.visualad.train import TrainVisualadConfig  # noqa: E402
-from stages.visualad.trainer import optimiser_of  # noqa: E402
-from tests.tiny import tiny_clip_vision  # noqa: E402
+from stages.visualad.backbone import load_backbone
+from stages.visualad.config import TrainVisualadConfig, VisualAdSettings
+from stages.visualad.model import VisualAD
+from stages.visualad.train import optimiser_of
+from tests.tiny import tiny_clip_vision
 
 
 @pytest.fixture
 def model(tmp_path):
     backbone, _, _ = load_backbone(str(tiny_clip_vision(tmp_path / "clip")))
     torch.manual_seed(0)
-    return VisualAD(backbone, Settings(layers=(1, 3, 4), size=56))
+    return VisualAD(backbone, VisualAdSettings(layers=(1, 3, 4), size=56))
 
 
 def config_of(variant, epochs=2):

@@ -20,10 +20,9 @@ from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.evaluate.images import EvaluateConfig
 from stages.evaluate.images import run as evaluate
-from stages.training.distributed import share
-from stages.visualad.score import ScoreVisualadConfig
+from stages.training.distributed import per_process_batch
+from stages.visualad.config import ScoreVisualadConfig, TrainVisualadConfig
 from stages.visualad.score import run as score
-from stages.visualad.train import TrainVisualadConfig
 from stages.visualad.train import run as train
 from tests.saved import until_saved
 from tests.tiny import tiny_clip_vision
@@ -393,6 +392,6 @@ def test_two_processes_train_as_one_does(spots, clip, tmp_path):
 
 def test_processes_share_a_batch_evenly(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert share(8) == 2
+    assert per_process_batch(8) == 2
     with pytest.raises(InputError, match="--batch-size 6: no multiple of the 4 processes"):
-        share(6)
+        per_process_batch(6)

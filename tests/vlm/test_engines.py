@@ -14,7 +14,7 @@ from stages.vlm.factory import make_engine
 from stages.vlm.models import MODELS
 from stages.vlm.options import EngineOptions, engine_parameters
 from stages.vlm.pixels import PixelLimits, fit, fitted_size, limits_for
-from stages.vlm.prefetch import DecodedAhead
+from stages.vlm.prefetch import RequestPrefetch
 
 WORDS = {
     "yes": [1],
@@ -93,7 +93,7 @@ def test_decoding_ahead_is_bounded_ordered_and_names_what_it_cannot_read(tmp_pat
             taken.append(n)
             yield Request((n,), "", (tmp_path / "0.png", tmp_path / f"{n}.png"))
 
-    with DecodedAhead(requests(), PixelLimits(multiple=28), workers=2, ahead=3) as decoded:
+    with RequestPrefetch(requests(), PixelLimits(multiple=28), workers=2, ahead=3) as decoded:
         assert taken == [0, 1, 2] and decoded
         request, (reference, image) = next(decoded)
         assert request.key == (0,) and taken == [0, 1, 2, 3]

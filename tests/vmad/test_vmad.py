@@ -11,13 +11,9 @@ from torch.nn import functional
 
 from stages.base.errors import InputError
 from stages.datasets.manifest import Image
-from stages.training.torch_setup import prepare_torch
-
-prepare_torch()
-
-from stages.vmad import loss  # noqa: E402
-from stages.vmad.config import PROJECTORS, Settings, Weights, check  # noqa: E402
-from stages.vmad.dssl import (  # noqa: E402
+from stages.vmad import loss
+from stages.vmad.config import PROJECTORS, Settings, Weights, check
+from stages.vmad.dssl import (
     Dssl,
     log_similarity,
     overall_features,
@@ -25,8 +21,8 @@ from stages.vmad.dssl import (  # noqa: E402
     random_boxes,
     roi,
 )
-from stages.vmad.look import Look, normalised  # noqa: E402
-from stages.vmad.ltc import (  # noqa: E402
+from stages.vmad.look import Look, normalised
+from stages.vmad.ltc import (
     DeformableAttention,
     LocalityCompression,
     PointToRegion,
@@ -34,8 +30,8 @@ from stages.vmad.ltc import (  # noqa: E402
     point_to_region,
     regions,
 )
-from stages.vmad.memory import Memory, choose_memory  # noqa: E402
-from stages.vmad.projectors import Projector, pooled  # noqa: E402
+from stages.vmad.memory import Memory, choose_memory
+from stages.vmad.projectors import Projector, pooled
 
 
 def shaken(module, seed=0):

@@ -10,22 +10,18 @@ import torch
 
 from stages.base.errors import InputError
 from stages.questions.table import Question
-from stages.training.torch_setup import prepare_torch
-
-prepare_torch()
-
-from stages.vmad.build import new_model  # noqa: E402
-from stages.vmad.checkpoint import load_vmad, merged, save_vmad  # noqa: E402
-from stages.vmad.config import Weights  # noqa: E402
-from stages.vmad.data import (  # noqa: E402
+from stages.vmad.build import new_model
+from stages.vmad.checkpoint import load_vmad, merged, save_vmad
+from stages.vmad.config import Weights
+from stages.vmad.data import (
     IGNORED,
     check_lengths,
     sample,
     samples_of,
 )
-from stages.vmad.model import trainable  # noqa: E402
-from tests.tiny import tiny_clip_vision, tiny_deep_llava  # noqa: E402
-from tests.vmad_world import SMALL, batch_of, made, shaken  # noqa: E402
+from stages.vmad.model import trainable
+from tests.tiny import tiny_clip_vision, tiny_deep_llava
+from tests.vmad_world import SMALL, batch_of, made, shaken
 
 # -- vocabulary and samples -------------------------------------------------------------------------------
 

@@ -6,16 +6,12 @@ from torch.nn.functional import avg_pool2d, interpolate
 from torch.nn.functional import normalize as unit
 
 from stages.datasets.images import load_rgb
-from stages.training.torch_setup import prepare_torch
-
-prepare_torch()
-
-from stages.vmad.build import new_model  # noqa: E402
-from stages.vmad.config import Weights  # noqa: E402
-from stages.vmad.data import sample  # noqa: E402
-from stages.vmad.dssl import random_boxes  # noqa: E402
-from stages.vmad.scoring import answered, seen  # noqa: E402
-from tests.vmad_world import SMALL, batch_of, made, shaken  # noqa: E402
+from stages.vmad.build import new_model
+from stages.vmad.config import Weights
+from stages.vmad.data import sample
+from stages.vmad.dssl import random_boxes
+from stages.vmad.scoring import answered, seen
+from tests.vmad_world import SMALL, batch_of, made, shaken
 
 
 def test_the_projector_gets_the_layers_of_eq_21(llava, sam):

@@ -13,9 +13,9 @@ from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions, option
 from stages.base.errors import InputError
 from stages.base.seeds import row_seed
+from stages.base.worker_pool import worker_pool
 from stages.datasets.synth.scenarios import ASPECTS, COUNTS, State, sample_state
 from stages.datasets.vidad import CONDITIONS, SCENARIOS, SYNTHETIC_MARK, chosen
-from stages.training.distributed import worker_pool
 
 NOTE = """These images were rendered by `adcli data synth vidad`. They follow the rules and counts of VID-AD
 (Tables 2 and 3), but none of them is a photograph and none belongs to VID-AD. Figures measured on them

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from stages.base.errors import InputError
 from stages.base.seeds import source_fingerprint
+from stages.base.worker_pool import worker_pool
 from stages.datasets.opening import allow_megapixels, allowed_megapixels
-from stages.training.distributed import worker_pool
 from stages.vlm.engine import Reply, Request, Sampling
 
 READ_AHEAD = 64  # requests in flight: the workers never wait, memory stays flat

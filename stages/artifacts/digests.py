@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +31,21 @@ class FileState:
     size: int
     mtime_ns: int
     digest: str
+
+
+@dataclass(frozen=True)
+class Files:
+    """images, masks: fingerprints of their contents, for cache keys, whatever the files' places and times; unrecorded:
+    absolute path -> state of the files that the manifest does not know as they are now."""
+
+    images: str
+    masks: str
+    unrecorded: Mapping[str, FileState] = field(default_factory=dict)
+
+    def keep(self, out: Path) -> None:
+        """Remember the files that the manifest does not know, so that the same command reads them once. Called when
+        the artifact is open."""
+        keep(out, self.unrecorded)
 
 
 def states_of(known: Mapping[Path, Iterable[FileState]], quiet: bool) -> dict[Path, FileState | None]:
