@@ -22,6 +22,7 @@ from stages.base.errors import InputError
 from stages.base.progress import PLAIN_LINE_SECONDS, Progress
 from stages.datasets.files import Files
 from stages.training import distributed as processes
+from stages.training.saved_models import folder_fingerprint, lost_checkpoints
 
 FOLDER = "_checkpoint"  # below the artifact; readers of Parquet pass over names with an underscore
 STATE = "_training"  # saved states while training, below the artifact
@@ -51,7 +52,8 @@ def trained(
         opened: list[Artifact] = []
 
         def open_artifact() -> tuple[bool, Path | None]:
-            opened.append(stack.enter_context(Artifact(out, ENCODERS, spec, [key], options, flush_rows=1)))
+            lost = lost_checkpoints(out, spec.key, options.overwrite)
+            opened.append(stack.enter_context(Artifact(out, ENCODERS, spec, [key], options, 1, lost)))
             if files:
                 files.keep(out)
             return bool(opened[0].pending), last_saved(out / STATE)
@@ -70,12 +72,12 @@ def trained(
             if opened:
                 opened[0].ran_on = f"{trainer.args.device.type} {'bf16' if trainer.args.bf16 else 'fp32'}"
                 history = [h for h in trainer.state.log_history if "loss" in h]
-                require_current(out, spec)
-                write_checkpoint(out, save, history, parts)
+                write_checkpoint(opened[0], save, history, parts)
                 opened[0].write(
                     dict(zip(ENCODERS.key, key, strict=True))
                     | {
                         "path": FOLDER,
+                        "weights": folder_fingerprint(out / FOLDER),
                         "n": n,
                         "steps": trainer.state.global_step,
                         "first_loss": history[0]["loss"],
@@ -122,10 +124,16 @@ def run_trainer(trainer: Any, saved: Path | None, say: Callable[[str], None], ou
     trainer.train(resume_from_checkpoint=str(saved) if saved else None)
 
 
-def write_checkpoint(out: Path, save: Callable[[Path], None], history: list[dict], parts: tuple[str, ...]) -> None:
-    """The checkpoint with its loss curve: wholly there or not at all."""
+def write_checkpoint(
+    artifact: Artifact, save: Callable[[Path], None], history: list[dict], parts: tuple[str, ...]
+) -> None:
+    """The checkpoint with its loss curve: wholly there or not at all. Raises InputError when another command has
+    replaced the artifact."""
     from stages.training.curves import loss_curves
 
+    out = artifact.out
+    with artifact.current():
+        pass  # before the work of saving
     target = out / f".tmp-{FOLDER}"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
@@ -137,18 +145,20 @@ def write_checkpoint(out: Path, save: Callable[[Path], None], history: list[dict
         writer.writeheader()
         writer.writerows(history)
     (target / "losses.png").write_bytes(loss_curves(history, seen))
-    put_in_place(target, out / FOLDER)
+    put_in_place(target, out / FOLDER, artifact)
 
 
-def put_in_place(made: Path, target: Path) -> None:
-    """Flush what is in the folder `made` to disk and rename it to `target`, in place of what is there."""
+def put_in_place(made: Path, target: Path, artifact: Artifact) -> None:
+    """Flush what is in the folder `made` to disk and rename it to `target`, in place of what is there, with the artifact
+    locked. Raises InputError when another command has replaced the artifact."""
     for file in made.rglob("*"):
         if file.is_file():
             with open(file, "rb") as f:
                 os.fsync(f.fileno())
-    shutil.rmtree(target, ignore_errors=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    made.rename(target)
+    with artifact.current():
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made.rename(target)
 
 
 def forget(states: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from stages.base.errors import InputError, last_line
 from stages.training.runs import FOLDER
-from stages.training.saved_models import ADAPTER_WEIGHTS, trained_folder
+from stages.training.saved_models import ADAPTER_WEIGHTS, trained_fingerprint, trained_folder
 from stages.training.weights import checkpoint_fingerprint
 from stages.vmad.build import (
     freeze,
@@ -131,8 +131,7 @@ def made_of(place: Path) -> dict:
 def fingerprint(place: Path, llava: str = "", sam: str = "") -> str:
     """Of all weights that a score depends on. Raises InputError: no checkpoint, no such LLaVA or SAM."""
     folder, record, llava, sam = sources(place, llava, sam)
-    own = [str(folder)] + ([] if record["merged"] else [str(folder / ADAPTER)])
-    return " ".join([*map(checkpoint_fingerprint, own), source_fingerprints(llava, sam, record["revisions"])])
+    return " ".join([trained_fingerprint(folder), source_fingerprints(llava, sam, record["revisions"])])
 
 
 def source_fingerprints(llava: str, sam: str, revisions: Sequence[str]) -> str:
