@@ -14,6 +14,7 @@ from pathlib import Path
 
 from stages.artifacts.files import plain_error
 from stages.base.errors import InputError
+from stages.base.regular import regular
 
 COMPLETE = "_adcli.json"  # there exactly when the artifact is complete
 PARTIAL = "_adcli.partial.json"  # there while it is being made; where both are, this one counts
@@ -81,7 +82,7 @@ def load_record(file: Path) -> dict:
         InputError: it cannot be read.
     """
     try:
-        record = json.loads(file.read_bytes())
+        record = json.loads(regular(file).read_bytes())
     except FileNotFoundError:
         raise
     except OSError as e:

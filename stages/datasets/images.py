@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from stages.base.errors import ImageError
+from stages.base.threads import threads
 from stages.datasets.masks import load_mask
 from stages.datasets.opening import has_alpha, opened, upright
 
@@ -116,7 +117,7 @@ def ahead(
 ) -> Iterator[tuple[Item, Loaded | ImageError]]:
     """(item, load(item) or the ImageError that it raised) in order; `workers` threads, `waiting` in advance at most."""
     items, queue = iter(items), deque[tuple[Item, Future]]()
-    with ThreadPoolExecutor(workers) as pool:
+    with threads(workers) as pool:
         while True:
             queue.extend((i, pool.submit(load, i)) for i in islice(items, waiting - len(queue)))
             if not queue:
