@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.artifacts.reader import COMPLETE, PARTIAL
+from stages.artifacts.record import recorded_key
 from stages.artifacts.tables import ENCODERS
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions
@@ -102,14 +103,6 @@ def require_current(out: Path, spec: Spec) -> None:
             f"{out}: has been replaced by a command with other settings since this training began; nothing"
             " of it is kept"
         )
-
-
-def recorded_key(record: Path) -> str | None:
-    """The cache key in an artifact's record; None where there is no record that can be read."""
-    try:
-        return json.loads(record.read_text())["key"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def run_trainer(trainer: Any, saved: Path | None, say: Callable[[str], None], out: Path, warmup: int = 0) -> None:
