@@ -142,8 +142,8 @@ def write_checkpoint(
 
 
 def put_in_place(made: Path, target: Path, artifact: Artifact) -> None:
-    """Flush what is in the folder `made` to disk and rename it to `target`, in place of what is there, with the artifact
-    locked. Raises InputError when another command has replaced the artifact."""
+    """Flush what is in the folder `made` to disk and rename it to `target`, in place of what is there, with the
+    artifact locked. Raises InputError when another command has replaced the artifact."""
     for file in made.rglob("*"):
         if file.is_file():
             with open(file, "rb") as f:
