@@ -8,6 +8,7 @@ from pathlib import Path
 
 from stages.artifacts.files import make_folder, write_atomically
 from stages.base.errors import InputError
+from stages.base.regular import regular
 
 ENDINGS = {".xml", ".json"}
 Point = tuple[float, float]
@@ -45,7 +46,7 @@ def read_annotation(path: Path) -> Annotation | None:
 
 def _voc(path: Path) -> Annotation | None:
     """Corners of boxes count from 1 and belong to the box, as VOC's development kit has it."""
-    tree = ElementTree.parse(path).getroot()
+    tree = ElementTree.parse(regular(path)).getroot()
     if tree.tag != "annotation":
         return None
     width, height = (int(float(tree.findtext(f"size/{side}") or 0)) for side in ("width", "height"))
@@ -70,7 +71,7 @@ def _points_of(polygon: ElementTree.Element) -> tuple[Point, ...]:
 
 
 def _labelme(path: Path) -> Annotation | None:
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    content = json.loads(regular(path).read_text(encoding="utf-8-sig"))
     if not (isinstance(content, dict) and "shapes" in content):
         return None
     shapes = []

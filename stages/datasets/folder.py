@@ -11,6 +11,7 @@ from stages.artifacts.paths import below
 from stages.artifacts.writer import Summary
 from stages.base.config import RunOptions, argument, option
 from stages.base.errors import ImageError, InputError
+from stages.base.regular import regular
 from stages.datasets import annotations
 from stages.datasets.entries import Entry, first, image_files, many, write_manifest
 from stages.datasets.labels import read_labels
@@ -298,7 +299,7 @@ def _size(image: Path) -> tuple[int, int]:
 def _fingerprint(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
+        digest.update(hashlib.sha256(regular(file).read_bytes()).digest())
     return digest.hexdigest()[:32]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.base.errors import ImageError, InputError, first_line
+from stages.base.regular import NotRegular, regular
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -59,7 +60,7 @@ def opened(path: Path, failure: str = "cannot be decoded") -> Iterator["Image.Im
     try:
         if path.is_dir():
             raise ImageError(f"{path}: a directory, not an image")
-        if path.stat().st_size == 0:
+        if regular(path).stat().st_size == 0:
             raise ImageError(f"{path}: the file is empty")
         with Image.open(path) as image:
             megapixels = image.width * image.height / 1e6
@@ -70,6 +71,8 @@ def opened(path: Path, failure: str = "cannot be decoded") -> Iterator["Image.Im
         raise
     except FileNotFoundError:
         raise ImageError(f"{path}: no such image") from None
+    except NotRegular as e:
+        raise ImageError(f"{path}: {e.strerror}") from None
     except Image.UnidentifiedImageError:
         raise ImageError(
             f"{path}: {failure} (its content is no known image format; save it as PNG, TIFF or JPEG)"
