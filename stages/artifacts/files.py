@@ -37,6 +37,11 @@ def write_alone(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     write_atomically(path, write)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """`write_atomically` of what is in memory already."""
+    write_atomically(path, lambda f: f.write(content))
+
+
 def write_temporary(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
     """The first half of `write_atomically`: the content under a temporary name beside `path`, flushed to disk."""
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
