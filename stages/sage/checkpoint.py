@@ -26,7 +26,7 @@ from transformers import (
 from stages.base.errors import InputError, last_line
 from stages.sage.config import FUSION, RECORD, SageSettings, hub_id, read_record, stock
 from stages.sage.model import ADAPTER, attach, core_of, linear_names, require_family
-from stages.training.saved_models import check_merged
+from stages.training.saved_models import check_merged, trained_fingerprint
 from stages.training.weights import checkpoint_fingerprint
 from stages.vlm.models import not_found
 
@@ -59,7 +59,7 @@ def fingerprint(place: Path, base: str = "") -> str:
         InputError: no checkpoint, no such base, or another one than it was trained on.
     """
     folder, settings, record = read_record(place)
-    own = checkpoint_fingerprint(str(folder))
+    own = trained_fingerprint(folder)
     if not settings.lora_rank:
         return own
     name = hub_id(base or record["base"])

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from stages.artifacts.reader import fingerprint, read_provenance, read_table
+from stages.artifacts.record import MEND
 from stages.artifacts.tables import CAPTIONS, ENCODERS, SCORES
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions, named_paths
@@ -16,6 +17,7 @@ from stages.captions.wording import differing_words
 from stages.datasets.manifest import Image, Task, by_task, read_manifest, reference_images
 from stages.text_encoder.config import METHOD, ScoreTextKnnConfig, check_encoder
 from stages.text_encoder.model import encode, load_encoder
+from stages.training.saved_models import check_model, require_weights
 from stages.training.torch_setup import pick_device
 from stages.training.weights import checkpoint_fingerprint
 
@@ -30,7 +32,7 @@ def run(config: ScoreTextKnnConfig, options: RunOptions) -> Summary:
 
     Raises:
         InputError: k < 1, no such device, captions of other images than the manifest's, or an encoder that is not
-            where the table says.
+            where the table says, or not the one that train-encoder wrote.
     """
     config.check()
     device = pick_device(config.device)
@@ -43,6 +45,7 @@ def run(config: ScoreTextKnnConfig, options: RunOptions) -> Summary:
             f"{config.captions}: no caption of any image of {config.manifest}; these belong to other images"
         )
     checkpoints = _checkpoints(encoders.to_pylist(), config.encoders)
+    weights = {tuple(r[k] for k in ENCODERS.key): r for r in encoders.to_pylist() if r["path"]}
     inputs = {
         "manifest": manifest.fingerprint,
         "captions": fingerprint(captions, CAPTIONS),
@@ -53,6 +56,8 @@ def run(config: ScoreTextKnnConfig, options: RunOptions) -> Summary:
     keys = [(image.image_id, METHOD) for image in manifest.images]
     with Artifact(config.out, SCORES, spec, keys, options) as artifact:
         pending = {image_id for image_id, _ in artifact.pending}
+        for task in {image.task for image in manifest.images if image.image_id in pending} & weights.keys():
+            require_weights(checkpoints[task], weights[task])
         for task, images in by_task(manifest.images).items():
             wanted = [i for i in images if i.image_id in pending]
             if wanted:
@@ -96,7 +101,12 @@ def _checkpoints(rows: list[dict], path: Path) -> dict[Task, Path | str]:
             )
         place = homes.get(task, path if path.is_dir() else path.parent) / inside
         if not place.is_dir():
-            raise InputError(f"--encoders {path}: no such directory: {place}")
+            mend = f"; {MEND}" if task in homes else ""
+            raise InputError(f"--encoders {path}: no such directory: {place}{mend}")
+        try:
+            check_model(str(place), "--encoders")
+        except InputError as e:
+            raise (InputError(f"{e}; {MEND}") if task in homes else e) from None
         check_encoder(str(place), "--encoders")
         checkpoints[task] = place
     return checkpoints

@@ -6,7 +6,6 @@ A killed run goes on within a task from its last saved state, on a CPU to the ve
 import copy
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean as mean
@@ -29,7 +28,8 @@ from stages.datasets.manifest import Task, by_task, read_manifest
 from stages.text_encoder.config import TrainEncoderConfig, encoder_fingerprint
 from stages.text_encoder.loss import nt_xent
 from stages.text_encoder.model import load_encoder, longest_text, mean_pool, save_encoder
-from stages.training.runs import STATE, forget, last_saved, put_in_place, recorded_key, stop_asked
+from stages.training.runs import STATE, forget, last_saved, put_in_place, recorded_key, require_current, stop_asked
+from stages.training.saved_models import folder_fingerprint, lost_checkpoints
 from stages.training.torch_setup import resolved_precision
 from stages.training.trainer import StepsCallback, TimedSaving, TrainableOnlyCheckpoints, one_gpu
 
@@ -58,9 +58,10 @@ def run(config: TrainEncoderConfig, options: RunOptions) -> Summary:
     rows = [r for r in table.to_pylist() if r["error"] is None]
     tasks = _rows_of_tasks(rows, manifest.images, config.negatives)
     spec = _spec(config, precision, {"negatives": fingerprint(table, NEGATIVES), "manifest": manifest.fingerprint})
-    finished = recorded_key(config.out / COMPLETE) == spec.key
+    lost = lost_checkpoints(config.out, spec.key, options.overwrite)
+    finished = not lost and recorded_key(config.out / COMPLETE) == spec.key
     base = None if finished else load_encoder(config.encoder)  # before the artifact: it may be refused
-    with Artifact(config.out, ENCODERS, spec, list(tasks), options, flush_rows=1) as artifact:
+    with Artifact(config.out, ENCODERS, spec, list(tasks), options, 1, lost) as artifact:
         _remove_leftovers(config.out / FOLDER, options.shard)
         artifact.ran_on = f"{device} {precision}"
         for task in artifact.pending:
@@ -152,7 +153,10 @@ def _train_task(
     if saved:
         artifact.progress.say(f"{_named(task)}: going on from step {saved.name.rpartition('-')[2]}")
     with stop_asked() as asked:
-        callbacks = [TimedSaving(asked, artifact.require_current), StepsCallback(artifact.progress, _named(task))]
+        callbacks = [
+            TimedSaving(asked, lambda: require_current(config.out, artifact.spec)),
+            StepsCallback(artifact.progress, _named(task)),
+        ]
         seed = row_seed(config.seed, *task) % 2**31
         trainer = trainer_of(model, tokenizer, pairs, states, seed, config, callbacks)
         trainer.train(resume_from_checkpoint=str(saved) if saved else None)
@@ -162,9 +166,10 @@ def _train_task(
     epoch = len(losses) // config.epochs
     target = below(config.out / FOLDER, *task)
     work = config.out / FOLDER / _work_name(artifact.options.shard)
-    _save(model.float(), tokenizer, target, work, artifact.require_current)
+    _save(model.float(), tokenizer, target, work, artifact)
     return {
         "path": target.relative_to(config.out).as_posix(),
+        "weights": folder_fingerprint(target),
         "steps": trainer.state.global_step,
         "first_loss": mean(losses[:epoch]),
         "last_loss": mean(losses[-epoch:]),
@@ -173,18 +178,13 @@ def _train_task(
 
 
 def _save(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    target: Path,
-    work: Path,
-    require_current: Callable[[], None],
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, target: Path, work: Path, artifact: Artifact
 ) -> None:
-    """Wholly or not at all. require_current: raises where another command has replaced the artifact."""
+    """Wholly or not at all. Raises InputError where the artifact is no longer ours."""
     try:
         make_folder(work)
         save_encoder(model, tokenizer, work)
-        require_current()
-        put_in_place(work, target)
+        put_in_place(work, target, artifact)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

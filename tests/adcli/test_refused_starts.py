@@ -23,9 +23,8 @@ from stages.sage.sfe import run as sfe
 from stages.visualad.config import ScoreVisualadConfig, TrainVisualadConfig
 from stages.visualad.score import run as score_visualad
 from stages.visualad.train import run as train_visualad
-from stages.vmad.score import ScoreVmadConfig
+from stages.vmad.config import FinetuneVmadConfig, ScoreVmadConfig
 from stages.vmad.score import run as score_vmad
-from stages.vmad.train import FinetuneVmadConfig
 from stages.vmad.train import run as train_vmad
 
 QUIET = RunOptions(quiet=True)
@@ -72,7 +71,6 @@ TRAINING = (
     {"learning_rate": -1},
     {"learning_rate": "nan"},
     {"batch_size": 0},
-    {"workers": -1},
     {"save_steps": 0},
     {"device": "gpu"},
     {"device": "cuda:77"},
@@ -91,6 +89,7 @@ ENGINE = ({"device": "gpu"}, {"engine": "vlm"})
 WRONG = {
     "visualad": (
         *TRAINING,
+        {"loader_workers": -1},
         {"backbone": "{root}/nowhere"},
         {"backbone": "{root}/file"},
         {"backbone": "{root}/empty"},
@@ -106,7 +105,7 @@ WRONG = {
         {"position": "3d"},
         {"size": 57},
         {"anchors": 0},
-        {"split": "dev"},
+        {"splits": "dev"},
     ),
     "score-visualad": (
         *SCORING,
@@ -120,6 +119,7 @@ WRONG = {
     ),
     "vmad": (
         *TRAINING,
+        {"workers": -1},
         {"micro_batch": 0},
         {"micro_batch": 3},
         {"memory": 0},
@@ -153,6 +153,7 @@ WRONG = {
     ),
     "sfe": (
         *TRAINING,
+        {"workers": -1},
         {"warmup": -1},
         {"schedule": "step"},
         {"clip": -1},
