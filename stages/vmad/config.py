@@ -6,7 +6,7 @@ from pathlib import Path
 from stages.base.config import argument, check_numbers, option, require_at_least_zero, require_positive
 from stages.base.errors import InputError
 from stages.training.distributed import accumulation_steps
-from stages.training.options import ImageTrainingOptions
+from stages.training.options import GROUP, ImageTrainingOptions
 from stages.training.saved_models import ADAPTER_WEIGHTS, check_merged, check_model, read_json, trained_folder
 from stages.training.torch_setup import resolved_precision
 
@@ -123,13 +123,17 @@ class FinetuneVmadConfig(ImageTrainingOptions):
     weight_pbsd: float = option("of the PBSD loss (Eq. 6)", 1.0)
     weight_bce: float = option("of the cross-entropy in the mask loss (Eq. 7)", 2.0)
     weight_dice: float = option("of Dice in the mask loss (Eq. 7)", 0.5)
-    epochs: float = option("passes over the samples", 10.0)
-    batch_size: int = option("samples per optimiser step, over all processes: the paper's 2 on each of 8 GPUs", 16)
-    micro_batch: int = option("samples per forward pass and process; the rest of the batch is accumulated", 2)
-    learning_rate: float = option("peak of AdamW; falls to 0 along a cosine", 1e-6)
-    weight_decay: float = option("of AdamW; the paper names none", 0.0)
-    clip: float = option("largest norm of the gradient", 1.0)
-    max_length: int = option("longest sample, tokens; 0 = the model's context; a longer one is refused, never cut", 0)
+    epochs: float = option("passes over the samples", 10.0, GROUP)
+    batch_size: int = option(
+        "samples per optimiser step, over all processes: the paper's 2 on each of 8 GPUs", 16, GROUP
+    )
+    micro_batch: int = option("samples per forward pass and process; the rest of the batch is accumulated", 2, GROUP)
+    learning_rate: float = option("peak of AdamW; falls to 0 along a cosine", 1e-6, GROUP)
+    weight_decay: float = option("of AdamW; the paper names none", 0.0, GROUP)
+    clip: float = option("largest norm of the gradient", 1.0, GROUP)
+    max_length: int = option(
+        "longest sample, tokens; 0 = the model's context; a longer one is refused, never cut", 0, GROUP
+    )
     merged: Path | None = option("also write a copy with LoRA merged into the language model here", None)
 
     def settings(self) -> VmadSettings:

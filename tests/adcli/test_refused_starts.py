@@ -67,6 +67,7 @@ STAGES = {
     "caption": (caption, CaptionConfig, {"manifest": "{manifest}", "vlm": "{qwen}"}),
 }
 TRAINING = (
+    {"loader_workers": -1},
     {"epochs": -2},
     {"learning_rate": -1},
     {"learning_rate": "nan"},
@@ -89,7 +90,6 @@ ENGINE = ({"device": "gpu"}, {"engine": "vlm"})
 WRONG = {
     "visualad": (
         *TRAINING,
-        {"loader_workers": -1},
         {"backbone": "{root}/nowhere"},
         {"backbone": "{root}/file"},
         {"backbone": "{root}/empty"},
@@ -119,7 +119,6 @@ WRONG = {
     ),
     "vmad": (
         *TRAINING,
-        {"loader_workers": -1},
         {"splits": "dev"},
         {"loss_temperature": 0},
         {"micro_batch": 0},
@@ -155,7 +154,6 @@ WRONG = {
     ),
     "sfe": (
         *TRAINING,
-        {"workers": -1},
         {"warmup": -1},
         {"schedule": "step"},
         {"clip": -1},
@@ -196,7 +194,7 @@ WRONG = {
     "judge": (*ENGINE, {"tries": 0}, {"judge": "scene"}, {"judge": "{root}/nowhere"}, {"judge": "{root}/no-template"}),
     "questions": (
         *ENGINE,
-        {"images": -1},
+        {"max_images": -1},
         {"reference": "last"},
         {"splits": "dev"},
         {"prompt": "{root}/prompt.txt"},
