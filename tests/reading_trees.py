@@ -223,6 +223,51 @@ def every_word(folder: Path) -> None:
     assert {i.category for i in rows.values()} == {"screw"} and "no column `split`, so that every" in said
 
 
+def excel(folder: Path) -> None:
+    photos(folder / "p", "0.png", "1.png", "2.png", "3.png")
+    (folder / "l.csv").write_text("sep=;\nimage;label;category\n0.png;0.0;a{1}\n1.png;1.0;a\n2.png;True;a\n3.png;False;a\n")
+    rows, _ = indexed(folder / "p", labels=folder / "l.csv")
+    assert [rows[f"{n}.png"].label for n in range(4)] == [0, 1, 1, 0] and rows["0.png"].category == "a{1}"
+
+
+def absolute(folder: Path) -> None:
+    photos(folder / "p", "i/0.png", "i/1.png")
+    (folder / "l.csv").write_text(f"image,label\n{folder}/p/i/0.png,1\ni/../i/1.png,0\n")
+    rows, said = indexed(folder / "p", labels=folder / "l.csv")
+    assert {k: r.label for k, r in rows.items()} == {"i/0.png": 1, "i/1.png": 0} and "passed over" not in said
+    assert not any(r.error for r in rows.values())
+
+
+def mask_of_normal(folder: Path) -> None:
+    photos(folder / "p", "0.png", "1.png")
+    for n in (0, 1):
+        save(folder / f"p/gt/{n}.png", T)
+    (folder / "l.csv").write_text("image,label,mask\n0.png,0,gt/0.png\n1.png,1,gt/1.png\n")
+    rows, said = indexed(folder / "p", labels=folder / "l.csv")
+    assert rows["0.png"].masks == () and "passed over" not in said
+    assert "1 mask of images that are not anomalous, left out: gt/0.png" in said
+
+
+def utf16_without_mark(folder: Path) -> None:
+    photos(folder / "p", "0.png")
+    (folder / "l.csv").write_bytes("image,label\n0.png,1\n".encode("utf-16-le"))
+    with pytest.raises(InputError, match="l.csv: holds NUL bytes .UTF-16 without a byte order mark"):
+        indexed(folder / "p", labels=folder / "l.csv")
+
+
+def no_category(folder: Path) -> None:
+    photos(folder / "p", "0.png")
+    with pytest.raises(InputError, match="--category: expected a name, not nothing"):
+        indexed(folder / "p", category="")
+
+
+def glob_with_brackets(folder: Path) -> None:
+    photos(folder / "p", "ok [new]/0.png", "ok [new]/1.png")
+    with pytest.raises(InputError, match=r"a bracket of a name is written \[\[\] in a glob"):
+        indexed(folder / "p", train_normal="ok [new]/*.png")
+    assert len(indexed(folder / "p", train_normal="ok [[]new]/*.png")[0]) == 2
+
+
 TABLE = "image{0}label{0}split\nt/0.png{0}ok{0}train\nt/1.png{0}0{0}test\nx/größe.png{0}NG{0}\n"
 
 
@@ -381,6 +426,37 @@ KINDS = [
         "refused",
         wrong("image,label\n0.png,1\n", "line 2: 0.png may be a/0.png or b/0.png", "a/0.png", "b/0.png"),
     ),
+    Kind("CSV with `sep=;` (Excel), labels 0.0, 1.0, True, False, braces in a category", "read", excel),
+    Kind("paths in a CSV that are absolute or hold `..`", "read", absolute),
+    Kind(
+        "one image in a CSV by two paths",
+        "refused",
+        wrong("image,label\ni/0.png,1\ni/../i/0.png,0\n", "lines 2 and 3 are about one image, i/0.png", "i/0.png"),
+    ),
+    Kind(
+        "image in a CSV outside of ROOT",
+        "refused",
+        wrong("image,label\n../0.png,1\n", r"line 2: \.\./0.png lies outside of .*p; give"),
+    ),
+    Kind(
+        "CSV with a line of too few cells",
+        "refused",
+        wrong("image,label\n0.png\n", "line 2: 1 cell, the first line has 2 columns"),
+    ),
+    Kind(
+        "CSV with a line of too many cells",
+        "refused",
+        wrong("image,label\n0.png,1,hole\n", "line 2: 3 cells, the first line has 2 columns"),
+    ),
+    Kind(
+        "CSV with a column twice",
+        "refused",
+        wrong("image,label,Label\n0.png,1,0\n", "the column `label` is there twice"),
+    ),
+    Kind("mask of a normal image in a CSV", "left out and named", mask_of_normal),
+    Kind("CSV in UTF-16 without a byte order mark", "refused", utf16_without_mark),
+    Kind("a category of no letters", "refused", no_category),
+    Kind("glob with brackets of a name", "refused, with the way to write them", glob_with_brackets),
     Kind("image in a CSV that is not there", "failed row, and said", listed_but_gone),
     Kind("boxes of Pascal VOC", "drawn as masks", drawn(VOC.format(3, 5, 9, 10, name="b.png"), "xml", BOX)),
     Kind(
