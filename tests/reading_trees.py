@@ -225,7 +225,8 @@ def every_word(folder: Path) -> None:
 
 def excel(folder: Path) -> None:
     photos(folder / "p", "0.png", "1.png", "2.png", "3.png")
-    (folder / "l.csv").write_text("sep=;\nimage;label;category\n0.png;0.0;a{1}\n1.png;1.0;a\n2.png;True;a\n3.png;False;a\n")
+    rows = "0.png;0.0;a{1}\n1.png;1.0;a\n2.png;True;a\n3.png;False;a\n"
+    (folder / "l.csv").write_text(f"sep=;\nimage;label;category\n{rows}")
     rows, _ = indexed(folder / "p", labels=folder / "l.csv")
     assert [rows[f"{n}.png"].label for n in range(4)] == [0, 1, 1, 0] and rows["0.png"].category == "a{1}"
 
