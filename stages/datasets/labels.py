@@ -41,8 +41,8 @@ def read_labels(path: Path, root: Path, images: Iterable[Path], category: Callab
 
     An image or a mask is named by its path below `root`, or by its name alone where only one file has it. Labels:
     NORMAL, ANOMALOUS, or nothing (unknown), whatever their case. Without a split an image is a test image, without a
-    category it is of `category(image)`. Separators may be commas, semicolons or tabs, the text UTF-8, UTF-16 or Latin-1;
-    a first line `sep=;` (Excel) names the separator.
+    category it is of `category(image)`. Separators may be commas, semicolons or tabs, the text UTF-8, UTF-16 or
+    Latin-1; a first line `sep=;` (Excel) names the separator.
 
     Raises:
         InputError: no such file, a column that is missing or there twice, a line with too few or too many cells, a
@@ -88,7 +88,7 @@ def read_labels(path: Path, root: Path, images: Iterable[Path], category: Callab
     if separator != ",":
         said.append(f"{path}: columns are separated by {'semicolons' if separator == ';' else 'tabs'}")
     if gone := [str(e.path) for _, e in entries.values() if not (root / e.path).exists()]:
-        said.append(f"{path}: {len(gone)} of its {len(entries)} image{'s' * (len(entries) > 1)} not below {root}: {first(gone)}")
+        said.append(f"{path}: {len(gone)} of its {many(entries, 'image')} not below {root}: {first(gone)}")
     if unused:
         said.append(f"{many(unused, 'mask')} of images that are not anomalous, left out: {first(unused)}")
     if "split" not in names:

@@ -285,8 +285,8 @@ def every_figure(rows: list[dict], resamples: int, seed: int) -> Grid:
         "All figures with intervals",
         ("data set", "method", "category", "condition", "metric", "value [95%]", "n"),
         tuple(lines),
-        f"Shares as fractions. Intervals: {intervals}. n: questions, for acc_g groups. Category all: all questions together; mean: over"
-        " categories. accuracy_level_mean: mean over levels, each counted alike.",
+        f"Shares as fractions. Intervals: {intervals}. n: questions, for acc_g groups. Category all: all questions"
+        " together; mean: over categories. accuracy_level_mean: mean over levels, each counted alike.",
     )
 
 
