@@ -12,7 +12,7 @@ from adcli.options import command
 
 if TYPE_CHECKING:
     from stages.base.config import RunOptions
-    from stages.vmad.ask import AskConfig
+    from stages.vmad.config import AskConfig
 
 DOC = """Ask a fine-tuned VMAD about one image, and go on asking.
 
@@ -28,7 +28,7 @@ Example: adcli ask --checkpoint runs/riad/vmad.parquet --image /data/mvtec/bottl
 def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add the subcommand."""
     without = ("shard", "max_errors", "overwrite", "retry")
-    command(app, "ask", "stages.vmad.ask:AskConfig", talk, DOC, ("object", "question"), without, ANEW)
+    command(app, "ask", "stages.vmad.config:AskConfig", talk, DOC, ("object", "question"), without, ANEW)
 
 
 def talk(config: "AskConfig", options: "RunOptions") -> None:

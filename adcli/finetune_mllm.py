@@ -31,7 +31,7 @@ METHODS = {  # --method -> its configuration, what runs it, its help, options am
     "sage-sfe": Method("stages.sage.sfe:SfeConfig", "stages.sage.sfe:run", SAGE_SFE, ("facts", "base")),
     "sage-edpo": Method("stages.sage.edpo:EdpoConfig", "stages.sage.edpo:run", SAGE_EDPO, ("facts",)),
     "vmad": Method(
-        "stages.vmad.train:FinetuneVmadConfig", "stages.vmad.train:run", VMAD, ("questions", "llava", "sam")
+        "stages.vmad.config:FinetuneVmadConfig", "stages.vmad.train:run", VMAD, ("questions", "llava", "sam")
     ),
 }
 SENTENCE = "Fine-tune a multimodal language model."

@@ -69,7 +69,7 @@ METHODS = {  # --method -> its configuration, what runs it, its help, options am
     "sage": Method("stages.sage.score:ScoreSageConfig", "stages.sage.score:run", SAGE, ("facts",)),
     "mle": Method("stages.questions.judge:JudgeConfig", "stages.questions.judge:run", MLE, ("answers", "judge")),
     "visualad": Method("stages.visualad.config:ScoreVisualadConfig", "stages.visualad.score:run", VISUALAD, ("maps",)),
-    "vmad": Method("stages.vmad.score:ScoreVmadConfig", "stages.vmad.score:run", VMAD, ("maps",)),
+    "vmad": Method("stages.vmad.config:ScoreVmadConfig", "stages.vmad.score:run", VMAD, ("maps",)),
 }
 BASELINE = Method("stages.baselines.config:BaselineConfig", "stages.baselines.score:run", ANOMALIB, ("maps",))
 METHODS |= {f"anomalib/{model}": BASELINE for model in ("padim", "patchcore", "dfm", "dfkde")}

@@ -28,7 +28,8 @@ from stages.datasets.magnetic_tile import run as index
 from stages.datasets.manifest import Image, read_manifest
 from stages.training.saved_models import FOLDER
 from stages.training.torch_setup import prepare_torch
-from stages.vmad.train import FinetuneVmadConfig, write_merged
+from stages.vmad.config import FinetuneVmadConfig
+from stages.vmad.train import write_merged
 
 MOST, BATCH, QUERY = 24, 8, "description"
 AWAY = 0.1  # standard deviation of the random move
@@ -76,8 +77,8 @@ def in_memory(run: Path, train: list[Image], compared: tuple[Image, ...]) -> Sai
     from stages.vmad.build import read_llava, text_of
     from stages.vmad.data import samples_of
     from stages.vmad.model import trainable
-    from stages.vmad.scoring import answered, asked, seen
-    from stages.vmad.trainer import fit
+    from stages.vmad.score import model_input, predict, prompt_about
+    from stages.vmad.train import fit
 
     config = FinetuneVmadConfig(
         manifest=run / "all",
@@ -105,8 +106,8 @@ def in_memory(run: Path, train: list[Image], compared: tuple[Image, ...]) -> Sai
     found: Said = {}
     for start in range(0, len(compared), BATCH):
         few = compared[start : start + BATCH]
-        prompts = [text.prompt(asked(i, QUERY)) for i in few]
-        answers = answered(model, text, [seen(model, load_rgb(i.file)) for i in few], prompts, MOST, "fp32")
+        prompts = [text.prompt(prompt_about(i, QUERY)) for i in few]
+        answers = predict(model, text, [model_input(model, load_rgb(i.file)) for i in few], prompts, MOST, "fp32")
         found |= {i.image_id: (a.response, a.map.numpy()) for i, a in zip(few, answers, strict=True)}
     return found
 

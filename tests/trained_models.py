@@ -12,9 +12,9 @@ def look_alikes(folder: Path, clip: Path, internvl: Path, llava: str, sam: str) 
 
     prepare_torch()
     from stages.vmad.build import read_llava, text_of
-    from stages.vmad.config import Settings, Weights
+    from stages.vmad.config import LossWeights, VmadSettings
 
-    text = text_of(*read_llava(llava, ""), Settings(), llava)
+    text = text_of(*read_llava(llava, ""), VmadSettings(), llava)
 
     visualad = {"backbone": str(clip), "revision": "", "settings": {}, "mean": [0.5] * 3, "deviation": [0.5] * 3}
     vmad = {
@@ -24,8 +24,8 @@ def look_alikes(folder: Path, clip: Path, internvl: Path, llava: str, sam: str) 
         "merged": False,
         "seg": text.seg,
         "tokens": 4,
-        "settings": asdict(Settings()),
-        "weights": asdict(Weights()),
+        "settings": asdict(VmadSettings()),
+        "weights": asdict(LossWeights()),
     }
     for name, record in (("visualad", visualad), ("vmad", vmad)):
         (folder / name / "adapter").mkdir(parents=True)

@@ -4,13 +4,13 @@ import numpy as np
 import torch
 
 from stages.datasets.manifest import Image
-from stages.vmad.build import new_model
-from stages.vmad.config import Settings, Weights
+from stages.vmad.build import build_memory, new_model
+from stages.vmad.config import LossWeights, VmadSettings
 from stages.vmad.data import TrainingSet, collate, samples_of
-from stages.vmad.memory import choose_memory, remember
+from stages.vmad.memory import choose_memory
 from stages.vmad.model import trainable
 
-SMALL = Settings(heads=4, depth=1, boxes=3, box_size=16, drawn=2)
+SMALL = VmadSettings(heads=4, depth=1, boxes=3, box_size=16, drawn=2)
 
 
 def paint(folder):
@@ -45,14 +45,14 @@ def paint(folder):
 
 def made(llava, sam, settings=SMALL, seed=0):
     torch.manual_seed(seed)
-    return new_model(llava, sam, settings, Weights())
+    return new_model(llava, sam, settings, LossWeights())
 
 
 def batch_of(model, text, pictures, tasks=("segmentation",), questions=()):
     classes = {("d", "metal_nut"): 0, ("d", "tile"): 1}
     if model.dssl:
-        model.memory = remember(choose_memory(pictures, 1.0, 0), model, text, model.settings.drawn)
-    data = TrainingSet(samples_of(pictures, tasks, questions), text, model.look, classes)
+        model.memory = build_memory(choose_memory(pictures, 1.0, 0), model, text, model.settings.drawn)
+    data = TrainingSet(samples_of(pictures, tasks, questions), text, model.transform, classes)
     return collate([data[n] for n in range(len(data))], text.pad)
 
 

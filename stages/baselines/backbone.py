@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from stages.training.prepared import torch
+
 import timm
-import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torchvision.transforms.v2 import Compose, Normalize, Resize

@@ -12,7 +12,8 @@ from copy import deepcopy
 from dataclasses import dataclass
 from math import ceil
 
-import torch
+from stages.training.prepared import torch
+
 from anomalib.data import InferenceBatch
 from anomalib.models.components.sampling import KCenterGreedy
 from anomalib.models.image.dfkde.torch_model import DfkdeModel

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from math import ceil
 
+from stages.training.prepared import torch
+
 import numpy as np
-import torch
 from torch import Tensor
 
 from stages.artifacts.scores_and_maps import Result

@@ -4,30 +4,22 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from stages.training.prepared import torch
+
+import cv2
 import numpy as np
+from PIL import Image
+from torch import Tensor
 
-from stages.base.config import option
+from stages.artifacts.files import write_atomically
 from stages.base.errors import InputError
-
-
-@dataclass(frozen=True, kw_only=True)
-class AskConfig:
-    checkpoint: Path = option("what finetune-mllm --method vmad wrote")
-    image: Path = option("the image to talk about")
-    object: str = option("what it shows", "object")
-    question: str = option("the first question; by default that of training, for a mask and a description", "")
-    mask: Path | None = option(
-        "where the mask goes: PNG of the image's size, 255 = surely anomalous; by default beside"
-        " the image as <name>.vmad.png",
-        None,
-    )
-    llava: str = option("where LLaVA lies, if not where it was trained", "")
-    sam: str = option("where SAM lies, if not where it was trained", "")
-    max_tokens: int = option("longest answer, tokens", 256)
-    precision: str = option("fp32, bf16, or auto = bf16 where the processor has it", "auto")
-    device: str = option("auto, cpu or cuda", "auto")
+from stages.datasets.images import load_rgb
+from stages.training.torch_setup import resolved_precision
+from stages.vmad.checkpoint import load_vmad
+from stages.vmad.config import SEG, AskConfig
+from stages.vmad.data import ANSWERS, IMAGE, conversation
+from stages.vmad.score import dtype_of, generate_answers, mask_logits_of, mixed, model_input, probabilities
 
 
 @dataclass(frozen=True)
@@ -40,75 +32,59 @@ class Answer:
 
 
 class Conversation:
-    """Keeps what was said, as token ids."""
+    """Keeps the questions and answers so far, as token ids."""
 
     def __init__(self, config: AskConfig) -> None:
         """Raises InputError: no checkpoint, no LLaVA or SAM, no tokens to answer with, or an image that cannot be
         read."""
-        from stages.training.torch_setup import prepare_torch, resolved_precision
-
-        if config.max_tokens < 1:
-            raise InputError(f"--max-tokens {config.max_tokens}: at least 1")
-        prepare_torch()
-        from stages.datasets.images import load_rgb
-        from stages.vmad.checkpoint import load_vmad
-        from stages.vmad.scoring import dtype_of, seen
-
+        config.check()
         rgb = load_rgb(config.image)
         device, self.precision = resolved_precision(config.device, config.precision)
         self.model, self.text = load_vmad(config.checkpoint, config.llava, config.sam, dtype_of(self.precision))
         self.model.to(device)
-        self.shape, self.seen, self.most = rgb.shape[:2], seen(self.model, rgb), config.max_tokens
-        self.object, self.said = config.object, list[int]()
+        self.shape, self.input = rgb.shape[:2], model_input(self.model, rgb)
+        self.max_new_tokens, self.object = config.max_tokens, config.object
+        self.history = list[int]()
 
     def ask(self, question: str) -> Answer:
         """question: "" is that of training, for a mask and a description. The first answer always has a mask, a later
         one where the model writes `<seg>`. Raises InputError for a question with a special token in it, or one for
         which the model's context has no room left."""
         prompt = self._prompt(question)
-        if len(prompt) + self.most > self.model.base.config.text_config.max_position_embeddings:
+        if len(prompt) + self.max_new_tokens > self.model.base.config.text_config.max_position_embeddings:
             raise InputError("the conversation and --max-tokens exceed the model's context; lower that, or start anew")
-        ids, found = self._answer(prompt, first=not self.said)
-        self.said = [*prompt, *ids, self.text.tokenizer.eos_token_id]
-        return Answer(question, self.text.tokenizer.decode(ids, skip_special_tokens=True).strip(), found)
+        ids, mask = self._answer(prompt, first=not self.history)
+        self.history = [*prompt, *ids, self.text.tokenizer.eos_token_id]
+        return Answer(question, self.text.tokenizer.decode(ids, skip_special_tokens=True).strip(), mask)
 
     def _prompt(self, question: str) -> list[int]:
-        from stages.vmad.config import SEG
-        from stages.vmad.data import ANSWERS, IMAGE, conversation
-
         if not question:
             return self.text.prompt(conversation("answering", object=self.object, query="description", answer="")[0])
         if IMAGE in question or SEG in question:
             raise InputError(f"the question holds {IMAGE} or {SEG}, which stand for an image and a mask")
-        if not self.said:
+        if not self.history:
             return self.text.prompt(f"USER: {IMAGE}\n{question} {ANSWERS}")
         more = self.text.tokenizer(f"USER: {question} {ANSWERS}", add_special_tokens=False).input_ids
-        return [*self.said, *more]
+        return [*self.history, *more]
 
-    def _answer(self, prompt: list[int], first: bool) -> tuple[list[int], Any]:
-        import torch
-
-        from stages.vmad.scoring import generated, masks_of, mixed
-
-        model, text, device = self.model, self.text, self.model.mean.device
+    def _answer(self, prompt: list[int], first: bool) -> tuple[list[int], np.ndarray | None]:
+        model, text, device = self.model, self.text, self.model.device
         with torch.inference_mode(), mixed(device, self.precision):
-            pixels = model.for_clip(self.seen.square[None].to(device))
-            ids = generated(model, text, pixels, [prompt], self.most, stop_at_seg=first)[0]
+            pixels = model.for_clip(self.input.clip_input[None].to(device))
+            ids = generate_answers(model, text, pixels, [prompt], self.max_new_tokens, stop_at_seg=first)[0]
             if first and text.seg not in ids:
                 ids = [*ids, text.seg]
             if text.seg not in ids:
                 return ids, None
-            frames = self.seen.frame[None].to(device)
-            logits = masks_of(model, text, pixels, self.seen.canvas[None].to(device), frames, [[*prompt, *ids]])
-            return ids, self._at_image_size(logits[0], frames[0])
+            content_sizes = self.input.content_size[None].to(device)
+            logits = mask_logits_of(
+                model, text, pixels, self.input.sam_input[None].to(device), content_sizes, [[*prompt, *ids]]
+            )
+            return ids, self._at_image_size(logits[0], content_sizes[0])
 
-    def _at_image_size(self, logits: Any, frame: Any) -> np.ndarray:
-        import cv2
-
-        from stages.vmad.scoring import probabilities
-
-        found = probabilities(logits, frame, self.model.look.canvas).cpu().numpy()
-        return cv2.resize(found, self.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    def _at_image_size(self, logits: Tensor, content_size: Tensor) -> np.ndarray:
+        mask = probabilities(logits, content_size, self.model.transform.sam_size).cpu().numpy()
+        return cv2.resize(mask, self.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def answers(config: AskConfig, questions: Iterator[str]) -> Iterator[Answer | InputError]:
@@ -136,10 +112,6 @@ def mask_path(config: AskConfig) -> Path:
 
 def write_mask(path: Path, mask: np.ndarray) -> None:
     """(H, W) of 0..1 as 8-bit PNG. Raises InputError when it cannot be written."""
-    from PIL import Image
-
-    from stages.artifacts.files import write_atomically
-
     picture = Image.fromarray((mask * 255).round().astype(np.uint8))
     try:
         write_atomically(path, lambda f: picture.save(f, "png"))

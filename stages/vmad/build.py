@@ -1,18 +1,35 @@
 """From a LLaVA and a SAM checkpoint to a VMAD model."""
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import nn
+from stages.training.prepared import torch
+
+from torch import Tensor, nn
+from transformers import (
+    AddedToken,
+    AutoConfig,
+    AutoImageProcessor,
+    AutoTokenizer,
+    BaseImageProcessor,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    SamModel,
+)
 
 from stages.base.errors import InputError, cannot_be_loaded, first_line
-from stages.vmad.config import SEG, Settings, Weights, check
-from stages.vmad.data import Text
-from stages.vmad.look import Look
+from stages.base.prompts import load_prompt
+from stages.datasets.images import load_rgb
+from stages.datasets.manifest import Image
+from stages.vmad.config import SEG, LossWeights, VmadSettings
+from stages.vmad.data import PromptEncoder, filled, spoken
+from stages.vmad.dssl import overall_features
+from stages.vmad.memory import Class, Memory
 from stages.vmad.model import Vmad, trainable
 from stages.vmad.projectors import Projector
+from stages.vmad.transform import ClipSamTransform
 
 LORA_TARGETS = r".*language_model.*\.(q_proj|v_proj)"  # LISA's; the paper names only the rank
 
@@ -20,31 +37,29 @@ LORA_TARGETS = r".*language_model.*\.(q_proj|v_proj)"  # LISA's; the paper names
 def new_model(
     llava_name: str,
     sam_name: str,
-    settings: Settings,
-    weights: Weights,
+    settings: VmadSettings,
+    weights: LossWeights,
     revisions: tuple[str, str] = ("", ""),
     dtype: torch.dtype = torch.float32,
-) -> tuple[Vmad, Text]:
+) -> tuple[Vmad, PromptEncoder]:
     """(untrained model, how it reads text). dtype: of what stays frozen; what is trained is float32.
 
     Raises:
-        InputError: see `read_llava`, `text_of`, `load_llava`, `load_sam` and `look_of`.
+        InputError: see `read_llava`, `text_of`, `load_llava`, `load_sam` and `transform_of`.
     """
     config, tokenizer = read_llava(llava_name, revisions[0])
     text = text_of(config, tokenizer, settings, llava_name)
     llava = load_llava(llava_name, revisions[0], dtype)
-    give_row(llava, text.seg)
+    add_token_row(llava, text.seg)
     replace_projector(llava, settings)
     llava = with_lora(llava, settings, text.seg)
-    sam, canvas = load_sam(sam_name, revisions[1], dtype)
-    look = look_of(llava_name, revisions[0], config, canvas)
-    return freeze(Vmad(llava, sam, settings, weights, look, text.seg)), text
+    sam, sam_transform = load_sam(sam_name, revisions[1], dtype)
+    transform = transform_of(llava_name, revisions[0], config, sam_transform)
+    return freeze(Vmad(llava, sam, settings, weights, transform, text.seg)), text
 
 
-def read_llava(name: str, revision: str) -> tuple[Any, Any]:
+def read_llava(name: str, revision: str) -> tuple[LlavaConfig, PreTrainedTokenizerBase]:
     """(configuration, tokenizer). Raises InputError: it cannot be loaded, or see `check_llava`."""
-    from transformers import AutoConfig, AutoTokenizer
-
     try:
         config = AutoConfig.from_pretrained(name, revision=revision or None)
         check_llava(config, name)
@@ -63,19 +78,19 @@ def not_loaded(option: str, name: str, error: Exception) -> InputError:
     return cannot_be_loaded(f"{option} {name}", error)
 
 
-def text_of(config: Any, tokenizer: Any, settings: Settings, name: str) -> Text:
+def text_of(
+    config: LlavaConfig, tokenizer: PreTrainedTokenizerBase, settings: VmadSettings, name: str
+) -> PromptEncoder:
     """How a model of these settings reads text; `<seg>` is added to the tokenizer.
 
     Raises:
         InputError: settings that this LLaVA cannot have, a tokenizer without its image token, or a vocabulary that
             has a `<seg>` already, whose meaning nobody here knows.
     """
-    from transformers import AddedToken
-
     vision = config.vision_config
     grid = vision.image_size // vision.patch_size
     try:
-        check(settings, grid, layer_of(config) - 1, vision.hidden_size)
+        settings.check_llava(grid, layer_of(config) - 1, vision.hidden_size)
     except InputError as e:
         raise InputError(f"{e} (--llava {name})") from None
     if tokenizer.convert_ids_to_tokens(config.image_token_id) is None:
@@ -90,32 +105,32 @@ def text_of(config: Any, tokenizer: Any, settings: Settings, name: str) -> Text:
             " (a training that was interrupted goes on when its command is run again)"
         )
     tokenizer.add_tokens([AddedToken(SEG, normalized=False)])
-    return Text(tokenizer, config.image_token_id, settings.tokens(grid), tokenizer.convert_tokens_to_ids(SEG))
+    return PromptEncoder(tokenizer, config.image_token_id, settings.tokens(grid), tokenizer.convert_tokens_to_ids(SEG))
 
 
-def layer_of(config: Any) -> int:
+def layer_of(config: LlavaConfig) -> int:
     """Which of CLIP's hidden states LLaVA takes, 0 = the embeddings."""
     last = config.vision_feature_layer
     return last if last >= 0 else config.vision_config.num_hidden_layers + 1 + last
 
 
-def load_llava(name: str, revision: str, dtype: torch.dtype) -> Any:
-    """LlavaForConditionalGeneration. Raises InputError as `whole` does."""
-    from transformers import LlavaForConditionalGeneration
-
-    return whole(LlavaForConditionalGeneration, "--llava", name, revision, dtype)
+def load_llava(name: str, revision: str, dtype: torch.dtype) -> LlavaForConditionalGeneration:
+    """Raises InputError as `load_complete` does."""
+    return load_complete(LlavaForConditionalGeneration, "--llava", name, revision, dtype)
 
 
-def whole(kind: Any, option: str, name: str, revision: str, dtype: torch.dtype) -> Any:
+def load_complete(
+    kind: type[PreTrainedModel], option: str, name: str, revision: str, dtype: torch.dtype
+) -> PreTrainedModel:
     """A model of this class. Raises InputError when it cannot be loaded, or when its files lack weights, which
     transformers would make up: LLaVA's own releases before the conversion are so, and a language model alone."""
     try:
-        model, said = kind.from_pretrained(
+        model, loading = kind.from_pretrained(
             name, revision=revision or None, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError) as e:
         raise not_loaded(option, name, e) from e
-    if lacking := sorted(said["missing_keys"]):
+    if lacking := sorted(loading["missing_keys"]):
         raise InputError(
             f"{option} {name}: {len(lacking)} of its weights are not in its files, the first"
             f" {lacking[0]}; give a complete checkpoint in transformers' format"
@@ -123,7 +138,7 @@ def whole(kind: Any, option: str, name: str, revision: str, dtype: torch.dtype) 
     return model
 
 
-def check_llava(config: Any, name: str) -> None:
+def check_llava(config: LlavaConfig, name: str) -> None:
     """Raises InputError for a model that is no LLaVA with a CLIP tower whose one layer it takes."""
     if config.model_type != "llava":
         raise InputError(
@@ -145,8 +160,6 @@ def check_llava(config: Any, name: str) -> None:
 
 def check_sam(name: str, revision: str) -> None:
     """Raises InputError: it cannot be loaded, or is no SAM."""
-    from transformers import AutoConfig
-
     try:
         config = AutoConfig.from_pretrained(name, revision=revision or None)
     except (OSError, ValueError) as e:
@@ -155,39 +168,36 @@ def check_sam(name: str, revision: str) -> None:
         raise InputError(f"--sam {name}: a {config.model_type} model; expected SAM (for example facebook/sam-vit-huge)")
 
 
-def load_sam(name: str, revision: str, dtype: torch.dtype) -> tuple[Any, dict]:
-    """(SamModel, its encoder in `dtype`; the settings of its image processor). Raises InputError as `check_sam` and
-    `whole` do."""
-    from transformers import SamModel
-
+def load_sam(name: str, revision: str, dtype: torch.dtype) -> tuple[SamModel, dict]:
+    """(SAM, its encoder in `dtype`; its part of the ClipSamTransform). Raises InputError as `check_sam` and
+    `load_complete` do."""
     check_sam(name, revision)
-    sam = whole(SamModel, "--sam", name, revision, torch.float32)
+    sam = load_complete(SamModel, "--sam", name, revision, torch.float32)
     sam.vision_encoder.to(dtype)  # the decoder is trained, and what tells it positions needs all its digits
     processor = image_processor("--sam", name, revision)
     return sam, {
-        "canvas": sam.config.vision_config.image_size,
-        "canvas_mean": tuple(processor.image_mean),
-        "canvas_deviation": tuple(processor.image_std),
+        "sam_size": sam.config.vision_config.image_size,
+        "sam_mean": tuple(processor.image_mean),
+        "sam_std": tuple(processor.image_std),
     }
 
 
-def look_of(name: str, revision: str, config: Any, canvas: dict) -> Look:
+def transform_of(name: str, revision: str, config: LlavaConfig, sam_transform: dict) -> ClipSamTransform:
     """How the two encoders want images: CLIP's numbers from LLaVA's own processor. Raises InputError: it has none."""
     clip = image_processor("--llava", name, revision)
-    return Look(config.vision_config.image_size, tuple(clip.image_mean), tuple(clip.image_std), **canvas)
+    size = config.vision_config.image_size
+    return ClipSamTransform(size, tuple(clip.image_mean), tuple(clip.image_std), **sam_transform)
 
 
-def image_processor(option: str, name: str, revision: str) -> Any:
+def image_processor(option: str, name: str, revision: str) -> BaseImageProcessor:
     """Raises InputError when it cannot be loaded."""
-    from transformers import AutoImageProcessor
-
     try:
         return AutoImageProcessor.from_pretrained(name, revision=revision or None)
     except (OSError, ValueError) as e:
         raise InputError(f"{option} {name}: its image processor cannot be loaded ({first_line(e)})") from e
 
 
-def give_row(llava: Any, seg: int) -> None:
+def add_token_row(llava: LlavaForConditionalGeneration, seg: int) -> None:
     """The new token's rows of the input and the output embeddings start at the mean of all rows. Checkpoints often
     have rows to spare; where they have none, they grow."""
     if seg >= llava.config.text_config.vocab_size:
@@ -197,7 +207,7 @@ def give_row(llava: Any, seg: int) -> None:
             rows[seg] = rows[:seg].mean(0)
 
 
-def replace_projector(llava: Any, settings: Settings) -> None:
+def replace_projector(llava: LlavaForConditionalGeneration, settings: VmadSettings) -> None:
     """Put our projector around LLaVA's own, and let LLaVA hand it the layers that it reads."""
     config, index = llava.config, layer_of(llava.config)
     vision = config.vision_config
@@ -212,7 +222,7 @@ def replace_projector(llava: Any, settings: Settings) -> None:
     config.image_seq_length = llava.model.multi_modal_projector.tokens
 
 
-def with_lora(llava: Any, settings: Settings, seg: int) -> Any:
+def with_lora(llava: LlavaForConditionalGeneration, settings: VmadSettings, seg: int) -> nn.Module:
     """PEFT's wrapper: LoRA in the language model's attention, and the new token's rows, the only ones that are
     trained."""
     from peft import LoraConfig, get_peft_model
@@ -247,11 +257,39 @@ def freeze(model: Vmad) -> Vmad:
     return model
 
 
-def record_of(folder: Path, name: str) -> dict:
-    """A JSON file of a checkpoint. Raises InputError when it is not there or no JSON."""
-    try:
-        return json.loads((folder / name).read_text())
-    except (OSError, ValueError) as e:
-        raise InputError(
-            f"--checkpoint {folder}: no readable {name} here (expected what finetune-mllm --method vmad wrote)"
-        ) from e
+@torch.no_grad()
+def build_memory(chosen: dict[Class, tuple[Image, ...]], model: Vmad, text: PromptEncoder, per_label: int) -> Memory:
+    """Read the images and compute the visual side. model: on its device. Raises ImageError."""
+    clip_inputs, features, normal, owner = [], [], [], []
+    device = model.device
+    for number, images in enumerate(chosen.values()):
+        for image in images:
+            rgb = load_rgb(image.file)
+            content_size = torch.tensor([model.transform.content_size(rgb.shape)], device=device)
+            f = model.visual_features(model.for_sam(model.transform.sam_input(rgb)[None].to(device), content_size))
+            features.append(overall_features(f, content_size, model.transform.sam_size / f.shape[-1])[0].cpu())
+            clip_inputs.append(model.transform.clip_input(rgb))
+            normal.append(image.label == 0)
+            owner.append(number)
+    sentence = load_prompt("vmad/normal").text
+    ids = [
+        text.tokenizer(filled(sentence, {"object": spoken(category)}), add_special_tokens=False).input_ids
+        for _, category in chosen
+    ]
+    described, mask = padded(ids)
+    return Memory(
+        torch.stack(clip_inputs),
+        torch.stack(features),
+        torch.tensor(normal),
+        torch.tensor(owner),
+        described,
+        mask,
+        per_label,
+    )
+
+
+def padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """(ids, mask), both (rows, longest), zeros to the right."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([[*r, *[0] * (longest - len(r))] for r in rows])
+    return ids, torch.tensor([[1] * len(r) + [0] * (longest - len(r)) for r in rows])

@@ -10,37 +10,45 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import torch
+from stages.training.prepared import torch
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import CLIPImageProcessor, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
 from stages.base.errors import InputError, last_line
-from stages.training.runs import FOLDER
-from stages.training.saved_models import ADAPTER_WEIGHTS, trained_folder
+from stages.training.saved_models import ADAPTER_WEIGHTS, trained_fingerprint
 from stages.training.weights import checkpoint_fingerprint
 from stages.vmad.build import (
+    add_token_row,
     freeze,
-    give_row,
     load_llava,
     load_sam,
-    look_of,
     not_loaded,
     read_llava,
-    record_of,
     replace_projector,
     text_of,
+    transform_of,
 )
-from stages.vmad.config import ADAPTER, MERGED, RECORD, SEG, WEIGHTS, Settings, Weights
-from stages.vmad.data import Text
+from stages.vmad.config import (
+    ADAPTER,
+    MERGED,
+    RECORD,
+    SEG,
+    WEIGHTS,
+    LossWeights,
+    VmadSettings,
+    checkpoint_folder,
+)
+from stages.vmad.data import PromptEncoder
 from stages.vmad.model import Vmad
 
 
 def save_vmad(
-    model: Vmad, text: Text, folder: Path, llava: str, sam: str, revisions: tuple[str, str] = ("", "")
+    model: Vmad, text: PromptEncoder, folder: Path, llava: str, sam: str, revisions: tuple[str, str] = ("", "")
 ) -> None:
     """llava, sam: directory or hub id that it was made from, as it was given. A merged model brings its own LLaVA."""
-    from safetensors.torch import save_file
-
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"{part}.{n}": t.detach().float().cpu().contiguous()
@@ -67,7 +75,7 @@ def save_vmad(
     (folder / RECORD).write_text(json.dumps(record, indent=2))
 
 
-def _save_llava(model: Vmad, tokenizer: Any, folder: Path) -> None:
+def _save_llava(model: Vmad, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """A LLaVA checkpoint that loads without us: its own projector is the MLP within ours."""
     ours, mlp = "model.multi_modal_projector.", "model.multi_modal_projector.mlp."
     state = {
@@ -85,29 +93,32 @@ def _save_llava(model: Vmad, tokenizer: Any, folder: Path) -> None:
     finally:
         model.base.config = inside
     tokenizer.save_pretrained(folder)
-    look = model.look
-    from transformers import CLIPImageProcessor
-
+    transform = model.transform
     CLIPImageProcessor(
-        size={"shortest_edge": look.size},
-        crop_size=look.size,
-        image_mean=list(look.mean),
-        image_std=list(look.deviation),
+        size={"shortest_edge": transform.clip_size},
+        crop_size=transform.clip_size,
+        image_mean=list(transform.clip_mean),
+        image_std=list(transform.clip_std),
     ).save_pretrained(folder)
 
 
-def find(place: Path) -> Path:
-    """The folder with the checkpoint: `place` itself, or the one of a finetune-mllm artifact. Raises InputError."""
-    return trained_folder(place, FOLDER, (WEIGHTS, RECORD), "finetune-mllm --method vmad")
+def record_of(folder: Path, name: str) -> dict:
+    """A JSON file of a checkpoint. Raises InputError when it is not there or no JSON."""
+    try:
+        return json.loads((folder / name).read_text())
+    except (OSError, ValueError) as e:
+        raise InputError(
+            f"--checkpoint {folder}: no readable {name} here (expected what finetune-mllm --method vmad wrote)"
+        ) from e
 
 
 def sources(place: Path, llava: str = "", sam: str = "") -> tuple[Path, dict, str, str]:
     """(folder, record, LLaVA, SAM) with the places that they lie at now; llava, sam: if elsewhere than in training.
     Raises InputError: no checkpoint, or one of another version."""
-    folder = find(place)
+    folder = checkpoint_folder(place)
     record = record_of(folder, RECORD)
     try:
-        settings, weights = Settings(**record["settings"]), Weights(**record["weights"])
+        settings, weights = VmadSettings(**record["settings"]), LossWeights(**record["weights"])
         inside = str(folder / MERGED) if record["merged"] else record["llava"]
         record |= {
             "settings": settings,
@@ -131,59 +142,59 @@ def made_of(place: Path) -> dict:
 def fingerprint(place: Path, llava: str = "", sam: str = "") -> str:
     """Of all weights that a score depends on. Raises InputError: no checkpoint, no such LLaVA or SAM."""
     folder, record, llava, sam = sources(place, llava, sam)
-    own = [str(folder)] + ([] if record["merged"] else [str(folder / ADAPTER)])
-    return " ".join([*map(checkpoint_fingerprint, own), source_fingerprints(llava, sam, record["revisions"])])
+    return " ".join([trained_fingerprint(folder), source_fingerprints(llava, sam, record["revisions"])])
 
 
 def source_fingerprints(llava: str, sam: str, revisions: Sequence[str]) -> str:
     """Of LLaVA and SAM. Raises InputError when one is not to be found."""
-    found = []
+    fingerprints = []
     for option, name, revision in (("--llava", llava, revisions[0]), ("--sam", sam, revisions[1])):
         try:
-            found.append(checkpoint_fingerprint(name, revision))
+            fingerprints.append(checkpoint_fingerprint(name, revision))
         except (OSError, ValueError) as e:
             raise not_loaded(option, name, e) from e
-    return " ".join(found)
+    return " ".join(fingerprints)
 
 
-def reader(place: Path, llava: str = "") -> tuple[Any, Text]:
+def reader(place: Path, llava: str = "") -> tuple[LlavaConfig, PromptEncoder]:
     """(configuration of LLaVA, how the model reads text), without weights. Raises InputError: no checkpoint, no such
     LLaVA, or one that gives `<seg>` another number than in training."""
     folder, record, name, _ = sources(place, llava)
     config, tokenizer = read_llava(name, "" if record["merged"] else record["revisions"][0])
     if record["merged"]:
         grid = config.vision_config.image_size // config.vision_config.patch_size
-        return config, Text(tokenizer, config.image_token_id, record["settings"].tokens(grid), record["seg"])
+        return config, PromptEncoder(tokenizer, config.image_token_id, record["settings"].tokens(grid), record["seg"])
     text = text_of(config, tokenizer, record["settings"], name)
     if text.seg != record["seg"]:
         raise InputError(f"--llava {name}: gives {SEG} another number than the LLaVA that {folder} was trained on")
     return config, text
 
 
-def load_vmad(place: Path, llava: str = "", sam: str = "", dtype: torch.dtype = torch.float32) -> tuple[Vmad, Text]:
+def load_vmad(
+    place: Path, llava: str = "", sam: str = "", dtype: torch.dtype = torch.float32
+) -> tuple[Vmad, PromptEncoder]:
     """(model in evaluation mode, how it reads text). llava, sam: where they lie now, if elsewhere.
 
     Raises:
         InputError: no checkpoint, no such LLaVA or SAM, or tensors that do not fit them.
     """
-    from safetensors.torch import load_file
-
     folder, record, llava_name, sam_name = sources(place, llava, sam)
     settings, revision = record["settings"], "" if record["merged"] else record["revisions"][0]
     config, text = reader(place, llava)
     base = load_llava(llava_name, revision, dtype)
     if not record["merged"]:
-        give_row(base, text.seg)
+        add_token_row(base, text.seg)
     replace_projector(base, settings)
     if not record["merged"]:
         base = _with_adapter(base, folder / ADAPTER)
-    backbone, canvas = load_sam(sam_name, record["revisions"][1], dtype)
-    model = Vmad(base, backbone, settings, record["weights"], look_of(llava_name, revision, config, canvas), text.seg)
+    backbone, sam_transform = load_sam(sam_name, record["revisions"][1], dtype)
+    transform = transform_of(llava_name, revision, config, sam_transform)
+    model = Vmad(base, backbone, settings, record["weights"], transform, text.seg)
     load_parts(model, load_file(folder / WEIGHTS), folder)
     return freeze(model).requires_grad_(False).eval(), text
 
 
-def _with_adapter(base: Any, folder: Path) -> Any:
+def _with_adapter(base: LlavaForConditionalGeneration, folder: Path) -> nn.Module:
     """PEFT's wrapper with what was trained. Raises InputError when it does not fit."""
     from peft import PeftModel
 

@@ -10,26 +10,28 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+from stages.training.prepared import torch
+
 from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
 
 from stages.base.errors import InputError
 from stages.base.prompts import load_prompt, prompt_ids
 from stages.datasets.images import load_rgb
 from stages.datasets.manifest import Image
 from stages.questions.table import Question
-from stages.vmad.config import SEG
-from stages.vmad.look import Look
+from stages.vmad.config import QUERIES, SEG
+from stages.vmad.transform import ClipSamTransform
 
 IMAGE = "<image>"
 TASKS = ("segmentation", "answering", "vqa")
-QUERIES = {"description": "description", "impact": "impact analysis", "suggestion": "suggestion analysis"}
 ANSWERS = "ASSISTANT:"  # where a prompt ends and an answer begins
 IGNORED = -100
 
 
 @dataclass(frozen=True)
-class Sample:
+class VmadSample:
     """prompt: up to ANSWERS, `<image>` in it once; answer: without the end token."""
 
     image: Image
@@ -42,7 +44,7 @@ class Sample:
         return self.task != "vqa"
 
 
-def samples_of(images: Iterable[Image], tasks: Sequence[str], questions: Iterable[Question] = ()) -> list[Sample]:
+def samples_of(images: Iterable[Image], tasks: Sequence[str], questions: Iterable[Question] = ()) -> list[VmadSample]:
     """The samples of these images, in their order; images: labelled.
 
     segmentation: one per image. answering: one per question on its description, impact or suggestion; an image without
@@ -54,45 +56,45 @@ def samples_of(images: Iterable[Image], tasks: Sequence[str], questions: Iterabl
     """
     if other := set(tasks) - set(TASKS):
         raise InputError(f"--tasks {sorted(other)[0]}: expected {', '.join(TASKS)}, comma-separated")
-    asked: dict[str, list[Question]] = {}
+    by_image: dict[str, list[Question]] = {}
     for q in questions:
         if any(token in f"{q.question} {q.answer} {q.choices}" for token in (IMAGE, SEG)):
             raise InputError(f"question {q.question_id}: holds {IMAGE} or {SEG}, which stand for an image and a mask")
-        asked.setdefault(q.image_id, []).append(q)
-    found = [s for image in images for s in _of_image(image, tasks, asked.get(image.image_id, []))]
-    for s in found:
+        by_image.setdefault(q.image_id, []).append(q)
+    samples = [s for image in images for s in _of_image(image, tasks, by_image.get(image.image_id, []))]
+    for s in samples:
         if s.segmented and s.image.label == 1 and not s.image.masks:
             raise InputError(
                 f"{s.image.image_id} is anomalous, but has no mask; {s.task} needs it (--tasks vqa"
                 " trains without masks)"
             )
-        if gone := [m for m in s.image.masks if s.segmented and not m.is_file()]:
-            raise InputError(f"{s.image.image_id}: no mask at {gone[0]}; {s.task} needs it")
-    if not found:
+        if missing := [m for m in s.image.masks if s.segmented and not m.is_file()]:
+            raise InputError(f"{s.image.image_id}: no mask at {missing[0]}; {s.task} needs it")
+    if not samples:
         raise InputError(f"no sample for --tasks {','.join(tasks)}: vqa needs --questions with answers on these images")
-    return found
+    return samples
 
 
-def _of_image(image: Image, tasks: Sequence[str], questions: list[Question]) -> list[Sample]:
-    found = [sample(image, "segmentation")] if "segmentation" in tasks else []
+def _of_image(image: Image, tasks: Sequence[str], questions: list[Question]) -> list[VmadSample]:
+    samples = [sample(image, "segmentation")] if "segmentation" in tasks else []
     if "answering" in tasks:
-        told = [(q.level, q.answer) for q in questions if q.level in QUERIES and q.answer]
-        found += [
+        answers = [(q.level, q.answer) for q in questions if q.level in QUERIES and q.answer]
+        samples += [
             sample(image, "answering", query=QUERIES[level], answer=answer)
-            for level, answer in told or [("description", described(image))]
+            for level, answer in answers or [("description", described(image))]
         ]
     if "vqa" in tasks:
-        found += [
+        samples += [
             sample(image, "vqa", question="\n".join([q.question, *q.choices]), answer=q.answer)
             for q in questions
             if q.answer
         ]
-    return found
+    return samples
 
 
-def sample(image: Image, task: str, **fields: str) -> Sample:
+def sample(image: Image, task: str, **fields: str) -> VmadSample:
     """A sample of an image."""
-    return Sample(image, task, *conversation(task, object=spoken(image.category), **fields))
+    return VmadSample(image, task, *conversation(task, object=spoken(image.category), **fields))
 
 
 def conversation(task: str, **fields: str) -> tuple[str, str]:
@@ -110,7 +112,7 @@ def described(image: Image) -> str:
 
 def filled(text: str, fields: dict[str, str]) -> str:
     """`{name}` replaced, once and not within what was put in."""
-    return re.sub(r"\{(\w+)\}", lambda found: fields[found[1]], text)
+    return re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], text)
 
 
 def spoken(name: str) -> str:
@@ -119,19 +121,19 @@ def spoken(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Text:
+class PromptEncoder:
     """Token ids as the model takes them. image: id of LLaVA's image token; tokens: how many an image takes; seg: id of
     `<seg>`."""
 
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     image: int
     tokens: int
     seg: int
 
     @property
     def pad(self) -> int:
-        known = self.tokenizer.pad_token_id
-        return self.tokenizer.eos_token_id if known is None else known
+        token = self.tokenizer.pad_token_id
+        return self.tokenizer.eos_token_id if token is None else token
 
     def prompt(self, text: str) -> list[int]:
         """Token ids of a prompt, `<image>` taken as often as the projector gives tokens."""
@@ -144,7 +146,7 @@ class Text:
         return [*self.tokenizer(text, add_special_tokens=False).input_ids, self.tokenizer.eos_token_id]
 
 
-def check_lengths(samples: Iterable[Sample], text: Text, limit: int) -> int:
+def check_lengths(samples: Iterable[VmadSample], text: PromptEncoder, limit: int) -> int:
     """The longest sample, tokens. Raises InputError when any is longer than `limit`: cut, it would lose its `<seg>`,
     and left out, something else would be trained than was asked for."""
     lengths = {s: len(text.prompt(s.prompt)) + len(text.answer(s.answer)) for s in samples}
@@ -164,11 +166,17 @@ def prompt_texts() -> dict[str, str]:
     return {i: load_prompt(i).fingerprint for i in prompt_ids() if i.startswith("vmad/")}
 
 
-class TrainingSet(torch.utils.data.Dataset):
+class TrainingSet(Dataset):
     """classes: (dataset, category) -> number, as the memory counts them."""
 
-    def __init__(self, samples: Sequence[Sample], text: Text, look: Look, classes: dict[tuple[str, str], int]) -> None:
-        self.samples, self.text, self.look, self.classes = samples, text, look, classes
+    def __init__(
+        self,
+        samples: Sequence[VmadSample],
+        text: PromptEncoder,
+        transform: ClipSamTransform,
+        classes: dict[tuple[str, str], int],
+    ) -> None:
+        self.samples, self.text, self.transform, self.classes = samples, text, transform, classes
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -177,14 +185,14 @@ class TrainingSet(torch.utils.data.Dataset):
         s = self.samples[n]
         prompt, answer = self.text.prompt(s.prompt), self.text.answer(s.answer)
         rgb = load_rgb(s.image.file)
-        frame = self.look.frame(rgb.shape)
+        content_size = self.transform.content_size(rgb.shape)
         return {
             "input_ids": prompt + answer,
             "labels": [IGNORED] * len(prompt) + answer,
-            "squares": self.look.square(rgb),
-            "canvases": self.look.framed(rgb),
-            "frames": torch.tensor(frame),
-            "masks": self.look.mask(s.image.masks if s.segmented else (), frame),
+            "clip_inputs": self.transform.clip_input(rgb),
+            "sam_inputs": self.transform.sam_input(rgb),
+            "content_sizes": torch.tensor(content_size),
+            "masks": self.transform.mask(s.image.masks if s.segmented else (), content_size),
             "segmented": torch.tensor(s.segmented),
             "classes": torch.tensor(self.classes[s.image.dataset, s.image.category]),
         }

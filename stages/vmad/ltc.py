@@ -19,8 +19,8 @@ BOTTLENECK = 4
 
 
 class LocalityCompression(nn.Module):
-    """Eq. 18 to 22. levels: n of Eq. 21; 0 injects from the last layer (Table I's variant); None: no injection at all
-    (Table V's baseline)."""
+    """Eq. 18 to Eq. 22. levels: n of Eq. 21; 0 injects from the last layer (Table I's variant); None: no injection at
+    all (Table V's baseline)."""
 
     def __init__(self, width: int, levels: int | None = 4, rho: int = 2, depth: int = 2, heads: int = 8) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class LocalityCompression(nn.Module):
 
     def downsample(self, last: Tensor) -> Tensor:
         """I_v: (B, N, C) of a square grid -> coarse I_v: (B, N / rho^2, C)."""
-        fine = self.before(self.learner(as_grid(last)).permute(0, 3, 1, 2))
+        fine = self.before(self.learner(as_grid(last)).permute(0, 3, 1, 2))  # Eq. 18
         coarse = functional.adaptive_avg_pool2d(fine, fine.shape[-1] // self.rho)
         return self.after(coarse).flatten(2).transpose(1, 2)
 
@@ -44,8 +44,8 @@ class LocalityCompression(nn.Module):
         if self.integrate is None:
             return coarse
         sources = levels[:-1] or levels
-        found = [inject(coarse, fine, self.rho) for inject, fine in zip(self.injection, sources, strict=True)]
-        return coarse + self.integrate(torch.cat(found, -1))  # Eq. 21 and 22
+        injected = [inject(coarse, fine, self.rho) for inject, fine in zip(self.injection, sources, strict=True)]
+        return coarse + self.integrate(torch.cat(injected, -1))  # Eq. 21, Eq. 22
 
 
 class LocalContext(nn.Module):
@@ -66,7 +66,7 @@ class LocalContext(nn.Module):
 
 
 class DeformableAttention(nn.Module):
-    """Eq. 18 and 19 with offsets and weights W_k of each position predicted from its own token, per head; the
+    """Eq. 18, Eq. 19 with offsets and weights W_k of each position predicted from its own token, per head; the
     weights are positive and sum to 1. Starts with no offsets and equal weights."""
 
     def __init__(self, width: int, heads: int, stride: float = 1.0) -> None:
@@ -105,8 +105,8 @@ def deformable_sampling(value: Tensor, offsets: Tensor, weights: Tensor, stride:
     at = ((2 * at + 1) / size - 1).flip(-1)  # grid_sample wants (x, y) in -1..1
     at = at.permute(0, 3, 1, 2, 4, 5).reshape(b * heads, h * w, points, 2)
     maps = value.permute(0, 3, 1, 2).reshape(b * heads, c // heads, h, w)
-    found = functional.grid_sample(maps.float(), at, mode="bilinear", padding_mode="zeros", align_corners=False)
-    summed = (found * weights.permute(0, 3, 1, 2, 4).reshape(b * heads, 1, h * w, points)).sum(-1)
+    sampled = functional.grid_sample(maps.float(), at, mode="bilinear", padding_mode="zeros", align_corners=False)
+    summed = (sampled * weights.permute(0, 3, 1, 2, 4).reshape(b * heads, 1, h * w, points)).sum(-1)  # Eq. 19
     return summed.reshape(b, c, h, w).permute(0, 2, 3, 1).to(value.dtype)
 
 
@@ -151,7 +151,7 @@ class PointToRegion(nn.Module):
 def point_to_region(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(Q K^T / sqrt(d)) V within each region. query: (B, M, C); key, value: (B, M, R, C) -> (B, M, C)."""
     weights = (key @ query[..., None] / sqrt(query.shape[-1])).softmax(2)
-    return (weights * value).sum(2)
+    return (weights * value).sum(2)  # Eq. 20
 
 
 def regions(tokens: Tensor, rho: int) -> Tensor:

@@ -4,17 +4,19 @@ Which state of the language model is the `<seg>` token's: the text says the toke
 position. (LISA, whose scheme this is, takes the one before, from which the token is predicted.)
 """
 
-from typing import Any
+from stages.training.prepared import torch
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+from transformers import LlavaForConditionalGeneration, SamModel
 
 from stages.vmad import loss
-from stages.vmad.config import Settings, Weights
+from stages.vmad.config import LossWeights, VmadSettings
 from stages.vmad.dssl import Dssl, log_similarity, pbsd, random_boxes, roi
-from stages.vmad.look import Look, normalised
+from stages.vmad.memory import Memory
+from stages.vmad.projectors import Projector
+from stages.vmad.transform import ClipSamTransform, normalised
 
 AT_ONCE = 16  # images through CLIP and the projector at a time, for DSSL
 
@@ -23,25 +25,38 @@ class Vmad(nn.Module):
     """llava: LlavaForConditionalGeneration with our projector, or PEFT's wrapper of one; sam: SamModel; seg: id of the
     `<seg>` token. Of all this, `trainable` says what is trained."""
 
-    def __init__(self, llava: Any, sam: Any, settings: Settings, weights: Weights, look: Look, seg: int) -> None:
+    def __init__(
+        self,
+        llava: nn.Module,
+        sam: SamModel,
+        settings: VmadSettings,
+        weights: LossWeights,
+        transform: ClipSamTransform,
+        seg: int,
+    ) -> None:
         super().__init__()
         self.llava, self.sam = llava, sam
-        self.settings, self.weights, self.look, self.seg = settings, weights, look, seg
+        self.settings, self.weights, self.transform, self.seg = settings, weights, transform, seg
         text, visual = self.base.config.text_config.hidden_size, sam.config.mask_decoder_config.hidden_size
         self.gamma = nn.Sequential(nn.Linear(text, text), nn.ReLU(), nn.Linear(text, visual))
         self.dssl = Dssl(visual, text) if settings.dssl else None
-        self.memory: Any = None  # stages.vmad.memory.Memory, set for training with DSSL; no part of the weights
+        self.memory: Memory | None = None  # set for training with DSSL; no part of the weights
         self.recompute = False
-        for name in ("mean", "deviation", "canvas_mean", "canvas_deviation"):
-            self.register_buffer(name, torch.tensor(getattr(look, name)), persistent=False)
+        for name in ("clip_mean", "clip_std", "sam_mean", "sam_std"):
+            self.register_buffer(name, torch.tensor(getattr(transform, name)), persistent=False)
 
     @property
-    def base(self) -> Any:
+    def base(self) -> LlavaForConditionalGeneration:
         """The LlavaForConditionalGeneration itself."""
         return self.llava.get_base_model() if hasattr(self.llava, "peft_config") else self.llava
 
     @property
-    def projector(self) -> nn.Module:
+    def device(self) -> torch.device:
+        """Where its inputs belong."""
+        return self.clip_mean.device
+
+    @property
+    def projector(self) -> Projector:
         return self.base.model.multi_modal_projector
 
     def own_parts(self) -> dict[str, nn.Module]:
@@ -68,30 +83,30 @@ class Vmad(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor,
         labels: Tensor,
-        squares: Tensor,
-        canvases: Tensor,
-        frames: Tensor,
+        clip_inputs: Tensor,
+        sam_inputs: Tensor,
+        content_sizes: Tensor,
         masks: Tensor,
         segmented: Tensor,
         classes: Tensor,
     ) -> dict[str, Tensor]:
-        """Losses of a batch: `loss` and the parts of Eq. 6 and 7 that it has.
+        """Losses of a batch: `loss` and the parts of Eq. 6, Eq. 7 that it has.
 
-        input_ids, attention_mask, labels: (B, T); squares: (B, 3, S, S) uint8 for CLIP; canvases: (B, 3, K, K) uint8
-        for SAM; frames: (B, 2) px; masks: (B, K, K) 0 or 1; segmented: (B,) bool, answers with `<seg>`; classes:
-        (B,) numbers of the classes, as the memory counts them.
+        input_ids, attention_mask, labels: (B, T); clip_inputs: (B, 3, S, S) uint8; sam_inputs: (B, 3, K, K) uint8;
+        content_sizes: (B, 2) px; masks: (B, K, K) 0 or 1; segmented: (B,) bool, answers with `<seg>`; classes: (B,)
+        numbers of the classes, as the memory counts them.
         """
-        hidden = self.hidden_states(input_ids, attention_mask, self.for_clip(squares))
+        hidden = self.hidden_states(input_ids, attention_mask, self.for_clip(clip_inputs))
         parts = {"text": loss.text_loss(self.base.lm_head(hidden), labels)}
-        inputs = self.for_sam(canvases, frames)
+        inputs = self.for_sam(sam_inputs, content_sizes)
         features = self.visual_features(inputs)
         if segmented.any():
             logits = self.mask_logits(self.seg_states(hidden, input_ids)[segmented], features[segmented])
-            wanted, shown = masks[segmented].float(), self.shown(frames)[segmented].float()
+            targets, content = masks[segmented].float(), self.content(content_sizes)[segmented].float()
             wide = functional.interpolate(logits[:, None], masks.shape[-1], mode="bilinear")[:, 0]
-            parts |= {"bce": loss.bce(wide, wanted, shown), "dice": loss.dice(wide, wanted, shown)}
+            parts |= {"bce": loss.bce(wide, targets, content), "dice": loss.dice(wide, targets, content)}
         if self.dssl:
-            parts["pbsd"] = self.structure_loss(features, inputs, frames, classes)
+            parts["pbsd"] = self.structure_loss(features, inputs, content_sizes, classes)
         return {"loss": loss.total(parts, self.weights)} | {n: p.detach() for n, p in parts.items()}
 
     def hidden_states(self, input_ids: Tensor, attention_mask: Tensor, pixels: Tensor) -> Tensor:
@@ -106,62 +121,67 @@ class Vmad(nn.Module):
         return hidden[torch.arange(len(hidden), device=hidden.device), at.argmax(1)]
 
     def mask_logits(self, states: Tensor, features: Tensor) -> Tensor:
-        """Eq. 4 and 5. states: (B, D), features: (B, C, h, w) -> (B, 4 h, 4 w)."""
-        prompts = self.gamma(states)[:, None, None]  # one mask of one prompt token per image
+        """Eq. 4, Eq. 5. states: (B, D), features: (B, C, h, w) -> (B, 4 h, 4 w)."""
+        prompts = self.gamma(states)[:, None, None]  # Eq. 4: one mask of one prompt token per image
         dense = self.sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
         positions = self.sam.get_image_wide_positional_embeddings().expand(len(states), -1, -1, -1)
-        found, _ = self.sam.mask_decoder(
+        masks, _ = self.sam.mask_decoder(  # Eq. 5
             image_embeddings=features.to(prompts.dtype),
             image_positional_embeddings=positions.to(prompts.dtype),
             sparse_prompt_embeddings=prompts,
             dense_prompt_embeddings=dense.to(prompts.dtype),
             multimask_output=False,
         )
-        return found[:, 0, 0].float()
+        return masks[:, 0, 0].float()
 
     # -- images -----------------------------------------------------------------------------------
 
-    def for_clip(self, squares: Tensor) -> Tensor:
+    def for_clip(self, clip_inputs: Tensor) -> Tensor:
         """(B, 3, S, S) uint8 -> what CLIP takes."""
-        return normalised(squares, self.mean, self.deviation)
+        return normalised(clip_inputs, self.clip_mean, self.clip_std)
 
-    def for_sam(self, canvases: Tensor, frames: Tensor) -> Tensor:
-        """(B, 3, K, K) uint8 -> what SAM takes: 0 outside the frame."""
-        return normalised(canvases, self.canvas_mean, self.canvas_deviation) * self.shown(frames)[:, None]
+    def for_sam(self, sam_inputs: Tensor, content_sizes: Tensor) -> Tensor:
+        """(B, 3, K, K) uint8 -> what SAM takes: 0 outside the content."""
+        return normalised(sam_inputs, self.sam_mean, self.sam_std) * self.content(content_sizes)[:, None]
 
-    def shown(self, frames: Tensor) -> Tensor:
-        """(B, K, K) bool: where the canvas shows the image."""
-        at = torch.arange(self.look.canvas, device=frames.device)
-        return (at[None, :, None] < frames[:, 0, None, None]) & (at[None, None] < frames[:, 1, None, None])
+    def content(self, content_sizes: Tensor) -> Tensor:
+        """(B, K, K) bool: where SAM's input shows the image."""
+        at = torch.arange(self.transform.sam_size, device=content_sizes.device)
+        return (at[None, :, None] < content_sizes[:, 0, None, None]) & (
+            at[None, None] < content_sizes[:, 1, None, None]
+        )
 
     def visual_features(self, inputs: Tensor) -> Tensor:
         """f of Eq. 4: (B, C, h, w), without gradient."""
         dtype = next(self.sam.vision_encoder.parameters()).dtype
-        return self.sam.get_image_embeddings(inputs.to(dtype)).float()
+        return self.sam.get_image_embeddings(inputs.to(dtype)).float()  # f of Eq. 4
 
     # -- DSSL -------------------------------------------------------------------------------------
 
-    def structure_loss(self, features: Tensor, inputs: Tensor, frames: Tensor, classes: Tensor) -> Tensor:
-        """Eq. 8 to 17 for each image of the batch and the memory of its class. features: f; inputs: SAM's."""
-        s, side, device = self.settings, self.look.canvas, features.device
+    def structure_loss(self, features: Tensor, inputs: Tensor, content_sizes: Tensor, classes: Tensor) -> Tensor:
+        """Eq. 8 to Eq. 17 for each image of the batch and the memory of its class. features: f; inputs: SAM's."""
+        s, side, device = self.settings, self.transform.sam_size, features.device
         drawn = self.memory.draw(classes)
-        there, normal = drawn.there.to(device), drawn.normal.to(device)
-        boxes = random_boxes(frames, s.boxes, s.box_size).to(device)
+        valid, normal = drawn.valid.to(device), drawn.normal.to(device)
+        boxes = random_boxes(content_sizes, s.boxes, s.box_size).to(device)
         with torch.no_grad():
+            # Eq. 8 to Eq. 11: v of the patches, z of the memory's images, and p between them
             local = self.dssl.local(roi(features, boxes * (features.shape[-1] / side))[..., 0, 0])
-            visual = log_similarity(local, self.dssl.overall(drawn.features.to(device)), s.temperature, there)
-            crops = roi(inputs, boxes, self.look.size)
-            crops = crops * self.canvas_deviation[:, None, None] + self.canvas_mean[:, None, None]
-            crops = (crops - self.mean[:, None, None]) / self.deviation[:, None, None]
+            visual = log_similarity(local, self.dssl.overall(drawn.features.to(device)), s.temperature, valid)
+            # Eq. 12: the same boxes of the image itself, as CLIP takes them
+            crops = roi(inputs, boxes, self.transform.clip_size)
+            crops = crops * self.sam_std[:, None, None] + self.sam_mean[:, None, None]
+            crops = (crops - self.clip_mean[:, None, None]) / self.clip_std[:, None, None]
+        # Eq. 13 to Eq. 16: T_v of the patches, theta of the memory's images, and p between them
         patches = self.pooled_tokens(crops.flatten(0, 1)).unflatten(0, boxes.shape[:2])
-        images = self.pooled_tokens(self.for_clip(drawn.squares.flatten(0, 1).to(device))).unflatten(0, there.shape)
+        images = self.pooled_tokens(self.for_clip(drawn.clip_inputs.flatten(0, 1).to(device))).unflatten(0, valid.shape)
         theta = self.dssl.semantic_tokens(
-            images, self.described(drawn.described.to(device), drawn.described_mask.to(device))[:, None]
+            images, self.description(drawn.described.to(device), drawn.described_mask.to(device))[:, None]
         )
         text = log_similarity(
-            functional.normalize(patches, dim=-1), functional.normalize(theta, dim=-1), s.temperature, there
+            functional.normalize(patches, dim=-1), functional.normalize(theta, dim=-1), s.temperature, valid
         )
-        return pbsd(visual, text, normal & there)
+        return pbsd(visual, text, normal & valid)  # Eq. 17
 
     def pooled_tokens(self, pixels: Tensor) -> Tensor:
         """Mean over tokens of Psi(F_I(.)): (n, 3, S, S) as CLIP takes them -> (n, D)."""
@@ -174,10 +194,10 @@ class Vmad(nn.Module):
             [checkpoint(some, few, use_reentrant=False) if again else some(few) for few in pixels.split(AT_ONCE)]
         )
 
-    def described(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def description(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(B, L) -> (B, D): the mean of the input embeddings of the normal description."""
-        found = self.base.get_input_embeddings()(ids).float() * mask[..., None]
-        return found.sum(1) / mask.sum(1, keepdim=True)
+        embeddings = self.base.get_input_embeddings()(ids).float() * mask[..., None]
+        return embeddings.sum(1) / mask.sum(1, keepdim=True)
 
 
 def trainable(model: Vmad) -> dict[str, nn.Parameter]:

@@ -12,25 +12,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stages.vmad.config import Settings
+from stages.vmad.config import VmadSettings
 from stages.vmad.ltc import LocalityCompression, side_of
 
 
 class Projector(nn.Module):
     """Psi. mlp: (.., C) -> (.., D), the checkpoint's projector; grid: patches per side of the vision tower."""
 
-    def __init__(self, settings: Settings, mlp: nn.Module, width: int, text_width: int, grid: int) -> None:
+    def __init__(self, settings: VmadSettings, mlp: nn.Module, width: int, text_width: int, grid: int) -> None:
         super().__init__()
         self.layers, self.tokens = settings.layers, settings.tokens(grid)
         self.compress, self.mlp, self.refine = parts(settings, width, text_width, self.tokens, mlp)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, N, layers C), the layers side by side as LLaVA joins them, the deepest last -> (B, M, D)."""
-        return self.refine(self.mlp(self.compress(features.chunk(self.layers, -1))))
+        return self.refine(self.mlp(self.compress(features.chunk(self.layers, -1))))  # Eq. 2
 
 
 def parts(
-    settings: Settings, width: int, text_width: int, tokens: int, mlp: nn.Module
+    settings: VmadSettings, width: int, text_width: int, tokens: int, mlp: nn.Module
 ) -> tuple[nn.Module, nn.Module, nn.Module]:
     """What comes before the MLP, the MLP, what comes after."""
     s = settings
@@ -79,8 +79,8 @@ class Resampler(nn.Module):
         """(B, N, C) each -> (B, M, C)."""
         keys = self.norms[0](levels[-1])
         queries = self.norms[1](self.queries).expand(len(keys), -1, -1)
-        found = self.attention(queries, keys, keys, need_weights=False)[0]
-        return found + self.mlp(self.norms[2](found))
+        collected = self.attention(queries, keys, keys, need_weights=False)[0]
+        return collected + self.mlp(self.norms[2](collected))
 
 
 class LightDownsample(nn.Module):

@@ -61,7 +61,7 @@ def test_a_folder_gets_everything(inputs):
 def test_maps_give_pictures_and_a_named_output_goes_where_it_is_named(inputs):
     assert evaluate("--out", "results", "--maps", "p.parquet", "--report", "mine.html") == 0
     assert names(inputs / "results") == ["heatmaps", "metrics.parquet", "tables", "thresholds.parquet"]
-    assert (inputs / "mine.html").is_file() and list((inputs / "results/heatmaps").rglob("*.png"))
+    assert (inputs / "mine.html").is_file() and list((inputs / "results/heatmaps").rglob("*.*"))
 
 
 def test_a_table_of_metrics_is_alone(inputs):

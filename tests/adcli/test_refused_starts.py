@@ -27,9 +27,8 @@ from stages.sage.sfe import run as sfe
 from stages.visualad.config import ScoreVisualadConfig, TrainVisualadConfig
 from stages.visualad.score import run as score_visualad
 from stages.visualad.train import run as train_visualad
-from stages.vmad.score import ScoreVmadConfig
+from stages.vmad.config import FinetuneVmadConfig, ScoreVmadConfig
 from stages.vmad.score import run as score_vmad
-from stages.vmad.train import FinetuneVmadConfig
 from stages.vmad.train import run as train_vmad
 
 QUIET = RunOptions(quiet=True)
@@ -76,7 +75,6 @@ TRAINING = (
     {"learning_rate": -1},
     {"learning_rate": "nan"},
     {"batch_size": 0},
-    {"workers": -1},
     {"save_steps": 0},
     {"device": "gpu"},
     {"device": "cuda:77"},
@@ -95,6 +93,7 @@ ENGINE = ({"device": "gpu"}, {"engine": "vlm"})
 WRONG = {
     "visualad": (
         *TRAINING,
+        {"loader_workers": -1},
         {"backbone": "{root}/nowhere"},
         {"backbone": "{root}/file"},
         {"backbone": "{root}/empty"},
@@ -110,7 +109,7 @@ WRONG = {
         {"position": "3d"},
         {"size": 57},
         {"anchors": 0},
-        {"split": "dev"},
+        {"splits": "dev"},
     ),
     "score-visualad": (
         *SCORING,
@@ -124,6 +123,7 @@ WRONG = {
     ),
     "vmad": (
         *TRAINING,
+        {"workers": -1},
         {"micro_batch": 0},
         {"micro_batch": 3},
         {"memory": 0},
@@ -157,6 +157,7 @@ WRONG = {
     ),
     "sfe": (
         *TRAINING,
+        {"workers": -1},
         {"warmup": -1},
         {"schedule": "step"},
         {"clip": -1},

@@ -12,7 +12,7 @@ from stages.base.errors import InputError
 from stages.questions.table import Question
 from stages.vmad.build import new_model
 from stages.vmad.checkpoint import load_vmad, merged, save_vmad
-from stages.vmad.config import Weights
+from stages.vmad.config import LossWeights
 from stages.vmad.data import (
     IGNORED,
     check_lengths,
@@ -43,12 +43,12 @@ def test_a_spare_row_is_taken_before_the_vocabulary_grows(llava, sam, tmp_path):
     from transformers import LlavaForConditionalGeneration
 
     wide = LlavaForConditionalGeneration.from_pretrained(llava)
-    there = wide.config.text_config.vocab_size
-    wide.resize_token_embeddings(there + 8)
+    size = wide.config.text_config.vocab_size
+    wide.resize_token_embeddings(size + 8)
     shutil.copytree(llava, tmp_path / "wide")
     wide.save_pretrained(tmp_path / "wide")
-    model, text = made(str(tmp_path / "wide"), sam)
-    assert model.seg == there and model.base.config.text_config.vocab_size == there + 8
+    model, _ = made(str(tmp_path / "wide"), sam)
+    assert model.seg == size and model.base.config.text_config.vocab_size == size + 8
 
 
 def test_samples_say_what_the_templates_say(pictures):
@@ -172,11 +172,11 @@ def test_the_mask_hears_the_token_s_own_state_and_padding_changes_nothing(llava,
     with torch.no_grad():
 
         def states(ids, mask):
-            return model.seg_states(model.hidden_states(ids, mask, model.for_clip(batch["squares"])), ids)
+            return model.seg_states(model.hidden_states(ids, mask, model.for_clip(batch["clip_inputs"])), ids)
 
         ids, mask = batch["input_ids"], batch["attention_mask"]
         at = (ids == model.seg).nonzero()[:, 1]
-        hidden = model.hidden_states(ids, mask, model.for_clip(batch["squares"]))
+        hidden = model.hidden_states(ids, mask, model.for_clip(batch["clip_inputs"]))
         found = states(ids, mask)
         assert (found - hidden[torch.arange(2), at]).abs().max() == 0
         longer = torch.cat([ids, torch.full((2, 3), text.pad)], 1)
@@ -194,11 +194,11 @@ def test_the_loss_ignores_the_padding_of_the_canvas(llava, sam, pictures):
     model, text = made(llava, sam, replace(SMALL, dssl=False))
     model.eval()
     batch = batch_of(model, text, pictures[:2])
-    h, w = batch["frames"][0].tolist()
+    h, w = batch["content_sizes"][0].tolist()
     assert (h, w) == (43, 64)
     before = model(**batch)
     batch["masks"][:, h:] = 1
-    batch["canvases"][:, :, h:] = 99
+    batch["sam_inputs"][:, :, h:] = 99
     after = model(**batch)
     assert float(before["bce"].detach()) == float(after["bce"].detach())
     assert float(before["dice"]) == float(after["dice"])
@@ -226,9 +226,9 @@ def everything(model, text, pictures):
     """Masks, logits and a greedy text of 12 tokens."""
     batch = batch_of(model, text, pictures)
     with torch.no_grad():
-        pixels = model.for_clip(batch["squares"])
+        pixels = model.for_clip(batch["clip_inputs"])
         hidden = model.hidden_states(batch["input_ids"], batch["attention_mask"], pixels)
-        features = model.visual_features(model.for_sam(batch["canvases"], batch["frames"]))
+        features = model.visual_features(model.for_sam(batch["sam_inputs"], batch["content_sizes"]))
         masks = model.mask_logits(model.seg_states(hidden, batch["input_ids"]), features)
         prompt = torch.tensor([text.prompt(sample(pictures[0], "segmentation").prompt)])
         said = model.llava.generate(
@@ -320,17 +320,17 @@ def test_checkpoints_that_are_refused(llava, sam, tmp_path):
         (str(tmp_path / "none"), "cannot be loaded"),
     ):
         with pytest.raises(InputError, match=said):
-            new_model(name, sam, SMALL, Weights())
+            new_model(name, sam, SMALL, LossWeights())
     strange = changed("strange", lambda c: c | {"image_token_index": 32000})
     with pytest.raises(InputError, match="strange: its tokenizer has no image token .number 32000"):
-        new_model(strange, sam, SMALL, Weights())
+        new_model(strange, sam, SMALL, LossWeights())
     for option, names in (("llava", ("./typo", sam)), ("sam", (llava, "/no/such/folder")), ("sam", (llava, "sam"))):
         with pytest.raises(InputError, match=f"--{option} .*: cannot be loaded, there is no such folder"):
-            new_model(*names, SMALL, Weights())
+            new_model(*names, SMALL, LossWeights())
     with pytest.raises(InputError, match="--sam .*: a llava model; expected SAM"):
-        new_model(llava, llava, SMALL, Weights())
+        new_model(llava, llava, SMALL, LossWeights())
     with pytest.raises(InputError, match="--levels 9: expected 1 to 4, the layers below.*--llava"):
-        new_model(llava, sam, replace(SMALL, levels=9), Weights())
+        new_model(llava, sam, replace(SMALL, levels=9), LossWeights())
 
 
 def test_weights_that_are_not_there_are_not_made_up(llava, sam, tmp_path):
@@ -346,15 +346,15 @@ def test_weights_that_are_not_there_are_not_made_up(llava, sam, tmp_path):
         return str(tmp_path / name)
 
     with pytest.raises(InputError, match="--llava .*bare: [0-9]+ of its weights are not in its files, .*vision_tower"):
-        new_model(without(llava, "vision_tower", "bare"), sam, SMALL, Weights())
+        new_model(without(llava, "vision_tower", "bare"), sam, SMALL, LossWeights())
     with pytest.raises(InputError, match="--sam .*blunt: [0-9]+ of its weights are not in its files, .*mask_decoder"):
-        new_model(llava, without(sam, "mask_decoder", "blunt"), SMALL, Weights())
+        new_model(llava, without(sam, "mask_decoder", "blunt"), SMALL, LossWeights())
     for option, source in (("llava", llava), ("sam", sam)):
         shutil.copytree(source, tmp_path / f"{option}-blind")
         (tmp_path / f"{option}-blind" / "preprocessor_config.json").unlink()
         names = {"llava": llava, "sam": sam} | {option: str(tmp_path / f"{option}-blind")}
         with pytest.raises(InputError, match=f"--{option} .*blind: its image processor cannot be loaded"):
-            new_model(names["llava"], names["sam"], SMALL, Weights())
+            new_model(names["llava"], names["sam"], SMALL, LossWeights())
 
 
 def test_a_vocabulary_that_has_seg_already_is_refused(llava, sam, tmp_path):
@@ -365,7 +365,7 @@ def test_a_vocabulary_that_has_seg_already_is_refused(llava, sam, tmp_path):
     tokenizer.add_tokens(["<seg>"])
     tokenizer.save_pretrained(tmp_path / "again")
     with pytest.raises(InputError, match="again: its vocabulary already has <seg>; start from the LLaVA"):
-        new_model(str(tmp_path / "again"), sam, SMALL, Weights())
+        new_model(str(tmp_path / "again"), sam, SMALL, LossWeights())
 
 
 def test_images_of_one_pixel_and_of_8000_by_8000(llava, sam, tmp_path, save_image, pictures):
@@ -381,7 +381,7 @@ def test_images_of_one_pixel_and_of_8000_by_8000(llava, sam, tmp_path, save_imag
     model, text = made(llava, sam, replace(SMALL, dssl=False))
     batch = batch_of(model, text, odd)
     losses = model(**batch)
-    assert batch["frames"].tolist() == [[64, 64]] * 2 and batch["masks"][1].all() and not batch["masks"][0].any()
+    assert batch["content_sizes"].tolist() == [[64, 64]] * 2 and batch["masks"][1].all() and not batch["masks"][0].any()
     assert all(torch.isfinite(v) for v in losses.values())
     model, text = made(llava, sam)
     losses = model(**batch_of(model, text, [odd[1], pictures[0]]))

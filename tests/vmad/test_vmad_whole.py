@@ -7,10 +7,10 @@ from torch.nn.functional import normalize as unit
 
 from stages.datasets.images import load_rgb
 from stages.vmad.build import new_model
-from stages.vmad.config import Weights
+from stages.vmad.config import LossWeights
 from stages.vmad.data import sample
 from stages.vmad.dssl import random_boxes
-from stages.vmad.scoring import answered, seen
+from stages.vmad.score import model_input, predict
 from tests.vmad_world import SMALL, batch_of, made, shaken
 
 
@@ -40,7 +40,7 @@ def test_the_mask_decoder_is_used_as_sam_uses_it(llava, sam, pictures):
     with torch.no_grad():
         prompts = model.gamma(states)[:, None, None]
         stock.prompt_encoder.register_forward_hook(lambda _, given, out: (prompts, out[1]))
-        inputs = model.for_sam(batch["canvases"], batch["frames"])
+        inputs = model.for_sam(batch["sam_inputs"], batch["content_sizes"])
         theirs = stock(pixel_values=inputs, input_points=torch.zeros(2, 1, 1, 2), multimask_output=False).pred_masks
         ours = model.mask_logits(states, model.visual_features(inputs))
     assert ours.shape == (2, 32, 32) and (ours - theirs[:, 0, 0]).abs().max() < 1e-5
@@ -52,8 +52,8 @@ def test_the_structure_loss_from_its_parts(llava, sam, pictures):
     model, text = made(llava, sam)
     shaken(model).train()
     batch = batch_of(model, text, pictures[:2] + pictures[3:])
-    classes, frames = batch["classes"], batch["frames"]
-    inputs = model.for_sam(batch["canvases"], frames)
+    classes, content_sizes = batch["classes"], batch["content_sizes"]
+    inputs = model.for_sam(batch["sam_inputs"], content_sizes)
     features = model.visual_features(inputs)
     given, tokens, plain = [], [], model.pooled_tokens
 
@@ -64,27 +64,27 @@ def test_the_structure_loss_from_its_parts(llava, sam, pictures):
 
     model.pooled_tokens = watched
     torch.manual_seed(3)
-    value = model.structure_loss(features, inputs, frames, classes)
+    value = model.structure_loss(features, inputs, content_sizes, classes)
     torch.manual_seed(3)
     drawn = model.memory.draw(classes)
-    boxes = random_boxes(frames, 3, 16).long()
+    boxes = random_boxes(content_sizes, 3, 16).long()
     patches, images, total = tokens[0].detach().reshape(3, 3, -1), tokens[1].detach(), 0.0
-    images = images.reshape(*drawn.there.shape, -1)
+    images = images.reshape(*drawn.valid.shape, -1)
     for b in range(3):
         told = model.base.get_input_embeddings()(drawn.described[b])[drawn.described_mask[b] > 0].mean(0)
-        theta = [images[b, m] + model.dssl.meta(told).detach() for m in range(drawn.there.shape[1])]
+        theta = [images[b, m] + model.dssl.meta(told).detach() for m in range(drawn.valid.shape[1])]
         for j in range(3):
             x1, y1, x2, y2 = boxes[b, j].tolist()
-            crop = batch["canvases"][b, :, y1:y2, x1:x2].float() / 255 - model.mean[:, None, None]
-            crop = avg_pool2d(interpolate((crop / model.deviation[:, None, None])[None], 112, mode="bilinear")[0], 2)
+            crop = batch["sam_inputs"][b, :, y1:y2, x1:x2].float() / 255 - model.clip_mean[:, None, None]
+            crop = avg_pool2d(interpolate((crop / model.clip_std[:, None, None])[None], 112, mode="bilinear")[0], 2)
             inside = slice(4, -4)  # at the edge ours sees the pixel beside the box
             assert (given[0].reshape(3, 3, 3, 56, 56)[b, j] - crop)[:, inside, inside].abs().max() < 1e-4
             v = unit(_roi_by_hand(features[b], x1 / 8, y1 / 8, x2 / 8, y2 / 8), dim=0)
             t = unit(patches[b, j], dim=0)
-            p = torch.stack([(unit(z, dim=0) @ v / 0.07).exp() for z in drawn.features[b]]) * drawn.there[b]
-            q = torch.stack([(unit(z, dim=0) @ t / 0.07).exp() for z in theta]) * drawn.there[b]
+            p = torch.stack([(unit(z, dim=0) @ v / 0.07).exp() for z in drawn.features[b]]) * drawn.valid[b]
+            q = torch.stack([(unit(z, dim=0) @ t / 0.07).exp() for z in theta]) * drawn.valid[b]
             p, q = p / p.sum(), q / q.sum()
-            total += sum(float(-p[m] * q[m].log()) for m in range(len(p)) if drawn.there[b, m] and drawn.normal[b, m])
+            total += sum(float(-p[m] * q[m].log()) for m in range(len(p)) if drawn.valid[b, m] and drawn.normal[b, m])
     assert float(value.detach()) == pytest.approx(total / 9, rel=1e-4)
     value.backward()
     reached = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
@@ -115,10 +115,10 @@ def test_prompts_of_different_lengths_answer_as_they_do_alone(llava, sam, pictur
         for i, q in zip(pictures, ("description", "a long and winding list of everything", "impact", "x"), strict=True)
     ]
     assert len({len(p) for p in prompts}) == 4
-    images = [seen(model, load_rgb(i.file)) for i in pictures]
-    together = answered(model, text, images, prompts, 12, "fp32")
+    images = [model_input(model, load_rgb(i.file)) for i in pictures]
+    together = predict(model, text, images, prompts, 12, "fp32")
     for n, one in enumerate(together):
-        (alone,) = answered(model, text, images[n : n + 1], prompts[n : n + 1], 12, "fp32")
+        (alone,) = predict(model, text, images[n : n + 1], prompts[n : n + 1], 12, "fp32")
         assert alone.response == one.response and (alone.map - one.map).abs().max() < 1e-5, n
 
 
@@ -126,7 +126,7 @@ def test_in_bf16_what_is_trained_and_what_tells_positions_keeps_its_digits(llava
     from transformers import SamModel
 
     torch.manual_seed(0)
-    model, _ = new_model(llava, sam, SMALL, Weights(), dtype=torch.bfloat16)
+    model, _ = new_model(llava, sam, SMALL, LossWeights(), dtype=torch.bfloat16)
     stock = SamModel.from_pretrained(sam)
     assert next(model.sam.vision_encoder.parameters()).dtype == torch.bfloat16
     for name, p in stock.mask_decoder.named_parameters():
