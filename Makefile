@@ -25,7 +25,7 @@ setup: $(READY)  ## the virtual environment .venv, which the other targets make,
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	test -d .venv || $(PYTHON) -m venv .venv
 	$(INSTALL) torch==$$(sed -n 's/^torch==//p' constraints.txt)
-	$(INSTALL) -e '.[models,finetune,server,baselines,test]'
+	$(INSTALL) -e '.[models,finetune,server,baselines,test,dev]'
 	touch $@
 
 check: $(READY)  ## style, types, and the floors of the house

@@ -63,8 +63,9 @@ def in_one_folder(config: Any) -> Any:
 def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add the subcommand with the options for what `arguments` evaluate."""
     if any(word.split("=")[0] in ("--questions", "--answers") for word in arguments):
-        name, stage, doc, first = "EvaluateQaConfig", "stages.evaluate.questions", QUESTIONS, ("judgements", "manifest")
+        name, stage, doc, first = "EvaluateQaConfig", "questions", QUESTIONS, ("judgements", "manifest")
     else:
-        name, stage, doc, first = "EvaluateConfig", "stages.evaluate.images", DOC, ("maps",)
+        name, stage, doc, first = "EvaluateConfig", "images", DOC, ("maps",)
+    config, run = f"stages.evaluate.config:{name}", f"stages.evaluate.{stage}:run"
     without = ("shard", "max_errors", "retry")
-    command(app, "evaluate", f"{stage}:{name}", f"{stage}:run", doc, first, without, ANEW, in_one_folder)
+    command(app, "evaluate", config, run, doc, first, without, ANEW, in_one_folder)

@@ -24,7 +24,7 @@ fi
   run python -m pipelines.demo_models.filter_backbone "$V/backbone" 16 320
 run adcli data index magnetic-tile "$TILES" --train-defects 0.5 --train-fraction 0.2 --out "$V/manifest.parquet" \
   --overwrite
-run adcli train-visualad "$V/manifest.parquet" --backbone "$V/backbone" "${small[@]}" --split train --epochs 30 \
+run adcli train-visualad "$V/manifest.parquet" --backbone "$V/backbone" "${small[@]}" --splits train --epochs 30 \
   "${train[@]}" --seed "$SEED" --out "$V/trained.parquet" --overwrite
 run adcli score "$V/manifest.parquet" --method visualad --checkpoint "$V/trained.parquet" --out "$V/scores.parquet" \
   --maps "$V/maps.parquet" --overwrite

@@ -39,13 +39,13 @@ def to_row(key: Key, anomaly_map: np.ndarray, kind: str = "<f2") -> dict:
 def from_row(row: dict) -> np.ndarray:
     """(H, W) float16, float32 or float64, as the number of bytes says. Raises InputError when they do not fit."""
     pixels = (row["height"] or 0) * (row["width"] or 0)
-    kind = KINDS.get(len(row["map"]) / pixels) if pixels else None
-    if kind is None:
+    size, rest = divmod(len(row["map"]), pixels) if pixels else (0, 0)
+    if rest or size not in KINDS:
         raise InputError(
             f"{row['image_id']}: its map has {len(row['map'])} bytes for {row['width']} x {row['height']}"
             " pixels (expected float16, float32 or float64)"
         )
-    return np.frombuffer(row["map"], kind).reshape(row["height"], row["width"])
+    return np.frombuffer(row["map"], KINDS[size]).reshape(row["height"], row["width"])
 
 
 def map_keys(path: Path) -> dict[Key, str | None]:

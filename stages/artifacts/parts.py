@@ -3,7 +3,9 @@
 Every part carries its artifact's cache key, so that a part of other settings is known for what it is.
 """
 
+import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +15,9 @@ from stages.artifacts.files import put_in_place, write_atomically, write_tempora
 from stages.artifacts.record import MEND, Damaged
 from stages.artifacts.tables import Table
 from stages.base.errors import first_line
+from stages.base.regular import regular
 
+NAME = re.compile(r"part-\d{5}-of-\d{5}-\d{6}\.parquet")
 KEY = b"adcli_key"  # in the metadata of a part's schema
 UNREADABLE = (pa.ArrowException, OSError, ValueError)
 
@@ -30,7 +34,7 @@ class Written:
 
 def names(folder: Path) -> list[Path]:
     """The parts of an artifact, in name order."""
-    return sorted(folder.glob("part-*.parquet"))
+    return sorted(p for p in folder.glob("part-*.parquet") if NAME.fullmatch(p.name))
 
 
 def read_keys(part: Path, table: Table, known: set[tuple], key: str) -> list[Written] | None:
@@ -43,7 +47,7 @@ def read_keys(part: Path, table: Table, known: set[tuple], key: str) -> list[Wri
     """
     columns = [c for c in (*table.key, "error", "retry") if c in table.schema.names]
     try:
-        file = pq.ParquetFile(part)
+        file = pq.ParquetFile(regular(part))
         if (file.schema_arrow.metadata or {}).get(KEY, key.encode()) != key.encode():
             return None
         rows = [
@@ -92,7 +96,7 @@ def drop_doubles(rows: list[Written], table: Table, key: str) -> list[Written]:
         keep = [row is best[row.key] for row in mine]
         if any(keep):
             rest = old.filter(pa.array(keep))
-            write_atomically(part, lambda f, rest=rest: _write(rest, f, key))
+            write_atomically(part, partial(_write, rest, key=key))
         else:
             part.unlink()
     return [row for row in rows if row is best[row.key]]

@@ -1,9 +1,8 @@
 """Scores and, where they are wanted, anomaly maps from one pass over the images."""
 
-import json
 import os
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from stages.artifacts.digests import Files
 from stages.artifacts.maps import Key, to_row
 from stages.artifacts.reader import COMPLETE, PARTIAL
+from stages.artifacts.record import recorded_key
 from stages.artifacts.tables import MAPS, SCORES
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions
@@ -49,8 +49,8 @@ def check_folder(option: str, folder: Path) -> None:
 def _is_another(out: Path, spec: Spec) -> bool:
     """Whether something lies at `out` that is not this artifact."""
     for name in (COMPLETE, PARTIAL):
-        with suppress(OSError, ValueError, AttributeError):
-            return json.loads((out / name).read_bytes()).get("key") != spec.key
+        if key := recorded_key(out / name):
+            return key != spec.key
     return out.exists()
 
 
@@ -91,9 +91,11 @@ def scores_and_maps(
         todo = [k for k in keys if any(k in some for some in lacking)]
         for key, result, anomaly_map in results(todo, scores) if todo else ():
             columns = dict(zip(SCORES.key, key, strict=True))
-            error = {"error": str(result)} if isinstance(result, ImageError) else {}
+            failed = isinstance(result, ImageError)  # before any work
+            row = {"error": str(result)} if isinstance(result, ImageError) else result
             if key in lacking[0]:
-                scores.write(columns | (error or result), tried=not error)  # failed before any work
+                scores.write(columns | row, tried=not failed)
             if maps and key in lacking[1]:
-                maps.write(columns | error if error else to_row(key, anomaly_map, map_kind), tried=not error)
+                of_map = columns | row if anomaly_map is None else to_row(key, anomaly_map, map_kind)
+                maps.write(of_map, tried=not failed)
     return scores.summary

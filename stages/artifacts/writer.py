@@ -39,8 +39,17 @@ class Artifact:
     """One artifact, open for one shard. `keys` are the keys of all shards, in any order."""
 
     def __init__(
-        self, out: Path, table: Table, spec: Spec, keys: list[tuple], options: RunOptions, flush_rows: int = FLUSH_ROWS
+        self,
+        out: Path,
+        table: Table,
+        spec: Spec,
+        keys: list[tuple],
+        options: RunOptions,
+        flush_rows: int = FLUSH_ROWS,
+        again: frozenset[tuple] = frozenset(),
     ) -> None:
+        """flush_rows: of a part. again: keys whose rows are made again although they are there without an error, for
+        stages that have lost what these rows name."""
         if len(set(keys)) < len(keys):
             twice, _ = Counter(keys).most_common(1)[0]
             raise InputError(f"two rows with the key {' / '.join(map(str, twice))}")
@@ -50,11 +59,12 @@ class Artifact:
         self.out, self.table, self.spec, self.options = Path(out), table, spec, options
         self.keys, self.flush_rows = keys, flush_rows
         self.shard, self.shards = parse_shard(options.shard)
-        self.summary: Summary | None = None
+        self._summary: Summary | None = None
         self.pending: list[tuple] = []
         self.ran_on = "cpu"  # device and precision, for the record; stages set it
         self._known = set(keys)
         self._prefix = prefix(self.shard, self.shards)
+        self._again = again
         self._failed: dict[tuple, Written] = {}  # rows that are there and are tried again
         self._own: locks.Lock | None = None  # this shard's
         self._lost = False  # the artifact is another one's
@@ -105,6 +115,12 @@ class Artifact:
                 f" {row['error']} (--max-errors; 0 goes on regardless)"
             )
 
+    @property
+    def summary(self) -> Summary:
+        """What the stage tells its caller: there once the artifact has been left, or was found to be up to date."""
+        assert self._summary is not None, "the artifact is still open"
+        return self._summary
+
     def write_all(self, rows: Iterable[dict]) -> None:
         """Add those of `rows` that are not there yet, for stages that have them all at once."""
         pending = set(self.pending)
@@ -112,14 +128,16 @@ class Artifact:
             if self._key(row) in pending:
                 self.write(row, tried=False)
 
-    def require_current(self) -> None:
-        """For stages that put files below the artifact themselves: to be called before they do.
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """For stages that put files below the artifact themselves: within it the folder is locked, so that no other
+        command replaces the artifact between the look and the rename.
 
         Raises:
             InputError: another command has made another artifact of it, or it is gone.
         """
         with self._current():
-            pass
+            yield
 
     def __exit__(self, kind, error, trace) -> None:
         self.progress.stop()
@@ -147,6 +165,8 @@ class Artifact:
             return False  # said by whoever looks with the folder locked
         if state is None or not state.complete or state.extra or state.stale or self._to_try(state.rows):
             return False
+        if self.options.overwrite and not folder.notes_fit(state.record, self.spec):
+            return False
         self.up_to_date = True
         self._sum_up(state.rows, complete=True)
         return True
@@ -169,11 +189,11 @@ class Artifact:
         try:
             with self._folder_locked(make=True):
                 try:
-                    alive = self._take_shard()
+                    own, alive = self._take_shard()
                     state = folder.prepare(
                         self.out, self.table, self.spec, self.keys, bool(alive), self.options.overwrite
                     )
-                    self._clean(alive, self._own.real)
+                    self._clean(alive, own.real)
                 except BaseException:
                     self._let_go()
                     raise
@@ -184,10 +204,10 @@ class Artifact:
         self._failed = self._to_try(state.rows) if state else {}
         self.pending = [key for key in self._mine() if key not in done or key in self._failed]
 
-    def _take_shard(self) -> set[str]:
-        """Take this shard's lock; returns the prefixes of the other shards that are being written."""
-        self._own = locks.take(self.out / f"{locks.SHARD}{self._prefix}", wait=False)
-        if not self._own:
+    def _take_shard(self) -> tuple[locks.Lock, set[str]]:
+        """Take this shard's lock; returns it and the prefixes of the other shards that are being written."""
+        self._own = own = locks.take(self.out / f"{locks.SHARD}{self._prefix}", wait=False)
+        if not own:
             raise InputError(
                 f"{self.out}: another process is writing shard {self.options.shard} of"
                 " this artifact; wait for it or stop it"
@@ -198,7 +218,7 @@ class Artifact:
                 f"{self.out}: another process is writing shard {spelled(others[0])} of this artifact, and"
                 f" --shard {self.options.shard} would write some of its rows, too; wait for it or stop it"
             )
-        return alive
+        return own, alive
 
     # -- writing ------------------------------------------------------------------------------------
 
@@ -248,6 +268,7 @@ class Artifact:
     def _close(self) -> None:
         with self._current() as (record, complete):
             state = folder.read(self.out, self.table, self.spec, self._known)
+            assert state is not None and self._own is not None  # `_current` has read the record; the shard is ours
             rows, whole = state.rows, {row.key for row in state.rows} == self._known
             if whole:
                 rows = parts.drop_doubles(rows, self.table, self.spec.key)
@@ -276,6 +297,7 @@ class Artifact:
     def _withdraw(self) -> bool:
         """After a start that came to nothing: take away what this run put there. False when there is more by now."""
         with self._current():
+            assert self._own is not None  # opened, and not let go of yet
             if locks.living(self.out, self._prefix) or not folder.holds_nothing(self.out):
                 return False
             folder.withdraw(self.out)
@@ -306,13 +328,17 @@ class Artifact:
         return shard_of(self.keys, self.shard, self.shards)
 
     def _to_try(self, rows: list[Written]) -> dict[tuple, Written]:
-        """Rows of this shard that failed and are tried again."""
-        again = [r for r in rows if r.error is not None and (self.options.retry == "all" or not r.final)]
+        """Rows of this shard that failed, or have lost what they name, and are made again."""
+        again = [
+            r
+            for r in rows
+            if r.key in self._again or (r.error is not None and (self.options.retry == "all" or not r.final))
+        ]
         mine = set(self._mine()) if again else set()
         return {row.key: row for row in again if row.key in mine}
 
     def _sum_up(self, rows: list[Written], complete: bool) -> None:
-        self.summary = Summary(
+        self._summary = Summary(
             stage=self.spec.stage,
             out=str(self.out),
             expected=len(self.keys),
@@ -332,6 +358,7 @@ class Artifact:
     def _folder_locked(self, make: bool = False) -> Iterator[None]:
         """The folder's lock, whose file goes with the last shard's."""
         lock = locks.take(self.out / locks.FOLDER, wait=True, make=make)
+        assert lock is not None  # it waits
         try:
             yield
         finally:

@@ -253,8 +253,8 @@ def _make(job: Job) -> tuple[str, dict]:
     for pixels, (_, target) in zip(made, files, strict=True):
         _write_png(pixels, target)
     height, width = made[0].shape[:2]
-    image, *masks = (read_state(target) for _, target in job.files)
-    return job.image_id, {"width": width, "height": height} | state_columns(image, masks)
+    of_image, *of_masks = (read_state(target) for _, target in job.files)
+    return job.image_id, {"width": width, "height": height} | state_columns(of_image, of_masks)
 
 
 def _write_png(pixels: np.ndarray, path: Path) -> None:

@@ -46,8 +46,9 @@ def _masks(files: Iterable[Path]) -> dict:
     by_category = defaultdict(list)
     for path in files:
         by_category[path.parents[2]].append(path)
-    masks = {}
+    masks: dict[tuple[Path, str], Path] = {}
     for base, found in by_category.items():
         of_ko = [m for m in found if m.parent.name.lower() == "ko"]
-        masks |= masks_by(of_ko or found, lambda m, base=base: (base, image_stem(m).lower()))
+        by_stem = masks_by(of_ko or found, lambda m: image_stem(m).lower())
+        masks |= {(base, stem): mask for stem, mask in by_stem.items()}
     return masks

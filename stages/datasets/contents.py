@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from stages.base.errors import ImageError
 from stages.datasets.entries import SUFFIXES, first
 from stages.datasets.images import load_mask, load_scaled
@@ -51,13 +53,13 @@ def look_at(image: Image) -> Seen:
         except ImageError as e:
             unreadable.append(str(e))
             continue
-        if size not in (None, mask.shape):
+        if size and size != mask.shape:
             other_size.append(f"{path}: {mask.shape[1]} x {mask.shape[0]} px, its image {size[1]} x {size[0]}")
     if image.error and not unreadable:
         unreadable.append(image.error)  # every stage passes such a row over
     area = None
     if readable and len({m.shape for m in readable}) == 1:
-        area = float(sum(m.astype(int) for m in readable).astype(bool).mean())
+        area = float(np.logical_or.reduce(readable).mean())
     return Seen(len(readable), tuple(unreadable), tuple(missing), tuple(other_size), area, digest, white)
 
 

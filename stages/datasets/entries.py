@@ -6,10 +6,10 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from operator import itemgetter
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -19,9 +19,11 @@ from stages.artifacts.tables import MANIFEST
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions, argument, option
 from stages.base.errors import ImageError, InputError
+from stages.base.threads import threads
 from stages.datasets.manifest import recorded_states, state_columns
 from stages.datasets.opening import opened, pages, upright_size
 
+Key = TypeVar("Key", bound=Hashable)
 SUFFIXES = {
     ".jpg",
     ".jpeg",
@@ -125,8 +127,8 @@ def many(things: Collection, word: str) -> str:
 
 def first(names: Iterable[object]) -> str:
     """'a, b, c, ...': the first few of many."""
-    names = list(map(str, names))
-    return ", ".join(names[:NAMED]) + ", ..." * (len(names) > NAMED)
+    texts = list(map(str, names))
+    return ", ".join(texts[:NAMED]) + ", ..." * (len(texts) > NAMED)
 
 
 def passed_over(root: Path, entries: Iterable[Entry], mentioned: Collection[Path | None] = ()) -> list[str]:
@@ -142,14 +144,14 @@ def passed_over(root: Path, entries: Iterable[Entry], mentioned: Collection[Path
     return lines
 
 
-def image_stem(mask: Path) -> str:
+def image_stem(mask: PurePath) -> str:
     """'000_mask.png' -> '000': the stem of the image that a mask belongs to, as data sets write it."""
     return re.sub(r"_(mask|gt|label|segmentation)$", "", mask.stem, flags=re.IGNORECASE)
 
 
-def masks_by(masks: Iterable[Path], key: Callable[[Path], Hashable]) -> dict[Hashable, Path]:
+def masks_by(masks: Iterable[Path], key: Callable[[Path], Key]) -> dict[Key, Path]:
     """What `key` says of a mask's image -> the mask. Raises InputError when two masks fit one image."""
-    found: dict[Hashable, Path] = {}
+    found: dict[Key, Path] = {}
     for mask in masks:
         image = key(mask)
         if image in found:
@@ -282,7 +284,7 @@ def _seen_before(out: Path, root: Path, entries: list[Entry]) -> Iterator[tuple[
 
 
 def _rows(dataset: str, root: Path, entries: list[Entry], out: Path, notes: Notes) -> Iterator[dict]:
-    with ThreadPoolExecutor(16) as pool:  # network file systems answer slowly, but in parallel
+    with threads(16) as pool:  # network file systems answer slowly, but in parallel
         headers = pool.map(lambda e: _header(root, e, out, notes), entries)
         for entry, (width, height, error) in zip(entries, headers, strict=True):
             paths = [file.as_posix() for file in (entry.path, *entry.masks)]

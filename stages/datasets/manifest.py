@@ -6,6 +6,7 @@ from pathlib import Path
 
 from stages.artifacts.digests import FileState
 from stages.artifacts.reader import fingerprint, read_provenance, read_table
+from stages.artifacts.record import COMPLETE, Damaged
 from stages.artifacts.tables import MANIFEST
 from stages.base.errors import InputError
 
@@ -56,8 +57,8 @@ def read_manifest(path: Path, root: Path | None = None, partial: bool = False) -
             images.
     """
     rows = read_table(path, MANIFEST, partial)
-    if other := sorted(set(rows["split"].to_pylist()) - set(SPLITS)):
-        raise InputError(f"{path}: column `split` holds {other[0]!r}; a manifest has train, val and test there")
+    if strange := sorted(set(rows["split"].to_pylist()) - set(SPLITS)):
+        raise InputError(f"{path}: column `split` holds {strange[0]!r}; a manifest has train, val and test there")
     if other := set(rows["label"].to_pylist()) - {0, 1, None}:
         raise InputError(
             f"{path}: column `label` holds {min(other)}; expected 0 (normal), 1 (anomalous) or null (unknown)"
@@ -93,7 +94,7 @@ def _wrong_path(path: str, masks: list[str | None]) -> str | None:
     """Why the files of a foreign manifest's row cannot be opened, whatever lies there."""
     if None in masks:
         return "column `mask_paths` holds a null; the list of an image without masks is empty"
-    if wrong := next((p for p in (path, *masks) if "\0" in p), None):
+    if wrong := next((p for p in (path, *masks) if p and "\0" in p), None):
         return f"{wrong!r}: a path with a NUL byte, which no file has"
     return None
 
@@ -123,10 +124,16 @@ def state_columns(image: FileState | None, masks: Iterable[FileState | None]) ->
 
 def _recorded_roots(path: Path) -> dict[str, Path]:
     """image_id -> the root that `data index` recorded for it; several artifacts may have several."""
-    roots = {}
+    roots: dict[str, Path] = {}
     for record in read_provenance(path):
         part = read_table(Path(record["artifact"]), MANIFEST)
-        roots |= dict.fromkeys(part["image_id"].to_pylist(), Path(record["notes"]["root"]))
+        root = record["notes"].get("root")
+        if not isinstance(root, str) or not root or "\0" in root:
+            raise Damaged(
+                f"{Path(record['artifact'], COMPLETE)}: damaged (`notes` names no root); give --root, or run the command"
+                " that made it with --overwrite"
+            )
+        roots |= dict.fromkeys(part["image_id"].to_pylist(), Path(root))
     return roots
 
 

@@ -109,19 +109,19 @@ def pair_by_stem(records: list[Record]) -> tuple[list[Record], int]:
     file of its own name, listed or not. Names that have nothing in common stay as they were paired."""
     images = {(r.image.parent, r.image.stem) for r in records}
     listed = {(r.mask.parent, image_stem(r.mask)): r.mask for r in records if r.mask}
-    paired = [replace(r, mask=_own_mask(r, images, listed)) if r.mask else r for r in records]
+    paired = [replace(r, mask=_own_mask(r.image, r.mask, images, listed)) if r.mask else r for r in records]
     return paired, sum(r.mask != p.mask for r, p in zip(records, paired, strict=True))
 
 
-def _own_mask(r: Record, images: set, listed: dict) -> PurePosixPath:
-    own, named = r.image.stem, image_stem(r.mask)
-    if own in (named, r.mask.parent.name):  # a folder of masks per image (MVTec LOCO) is named after the image
-        return r.mask
-    if (r.mask.parent, own) in listed:
-        return listed[r.mask.parent, own]
-    if (r.image.parent, named) in images:
-        return r.mask.with_name(own + r.mask.name.removeprefix(named))
-    return r.mask
+def _own_mask(image: PurePosixPath, mask: PurePosixPath, images: set, listed: dict) -> PurePosixPath:
+    own, named = image.stem, image_stem(mask)
+    if own in (named, mask.parent.name):  # a folder of masks per image (MVTec LOCO) is named after the image
+        return mask
+    if (mask.parent, own) in listed:
+        return listed[mask.parent, own]
+    if (image.parent, named) in images:
+        return mask.with_name(own + mask.name.removeprefix(named))
+    return mask
 
 
 def find(path: PurePosixPath, files: set[Path]) -> Path | None:

@@ -46,10 +46,13 @@ def pair(images: Iterable[Path], files: Iterable[Path], categories: Collection[s
     """Every file to the image of its stem. Of several images with that stem (folders that reuse numbers) to the one
     whose folders' names it shares most; never to one of another category, where `categories` are the names of folders
     that divide both trees. An image may have several files."""
-    by_stem, names = defaultdict(list), set(categories)
+    by_stem: dict[str, list[Path]] = defaultdict(list)
+    names = set(categories)
     for image in images:
         by_stem[plain_stem(image.name)].append(image)
-    found, left, unclear = defaultdict(list), [], []
+    found: dict[Path, list[Path]] = defaultdict(list)
+    left: list[Path] = []
+    unclear: list[Path] = []
     for file in files:
         fitting = next((f for s in stems_of(file.name) if (f := _of_category(by_stem.get(s, []), file, names))), [])
         best = _nearest(fitting, file)

@@ -14,6 +14,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ class Listed:
     """An image in a COCO file. regions: (kind of defect, segmentation) of each annotation."""
 
     size: tuple[int, int]
-    regions: list[tuple[str, object]] = field(default_factory=list)
+    regions: list[tuple[str, Any]] = field(default_factory=list)
 
 
 def run(config: RiadConfig, options: RunOptions) -> Summary:

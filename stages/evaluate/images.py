@@ -1,6 +1,6 @@
 """Scores -> metrics, tables and a report. Runs without torch; nothing here depends on the method."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from stages.artifacts.checks import check_places
@@ -8,11 +8,12 @@ from stages.artifacts.digests import Files
 from stages.artifacts.reader import content_key, fingerprint, read_provenance, read_table
 from stages.artifacts.tables import MAPS, METRICS, SCORES, THRESHOLDS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.base.config import RunOptions, argument, check_numbers, named_paths, option
+from stages.base.config import RunOptions, check_numbers, named_paths
 from stages.base.errors import InputError
 from stages.base.progress import Progress
 from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, read_manifest
+from stages.evaluate.config import EvaluateConfig
 from stages.results.metric_rows import metric_rows, pixel_rows, threshold_rows
 from stages.results.pixels import (
     PixelOptions,
@@ -23,26 +24,6 @@ from stages.results.pixels import (
     pixel_tasks,
 )
 from stages.results.scores import TaskScores, collect, listed, read_scores
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    scores: Path = argument("scores artifact, a folder of them, or a Parquet file")
-    manifest: Path = option("labels, splits, tasks")
-    out: Path = option("the metrics table to write")
-    maps: Path | None = option("anomaly maps, for pixel metrics: artifact, a folder of them, or a Parquet file", None)
-    report: Path | None = option("HTML page to write", None)
-    tables: Path | None = option("folder for the tables as CSV and Markdown", None)
-    thresholds: Path | None = option("table of thresholds to write, with where each comes from", None)
-    heatmaps: Path | None = option("folder for a picture of every map over its image", None)
-    root: Path | None = option("where the manifest's paths start (pictures of the report)", None)
-    partial: bool = option("while scores are still being made: evaluate the tasks that are finished", False)
-    pro_limit: float = option("false positive rate up to which PRO integrates", 0.3)
-    pro_200: bool = option("also PRO as most published code approximates it (200 thresholds)", False)
-    pixel_size: int = option("evaluate pixels at N x N, as much published code does; 0 = at the masks' size", 0)
-    workers: int = option("processes for pixel metrics, one category each", 1)
-    resamples: int = option("bootstrap resamples per interval; 0 = no intervals", 1000)
-    seed: int = option("of the bootstrap", 0)
 
 
 def run(config: EvaluateConfig, options: RunOptions) -> Summary:
@@ -145,7 +126,7 @@ def _publish(
     grids = tables.all_tables(tasks, rows, config.resamples, config.seed, pixels, provenance)
     if not (options.quiet or options.json):
         print("\n\n".join(grid.as_text(g) for g in grids if g.printed))
-    if config.heatmaps:
+    if config.heatmaps and config.maps:
         write_heatmaps(pixels, config.maps, config.heatmaps)
     if not (config.tables or config.report):
         return

@@ -1,43 +1,19 @@
 """Answers to questions -> metrics, SAGE's tables and a report. Torch is needed for sentence embeddings alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from stages.artifacts.checks import check_places
 from stages.artifacts.reader import fingerprint, read_provenance, read_table
 from stages.artifacts.tables import ANSWERS, JUDGEMENTS, METRICS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.base.config import RunOptions, check_numbers, named_paths, option
+from stages.base.config import RunOptions, check_numbers, named_paths
 from stages.datasets.manifest import read_manifest
+from stages.evaluate.config import EvaluateQaConfig
 from stages.questions.table import read_questions
 from stages.results.answer_rows import grown, metric_rows
 from stages.results.answers import AnswerRecord, join, sources_of
 from stages.results.similarity import with_similarity
-from stages.text_encoder.model import PACKAGED, encoder_fingerprint
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateQaConfig:
-    questions: Path = option("the questions, with the right answers")
-    answers: Path = option("answers artifact, a folder of them, or a Parquet file")
-    judgements: Path | None = option(
-        "judgements of these answers, and of the questions' own choices where margins of"
-        " Eq. 5's pairs are wanted: artifact, a folder of them, or a Parquet file",
-        None,
-    )
-    manifest: Path | None = option(
-        "data set, category and files of the images; without it the image ids name data set"
-        " and category, and the report has no pictures",
-        None,
-    )
-    out: Path = option("the metrics table to write")
-    report: Path | None = option("HTML page to write", None)
-    tables: Path | None = option("folder for the tables as CSV and Markdown", None)
-    encoder: str = option("of the sentence similarity: minilm, a directory or a hub id; none = leave it out", PACKAGED)
-    root: Path | None = option("where the manifest's paths start (pictures of the report)", None)
-    resamples: int = option("bootstrap resamples per interval; 0 = no intervals", 1000)
-    seed: int = option("of the bootstrap", 0)
+from stages.text_encoder.model import encoder_fingerprint
 
 
 def run(config: EvaluateQaConfig, options: RunOptions) -> Summary:

@@ -1,13 +1,16 @@
-"""A table for people, and its forms: text, CSV, Markdown. Published figures to stand beside ours."""
+"""A table for people, and its forms: text, CSV, Markdown, LaTeX. Published figures to stand beside ours."""
 
 import csv
 import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from stages.artifacts.files import write_atomically
+import pandas as pd
+
+from stages.artifacts.files import write_bytes
 from stages.artifacts.outputs import exactly
 from stages.artifacts.paths import below
 
@@ -26,6 +29,11 @@ FORMULA = (
     "＠",
     "'",
 )  # so that whoever reads the file may take one ' off
+LATEX = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "[": "{[}"}  # `\\ [` is a length
+)
 NUMBER = r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?"
 FIGURE = re.compile(
     rf"-( / (-|{NUMBER}))*|{NUMBER}(±{NUMBER})?( \[{NUMBER}, {NUMBER}\])?( %)?", re.IGNORECASE | re.ASCII
@@ -63,9 +71,19 @@ def as_text(grid: Grid) -> str:
 def as_markdown(grid: Grid) -> str:
     """A pipe table under its title, the definition below. Cells are text: what Markdown or HTML would read as a sign
     is escaped."""
-    heads, *rows = [[_markdown(c) for c in line] for line in (grid.columns, *grid.rows)]
-    lines = ["| " + " | ".join(line) + " |" for line in (heads, ["---"] * len(heads), *rows)]
-    return "\n".join([f"## {_markdown(grid.title)}", "", *lines, "", _markdown(grid.note), ""])
+    heads = [_markdown(c) for c in grid.columns]
+    table = _frame(grid, _markdown)
+    pipes = table.to_markdown(index=False, headers=heads, tablefmt="github", disable_numparse=True)
+    return f"## {_markdown(grid.title)}\n\n{pipes}\n\n{_markdown(grid.note)}\n"
+
+
+def as_latex(grid: Grid) -> str:
+    """A `table` for a paper (LaTeX with the package booktabs): the title is its caption, the definition stands below.
+    Characters that mean something to LaTeX are escaped."""
+    heads = [_latex(c) for c in grid.columns]
+    tabular = _frame(grid, _latex).to_latex(index=False, header=heads, escape=False, column_format="l" * len(heads))
+    lines = ("\\begin{table}", "\\centering", f"\\caption{{{_latex(grid.title)}}}", tabular.rstrip())
+    return "\n".join([*lines, "", f"\\footnotesize {_latex(grid.note)}", "\\end{table}", ""])
 
 
 def as_csv(grid: Grid) -> str:
@@ -77,26 +95,32 @@ def as_csv(grid: Grid) -> str:
 
 
 def named_files(grids: list[Grid]) -> dict[str, str]:
-    """File name -> content of the tables: <name>.csv and <name>.md of each."""
+    """File name -> content of the tables: <name>.csv, <name>.md and <name>.tex of each."""
     return {
         below(Path(), grid.name, suffix=f".{ending}").name: text(grid)
         for grid in grids
-        for ending, text in (("csv", as_csv), ("md", as_markdown))
+        for ending, text in (("csv", as_csv), ("md", as_markdown), ("tex", as_latex))
     }
 
 
 def write(grids: list[Grid], folder: Path, pictures: dict[str, bytes | None] | None = None) -> None:
-    """FOLDER/<name>.csv and .md for each table, <name>.png for each picture; tables of an earlier run that this one
-    does not have are taken away."""
+    """FOLDER/<name>.csv, .md and .tex for each table, <name>.png for each picture; tables of an earlier run that this
+    one does not have are taken away."""
     files = {name: text.encode(errors="replace") for name, text in named_files(grids).items()}
     files |= {f"{name}.png": png for name, png in (pictures or {}).items() if png}
     with exactly(folder, list(files)):
         for name, content in files.items():
-            write_atomically(folder / name, lambda f, content=content: f.write(content))
+            write_bytes(folder / name, content)
 
 
 def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _frame(grid: Grid, cell: Callable[[str], str]) -> pd.DataFrame:
+    """The rows as pandas has them, every cell put through `cell`. Columns are numbered: their names may be equal."""
+    rows = [[cell(c) for c in row] for row in grid.rows]
+    return pd.DataFrame(rows, columns=range(len(grid.columns)), dtype=object)
 
 
 def _markdown(text: str) -> str:
@@ -104,6 +128,10 @@ def _markdown(text: str) -> str:
     text = re.sub(r"([\\`*|~]|\](?=[(\[:]))", r"\\\1", text)
     text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # within a word it is a sign of nothing
     return re.sub(r"^(\s*)(#|[-+]\s|=)", r"\1\\\2", text)
+
+
+def _latex(text: str) -> str:
+    return _printable(LINE_BREAKS.sub(" ", text)).translate(LATEX)
 
 
 def _csv(text: str) -> str:

@@ -7,6 +7,7 @@ Accuracy is the mean over categories of the share of right decisions: the paper 
 from collections import defaultdict
 
 import numpy as np
+import pandas as pd
 
 from stages.datasets.augment import KINDS, split_condition
 from stages.report.grid import Grid, published
@@ -29,17 +30,21 @@ def overall(
 ) -> float | None:
     """Mean over categories, then over capture conditions, of the images under these augmentations."""
     there = {(t.category, t.condition) for t in tasks if (t.dataset, t.method) == (dataset, method)}
-    groups = defaultdict(list)
-    for r in rows:
-        if (
-            (r["dataset"], r["method"], r["metric"]) == (dataset, method, metric)
+    values = pd.DataFrame(
+        [
+            (split_condition(r["condition"])[0], r["value"])
+            for r in rows
+            if (r["dataset"], r["method"], r["metric"]) == (dataset, method, metric)
             and r["value"] is not None
             and (r["category"], r["condition"]) in there
-        ):
-            base, augmented = split_condition(r["condition"])
-            if augmented == kinds:
-                groups[base].append(r["value"])
-    return float(np.mean([np.mean(g) for g in groups.values()])) if groups else None
+            and split_condition(r["condition"])[1] == kinds
+        ],
+        columns=["condition", "value"],
+    )
+    over_categories = values.groupby("condition", sort=False, dropna=False)["value"].agg(
+        lambda v: np.mean(v.to_numpy())
+    )
+    return float(np.mean(over_categories.to_numpy(float))) if len(values) else None
 
 
 def drop(
@@ -61,8 +66,9 @@ def rule_of(tasks: list[TaskScores], rows: list[dict], dataset: str, method: str
     paper's Tables 3, 4, 8 and 9)."""
     if overall(tasks, rows, dataset, method, "accuracy@own") is not None:
         return "own"
-    reached = {t: overall(tasks, rows, dataset, method, f"accuracy@{t}") for t in THRESHOLDS}
-    return max((t for t in THRESHOLDS if reached[t] is not None), key=lambda t: reached[t], default=None)
+    accuracies = ((rule, overall(tasks, rows, dataset, method, f"accuracy@{rule}")) for rule in THRESHOLDS)
+    reached = {rule: accuracy for rule, accuracy in accuracies if accuracy is not None}
+    return max(reached, key=lambda rule: reached[rule], default=None)
 
 
 def accuracy_tables(tasks: list[TaskScores], rows: list[dict]) -> list[Grid]:
@@ -126,8 +132,8 @@ def table3(tasks: list[TaskScores], rows: list[dict], ruled: list[tuple[str, str
         for _, method, rule in (r for r in ruled if r[0] == dataset):
             first, *others = (overall(tasks, rows, dataset, method, f"accuracy@{rule}", k) for k in ((), *kinds))
             if any(o is not None for o in others):
-                drops = [drop(tasks, rows, dataset, method, f"accuracy@{rule}", k) for k in kinds]
-                drops = [d for d in drops if d is not None]
+                lost = (drop(tasks, rows, dataset, method, f"accuracy@{rule}", k) for k in kinds)
+                drops = [d for d in lost if d is not None]
                 lines.append(
                     (
                         dataset,
@@ -165,7 +171,7 @@ def table3(tasks: list[TaskScores], rows: list[dict], ruled: list[tuple[str, str
 
 def table5(tasks: list[TaskScores], rows: list[dict], ruled: list[tuple[str, str, str]]) -> Grid:
     """Table 5: one model with and without reference image and prompt additions."""
-    variants = defaultdict(dict)  # (data set, model) -> variant -> method
+    variants: dict[tuple, dict[str, str]] = defaultdict(dict)  # (data set, model) -> variant -> method
     for dataset, method, _ in ruled:
         name = method.split("/")
         if name[0] == "lvlm" and len(name) == 3:
@@ -222,14 +228,16 @@ def table8(tasks: list[TaskScores], rows: list[dict], ruled: list[tuple[str, str
 
 def answers(tasks: list[TaskScores]) -> Grid:
     """How answers were read: what no rule could read leaves the decision open, it is no guess."""
-    found: dict[tuple, dict] = defaultdict(lambda: defaultdict(int))
-    for task in tasks:
-        counts = found[task.dataset, task.method]
-        for s in task.rows:
-            counts[s.row["parsed"] or ("failed" if s.row["error"] else "none")] += 1
-        counts["no row"] += task.unscored
-    names = ("strict", "fallback", "refused", "unparsable", "failed", "no row")
-    lines = [(*key, *(str(c[n]) for n in names)) for key, c in found.items() if any(c[n] for n in names[:4])]
+    kinds = [
+        (t.dataset, t.method, kind)
+        for t in tasks
+        for kind in [s.row["parsed"] or ("failed" if s.row["error"] else "none") for s in t.rows]
+        + ["no row"] * t.unscored
+    ]
+    names = ["strict", "fallback", "refused", "unparsable", "failed", "no row"]
+    counts = pd.DataFrame(kinds, columns=["dataset", "method", "kind"]).value_counts(sort=False).unstack(fill_value=0)
+    counts = counts.reindex(columns=names, fill_value=0)
+    lines = [(*key, *map(str, row)) for key, row in zip(counts.index, counts.to_numpy(), strict=True) if row[:4].any()]
     return Grid(
         "answers",
         "Answers",

@@ -9,6 +9,8 @@ give (70.8 and 72.9).
 import re
 from collections import Counter
 
+import pandas as pd
+
 from stages.questions.words_judge import NAME as WORDS
 from stages.report.grid import Grid, published
 from stages.results.answers import ALL, AnswerRecord
@@ -246,11 +248,12 @@ def margins(rows: list[dict]) -> Grid:
 
 def how_read(joined: list[AnswerRecord]) -> Grid:
     """How replies were read: what no rule could read is an error row, not a guess."""
-    names = ("strict", "fallback", "likelihood", "in words", "refused", "unparsable", "failed", "missing")
-    counts: dict[tuple, Counter] = {}
-    for a in joined:
-        counts.setdefault((a.source.dataset, a.method), Counter())[a.how] += 1
-    lines = [(*key, str(sum(c.values())), *(str(c[n]) for n in names)) for key, c in counts.items()]
+    names = ["strict", "fallback", "likelihood", "in words", "refused", "unparsable", "failed", "missing"]
+    replies = pd.DataFrame([(a.source.dataset, a.method, a.how) for a in joined], columns=["dataset", "method", "how"])
+    counts = replies.groupby(["dataset", "method"], sort=False)["how"].value_counts().unstack(fill_value=0, sort=False)
+    totals = counts.sum(axis=1)
+    counts = counts.reindex(columns=names, fill_value=0)
+    lines = [(*key, str(totals[key]), *map(str, row)) for key, row in zip(counts.index, counts.to_numpy(), strict=True)]
     heads = (
         "data set",
         "method",

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import pandas as pd
+
 from stages.datasets.augment import KINDS, split_condition
 from stages.datasets.vidad import ASPECTS, CONDITIONS, SCENARIOS
 from stages.report import mask_area as area
@@ -217,26 +219,23 @@ def _caution(rows: list[dict]) -> str:
 
 def per_aspect(rows: list[dict]) -> Grid:
     """Table 3's groups: single A, single B and dual violations, each against the normal test images."""
+    table = pd.DataFrame(
+        [
+            (r["dataset"], r["method"], r["category"], r["metric"].removeprefix("auroc/"), r["value"])
+            for r in rows
+            if r["metric"].startswith("auroc/") and r["value"] is not None and not split_condition(r["condition"])[1]
+        ],
+        columns=["dataset", "method", "scenario", "aspect", "auroc"],
+    )
+    means = table.groupby(["dataset", "method", "scenario", "aspect"])["auroc"].mean()  # over the conditions
     lines = []
     for dataset, method in dict.fromkeys((r["dataset"], r["method"]) for r in rows):
-        for scenario in SCENARIOS:
-            found: dict[str, list[float]] = {}
-            for r in rows:
-                if (
-                    (r["dataset"], r["method"], r["category"]) == (dataset, method, scenario)
-                    and r["metric"].startswith("auroc/")
-                    and r["value"] is not None
-                    and not split_condition(r["condition"])[1]
-                ):
-                    found.setdefault(r["metric"].split("/", 1)[1], []).append(r["value"])
-            first, second = ASPECTS[scenario]
-            groups = (
-                found.get(first),
-                found.get(second),
-                found.get(f"{first}+{second}") or found.get(f"{second}+{first}"),
-            )
-            if any(groups):
-                cells = [f"{sum(g) / len(g):.3f}" if g else "-" for g in groups]
+        for scenario, (first, second) in ((s, ASPECTS[s]) for s in SCENARIOS):
+            names = (first, second, f"{first}+{second}", f"{second}+{first}")
+            *single, dual, turned = (means.get((dataset, method, scenario, name)) for name in names)
+            of_aspect = [*single, turned if dual is None else dual]
+            if any(value is not None for value in of_aspect):
+                cells = ["-" if value is None else f"{value:.3f}" for value in of_aspect]
                 lines.append(
                     (_whose(dataset, method), scenario, f"{first} {cells[0]}", f"{second} {cells[1]}", cells[2])
                 )

@@ -7,7 +7,8 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from stages.base.errors import InputError
-from stages.training.weights import checkpoint_fingerprint, fingerprint_of, must_fit
+from stages.training.saved_models import trained_fingerprint
+from stages.training.weights import fingerprint_of, must_fit
 from stages.visualad.backbone import load_backbone
 from stages.visualad.config import RECORD, WEIGHTS, VisualAdSettings, checkpoint_folder
 from stages.visualad.data import ImageTransform
@@ -37,7 +38,7 @@ def fingerprint(place: Path, backbone: str = "") -> str:
     folder = checkpoint_folder(place)
     record = json.loads((folder / RECORD).read_text())
     name = backbone or record["backbone"]
-    return f"{checkpoint_fingerprint(str(folder))} {fingerprint_of('--backbone', name, record['revision'])}"
+    return f"{trained_fingerprint(folder)} {fingerprint_of('--backbone', name, record['revision'])}"
 
 
 def load(place: Path, backbone: str = "") -> tuple[VisualAD, ImageTransform]:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.base.config import argument, option, require_at_least_zero, require_positive
+from stages.base.config import argument, check_numbers, option, require_positive
 from stages.base.errors import InputError
 from stages.training.distributed import per_process_batch
+from stages.training.options import GROUP, ImageTrainingOptions
 from stages.training.saved_models import check_model, read_json, trained_folder
 from stages.training.torch_setup import resolved_precision
 
@@ -52,7 +53,7 @@ class VisualAdSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainVisualadConfig:
+class TrainVisualadConfig(ImageTrainingOptions):
     manifest: Path = argument("labelled images with masks: manifest artifact, a folder of them, or a Parquet file")
     out: Path = option("the trained model and its record")
     backbone: str = option(
@@ -61,7 +62,11 @@ class TrainVisualadConfig:
     )
     revision: str = option("branch, tag or commit of a hub model", "")
     variant: str = option("code = what the authors' released code computes; paper = the text's equations", "code")
-    split: str = option("images to train on; the authors train on the test split of the auxiliary data set", "test")
+    splits: str = option(
+        "images to train on, comma-separated: test, train, val; the authors take the auxiliary data set's test split",
+        "test",
+        was="split",
+    )
     epochs: int = option("passes over the images; the released scripts: 1 on VisA, 2 on MVTec AD", 1)
     batch_size: int = option("images per step, all processes together", 8)
     size: int = option("px of the square that images are squashed to", 518)
@@ -70,14 +75,8 @@ class TrainVisualadConfig:
     position: str = option(f"positions of SCA: {', '.join(POSITIONS)} (Table 5)", "1d")
     learning_rate: float = option("of the two tokens; code: SCA, SAF and norm have 1e-4, paper: the same", 1e-3)
     as_released: bool = option("also what the released code loses: positions not trained, norm not reloaded", False)
-    precision: str = option("fp32, bf16, or auto = bf16 where the processor has it", "auto")
-    checkpoint_activations: bool = option("recompute the blocks' activations: less memory, more time", False)
-    compile: bool = option("torch.compile the model", False)
-    save_steps: int = option("steps between saved states, from which a killed run goes on", 200)
-    device: str = option("auto, cpu or cuda", "auto")
-    workers: int = option("processes that load images; 0 = in this one", 0)
-    root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
-    seed: int = option("of initialisation, data order and dropout", 0)
+    compile: bool = option("torch.compile the model", False, GROUP)
+    save_steps: int = option("steps between saved states, from which a killed run goes on", 200, GROUP)
 
     def settings(self) -> VisualAdSettings:
         """Raises InputError for layers that are no numbers."""
@@ -90,8 +89,7 @@ class TrainVisualadConfig:
     def check(self) -> None:
         """Raises InputError for what can be refused before torch is loaded: numbers, names, a batch that the processes
         cannot share, a directory that holds no backbone, a device that is not there."""
-        require_positive(self, "epochs", "batch_size", "learning_rate", "save_steps")
-        require_at_least_zero(self, "workers")
+        check_numbers(self)
         per_process_batch(self.batch_size)
         self.settings().check()
         check_model(self.backbone, "--backbone")
@@ -123,8 +121,7 @@ class ScoreVisualadConfig:
     def check(self) -> None:
         """Raises InputError for what can be refused before torch is loaded: numbers, no checkpoint, no backbone, a
         device that is not there."""
-        require_positive(self, "batch_size", "workers")
-        require_at_least_zero(self, "sigma")
+        check_numbers(self)
         check_model(self.backbone or recorded_backbone(checkpoint_folder(self.checkpoint)), "--backbone")
         resolved_precision(self.device, self.precision)
 

@@ -20,7 +20,7 @@ from stages.artifacts.writer import Spec, Summary
 from stages.base.config import RunOptions, named_paths
 from stages.base.errors import InputError, cannot_be_loaded
 from stages.datasets.files import look_at
-from stages.datasets.manifest import Image, read_manifest
+from stages.datasets.manifest import Image, images_of, read_manifest
 from stages.datasets.trainable import with_masks
 from stages.training.distributed import broadcast_from_main, per_process_batch, process_group
 from stages.training.runs import run_training
@@ -49,11 +49,13 @@ def run(config: TrainVisualadConfig, options: RunOptions) -> Summary | None:
     settings = config.settings()
     device, precision = resolved_precision(config.device, config.precision)
     manifest = read_manifest(config.manifest, config.root)
-    images, failed = trainable(manifest.images, config.split, config.manifest)
+    chosen = images_of(manifest, config.splits, config.manifest)
+    images, failed = trainable(chosen.values(), config.splits, config.manifest)
     weights = _checked_backbone(config, settings)
-    names = ("split", "epochs", "batch_size", "learning_rate")
+    names = ("epochs", "batch_size", "learning_rate")
     parameters = (
-        {n: getattr(config, n) for n in names}
+        {"split": config.splits}
+        | {n: getattr(config, n) for n in names}
         | asdict(settings)
         | {"precision": precision, "backbone": config.backbone, "weights": weights}
     )
@@ -86,16 +88,15 @@ def _checked_backbone(config: TrainVisualadConfig, settings: VisualAdSettings) -
     return weights
 
 
-def trainable(images: Iterable[Image], split: str, where: Path) -> tuple[tuple[Image, ...], list[str]]:
-    """(images to train on, why others are left out) of one split.
+def trainable(images: Iterable[Image], splits: str, where: Path) -> tuple[tuple[Image, ...], list[str]]:
+    """(images to train on, why others are left out). splits: theirs, for the message.
 
     Raises:
         InputError: an image without a label, or one class only. An anomalous image without a readable mask is left
             out as one that cannot be read is.
     """
-    chosen = [i for i in images if i.split == split]
     good, failed = [], []
-    for image in chosen:
+    for image in images:
         if image.error:
             failed.append(f"{image.image_id}: {image.error}")
         elif image.label is None:
@@ -106,7 +107,7 @@ def trainable(images: Iterable[Image], split: str, where: Path) -> tuple[tuple[I
     if {i.label for i in usable} != {0, 1}:
         why = f" ({maskless[0]})" if maskless else ""
         raise InputError(
-            f"{where}: the {split} split has {len(usable)} usable images, not normal and anomalous ones{why}"
+            f"{where}: the {splits} split has {len(usable)} usable images, not normal and anomalous ones{why}"
         )
     return usable, failed + maskless
 
@@ -157,7 +158,7 @@ def trainer_of(model: VisualAD, data: TrainingSet, config: TrainVisualadConfig) 
         model.backbone.in_bf16()
     steps = ceil(len(data) / config.batch_size)
     common = common_arguments(
-        config.out, device, precision, config.seed, config.workers, config.save_steps, steps * config.epochs
+        config.out, device, precision, config.seed, config.loader_workers, config.save_steps, steps * config.epochs
     )
     arguments = TrainingArguments(
         **common,

@@ -9,6 +9,10 @@ ENGINES = ("transformers", "vllm", "server")
 AS_STORED = "as the checkpoint says"  # what --dtype auto is on every machine; the checkpoint is in the key
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
+# Headings in --help
+ENGINE, TRANSFORMERS = "Engine, where a model is asked", "Transformers (--engine transformers)"
+VLLM, SERVER = "vLLM (--engine vllm)", "Server (--engine server)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
@@ -17,28 +21,29 @@ class EngineOptions:
     engine: str = option(
         "what runs the model: transformers, vllm (batches in this process), or server (any OpenAI-compatible one)",
         "transformers",
+        ENGINE,
     )
-    device: str = option("transformers: auto, cpu, cuda, cuda:1, ...", "auto")
-    dtype: str = option("auto (as the checkpoint says), float32, bfloat16 or float16", "auto")
-    attn: str = option("transformers: attention, e.g. sdpa, eager or flash_attention_2", "")
-    revision: str = option("branch, tag or commit of a hub model", "")
-    batch_size: int = option("transformers: prompts per forward pass; halved by itself when memory runs out", 8)
-    workers: int = option("threads (scene: processes) that decode images; 0 = one per core", 0)
-    min_pixels: int = option("scale smaller images up to this many pixels; 0 = as the model says", 0)
-    max_pixels: int = option("scale larger images down to this many pixels; 0 = as the model says", 0)
+    dtype: str = option("auto (as the checkpoint says), float32, bfloat16 or float16", "auto", ENGINE)
+    revision: str = option("branch, tag or commit of a hub model", "", ENGINE)
+    workers: int = option("threads (scene: processes) that decode images; 0 = one per core", 0, ENGINE)
+    min_pixels: int = option("scale smaller images up to this many pixels; 0 = as the model says", 0, ENGINE)
+    max_pixels: int = option("scale larger images down to this many pixels; 0 = as the model says", 0, ENGINE)
+    device: str = option("auto, cpu, cuda, cuda:1, ...", "auto", TRANSFORMERS)
+    attn: str = option("attention, e.g. sdpa, eager or flash_attention_2", "", TRANSFORMERS)
+    batch_size: int = option("prompts per forward pass; halved by itself when memory runs out", 8, TRANSFORMERS)
     tensor_parallel: int = option(
-        "vllm: GPUs that share one model; for a model that fits on one, --shard over GPUs is faster", 1
+        "GPUs that share one model; for a model that fits on one, --shard over GPUs is faster", 1, VLLM
     )
-    max_model_len: int = option("vllm: longest prompt and answer, tokens; 0 = the model's", 0)
-    max_num_seqs: int = option("vllm: prompts that run at once", 256)
-    gpu_memory: float = option("vllm: share of the GPU's memory (on CPU builds: of the machine's), 0 to 1", 0.9)
-    quantization: str = option("vllm: awq, gptq, fp8, ...; by default as the checkpoint says", "")
-    base_url: str = option("server: address, such as http://localhost:8000/v1", "")
-    api_key_env: str = option("server: environment variable that holds the key", "OPENAI_API_KEY")
-    concurrency: int = option("server: requests in flight", 32)
-    retries: int = option("server: further tries after 429, 5xx, timeouts and broken replies", 6)
+    max_model_len: int = option("longest prompt and answer, tokens; 0 = the model's", 0, VLLM)
+    max_num_seqs: int = option("prompts that run at once", 256, VLLM)
+    gpu_memory: float = option("share of the GPU's memory (on CPU builds: of the machine's), 0 to 1", 0.9, VLLM)
+    quantization: str = option("awq, gptq, fp8, ...; by default as the checkpoint says", "", VLLM)
+    base_url: str = option("address, such as http://localhost:8000/v1", "", SERVER)
+    api_key_env: str = option("environment variable that holds the key", "OPENAI_API_KEY", SERVER)
+    concurrency: int = option("requests in flight", 32, SERVER)
+    retries: int = option("further tries after 429, 5xx, timeouts and broken replies", 6, SERVER)
     timeout: float = option(
-        "server: seconds until a try counts as lost, from connecting to the answer's last byte", 120.0
+        "seconds until a try counts as lost, from connecting to the answer's last byte", 120.0, SERVER
     )
 
     @property

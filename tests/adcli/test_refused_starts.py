@@ -75,7 +75,6 @@ TRAINING = (
     {"learning_rate": -1},
     {"learning_rate": "nan"},
     {"batch_size": 0},
-    {"workers": -1},
     {"save_steps": 0},
     {"device": "gpu"},
     {"device": "cuda:77"},
@@ -94,6 +93,7 @@ ENGINE = ({"device": "gpu"}, {"engine": "vlm"})
 WRONG = {
     "visualad": (
         *TRAINING,
+        {"loader_workers": -1},
         {"backbone": "{root}/nowhere"},
         {"backbone": "{root}/file"},
         {"backbone": "{root}/empty"},
@@ -109,7 +109,7 @@ WRONG = {
         {"position": "3d"},
         {"size": 57},
         {"anchors": 0},
-        {"split": "dev"},
+        {"splits": "dev"},
     ),
     "score-visualad": (
         *SCORING,
@@ -123,6 +123,7 @@ WRONG = {
     ),
     "vmad": (
         *TRAINING,
+        {"workers": -1},
         {"micro_batch": 0},
         {"micro_batch": 3},
         {"memory": 0},
@@ -156,6 +157,7 @@ WRONG = {
     ),
     "sfe": (
         *TRAINING,
+        {"workers": -1},
         {"warmup": -1},
         {"schedule": "step"},
         {"clip": -1},

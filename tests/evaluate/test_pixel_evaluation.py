@@ -10,7 +10,7 @@ import pytest
 
 from stages.artifacts.maps import from_row, map_keys, read_maps, to_row
 from stages.artifacts.reader import read_table
-from stages.artifacts.tables import MANIFEST, MAPS, METRICS, SCORES, THRESHOLDS
+from stages.artifacts.tables import MAPS, METRICS, SCORES, THRESHOLDS
 from stages.base.config import RunOptions
 from stages.base.errors import ImageError, InputError
 from stages.datasets import loco, mvtec
@@ -53,54 +53,6 @@ def test_resizing_is_torchs_bilinear_without_aligned_corners():
     )[0, 0].numpy()
     assert fitted(small, (40, 33)) == pytest.approx(theirs, abs=1e-5)
     assert fitted(small, (9, 7)) is small
-
-
-@pytest.fixture
-def two_categories(tmp_path, save_image):
-    """Categories a and b, each 3 normal and 4 anomalous images of 40 x 60 with maps of 20 x 30."""
-    rng = np.random.default_rng(0)
-    manifest, scores, maps, kept = [], [], [], {}
-    for category in "ab":
-        for n in range(7):
-            key, mask = f"{category}{n}", np.zeros((40, 60), bool)
-            if n > 2:
-                mask[4 * n - 8 : 4 * n, 10:30] = True
-            small = (rng.normal(size=(20, 30)) + 2 * mask[::2, ::2]).astype(np.float16)
-            save_image(tmp_path / f"{key}.png", n)
-            if n > 2:
-                save_image(tmp_path / f"{key}_mask.png", mask.astype(np.uint8) * 255)
-            manifest.append(
-                {
-                    "image_id": key,
-                    "path": f"{key}.png",
-                    "dataset": "d",
-                    "category": category,
-                    "split": "test",
-                    "label": int(n > 2),
-                    "width": 60,
-                    "height": 40,
-                    "mask_paths": [f"{key}_mask.png"] if n > 2 else [],
-                }
-            )
-            scores.append({"image_id": key, "method": "m", "score": float(small.max())})
-            maps.append(to_row((key, "m"), small))
-            kept[key] = (small, mask)
-    pq.write_table(pa.Table.from_pylist(manifest, schema=MANIFEST.schema), tmp_path / "m.parquet")
-    pq.write_table(pa.Table.from_pylist(scores, schema=SCORES.schema), tmp_path / "s.parquet")
-    pq.write_table(pa.Table.from_pylist(maps, schema=MAPS.schema), tmp_path / "maps.parquet")
-    config = EvaluateConfig(
-        scores=tmp_path / "s.parquet",
-        manifest=tmp_path / "m.parquet",
-        maps=tmp_path / "maps.parquet",
-        root=tmp_path,
-        out=tmp_path / "metrics",
-        tables=tmp_path / "tables",
-        report=tmp_path / "report.html",
-        thresholds=tmp_path / "thresholds",
-        heatmaps=tmp_path / "heat",
-        resamples=50,
-    )
-    return config, kept
 
 
 def metric(config, category, name):

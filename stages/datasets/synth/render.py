@@ -52,7 +52,7 @@ def draw_layer(state: State, layout: Layout, side: int, rng: np.random.Generator
 
 def cast_shadow(alpha: np.ndarray, side: int, reach: float) -> np.ndarray:
     """Soft shadow towards the lower right plus a dark line of contact; 0 = none."""
-    shift = np.float32([[1, 0, 0.7 * reach * side], [0, 1, 0.8 * reach * side]])
+    shift = np.array([[1, 0, 0.7 * reach * side], [0, 1, 0.8 * reach * side]], np.float32)
     moved = cv2.warpAffine(alpha, shift, alpha.shape[::-1])
     soft = cv2.GaussianBlur(moved, (0, 0), max(0.9 * reach * side, 0.5))
     contact = cv2.GaussianBlur(alpha, (0, 0), max(0.005 * side, 0.5))
@@ -100,6 +100,7 @@ def _draw_container(rgb, alpha, container: Container, side: int, rng) -> None:
     y, x = np.mgrid[0:side, 0:side].astype(np.float32)
     u, v = x - container.x * side, y - container.y * side
     a, b = container.width * side / 2, container.height * side / 2
+    colour: np.ndarray
     if container.kind.endswith("dish"):
         square = container.kind.startswith("square")
         d = box(u, v, a, b, 0.03 * side) if square else ellipse(u, v, a, b)
