@@ -82,7 +82,9 @@ def test_some_of_the_images_are_drawn_by_the_seed(nuts):
         return {r["image_id"] for r in read_table(nuts.out, QUESTIONS).to_pylist()}
 
     every = asked()
-    assert len(asked(max_images=2)) == 2 and asked(max_images=2) == asked(max_images=2) and asked(max_images=99) == every
+    assert (
+        len(asked(max_images=2)) == 2 and asked(max_images=2) == asked(max_images=2) and asked(max_images=99) == every
+    )
     assert len({frozenset(asked(max_images=2, seed=n)) for n in range(6)}) > 1
     with pytest.raises(InputError, match="--max-images -1"):
         run(replace(nuts, max_images=-1), QUIET)
