@@ -204,7 +204,7 @@ def merge(place: Path, out: Path, base: str = "") -> None:
             f"{folder}: has a fusion layer, which a plain checkpoint cannot hold; only --fusion none and"
             " text can be merged"
         )
-    check_merged(out, place, "config.json")
+    check_merged(out, place)
     loaded = load_sage(place, base)
     model = loaded.model.merge_and_unload() if settings.lora_rank else loaded.model
     _, config = load_processor(*stock(folder, settings, record, base))

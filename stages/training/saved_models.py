@@ -150,10 +150,10 @@ def trained_fingerprint(folder: Path) -> str:
     return folder_fingerprint(folder)
 
 
-def check_merged(target: Path | None, out: Path, finished: str) -> None:
-    """target: --merged; finished: the file that says it was written. Raises InputError when something else is there,
-    or it is, holds or lies in --out."""
-    if target is None or (target / finished).is_file():
+def check_merged(target: Path | None, out: Path, finished: str = "") -> None:
+    """target: --merged; finished: the file that says it was written, which is then left alone. Raises InputError when
+    something else is there, or it is, holds or lies in --out."""
+    if target is None or (finished and (target / finished).is_file()):
         return
     here, other = target.resolve(), out.resolve()
     if here == other or here in other.parents or other in here.parents:
