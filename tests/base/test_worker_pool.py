@@ -37,9 +37,10 @@ def interrupted(tmp_path: Path, when: str) -> str:
             while (line := process.stdout.readline().strip()) != when:
                 assert line, process.stderr.read()
             os.killpg(process.pid, signal.SIGINT)
-            _, errors = process.communicate(timeout=60)
-        finally:
-            process.kill()
+            _, errors = process.communicate(timeout=30)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
     assert process.returncode == -signal.SIGINT
     for _ in range(100):
         if not group_is_alive(process.pid):
