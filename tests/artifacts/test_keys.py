@@ -38,7 +38,7 @@ def parameters_of(module, config, monkeypatch) -> dict:
     def stop(*given, **named):
         raise Stopped(next((g.parameters for g in given if isinstance(g, Spec)), None) or given[2])
 
-    name = next(n for n in ("trained", "scores_and_maps", "Artifact") if hasattr(module, n))
+    name = next(n for n in ("run_training", "scores_and_maps", "Artifact") if hasattr(module, n))
     monkeypatch.setattr(module, name, stop)
     with pytest.raises(Stopped) as stopped:
         module.run(config, QUIET)
@@ -82,7 +82,7 @@ def configs(tmp_path, tiles, clip, models, internvl, llava, sam):
         "vmad": (
             vmad_train,
             vmad_train.FinetuneVmadConfig(
-                **common, questions=tiles.questions, split="test", tasks="vqa", llava=llava, sam=sam, heads=4
+                **common, questions=tiles.questions, splits="test", tasks="vqa", llava=llava, sam=sam, heads=4
             ),
         ),
         "score-vmad": (vmad_score, vmad_score.ScoreVmadConfig(**common, checkpoint=models["vmad"], max_tokens=8)),

@@ -227,7 +227,7 @@ WRONG = {
     "epochs": 0,
     "batch_size": 0,
     "learning_rate": 0.0,
-    "temperature": 0.0,
+    "loss_temperature": 0.0,
     "weight_decay": -1.0,
     "max_grad_norm": float("nan"),
     "precision": "half",
