@@ -19,10 +19,24 @@ from stages.base.regular import NotRegular, regular
 COMPLETE = "_adcli.json"  # there exactly when the artifact is complete
 PARTIAL = "_adcli.partial.json"  # there while it is being made; where both are, this one counts
 FORMAT = 2  # of records and keys; what has another one is read, but not written to
-NEEDED = {"stage": str, "key": str, "parameters": dict, "inputs": dict, "notes": dict}  # in every format
-SHAPE = NEEDED | {"format": int, "table": str, "version": str, "seed": int, "expected": int, "runs": list}
+Kind = type | tuple[type, ...]
+NEEDED: dict[str, Kind] = {
+    "stage": str,
+    "key": str,
+    "parameters": dict,
+    "inputs": dict,
+    "notes": dict,
+}  # in every format
+SHAPE: dict[str, Kind] = NEEDED | {
+    "format": int,
+    "table": str,
+    "version": str,
+    "seed": int,
+    "expected": int,
+    "runs": list,
+}
 NUMBER = (int, float)
-OPTIONAL = {
+OPTIONAL: dict[str, Kind] = {
     "paths": dict,
     "parts": dict,
     "replacing": bool,
@@ -31,7 +45,7 @@ OPTIONAL = {
     "tokens": int,
     "seconds": NUMBER,
 }
-RUN = {"shard": str, "rows": int, "tokens": int, "seconds": NUMBER, "device": str}
+RUN: dict[str, Kind] = {"shard": str, "rows": int, "tokens": int, "seconds": NUMBER, "device": str}
 MEND = "the command that made it mends it with --overwrite"
 
 
@@ -99,7 +113,7 @@ def load_record(file: Path) -> dict:
     except FileNotFoundError:
         raise
     except (IsADirectoryError, NotRegular) as e:
-        raise Damaged(f"{file}: damaged ({e.strerror.lower()}); {MEND}") from None
+        raise Damaged(f"{file}: damaged ({(e.strerror or 'no file').lower()}); {MEND}") from None
     except OSError as e:
         raise plain_error(e, file) from e
     except (ValueError, RecursionError):

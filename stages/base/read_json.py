@@ -3,17 +3,18 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from stages.base.errors import InputError
 from stages.base.texts import read_text
 
 
-def read_json(file: Path) -> object:
+def read_json(file: Path) -> Any:
     """Raises InputError that names the line when the file is no JSON, or as `read_text` does."""
     return _parse(read_text(file), file, 1)
 
 
-def read_json_lines(file: Path) -> Iterator[tuple[int, object]]:
+def read_json_lines(file: Path) -> Iterator[tuple[int, Any]]:
     """(number from 1, value) of every line that is not blank, or of every element where the file is one JSON array.
     Raises InputError that names the line when one is no JSON."""
     text = read_text(file)
@@ -25,7 +26,7 @@ def read_json_lines(file: Path) -> Iterator[tuple[int, object]]:
             yield number, _parse(line, file, number)
 
 
-def _parse(text: str, file: Path, first_line: int) -> object:
+def _parse(text: str, file: Path, first_line: int) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as e:

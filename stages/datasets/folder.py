@@ -293,7 +293,10 @@ def _with_annotations(
 def _by_name_inside(pairing: Pairing, entries: list[Entry], relative: dict[Path, Path]) -> tuple[Pairing, list[str]]:
     """(the pairing, and files that fit no image, or several, by their names paired by the image that they name inside;
     what is wrong with such files). Of several images of that name the one whose path ends like it counts."""
-    found, left, unclear, problems = {k: list(v) for k, v in pairing.files.items()}, [], [], []
+    found = {k: list(v) for k, v in pairing.files.items()}
+    left: list[Path] = []
+    unclear: list[Path] = []
+    problems: list[str] = []
     for file in (*pairing.left, *pairing.unclear):
         try:
             annotation = annotations.read_annotation(relative[file])

@@ -126,7 +126,7 @@ def _are_flat(values: np.ndarray, faint: np.ndarray, noise: float) -> bool:
     """Whether nearly all of the levels `faint` are drawn flat, as rule 4 of `load_mask` has it. values: (H, W); noise:
     below it thin lines are what JPEG has left."""
     of_level = [np.count_nonzero(flat) * 2 > len(flat) for flat in _flat_pixels(values, faint, noise)]
-    return sum(of_level) >= FLAT * len(faint)
+    return bool(sum(of_level) >= FLAT * len(faint))
 
 
 def _flat_pixels(values: np.ndarray, faint: np.ndarray, noise: float) -> list[np.ndarray]:

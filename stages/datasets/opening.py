@@ -110,7 +110,7 @@ def wide_colour(path: Path, image: "Image.Image") -> np.ndarray | None:
     for others. Transparency is left out. image: as `opened` gives it, not yet decoded."""
     import cv2
 
-    if image.mode not in ("RGB", "RGBA") or not any("16" in str(tile.args) for tile in image.tile):
+    if image.mode not in ("RGB", "RGBA") or not any("16" in str(tile.args) for tile in getattr(image, "tile", ())):
         return None
     values = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or values.ndim != 3:

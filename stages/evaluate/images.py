@@ -14,6 +14,13 @@ from stages.base.progress import Progress
 from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, read_manifest
 from stages.evaluate.config import EvaluateConfig
+from stages.report import grid
+from stages.report.figures import curves
+from stages.report.heatmaps import example_panels, require_no_input, write_heatmaps
+from stages.report.html import write_report
+from stages.report.lvlm_mask_area import area_bins, area_figure, area_table
+from stages.report.tables import all_tables
+from stages.report.vidad import sensitivity
 from stages.results.metric_rows import metric_rows, pixel_rows, threshold_rows
 from stages.results.pixels import (
     PixelOptions,
@@ -78,8 +85,6 @@ def _tasks_with_maps(config: EvaluateConfig, images: tuple[Image, ...]) -> list[
     """Raises InputError where a heat map would be written over an image."""
     tasks = pixel_tasks(images, config.maps) if config.maps else []
     if config.heatmaps:
-        from stages.report.heatmaps import require_no_input
-
         if not config.maps:
             raise InputError(f"--heatmaps {config.heatmaps}: pictures of what --maps holds; give that, too")
         require_no_input(tasks, config.heatmaps)
@@ -117,13 +122,8 @@ def write_thresholds(
 def _publish(
     tasks: list[TaskScores], rows: list[dict], pixels: list[PixelResult], config: EvaluateConfig, options: RunOptions
 ) -> None:
-    from stages.report import figures, grid
-    from stages.report import vidad as tables
-    from stages.report.heatmaps import example_panels, write_heatmaps
-    from stages.report.mask_area import area_bins
-
     provenance = read_provenance(config.scores)
-    grids = tables.all_tables(tasks, rows, config.resamples, config.seed, pixels, provenance)
+    grids = all_tables(tasks, rows, config.resamples, config.seed, pixels, provenance)
     if not (options.quiet or options.json):
         print("\n\n".join(grid.as_text(g) for g in grids if g.printed))
     if config.heatmaps and config.maps:
@@ -132,14 +132,12 @@ def _publish(
         return
     bins = area_bins(tasks, rows)
     pictures = {
-        "figure5": figures.sensitivity(rows),
-        "figure7": figures.mask_area(bins),
-        "curves": figures.curves(pixels, config.pro_limit),
+        "figure5": sensitivity(rows),
+        "figure7": area_figure(bins),
+        "curves": curves(pixels, config.pro_limit),
     }
     if config.tables:
-        grid.write([*grids, *tables.mask_area(bins)], config.tables, pictures)
+        grid.write([*grids, *area_table(bins)], config.tables, pictures)
     if config.report:
-        from stages.report.html import write_report
-
         examples = example_panels(pixels, config.maps)
         write_report(config.report, tasks, rows, grids, pictures, examples, provenance)

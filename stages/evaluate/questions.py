@@ -10,6 +10,9 @@ from stages.base.config import RunOptions, check_numbers, named_paths
 from stages.datasets.manifest import read_manifest
 from stages.evaluate.config import EvaluateQaConfig
 from stages.questions.table import read_questions
+from stages.report import grid
+from stages.report.sage import all_tables
+from stages.report.sage_page import write_page
 from stages.results.answer_rows import grown, metric_rows
 from stages.results.answers import AnswerRecord, join, sources_of
 from stages.results.similarity import with_similarity
@@ -74,17 +77,12 @@ def _publish(
     config: EvaluateQaConfig,
     options: RunOptions,
 ) -> None:
-    from stages.report import grid
-    from stages.report import sage as qa
-
     judged = read_provenance(config.judgements) if config.judgements else []
     judges = list(dict.fromkeys(r["parameters"].get("judge", "unknown") for r in judged))
-    grids = qa.all_tables(joined, rows, judges, config.resamples, config.seed)
+    grids = all_tables(joined, rows, judges, config.resamples, config.seed)
     if not (options.quiet or options.json):
         print("\n\n".join(grid.as_text(g) for g in grids if g.printed))
     if config.tables:
         grid.write(grids, config.tables)
     if config.report:
-        from stages.report.sage_page import write_page
-
         write_page(config.report, joined, rows, grids, [*provenance, *judged], models)

@@ -18,7 +18,8 @@ from stages.report import figures
 from stages.report.grid import Grid
 from stages.report.heatmaps import Panel
 from stages.report.lvlm import overall
-from stages.report.vidad import SYNTHETIC, condition_name
+from stages.report.names import condition_name
+from stages.report.vidad import SYNTHETIC
 from stages.results.scores import Scored, TaskScores
 
 THUMBNAIL = 200  # px, longer side

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from stages.datasets.augment import KINDS, split_condition
+from stages.report.cells import percent
 from stages.report.grid import Grid, published
-from stages.report.means import percent
+from stages.report.names import KIND_NAMES
 from stages.results.scores import TaskScores
 
-KIND_NAMES = {"rotate90": "rotated", "pad20": "padded", "timestamp": "time stamp"}
 THRESHOLDS = ("train-max", "train-q90", "train-q80")
 VARIANTS = {
     "1-shot+specific": "one-shot + specific prompts",

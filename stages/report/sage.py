@@ -12,6 +12,7 @@ from collections import Counter
 import pandas as pd
 
 from stages.questions.words_judge import NAME as WORDS
+from stages.report.cells import number
 from stages.report.grid import Grid, published
 from stages.results.answers import ALL, AnswerRecord
 from stages.results.metrics.qa import GROWN, MARGINS
@@ -223,7 +224,7 @@ def margins(rows: list[dict]) -> Grid:
     lines = [
         (
             *key,
-            *(_number(found[*key, m]) if (*key, m) in found else "-" for m in columns),
+            *(number(found[*key, m], True) if (*key, m) in found else "-" for m in columns),
             str(found[*key, MARGINS[1]]["n"]),
         )
         for key in at
@@ -277,7 +278,7 @@ def how_read(joined: list[AnswerRecord]) -> Grid:
 def every_figure(rows: list[dict], resamples: int, seed: int) -> Grid:
     """All metrics with their intervals."""
     lines = [
-        (r["dataset"], r["method"], r["category"], r["condition"] or "-", r["metric"], _number(r), str(r["n"]))
+        (r["dataset"], r["method"], r["category"], r["condition"] or "-", r["metric"], number(r, True), str(r["n"]))
         for r in rows
     ]
     intervals = f"95%, {resamples} resamples of the images with all their questions, seed {seed}"
@@ -291,11 +292,3 @@ def every_figure(rows: list[dict], resamples: int, seed: int) -> Grid:
         f"Shares as fractions. Intervals: {intervals}. n: questions, for acc_g groups. Category all: all questions"
         " together; mean: over categories. accuracy_level_mean: mean over levels, each counted alike.",
     )
-
-
-def _number(row: dict) -> str:
-    if row["value"] is None:
-        return row["reason"]
-    if row["ci_low"] is None:
-        return f"{row['value']:.3f}"
-    return f"{row['value']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from stages.report.cells import over_categories, percent, pro_name
 from stages.report.grid import Grid, published
-from stages.report.means import over_categories, percent, pro_name
 from stages.results.pixels import PixelResult
 
 IMAGE = ("auroc", "f1_max", "ap")

@@ -6,8 +6,8 @@ are as printed. What its "+ Multi-level Feature" lacks of LTC is not said, so th
 
 from collections.abc import Iterable, Sequence
 
+from stages.report.cells import over_categories, percent, pro_name
 from stages.report.grid import Grid, published
-from stages.report.means import over_categories, percent, pro_name
 from stages.results.scores import TaskScores
 
 METRICS = {"auroc": "Img", "pixel_auroc": "Pixel", "pro": "PRO"}

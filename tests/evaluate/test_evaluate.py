@@ -218,7 +218,8 @@ def test_partial_evaluates_what_is_finished(tmp_path):
     config = two_by_two(tmp_path)
     scores, out = pq.read_table(tmp_path / "s.parquet"), tmp_path / "growing"
     out.mkdir()
-    (out / "_adcli.partial.json").write_text(json.dumps(new_record(Spec("score", {}, {}), "scores", 12)))
+    record = new_record(Spec("score", {}, {}), SCORES.name, len(scores))
+    (out / "_adcli.partial.json").write_text(json.dumps(record))
     pq.write_table(scores.slice(0, 9), out / "part-0.parquet")  # one task of six images, half of the next
     with pytest.raises(InputError, match="growing: not complete .`score` was interrupted"):
         run(replace(config, scores=out), QUIET)

@@ -15,7 +15,7 @@ from stages.base.config import RunOptions
 from stages.datasets.augment import split_condition
 from stages.evaluate.images import EvaluateConfig, run
 from stages.report.grid import published
-from stages.report.mask_area import Bin, correlation, in_bins, mask_percent
+from stages.report.lvlm_mask_area import Bin, correlation, in_bins, mask_percent
 
 QUIET = RunOptions(quiet=True)
 LVLM, OTHER = "lvlm/m/1-shot+specific", "knn"

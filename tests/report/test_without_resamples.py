@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from adcli.options import _failures
 from stages.report.sage import every_figure
-from stages.report.vidad import _definition
+from stages.report.tables import _definition
 
 
 def test_no_resamples_are_no_intervals():

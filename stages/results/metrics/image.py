@@ -1,5 +1,9 @@
 """Image-level metrics, exact over all distinct thresholds, with bootstrap intervals. NumPy only.
 
+AUROC and AP are our own because the intervals need them of a thousand weighted resamples: here they are matrix
+operations over all resamples at once, where scikit-learn's would sort the scores anew for each. The tests compare the
+two on data with many ties.
+
 Scores are anomaly-oriented: higher = more anomalous. Labels: 1 anomalous, 0 normal. Images of equal
 score enter together, so that the order of rows never matters.
 """

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from stages.base.errors import ImageError
+from stages.base.plots import as_png, pyplot
 from stages.base.threads import threads
 from stages.datasets.augment import split_condition
 from stages.datasets.images import load_masks
+from stages.report.figures import MARKS, shown
+from stages.report.grid import Grid
 from stages.report.lvlm import rule_of
 from stages.results.scores import TaskScores
 
@@ -72,3 +75,74 @@ def correlation(bins: list[Bin]) -> float | None:
     if len(bins) < 3 or not np.ptp([b.accuracy for b in bins]) or not np.ptp([b.percent for b in bins]):
         return None
     return float(np.corrcoef(np.log10([b.percent for b in bins]), [b.accuracy for b in bins])[0, 1])
+
+
+def area_table(bins: list[Bin]) -> list[Grid]:
+    """The numbers of the LVLM paper's Figure 7; no table without bins."""
+    lines = [(b.dataset, b.method, f"{b.percent:.3f}", f"{100 * b.accuracy:.1f}", str(b.n)) for b in bins]
+    columns = ("data set", "method", "mean mask area, % of the picture", "called anomalous, %", "images")
+    return (
+        [
+            Grid(
+                "mask-area",
+                "Accuracy by size of the anomaly",
+                columns,
+                tuple(lines),
+                f"Anomalous test images in bins of {SIZE}, smallest masks first.",
+            )
+        ]
+        if lines
+        else []
+    )
+
+
+def area_figure(bins: list[Bin]) -> bytes | None:
+    """The LVLM paper's Figure 7: accuracy of each bin of anomalous images against its mean mask area (log
+    axis), one panel per method, with the correlation over all bins of the method."""
+    methods = list(dict.fromkeys(b.method for b in bins))
+    if not methods:
+        return None
+    plt = pyplot()
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    columns = min(len(methods), 3)
+    rows = -(-len(methods) // columns)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(4.2 * columns + 0.6, 2.9 * rows),
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+        layout="constrained",
+    )
+    datasets = list(dict.fromkeys(b.dataset for b in bins))
+    for ax, method in zip(axes.flat, methods, strict=False):
+        of_method = [b for b in bins if b.method == method]
+        for i, dataset in enumerate(datasets):
+            found = [b for b in of_method if b.dataset == dataset]
+            ax.plot(
+                [b.percent for b in found],
+                [100 * b.accuracy for b in found],
+                "o",
+                ms=5,
+                alpha=0.8,
+                color=list(MARKS.values())[i % len(MARKS)],
+                label=shown(dataset),
+            )
+        r = correlation(of_method)
+        ax.set_title(shown(method) + (f"\nr = {r:.2f} over {len(of_method)} bins" if r is not None else ""), fontsize=9)
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set_ylim(-3, 103)
+    for ax in list(axes.flat)[len(methods) :]:
+        ax.axis("off")
+    figure.supxlabel("mean mask area, % of the picture", fontsize=9)
+    figure.supylabel("called anomalous, %", fontsize=9)
+    handles = {h.get_label(): h for ax in axes.flat for h in ax.lines}
+    figure.legend(
+        handles=list(handles.values()), loc="outside upper left", ncol=len(datasets), frameon=False, fontsize=8
+    )
+    return as_png(figure)

@@ -1,0 +1,60 @@
+"""Cells of the tables: the row of METRICS that belongs there, and its value as it is printed."""
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+KEY = ["dataset", "method", "category"]
+
+
+def percent(value: float | None) -> str:
+    """0.918 -> '91.8'."""
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def over_categories(rows: Sequence[dict], dataset: str, method: str, metric: str) -> float | None:
+    """The mean over categories, or the only category's value; of data without capture conditions."""
+    found = {
+        r["category"]: r["value"]
+        for r in rows
+        if (r["dataset"], r["method"], r["metric"], r["condition"]) == (dataset, method, metric, None)
+    }
+    return found.get("mean", next(iter(found.values())) if len(found) == 1 else None)
+
+
+def pro_name(rows: Sequence[dict]) -> str:
+    """PRO as METRICS calls it, with its limit."""
+    return next((r["metric"] for r in rows if r["metric"].startswith("pro@")), "pro@0.3")
+
+
+def pivot(rows: Sequence[dict], metric: str, interval: bool = False) -> pd.DataFrame:
+    """The values of a metric as they are printed: data set, method and category down, conditions across ('' where
+    there is none)."""
+    values = pd.DataFrame(
+        [(*(r[k] for k in KEY), r["condition"] or "", number(r, interval)) for r in rows if r["metric"] == metric],
+        columns=[*KEY, "condition", "value"],
+        dtype=object,
+    )
+    return values.pivot(index=KEY, columns="condition", values="value")
+
+
+def pick(rows: Sequence[dict], **wanted: object) -> dict | None:
+    """The first row with these values."""
+    return next((r for r in rows if all(r[k] == v for k, v in wanted.items())), None)
+
+
+def ranked(values: Iterable, order: Iterable) -> list:
+    """In the given order; what it does not have comes last, by name."""
+    order = list(order)
+    return sorted(values, key=lambda v: (order.index(v) if v in order else len(order), str(v)))
+
+
+def number(row: dict | None, interval: bool = False) -> str:
+    """'0.918', with `interval` '0.918 [0.871, 0.952]'; the reason where a row has no value, '-' without a row."""
+    if row is None:
+        return "-"
+    if row["value"] is None:
+        return row["reason"]
+    if interval and row["ci_low"] is not None:
+        return f"{row['value']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
+    return f"{row['value']:.3f}"
