@@ -1,12 +1,15 @@
 """How a command ends: exit codes, one line for every error, Ctrl-C. Imports nothing heavy."""
 
+import atexit
 import os
 import select
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -16,6 +19,7 @@ DONE, OUR_DEFECT, USAGE, FAILED_ROWS, INTERRUPTED = 0, 1, 2, 3, 130
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports other tools whose reader has gone
 TOGETHER = 0.5  # s within which a second signal is the first one's copy: make, timeout and torchrun pass on
 #                             what the terminal has sent already
+PATIENCE = 1.0  # s that an interrupted command waits for its threads
 LONGEST = 400  # characters of a library's message
 GOES_ON = "the same command goes on from here"
 ANEW = "the same command starts again"
@@ -136,6 +140,29 @@ def end_on_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or `adcli ... &` in a script
             signal.signal(number, interrupted)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process. After an interrupt a thread that hangs in a read (a file system that does not answer) is left
+    to the system: Python itself would wait for it."""
+    if code == INTERRUPTED and _hanging(PATIENCE):
+        atexit._run_exitfuncs()  # what sys.exit would have run, but for the wait
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _hanging(patience: float) -> bool:
+    """Whether threads that Python would wait for are at work after `patience` seconds."""
+    end = time.monotonic() + patience
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0.0, end - time.monotonic()))
+            if thread.is_alive():
+                return True
+    return False
 
 
 def end_at_once() -> NoReturn:

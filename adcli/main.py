@@ -88,7 +88,7 @@ def main() -> None:
     if sys.platform == "win32":
         print("adcli: does not run on Windows itself; install WSL (wsl --install) and run it there", file=sys.stderr)
         sys.exit(2)
-    from adcli.ending import end_on_signals
+    from adcli.ending import end_on_signals, leave
 
     end_on_signals()
-    sys.exit(run(sys.argv[1:]))
+    leave(run(sys.argv[1:]))

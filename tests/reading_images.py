@@ -1,7 +1,9 @@
 """Images as cameras, converters and scripts write them."""
 
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +99,55 @@ def turned(name: str, **options):
         assert not checked(folder / "manifest.parquet")
 
     return try_it
+
+
+def turned_grey_tiffs(folder: Path) -> None:
+    """Uncompressed grey was scrambled by Pillow where width and height change places."""
+    for values in (GREY, GREY * np.uint16(257)):
+        for orientation, upright in ((5, GREY.T), (6, np.rot90(GREY, -1)), (7, GREY[::-1, ::-1].T), (8, np.rot90(GREY))):
+            exif = Image.Exif()
+            exif[0x0112] = orientation
+            save(folder / "p/x.tif", values, exif=exif)
+            shows(folder / "p/x.tif", upright)
+            rows, _ = indexed(folder / "p")
+            assert (rows["x.tif"].width, rows["x.tif"].height) == upright.shape[::-1]
+
+
+def turned_wide_colour(folder: Path) -> None:
+    import cv2
+
+    exif = Image.Exif()
+    for orientation, upright in enumerate(
+        (P, P[:, ::-1], P[::-1, ::-1], P[::-1], P.swapaxes(0, 1), np.rot90(P, -1), P[::-1, ::-1].swapaxes(0, 1),
+         np.rot90(P)), 1,
+    ):  # fmt: skip
+        exif[0x0112] = orientation
+        said = exif.tobytes().removeprefix(b"Exif\0\0")
+        chunk = struct.pack(">I", len(said)) + b"eXIf" + said + struct.pack(">I", zlib.crc32(b"eXIf" + said))
+        raw = cv2.imencode(".png", (P[:, :, ::-1] * (4095 / 255)).astype(np.uint16))[1].tobytes()
+        (folder / "x.png").write_bytes(raw[:33] + chunk + raw[33:])
+        shows(folder / "x.png", upright, 1)
+
+
+def written_by_scripts(dtype):
+    """Writes a TIFF of this type, which Pillow does not write; returns its path."""
+
+    def write(folder: Path) -> Path:
+        import cv2
+
+        cv2.imwrite(str(folder / "x.tif"), (GREY * (32767 / 255)).astype(dtype))
+        return folder / "x.tif"
+
+    return write
+
+
+def signed(folder: Path) -> None:
+    shows(written_by_scripts(np.int16)(folder), GREY, 1)
+
+
+def doubles(folder: Path) -> None:
+    with pytest.raises(ImageError, match="x.tif: .*a TIFF of 64-bit floats, .*save it with 32-bit floats"):
+        load_rgb(written_by_scripts(np.float64)(folder))
 
 
 def pages(name: str):
@@ -210,6 +261,10 @@ KINDS = [
     ),
     Kind("EXIF orientation, PNG", "upright", turned("x.png")),
     Kind("EXIF orientation, TIFF", "upright", turned("x.tif")),
+    Kind("EXIF orientation, uncompressed grey TIFF, 8 and 16 bits", "upright", turned_grey_tiffs),
+    Kind("EXIF orientation, 12-bit colour in 16 bits (PNG)", "upright, white is 4095", turned_wide_colour),
+    Kind("signed 16 bits (TIFF)", "white is 32767, as they cannot hold 65535", signed),
+    Kind("64-bit floats (TIFF)", "failed row that says to save 32 bits", doubles),
     Kind("several pages (TIFF)", "the first; `data index` names the file", pages("x.tif")),
     Kind("animation (GIF)", "the first picture; `data index` names the file", pages("x.gif")),
     Kind("more than 179 megapixels", "a failed row that names --max-megapixels", too_large),

@@ -103,6 +103,47 @@ def faint_classes(folder: Path) -> None:
     read(save(folder / "m.png", np.select([CLASSES == 1, CLASSES == 2], [np.uint8(255), np.uint8(85)], np.uint8(0))))
 
 
+def many_classes(folder: Path) -> None:
+    for ids in (range(1, 18), (1, *range(4, 59, 3))):
+        for dtype in (np.uint8, np.uint16):
+            index = np.zeros((40, 60), dtype)
+            for n, value in enumerate(ids):
+                index[5 * (n // 10) + 1 : 5 * (n // 10) + 5, 6 * (n % 10) + 1 : 6 * (n % 10) + 5] = value
+            assert (load_mask(save(folder / "m.png", index)) == (index > 0)).all()
+
+
+def thin_classes(folder: Path) -> None:
+    pixels = np.zeros((60, 60), np.uint8)
+    pixels[40:55, 5:20] = 255
+    pixels[np.arange(30), np.arange(30)] = 100
+    assert (load_mask(save(folder / "m.png", pixels)) == (pixels > 0)).all()
+    strips = np.zeros((60, 60, 3), np.uint8)
+    for n, colour in enumerate(np.random.default_rng(0).integers(1, 256, (20, 3))):
+        strips[3 * n : 3 * n + 2, 5:50] = colour
+    assert (load_mask(save(folder / "m.png", strips)) == strips.any(axis=2)).all()
+
+
+def jpeg_noise_kept(folder: Path) -> None:
+    for quality in (60, 90, 100):
+        save(folder / "m.jpg", np.kron(T, np.ones((3, 3), bool)) * np.uint8(255), quality=quality)
+        Image.open(folder / "m.jpg").save(folder / "m.png")
+        assert (load_mask(folder / "m.png") == np.kron(T, np.ones((3, 3), bool))).all()
+
+
+def colour_of_16_bits(folder: Path) -> None:
+    import cv2
+
+    for low in (1, 200, 65535):
+        cv2.imwrite(str(folder / "m.png"), np.repeat(T[:, :, None] * np.uint16(low), 3, 2))
+        read(folder / "m.png")
+
+
+def quantised(folder: Path) -> None:
+    pixels = np.zeros((24, 32, 3), np.uint8)
+    pixels[T] = (255, 0, 0)
+    read(palette((~T).astype(np.uint8), [255, 0, 0, 0, 0, 0], folder / "m.png"))
+
+
 def one_bit(name: str):
     def try_it(folder: Path) -> None:
         Image.fromarray(T).save(folder / name)
@@ -174,6 +215,11 @@ KINDS = [
     *(Kind(f"grey {v} on 0", "every value but 0", grey(v)) for v in (1, 20, 100, 255)),
     Kind("class numbers 1 to 9 (VisA)", "every value but 0", lambda f: read(save(f / "m.png", CLASSES * np.uint8(4)))),
     Kind("classes as greys, 85 and 255", "both", faint_classes),
+    Kind("17 or 20 classes of small numbers, 8 and 16 bits", "every value but 0", many_classes),
+    Kind("thin lines and strips in darker tones", "every value but 0", thin_classes),
+    Kind("PNG saved from a JPEG", "from half of white on", jpeg_noise_kept),
+    Kind("16 bits a channel in colour, 1 to 65535", "every value but 0", colour_of_16_bits),
+    Kind("quantised palette, black at another index than 0", "by colour", quantised),
     Kind("16 bits, 0 and 1", "every value but 0", grey(1, dtype=np.uint16)),
     Kind("16 bits, 0 and 65535", "every value but 0", grey(65535, dtype=np.uint16)),
     Kind("32-bit integers (TIFF), 0 and 1", "every value but 0", grey(1, "m.tif", np.int32)),

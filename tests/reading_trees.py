@@ -265,6 +265,43 @@ def not_drawn(text: str, ending: str, why: str):
     return try_it
 
 
+def named_inside(folder: Path) -> None:
+    photos(folder / "p", "ng/b.png", "ng/c.png")
+    (folder / "p/1.json").write_text(labelme([{"label": "hole", "points": [[2, 4], [8, 4], [8, 9]]}]))
+    (folder / "p/2.xml").write_text(VOC.format(1, 1, 4, 4, name="c.png"))
+    rows, said = indexed(folder / "p", test_anomalous="ng", annotations=folder / "p")
+    assert all(i.masks for i in rows.values()) and "stem of no image" not in said
+
+
+def two_endings(folder: Path) -> None:
+    photos(folder / "p", "b.png", "b.jpg")
+    (folder / "p/b.json").write_text(labelme([{"label": "hole", "points": [[2, 4], [8, 4], [8, 9]]}]))
+    rows, _ = indexed(folder / "p", annotations=folder / "p")
+    assert {k: bool(i.masks) for k, i in rows.items()} == {"b.png": True, "b.jpg": False}
+
+
+def coco(folder: Path) -> None:
+    photos(folder / "p", "b.png")
+    (folder / "p/instances.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    with pytest.raises(InputError, match=r"instances.json: COCO's JSON is not read; convert it to .* labelme"):
+        indexed(folder / "p", annotations=folder / "p")
+
+
+def unclear_unlabelled(folder: Path) -> None:
+    photos(folder / "p", "u/0.png", "u/0.jpg", "ng/1.png")
+    for n in (0, 1):
+        save(folder / f"p/x/gt/{n}.png", T)
+    _, said = indexed(folder / "p", test="u", test_anomalous="ng", masks="*/gt")
+    assert "1 mask with the stem of several images, left out: x/gt/0.png" in said
+
+
+def nothing_but_unclear(folder: Path) -> None:
+    photos(folder / "p", "ng/a/0.png", "ng/b/0.png")
+    save(folder / "p/gt/0.png", T)
+    with pytest.raises(InputError, match="gt: 1 mask, none that fits just one anomalous image .gt/0.png: several"):
+        indexed(folder / "p", test_anomalous="ng", masks="gt")
+
+
 BOX = np.zeros((24, 32), bool)
 BOX[4:10, 2:9] = True
 KINDS = [
@@ -372,5 +409,37 @@ KINDS = [
             labelme([{"label": "hole", "points": [[2, 4], [8, 4], [8, 9]]}], width=64), "json", "an image of 64 x 24 px"
         ),
     ),
-    Kind("XML that is broken", "said; no mask", not_drawn("<annotation><object>", "xml", "ParseError")),
+    Kind("XML that is broken", "said; no mask", not_drawn("<annotation><object>", "xml", "b.xml: broken XML (no element")),
+    Kind(
+        "rectangles of labelme by four corners",
+        "drawn as masks",
+        drawn(
+            labelme([{"label": "hole", "shape_type": "rectangle", "points": [[2, 4], [8, 4], [8, 9], [2, 9]]}]),
+            "json",
+            BOX,
+        ),
+    ),
+    *(
+        Kind(
+            f"annotation with a coordinate of {value}",
+            "said; no mask",
+            not_drawn(
+                f'{{"shapes": [{{"label": "h", "shape_type": "{kind}", "points": [[2, 4], [{value}, 9], [3, 3]]}}]}}',
+                "json",
+                f"b.json: a {kind} with a coordinate that is no number of pixels",
+            ),
+        )
+        for value, kind in (("NaN", "polygon"), ("Infinity", "rectangle"), ("1e308", "circle"))
+    ),
+    Kind("JSON of labelme that is broken", "said; no mask", not_drawn('{"shapes": [', "json", "b.json: broken JSON")),
+    Kind(
+        "JSON of labelme without points",
+        "said; no mask",
+        not_drawn('{"shapes": [{"label": "hole"}]}', "json", "b.json: a value is missing or not of the kind"),
+    ),
+    Kind("annotation that names its image inside", "paired by that name", named_inside),
+    Kind("annotation of `x`, images `x.png` and `x.jpg`", "paired by the name inside", two_endings),
+    Kind("JSON of COCO", "refused, with what is read", coco),
+    Kind("masks below `--masks` that fit several unlabelled images", "left out and named", unclear_unlabelled),
+    Kind("only masks that fit several images", "refused, with the names", nothing_but_unclear),
 ]

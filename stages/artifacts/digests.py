@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field
 from functools import partial
@@ -17,6 +16,8 @@ from pathlib import Path
 from stages.artifacts.files import write_atomically
 from stages.base.errors import InputError
 from stages.base.progress import Progress
+from stages.base.regular import regular
+from stages.base.threads import threads
 
 KEPT = "_files.json"  # below an artifact: states of the files that its manifest does not know
 DIGEST_BYTES = 16
@@ -56,7 +57,7 @@ def states_of(known: Mapping[Path, Iterable[FileState]], quiet: bool) -> dict[Pa
     known: paths with what earlier looks found. One is believed whose size and modification time are the file's now; a
     file without such a one is read, in threads.
     """
-    with ThreadPoolExecutor(THREADS) as pool:
+    with threads(THREADS) as pool:
         looks = pool.map(lambda item: _as_known(*item), known.items())
         found = dict(zip(known, looks, strict=True))
         unread = [path for path, state in found.items() if state is MOVED]
@@ -67,7 +68,6 @@ def states_of(known: Mapping[Path, Iterable[FileState]], quiet: bool) -> dict[Pa
                 progress.advance(state is None)
         finally:
             progress.stop()
-            pool.shutdown(cancel_futures=True)
     return found
 
 
@@ -81,9 +81,9 @@ def _as_known(path: Path, known: Iterable[FileState]) -> FileState | None:
 
 
 def read_state(path: Path) -> FileState | None:
-    """The file's state now; None where it cannot be read."""
+    """The file's state now; None where it cannot be read, or is no file (a pipe, a device)."""
     try:
-        with path.open("rb") as f:
+        with regular(path).open("rb") as f:
             there = os.fstat(f.fileno())
             digest = hashlib.file_digest(f, partial(hashlib.blake2b, digest_size=DIGEST_BYTES)).hexdigest()
             return FileState(there.st_size, there.st_mtime_ns, digest)
@@ -94,9 +94,11 @@ def read_state(path: Path) -> FileState | None:
 def read_kept(out: Path) -> dict[str, FileState]:
     """Absolute path -> state, as `keep` wrote them; empty where there are none, or none that can be read."""
     try:
-        return {path: FileState(*state) for path, state in json.loads((out / KEPT).read_bytes()).items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        kept = {path: FileState(*state) for path, state in json.loads(regular(out / KEPT).read_bytes()).items()}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
+    whole = all(isinstance(s.digest, str) and {type(s.size), type(s.mtime_ns)} == {int} for s in kept.values())
+    return kept if whole else {}
 
 
 def keep(out: Path, states: Mapping[str, FileState]) -> None:

@@ -4,6 +4,7 @@ import errno
 import glob
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,6 +14,8 @@ from typing import Any, BinaryIO
 from stages.base.errors import InputError
 
 TEMPORARY = ".tmp-"  # what a process has in the making, followed by its number
+OWN_TEMPORARY = re.compile(r"\.tmp-(\d+-.+|_checkpoint)", re.DOTALL)  # with a shard in place of a name, too
+OWN_FOLDERS = ("_encoders", "_checkpoint", "_training", "_tensorboard", "_masks")  # that stages make beside a table
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -29,8 +32,14 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 def write_alone(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """`write_atomically` of a file that one process at a time makes: what killed ones have left of it is removed."""
     for left in path.parent.glob(f"{TEMPORARY}*-{glob.escape(path.name)}"):
-        _remove(left)
+        if OWN_TEMPORARY.fullmatch(left.name):
+            _remove(left)
     write_atomically(path, write)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """`write_atomically` of what is in memory already."""
+    write_atomically(path, lambda f: f.write(content))
 
 
 def write_temporary(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
@@ -91,13 +100,16 @@ def flush_folder(folder: Path) -> None:
 
 
 def temporaries(folder: Path) -> Iterator[Path]:
-    """Everything below a folder that has a temporary name, folders of artifacts of their own left out."""
+    """Everything in an artifact's folder with a temporary name of adcli's, and in the folders that adcli makes in it;
+    folders of artifacts of their own are left out."""
     for base, folders, files in os.walk(folder):
         if base != str(folder) and any(name.startswith("_adcli.") for name in files):
             folders.clear()
             continue
-        yield from (Path(base, name) for name in (*folders, *files) if name.startswith(TEMPORARY))
-        folders[:] = [name for name in folders if not name.startswith(TEMPORARY)]
+        yield from (Path(base, name) for name in (*folders, *files) if OWN_TEMPORARY.fullmatch(name))
+        folders[:] = [name for name in folders if not OWN_TEMPORARY.fullmatch(name)]
+        if base == str(folder):
+            folders[:] = [name for name in folders if name in OWN_FOLDERS]
 
 
 def remove_tree(path: Path) -> None:

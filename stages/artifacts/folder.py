@@ -3,19 +3,47 @@
 Every change leaves a folder that the same command can go on from, wherever it is killed.
 """
 
+import json
 import re
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from stages.artifacts import locks, parts
-from stages.artifacts.files import TEMPORARY, flush_folder, remove_tree, temporaries, write_json
+from stages.artifacts.files import OWN_FOLDERS, OWN_TEMPORARY, flush_folder, remove_tree, temporaries, write_json
 from stages.artifacts.parts import Written
 from stages.artifacts.record import COMPLETE, FORMAT, MEND, PARTIAL, Damaged, Spec, difference, find_record, new_record
 from stages.artifacts.tables import Table
 from stages.base.errors import InputError
 
 REPLACING = "replacing"  # in a partial record: what else is in the folder is of other settings and has to go
+
+
+DIGESTS = "_files.json"  # of the files that a stage reads: quickly made again
+
+
+def own(name: str) -> bool:
+    """Whether a name in an artifact's folder is of something that adcli makes there and --overwrite takes away."""
+    return name in (COMPLETE, PARTIAL, DIGESTS, *OWN_FOLDERS) or bool(parts.NAME.fullmatch(name))
+
+
+def passing(name: str) -> bool:
+    """Whether it is of a lock or of a file in the making."""
+    return bool(locks.NAME.fullmatch(name) or OWN_TEMPORARY.fullmatch(name))
+
+
+def strangers(out: Path) -> list[str]:
+    """What others put into an artifact's folder, names in order."""
+    return sorted(e.name for e in out.iterdir() if not own(e.name) and not passing(e.name))
+
+
+def notes_fit(record: dict, spec: Spec) -> bool:
+    """Whether a record's notes are of the kinds that this command writes; they are in no key, and damage to them
+    is not seen otherwise."""
+    said, new = record["notes"], json.loads(json.dumps(spec.notes, default=str))
+    kinds = [{name: type(value) for name, value in notes.items()} for notes in (said, new)]
+    return kinds[0] == kinds[1] and not any("\0" in str(value) for value in said.values())
 
 
 class OtherSettings(InputError):
@@ -101,6 +129,8 @@ def prepare(
     elif state.record.get(REPLACING):
         replace(out, state.record)
     else:
+        if overwrite and not notes_fit(state.record, spec):
+            write_json(out / (COMPLETE if state.complete else PARTIAL), state.record | {"notes": spec.notes})
         for part in state.stale:
             part.unlink()
     return state
@@ -134,7 +164,7 @@ def close(out: Path, record: dict, run: dict, rows: list[Written], complete: boo
 
 def begin(out: Path, record: dict) -> None:
     """Put the record of a new artifact into an empty folder. Raises InputError where other files are in it."""
-    others = [e.name for e in out.iterdir() if not e.name.startswith((locks.FOLDER, TEMPORARY))]
+    others = [e.name for e in out.iterdir() if not passing(e.name)]
     if others:
         raise InputError(f"{out}: holds other files ({others[0]}, ...) and no artifact of adcli; give another --out")
     write_json(out / PARTIAL, record)
@@ -142,13 +172,18 @@ def begin(out: Path, record: dict) -> None:
 
 def replace(out: Path, record: dict) -> None:
     """Put a new artifact in place of another. The record comes first and says that the rest has to go, so that after a
-    kill nothing of the old artifact reads as a table, and whoever comes next goes on with the removal."""
+    kill nothing of the old artifact reads as a table, and whoever comes next goes on with the removal. What adcli did
+    not make stays."""
+    if not (out / PARTIAL).is_file():
+        remove_tree(out / PARTIAL)  # a folder with this name
     write_json(out / PARTIAL, record | {REPLACING: True})
-    (out / COMPLETE).unlink(missing_ok=True)
+    remove_tree(out / COMPLETE)
     for entry in out.iterdir():
-        if entry.name.startswith(("part-", "_")) and entry.name != PARTIAL:  # all that adcli puts there
+        if own(entry.name) and entry.name != PARTIAL:
             remove_tree(entry)
     flush_folder(out)
+    if strange := strangers(out):
+        print(f"adcli: {out}: not made by adcli and left there: {', '.join(strange)}", file=sys.stderr)
     write_json(out / PARTIAL, {name: value for name, value in record.items() if name != REPLACING})
 
 
@@ -166,7 +201,7 @@ def mend(out: Path, table: Table, spec: Spec, known: set[tuple], record: dict) -
         try:
             parts.read_keys(part, table, known, spec.key)
         except Damaged:
-            part.unlink()
+            remove_tree(part)  # a folder, perhaps
 
 
 def rename(old: Path, new: Path) -> None:
@@ -179,16 +214,17 @@ def holds_nothing(out: Path) -> bool:
     """Whether an artifact that is not complete has neither rows nor anything else that took work."""
     if (out / COMPLETE).exists():
         return False
-    ours = (locks.FOLDER, TEMPORARY, PARTIAL, "_files.json")  # digests of files: quickly made again
     return not any(
-        e.is_file() or any(f.is_file() for f in e.rglob("*")) for e in out.iterdir() if not e.name.startswith(ours)
+        e.is_file() or any(f.is_file() for f in e.rglob("*"))
+        for e in out.iterdir()
+        if own(e.name) and e.name not in (PARTIAL, DIGESTS)
     )
 
 
 def withdraw(out: Path) -> None:
     """Remove an artifact that holds nothing: the record last, without which nothing reads as one."""
     for entry in out.iterdir():
-        if entry.name.startswith("_") and entry.name != PARTIAL:
+        if own(entry.name) and entry.name != PARTIAL:
             remove_tree(entry)
     (out / PARTIAL).unlink(missing_ok=True)
 

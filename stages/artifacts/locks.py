@@ -7,12 +7,18 @@ lock is taken at once (`real` is false), nobody is ever seen alive, and completi
 import errno
 import fcntl
 import os
+import re
+import sys
+import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from stages.artifacts.files import make_folder, plain_error
 
 FOLDER = ".lock"
+NAME = re.compile(r"\.lock(-part-\d{5}-of-\d{5})?")
+PATIENCE = 5.0  # s after which a wait is said
 SHARD = ".lock-"  # followed by the prefix of the shard's parts
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
@@ -52,7 +58,7 @@ def take(path: Path, wait: bool, make: bool = False) -> Lock | None:
             raise plain_error(e, path) from e
         real = True
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(handle, path, wait)
         except BlockingIOError:
             os.close(handle)
             return None
@@ -67,6 +73,40 @@ def take(path: Path, wait: bool, make: bool = False) -> Lock | None:
         if _is_still(path, handle):
             return Lock(path, handle, real)
         os.close(handle)  # whoever held it removed the file: lock the one that is there now
+
+
+def _flock(handle: int, path: Path, wait: bool) -> None:
+    """Raises BlockingIOError when another process holds it and `wait` is false. A long wait is said once: the
+    holder may be stopped."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if not wait:
+            raise
+        said = threading.Timer(PATIENCE, _say_waiting, (path, os.fstat(handle)))
+        said.daemon = True
+        said.start()
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        finally:
+            said.cancel()
+
+
+def _say_waiting(path: Path, file: os.stat_result) -> None:
+    holder = _holder(file)
+    who = f" ({holder})" if holder else ""
+    print(f"adcli: waiting for another process that has {path.parent} open{who}", file=sys.stderr, flush=True)
+
+
+def _holder(file: os.stat_result) -> str:
+    """`process N` of this machine that holds a file's lock; empty where the system does not tell."""
+    place = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+    with suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            fields = line.split()
+            if "->" not in fields and fields[1:2] == ["FLOCK"] and fields[5:6] == [place]:
+                return f"process {fields[4]}"
+    return ""
 
 
 def living(folder: Path, own: str) -> set[str]:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from stages.artifacts.files import make_folder, write_atomically, write_json
+from stages.base.regular import regular
 
 INDEX = "_adcli_files.json"  # in such a folder: what adcli wrote there
 
@@ -59,9 +60,9 @@ def remove_unfinished(path: Path) -> None:
 def _noted(folder: Path) -> list[str]:
     """Empty where nothing is noted, or what is there is no index of ours: then nothing is taken away."""
     try:
-        names = json.loads((folder / INDEX).read_text())["files"]
+        names = json.loads(regular(folder / INDEX).read_text())["files"]
         return [n for n in names if isinstance(n, str)]
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return []
 
 

@@ -3,6 +3,7 @@
 Every part carries its artifact's cache key, so that a part of other settings is known for what it is.
 """
 
+import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,9 @@ from stages.artifacts.files import put_in_place, write_atomically, write_tempora
 from stages.artifacts.record import MEND, Damaged
 from stages.artifacts.tables import Table
 from stages.base.errors import first_line
+from stages.base.regular import regular
 
+NAME = re.compile(r"part-\d{5}-of-\d{5}-\d{6}\.parquet")
 KEY = b"adcli_key"  # in the metadata of a part's schema
 UNREADABLE = (pa.ArrowException, OSError, ValueError)
 
@@ -31,7 +34,7 @@ class Written:
 
 def names(folder: Path) -> list[Path]:
     """The parts of an artifact, in name order."""
-    return sorted(folder.glob("part-*.parquet"))
+    return sorted(p for p in folder.glob("part-*.parquet") if NAME.fullmatch(p.name))
 
 
 def read_keys(part: Path, table: Table, known: set[tuple], key: str) -> list[Written] | None:
@@ -44,7 +47,7 @@ def read_keys(part: Path, table: Table, known: set[tuple], key: str) -> list[Wri
     """
     columns = [c for c in (*table.key, "error", "retry") if c in table.schema.names]
     try:
-        file = pq.ParquetFile(part)
+        file = pq.ParquetFile(regular(part))
         if (file.schema_arrow.metadata or {}).get(KEY, key.encode()) != key.encode():
             return None
         rows = [

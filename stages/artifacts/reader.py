@@ -98,10 +98,10 @@ def read_provenance(path: Path) -> list[dict]:
 def _require_complete(path: Path, partial: bool = False) -> None:
     for unfinished in [] if partial else sorted(path.rglob(PARTIAL)):
         try:
-            stage = json.loads(unfinished.read_text())["stage"]
+            stage = load_record(unfinished)["stage"]
         except FileNotFoundError:  # completed just now
             continue
-        except (OSError, ValueError, TypeError, KeyError):
+        except Damaged:
             raise Damaged(f"{unfinished}: damaged, and the artifact not complete; {MEND}") from None
         raise InputError(
             f"{unfinished.parent}: not complete (`{stage}` was interrupted, or another shard is"

@@ -14,12 +14,28 @@ from pathlib import Path
 
 from stages.artifacts.files import plain_error
 from stages.base.errors import InputError
+from stages.base.regular import NotRegular, regular
 
 COMPLETE = "_adcli.json"  # there exactly when the artifact is complete
 PARTIAL = "_adcli.partial.json"  # there while it is being made; where both are, this one counts
 FORMAT = 2  # of records and keys; what has another one is read, but not written to
-NEEDED = {"stage": str, "key": str, "parameters": dict, "inputs": dict, "notes": dict}
+NEEDED = {"stage": str, "key": str, "parameters": dict, "inputs": dict, "notes": dict}  # in every format
+SHAPE = NEEDED | {"format": int, "table": str, "version": str, "seed": int, "expected": int, "runs": list}
+NUMBER = (int, float)
+OPTIONAL = {
+    "paths": dict,
+    "parts": dict,
+    "replacing": bool,
+    "rows": int,
+    "errors": int,
+    "tokens": int,
+    "seconds": NUMBER,
+}
+RUN = {"shard": str, "rows": int, "tokens": int, "seconds": NUMBER, "device": str}
 MEND = "the command that made it mends it with --overwrite"
+
+
+DECISIVE = ("stage", "parameters", "inputs", "seed")  # with FORMAT
 
 
 @dataclass(frozen=True)
@@ -37,14 +53,12 @@ class Spec:
     @property
     def key(self) -> str:
         """Hash of all that decides the content."""
-        said = {
-            "format": FORMAT,
-            "stage": self.stage,
-            "parameters": self.parameters,
-            "inputs": self.inputs,
-            "seed": self.seed,
-        }
-        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:32]
+        return _key({name: getattr(self, name) for name in DECISIVE})
+
+
+def _key(decisive: dict) -> str:
+    said = json.loads(json.dumps({"format": FORMAT} | decisive, default=str))  # as it is read from a record again
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
 
 
 class Damaged(InputError):
@@ -81,19 +95,45 @@ def load_record(file: Path) -> dict:
         InputError: it cannot be read.
     """
     try:
-        record = json.loads(file.read_bytes())
+        record = json.loads(regular(file).read_bytes())
     except FileNotFoundError:
         raise
+    except (IsADirectoryError, NotRegular) as e:
+        raise Damaged(f"{file}: damaged ({e.strerror.lower()}); {MEND}") from None
     except OSError as e:
         raise plain_error(e, file) from e
     except (ValueError, RecursionError):
         raise Damaged(f"{file}: damaged (not JSON); {MEND}") from None
-    if not isinstance(record, dict):
-        raise Damaged(f"{file}: damaged (a {type(record).__name__}, not an object); {MEND}")
-    for name, kind in NEEDED.items():
-        if not isinstance(record.get(name), kind):
-            raise Damaged(f"{file}: damaged (`{name}` is missing or not what it should be); {MEND}")
+    if wrong := _misshapen(record, file.name == COMPLETE):
+        raise Damaged(f"{file}: damaged ({wrong}); {MEND}")
     return record
+
+
+def _misshapen(record: object, complete: bool) -> str | None:
+    """What is wrong with a record that was read; None when it can be what adcli wrote, in this format or another."""
+    if not isinstance(record, dict):
+        return f"a {type(record).__name__}, not an object"
+    ours = record.get("format") == FORMAT
+    needed = (SHAPE | ({"parts": dict} if complete else {})) if ours else NEEDED
+    for name, kind in (SHAPE | OPTIONAL).items():
+        if not isinstance(record[name], kind) if name in record else name in needed:
+            return f"`{name}` is missing or not what it should be"
+    for run in record.get("runs", []) if ours else []:
+        if not isinstance(run, dict) or not all(isinstance(run.get(n), kind) for n, kind in RUN.items()):
+            return "`runs` holds what is no run"
+    if not all(isinstance(n, int) for n in record.get("parts", {}).values()):
+        return "`parts` is not what it should be"
+    if ours and record["key"] != _key({name: record[name] for name in DECISIVE}):
+        return "its key is not that of its settings"
+    return None
+
+
+def recorded_key(record: Path) -> str | None:
+    """The cache key in a record's file; None where there is no record that can be read."""
+    try:
+        return load_record(record)["key"]
+    except (FileNotFoundError, NotADirectoryError, InputError):
+        return None
 
 
 def find_record(folder: Path) -> tuple[dict, bool] | None:

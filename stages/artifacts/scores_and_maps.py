@@ -1,9 +1,8 @@
 """Scores and, where they are wanted, anomaly maps from one pass over the images."""
 
-import json
 import os
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from stages.artifacts.digests import Files
 from stages.artifacts.maps import Key, to_row
 from stages.artifacts.reader import COMPLETE, PARTIAL
+from stages.artifacts.record import recorded_key
 from stages.artifacts.tables import MAPS, SCORES
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions
@@ -49,8 +49,8 @@ def check_folder(option: str, folder: Path) -> None:
 def _is_another(out: Path, spec: Spec) -> bool:
     """Whether something lies at `out` that is not this artifact."""
     for name in (COMPLETE, PARTIAL):
-        with suppress(OSError, ValueError, AttributeError):
-            return json.loads((out / name).read_bytes()).get("key") != spec.key
+        if key := recorded_key(out / name):
+            return key != spec.key
     return out.exists()
 
 

@@ -122,6 +122,7 @@ ENCODERS = Table(
             _column("category", pa.string(), "the task's"),
             _column("condition", pa.string(), "the task's", True),
             _column("path", pa.string(), "checkpoint directory, relative to the artifact", True),
+            _column("weights", pa.string(), "digest of the files in that directory, 32 hexadecimal digits", True),
             _column("n", pa.int32(), "training captions"),
             _column("steps", pa.int32(), "optimiser steps", True),
             _column("first_loss", pa.float64(), "mean loss of the first epoch (Eq. 4), nats", True),

@@ -39,8 +39,17 @@ class Artifact:
     """One artifact, open for one shard. `keys` are the keys of all shards, in any order."""
 
     def __init__(
-        self, out: Path, table: Table, spec: Spec, keys: list[tuple], options: RunOptions, flush_rows: int = FLUSH_ROWS
+        self,
+        out: Path,
+        table: Table,
+        spec: Spec,
+        keys: list[tuple],
+        options: RunOptions,
+        flush_rows: int = FLUSH_ROWS,
+        again: frozenset[tuple] = frozenset(),
     ) -> None:
+        """flush_rows: of a part. again: keys whose rows are made again although they are there without an error, for
+        stages that have lost what these rows name."""
         if len(set(keys)) < len(keys):
             twice, _ = Counter(keys).most_common(1)[0]
             raise InputError(f"two rows with the key {' / '.join(map(str, twice))}")
@@ -55,6 +64,7 @@ class Artifact:
         self.ran_on = "cpu"  # device and precision, for the record; stages set it
         self._known = set(keys)
         self._prefix = prefix(self.shard, self.shards)
+        self._again = again
         self._failed: dict[tuple, Written] = {}  # rows that are there and are tried again
         self._own: locks.Lock | None = None  # this shard's
         self._lost = False  # the artifact is another one's
@@ -118,14 +128,16 @@ class Artifact:
             if self._key(row) in pending:
                 self.write(row, tried=False)
 
-    def require_current(self) -> None:
-        """For stages that put files below the artifact themselves: to be called before they do.
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """For stages that put files below the artifact themselves: within it the folder is locked, so that no other
+        command replaces the artifact between the look and the rename.
 
         Raises:
             InputError: another command has made another artifact of it, or it is gone.
         """
         with self._current():
-            pass
+            yield
 
     def __exit__(self, kind, error, trace) -> None:
         self.progress.stop()
@@ -152,6 +164,8 @@ class Artifact:
         except InputError:
             return False  # said by whoever looks with the folder locked
         if state is None or not state.complete or state.extra or state.stale or self._to_try(state.rows):
+            return False
+        if self.options.overwrite and not folder.notes_fit(state.record, self.spec):
             return False
         self.up_to_date = True
         self._sum_up(state.rows, complete=True)
@@ -314,8 +328,12 @@ class Artifact:
         return shard_of(self.keys, self.shard, self.shards)
 
     def _to_try(self, rows: list[Written]) -> dict[tuple, Written]:
-        """Rows of this shard that failed and are tried again."""
-        again = [r for r in rows if r.error is not None and (self.options.retry == "all" or not r.final)]
+        """Rows of this shard that failed, or have lost what they name, and are made again."""
+        again = [
+            r
+            for r in rows
+            if r.key in self._again or (r.error is not None and (self.options.retry == "all" or not r.final))
+        ]
         mine = set(self._mine()) if again else set()
         return {row.key: row for row in again if row.key in mine}
 

@@ -8,7 +8,8 @@ from typing import Generic, Self, TypeVar
 
 from stages.base.errors import ImageError
 
-Item, Loaded = TypeVar("Item"), TypeVar("Loaded")
+Item = TypeVar("Item")
+Loaded = TypeVar("Loaded")
 
 
 class Prefetch(Generic[Item, Loaded]):

@@ -86,14 +86,14 @@ class Steps:
         self.done = self.before = done
         self.started = self.last_line = time.monotonic()
         bar = rows._bar
-        self._task = bar and bar.add_task(label, total=total, completed=done, rate="", errors="")
+        self._task = bar.add_task(label, total=total, completed=done, rate="", errors="") if bar else None
 
     def advance(self) -> None:
         """One more step is done."""
         self.done += 1
         now = time.monotonic()
         rate = (self.done - self.before) / max(now - self.started, 1e-9)
-        if self.rows._bar:
+        if self.rows._bar and self._task is not None:
             self.rows._bar.update(self._task, advance=1, rate=f"{rate:.1f}/s")
         elif not self.rows.quiet and now - self.last_line > PLAIN_LINE_SECONDS:
             self.last_line = now
@@ -106,5 +106,5 @@ class Steps:
 
     def stop(self) -> None:
         """Take the bar away."""
-        if self.rows._bar:
+        if self.rows._bar and self._task is not None:
             self.rows._bar.remove_task(self._task)

@@ -4,6 +4,7 @@ from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import Path
 
 from stages.base.errors import InputError
+from stages.base.regular import regular
 
 
 def read_text(file: Path) -> str:
@@ -13,7 +14,7 @@ def read_text(file: Path) -> str:
         InputError: it cannot be opened, or is in another encoding; names it and the way out.
     """
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return regular(file).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as e:
         seems, name = ("UTF-16", "utf-16") if e.object[:2] in (BOM_UTF16_LE, BOM_UTF16_BE) else ("Latin-1", "latin1")
         raise InputError(

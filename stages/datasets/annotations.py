@@ -8,14 +8,17 @@ from pathlib import Path
 
 from stages.artifacts.files import make_folder, write_atomically
 from stages.base.errors import InputError
+from stages.base.regular import regular
 
 ENDINGS = {".xml", ".json"}
+FARTHEST = 1e6  # pixels from the corner of an image; beyond it a coordinate is a mistake
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Shape:
-    """kind: polygon, or rectangle and circle by two points (corners; centre and rim). Points in pixels, x first."""
+    """kind: polygon, rectangle (two corners, or all four: their bounding box) or circle (centre and a point of its
+    rim). Points in pixels, x first."""
 
     name: str
     kind: str
@@ -39,13 +42,23 @@ def read_annotation(path: Path) -> Annotation | None:
     """
     try:
         return _voc(path) if path.suffix.lower() == ".xml" else _labelme(path)
-    except (ElementTree.ParseError, ValueError, KeyError, TypeError, AttributeError, OSError) as e:
-        raise InputError(f"{path}: cannot be read as an annotation ({type(e).__name__}: {e})") from None
+    except OSError as e:
+        raise InputError(f"{path}: cannot be read ({e.strerror})") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: its text is not UTF-8; save it as UTF-8") from None
+    except (ElementTree.ParseError, json.JSONDecodeError) as e:
+        kind = "JSON" if isinstance(e, json.JSONDecodeError) else "XML"
+        raise InputError(f"{path}: broken {kind} ({e}); save it again") from None
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        raise InputError(
+            f"{path}: a value is missing or not of the kind that VOC or labelme writes (size, name, coordinates);"
+            " save it again"
+        ) from None
 
 
 def _voc(path: Path) -> Annotation | None:
     """Corners of boxes count from 1 and belong to the box, as VOC's development kit has it."""
-    tree = ElementTree.parse(path).getroot()
+    tree = ElementTree.parse(regular(path)).getroot()
     if tree.tag != "annotation":
         return None
     width, height = (int(float(tree.findtext(f"size/{side}") or 0)) for side in ("width", "height"))
@@ -70,7 +83,11 @@ def _points_of(polygon: ElementTree.Element) -> tuple[Point, ...]:
 
 
 def _labelme(path: Path) -> Annotation | None:
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    content = json.loads(regular(path).read_text(encoding="utf-8-sig"))
+    if isinstance(content, dict) and {"images", "annotations"} <= set(content):
+        raise InputError(
+            f"{path}: COCO's JSON is not read; convert it to one file per image of labelme (.json) or Pascal VOC (.xml)"
+        )
     if not (isinstance(content, dict) and "shapes" in content):
         return None
     shapes = []
@@ -111,6 +128,8 @@ def require_drawable(annotation: Annotation, size: tuple[int, int], path: Path) 
         if len(shape.points) < least:
             raise InputError(f"{path}: a {shape.kind} of {len(shape.points)} points; at least {least} are needed")
         xs, ys = zip(*shape.points, strict=True)
+        if not all(abs(v) <= FARTHEST for v in (*xs, *ys)):  # NaN, too
+            raise InputError(f"{path}: a {shape.kind} with a coordinate that is no number of pixels; correct the file")
         if max(xs) < 0 or max(ys) < 0 or min(xs) >= size[0] or min(ys) >= size[1]:
             raise InputError(f"{path}: a {shape.kind} outside its image")
 
@@ -126,8 +145,8 @@ def draw_mask(shapes: Sequence[Shape], size: tuple[int, int], target: Path) -> N
         if shape.kind == "polygon":
             draw.polygon(points, fill=255, outline=255)
         elif shape.kind == "rectangle":
-            (x0, y0), (x1, y1) = points[:2]
-            draw.rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), fill=255)
+            xs, ys = zip(*points, strict=True)
+            draw.rectangle((min(xs), min(ys), max(xs), max(ys)), fill=255)
         else:
             (x, y), (rim_x, rim_y) = points[:2]
             r = ((rim_x - x) ** 2 + (rim_y - y) ** 2) ** 0.5

@@ -10,7 +10,6 @@ which holds under each of the five capture conditions.
 import csv
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 from stages.artifacts.reader import read_provenance
 from stages.base.config import RunOptions, argument, option
 from stages.base.progress import Progress
+from stages.base.threads import threads
 from stages.datasets.contents import Seen, look_at, of_all, of_task
 from stages.datasets.manifest import Image, Task, by_task, read_manifest
 from stages.datasets.synth.scenarios import COUNTS
@@ -72,7 +72,7 @@ def run(config: CheckConfig, options: RunOptions) -> Check:
     progress = Progress("data check", len(manifest.images), options.quiet)
     seen: dict[str, Seen] = {}
     try:
-        with ThreadPoolExecutor() as pool:  # decoding leaves the interpreter to the other threads
+        with threads() as pool:  # decoding leaves the interpreter to the other threads
             for image, found in zip(manifest.images, pool.map(look_at, manifest.images), strict=True):
                 seen[image.image_id] = found
                 progress.advance(failed=bool(found.unreadable))

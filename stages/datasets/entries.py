@@ -6,7 +6,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path, PurePath
@@ -20,6 +19,7 @@ from stages.artifacts.tables import MANIFEST
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions, argument, option
 from stages.base.errors import ImageError, InputError
+from stages.base.threads import threads
 from stages.datasets.manifest import recorded_states, state_columns
 from stages.datasets.opening import opened, pages, upright_size
 
@@ -284,7 +284,7 @@ def _seen_before(out: Path, root: Path, entries: list[Entry]) -> Iterator[tuple[
 
 
 def _rows(dataset: str, root: Path, entries: list[Entry], out: Path, notes: Notes) -> Iterator[dict]:
-    with ThreadPoolExecutor(16) as pool:  # network file systems answer slowly, but in parallel
+    with threads(16) as pool:  # network file systems answer slowly, but in parallel
         headers = pool.map(lambda e: _header(root, e, out, notes), entries)
         for entry, (width, height, error) in zip(entries, headers, strict=True):
             paths = [file.as_posix() for file in (entry.path, *entry.masks)]

@@ -11,6 +11,7 @@ from stages.artifacts.paths import below
 from stages.artifacts.writer import Summary
 from stages.base.config import RunOptions, argument, option
 from stages.base.errors import ImageError, InputError
+from stages.base.regular import regular
 from stages.datasets import annotations
 from stages.datasets.entries import Entry, first, image_files, many, write_manifest
 from stages.datasets.labels import read_labels
@@ -182,12 +183,12 @@ def _with_masks(
     """(the entries with their masks, what is to be said). names: of folders that divide the tree into categories."""
     pairing = pair((e.path for e in entries if e.label == 1), masks, names)
     if not pairing.files and any(e.label == 1 for e in entries):
-        raise InputError(f"--masks {config.masks}: {len(masks)} masks, none with the stem of an anomalous image")
+        raise InputError(f"--masks {config.masks}: {many(masks, 'mask')}, {_why_none(pairing)}")
     for image, files in pairing.files.items():
         if len({f.parent for f in files}) > 1:
             raise InputError(f"{image}: several masks fit ({files[0]}, {files[1]}); make --masks narrower")
     others = pair((e.path for e in entries if e.label != 1), pairing.left, names)
-    said = _unpaired("mask", others.left, pairing.unclear)
+    said = _unpaired("mask", others.left, (*pairing.unclear, *others.unclear))
     if others.files:
         left = [f for files in others.files.values() for f in files]
         said.append(f"{many(left, 'mask')} of images that are not anomalous, left out: {first(left)}")
@@ -198,6 +199,16 @@ def _with_masks(
             f" {'it' if len(bare) == 1 else 'them'}: {first(bare)}"
         )
     return found, said
+
+
+def _why_none(pairing: Pairing) -> str:
+    """Why not one mask is paired."""
+    if not pairing.unclear:
+        return "none with the stem of an anomalous image"
+    return (
+        f"none that fits just one anomalous image ({first(pairing.unclear)}: several); rename them, name folders of"
+        " masks like those of images, or pair within folders by --category {1}"
+    )
 
 
 def _unpaired(what: str, left: Collection[Path], unclear: Collection[Path]) -> list[str]:
@@ -236,9 +247,9 @@ def _with_annotations(
 ) -> tuple[list[Entry], list[Marked], list[str]]:
     """(the entries with the masks that will be drawn, those to be drawn, what is to be said)."""
     relative = {_relative(f, config.root): f for f in files}
-    pairing = pair((e.path for e in entries), relative, names)
+    pairing, problems = _by_name_inside(pair((e.path for e in entries), relative, names), entries, relative)
     deciding = all(e.label is None for e in entries) and not config.test and not config.labels
-    marked, done, problems, foreign, empty, normal = [], [], [], [], 0, 0
+    marked, done, foreign, empty, normal = [], [], [], 0, 0
     for entry in entries:
         for file in (relative[f] for f in pairing.files.get(entry.path, ())[:1]):
             try:
@@ -261,7 +272,7 @@ def _with_annotations(
             empty += entry.label == 1 and not annotation.shapes
         done.append(entry)
     if not marked:
-        why = problems[0] if problems else f"{len(files)} files, none of an anomalous image with a shape"
+        why = problems[0] if problems else f"{many(files, 'file')}, none of an anomalous image with a shape"
         raise InputError(f"--annotations {config.annotations}: no mask can be drawn ({why})")
     said = _said(pairing, problems, foreign)
     if empty:
@@ -271,6 +282,29 @@ def _with_annotations(
     if bare := [e.path for e in done if not pairing.files.get(e.path) and e.label != 0]:
         said.append(f"{many(bare, 'image')} without an annotation{', unlabelled' * deciding}: {first(bare)}")
     return done, marked, said
+
+
+def _by_name_inside(
+    pairing: Pairing, entries: list[Entry], relative: dict[Path, Path]
+) -> tuple[Pairing, list[str]]:
+    """(the pairing, and files that fit no image, or several, by their names paired by the image that they name inside;
+    what is wrong with such files). Of several images of that name the one whose path ends like it counts."""
+    found, left, unclear, problems = {k: list(v) for k, v in pairing.files.items()}, [], [], []
+    for file in (*pairing.left, *pairing.unclear):
+        try:
+            annotation = annotations.read_annotation(relative[file])
+        except InputError as e:
+            problems.append(str(e))
+            continue
+        written = Path(unicodedata.normalize("NFC", (annotation.image if annotation else "").replace("\\", "/")))
+        named = [e.path for e in entries if unicodedata.normalize("NFC", e.path.name) == written.name]
+        whole = [p for p in named if written.as_posix().endswith(p.as_posix())]
+        best = whole if len(whole) == 1 else named
+        if written.name and len(best) == 1:
+            found.setdefault(best[0], []).append(file)
+        else:
+            (unclear if file in pairing.unclear else left).append(file)
+    return Pairing({k: tuple(v) for k, v in found.items()}, tuple(left), tuple(unclear)), problems
 
 
 def _said(pairing: Pairing, problems: list[str], foreign: list[Path]) -> list[str]:
@@ -298,7 +332,7 @@ def _size(image: Path) -> tuple[int, int]:
 def _fingerprint(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
+        digest.update(hashlib.sha256(regular(file).read_bytes()).digest())
     return digest.hexdigest()[:32]
 
 

@@ -6,12 +6,12 @@ methods train on the normal ones, and a method that learns from masks has both.
 """
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from stages.artifacts.writer import Summary
 from stages.base.config import RunOptions
 from stages.base.errors import ImageError, InputError
+from stages.base.threads import threads
 from stages.datasets.entries import (
     Entry,
     IndexConfig,
@@ -47,7 +47,7 @@ def entries_of(root: Path, files: Iterable[Path]) -> Iterator[Entry]:
     files = [f for f in files if f.parent.name.lower() in ("train", "test")]
     masks = masks_by(filter(_is_mask, files), lambda m: (m.parent, image_stem(m).lower()))
     images = [f for f in files if not _is_mask(f)]
-    with ThreadPoolExecutor(16) as pool:
+    with threads(16) as pool:
         yield from pool.map(lambda f: _entry(root, f, masks.get((f.parent, f.stem.lower()))), images)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.base.errors import InputError
+from stages.base.regular import regular
 from stages.datasets.entries import Entry, first, many
 
 NORMAL = ("normal", "good", "ok", "0")
@@ -77,7 +78,7 @@ def read_labels(path: Path, root: Path, images: Iterable[Path], category: str) -
 
 def _text(path: Path) -> tuple[str, str]:
     try:
-        raw = path.read_bytes()
+        raw = regular(path).read_bytes()
     except OSError as e:
         raise InputError(f"--labels {path}: cannot be read ({e.strerror}); expected a CSV file") from None
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):

@@ -19,6 +19,7 @@ import numpy as np
 from stages.artifacts.writer import Summary
 from stages.base.config import RunOptions
 from stages.base.errors import ImageError, InputError
+from stages.base.regular import regular
 from stages.datasets.entries import Entry, image_files
 from stages.datasets.images import load_rgb
 from stages.datasets.mvtec import MvtecConfig, index_categories
@@ -58,7 +59,7 @@ def _config(path: Path) -> dict[int, tuple[float, bool]]:
     try:
         return {
             int(d["pixel_value"]): (float(d["saturation_threshold"]), bool(d["relative_saturation"]))
-            for d in json.loads(path.read_text())
+            for d in json.loads(regular(path).read_text())
         }
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise InputError(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from stages.artifacts.digests import FileState
 from stages.artifacts.reader import fingerprint, read_provenance, read_table
+from stages.artifacts.record import COMPLETE, Damaged
 from stages.artifacts.tables import MANIFEST
 from stages.base.errors import InputError
 
@@ -126,7 +127,13 @@ def _recorded_roots(path: Path) -> dict[str, Path]:
     roots: dict[str, Path] = {}
     for record in read_provenance(path):
         part = read_table(Path(record["artifact"]), MANIFEST)
-        roots |= dict.fromkeys(part["image_id"].to_pylist(), Path(record["notes"]["root"]))
+        root = record["notes"].get("root")
+        if not isinstance(root, str) or not root or "\0" in root:
+            raise Damaged(
+                f"{Path(record['artifact'], COMPLETE)}: damaged (`notes` names no root); give --root, or run the command"
+                " that made it with --overwrite"
+            )
+        roots |= dict.fromkeys(part["image_id"].to_pylist(), Path(root))
     return roots
 
 

@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from stages.base.errors import ImageError, InputError, first_line
+from stages.base.regular import NotRegular, regular
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -59,9 +62,10 @@ def opened(path: Path, failure: str = "cannot be decoded") -> Iterator["Image.Im
     try:
         if path.is_dir():
             raise ImageError(f"{path}: a directory, not an image")
-        if path.stat().st_size == 0:
+        if regular(path).stat().st_size == 0:
             raise ImageError(f"{path}: the file is empty")
-        with Image.open(path) as image:
+        # Given a name, Pillow maps plain grey TIFFs into memory and turns them before it has read them: scrambled
+        with path.open("rb") as file, Image.open(file) as image:
             megapixels = image.width * image.height / 1e6
             if megapixels > _allowed:
                 raise ImageError(f"{path}: {megapixels:.0f} megapixels, more than --max-megapixels {_allowed:g} allows")
@@ -70,10 +74,10 @@ def opened(path: Path, failure: str = "cannot be decoded") -> Iterator["Image.Im
         raise
     except FileNotFoundError:
         raise ImageError(f"{path}: no such image") from None
+    except NotRegular as e:
+        raise ImageError(f"{path}: {e.strerror}") from None
     except Image.UnidentifiedImageError:
-        raise ImageError(
-            f"{path}: {failure} (its content is no known image format; save it as PNG, TIFF or JPEG)"
-        ) from None
+        raise ImageError(f"{path}: {failure} ({_why_unknown(path)})") from None
     except BROKEN as e:
         raise ImageError(f"{path}: {failure} ({first_line(e)})") from e
 
@@ -99,6 +103,46 @@ def upright_size(image: "Image.Image") -> tuple[int, int]:
     width, height = image.size
     turned = image.format != "TIFF" and image.getexif().get(0x0112) in (5, 6, 7, 8)  # Pillow turns TIFFs itself
     return (height, width) if turned else (width, height)
+
+
+def wide_colour(path: Path, image: "Image.Image") -> np.ndarray | None:
+    """(H, W, 3) uint16, upright, of a colour PNG or TIFF with 16 bits a channel, whose lower eight Pillow drops; None
+    for others. Transparency is left out. image: as `opened` gives it, not yet decoded."""
+    import cv2
+
+    if image.mode not in ("RGB", "RGBA") or not any("16" in str(tile.args) for tile in image.tile):
+        return None
+    values = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16 or values.ndim != 3:
+        return None
+    colours = values[:, :, 2::-1]
+    return colours if image.format == "TIFF" else _turned(colours, image.getexif().get(0x0112, 1))  # as cv2 does TIFFs
+
+
+def _turned(values: np.ndarray, orientation: int) -> np.ndarray:
+    """values: (H, W, C) as stored -> upright, by the EXIF orientation (1 to 8; others mean 1)."""
+    if orientation in (5, 6, 7, 8):
+        values = values.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    return values[:, ::-1] if orientation in (2, 3, 6, 7) else values
+
+
+def _why_unknown(path: Path) -> str:
+    """What is wrong with a file that Pillow does not recognise, and the way out."""
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    try:
+        with path.open("rb") as file:
+            tags = ImageFileDirectory_v2(file.read(8))
+            file.seek(tags.next)
+            tags.load(file)
+        bits, kinds = tags.get(258, (0,))[0], tags.get(339, (1,))
+        if 3 in kinds and bits != 32:
+            return f"a TIFF of {bits}-bit floats, which are not read; save it with 32-bit floats"
+    except BROKEN:
+        pass
+    return "its content is no known image format; save it as PNG, TIFF or JPEG"
 
 
 def pages(image: "Image.Image") -> int:

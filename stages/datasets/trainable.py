@@ -1,9 +1,9 @@
 """Which images can be learned from by their masks."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from stages.base.errors import ImageError
+from stages.base.threads import threads
 from stages.datasets.images import load_masks
 from stages.datasets.manifest import Image
 
@@ -11,7 +11,7 @@ from stages.datasets.manifest import Image
 def with_masks(images: Sequence[Image]) -> tuple[tuple[Image, ...], list[str]]:
     """(images whose masks can be read, why the others are left out): of anomalous images without a mask, or with one
     that is missing or broken. Every mask is decoded once, so that none ends a training that has begun."""
-    with ThreadPoolExecutor() as pool:
+    with threads() as pool:
         lacks = list(pool.map(_lacks, images))
     good = tuple(i for i, lack in zip(images, lacks, strict=True) if lack is None)
     return good, [f"{i.image_id}: {lack}" for i, lack in zip(images, lacks, strict=True) if lack is not None]

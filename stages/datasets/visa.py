@@ -14,6 +14,7 @@ from pathlib import Path
 from stages.artifacts.writer import Summary
 from stages.base.config import RunOptions, argument, option
 from stages.base.errors import InputError
+from stages.base.regular import regular
 from stages.datasets.entries import Entry, image_files, write_manifest
 from stages.datasets.mvtec import entries_of, require_whole_categories
 
@@ -121,7 +122,7 @@ def _split_rows(path: Path) -> Iterator[dict]:
 
 
 def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[dict]:
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as f:
+    with regular(path).open(newline="", encoding="utf-8-sig", errors="replace") as f:
         reader = csv.DictReader(f)
         for name in columns:
             if name not in (reader.fieldnames or ()):

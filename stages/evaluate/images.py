@@ -126,7 +126,7 @@ def _publish(
     grids = tables.all_tables(tasks, rows, config.resamples, config.seed, pixels, provenance)
     if not (options.quiet or options.json):
         print("\n\n".join(grid.as_text(g) for g in grids if g.printed))
-    if config.heatmaps:
+    if config.heatmaps and config.maps:
         write_heatmaps(pixels, config.maps, config.heatmaps)
     if not (config.tables or config.report):
         return

@@ -9,6 +9,7 @@ from stages.artifacts.tables import QUESTIONS
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions, argument, named_paths, option
 from stages.base.errors import InputError
+from stages.base.regular import regular
 from stages.base.seeds import source_fingerprint
 from stages.datasets.manifest import read_manifest
 from stages.questions import ad_pl, conversations, manta, mmad, riad
@@ -86,5 +87,5 @@ def _row(draft: Draft, found: dict[str, str], missing: dict[str, str]) -> dict:
 def _content(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.read_bytes())
+        digest.update(regular(file).read_bytes())
     return digest.hexdigest()[:32]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from stages.artifacts.files import write_atomically
+from stages.artifacts.files import write_bytes
 from stages.artifacts.outputs import exactly
 from stages.artifacts.paths import below
 
@@ -110,7 +110,7 @@ def write(grids: list[Grid], folder: Path, pictures: dict[str, bytes | None] | N
     files |= {f"{name}.png": png for name, png in (pictures or {}).items() if png}
     with exactly(folder, list(files)):
         for name, content in files.items():
-            write_atomically(folder / name, lambda f, content=content: f.write(content))
+            write_bytes(folder / name, content)
 
 
 def _printable(text: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.artifacts.files import make_folder, write_atomically
+from stages.artifacts.files import make_folder, write_bytes
 from stages.artifacts.maps import read_maps
 from stages.artifacts.outputs import exactly, overwritten
 from stages.artifacts.paths import below, for_image
@@ -56,12 +56,15 @@ def panel(
 
 def example_panels(pixels: Sequence[PixelResult], maps: Path | None) -> list[Panel]:
     """Best, median and worst anomalous image of each category by F1 at the category's threshold."""
-    wanted = {}
+    if maps is None:
+        return []
+    wanted: dict[tuple[str, str], tuple[PixelResult, str]] = {}
     for r in pixels:
-        ranked = sorted(r.f1 or {}, key=lambda i: (-r.f1[i], i))
+        f1 = r.f1 or {}
+        ranked = sorted(f1, key=lambda i: (-f1[i], i))
         places = {"best": 0, "median": len(ranked) // 2, "worst": len(ranked) - 1} if ranked else {}
         for name, place in places.items():
-            wanted.setdefault((ranked[place], r.task.method), (r, f"{name}: F1 {r.f1[ranked[place]]:.2f}"))
+            wanted.setdefault((ranked[place], r.task.method), (r, f"{name}: F1 {f1[ranked[place]]:.2f}"))
     made = {
         key: Panel(key[1], wanted[key][0].task.category, wanted[key][1], key[0], png)
         for key, png in _drawn({k: r for k, (r, _) in wanted.items()}, maps, SIDE)
@@ -92,16 +95,17 @@ def write_heatmaps(pixels: Sequence[PixelResult], maps: Path, folder: Path) -> N
         for key, png in _drawn(wanted, maps, 0):
             path = folder / names[key]
             make_folder(path.parent)
-            write_atomically(path, lambda f, png=png: f.write(png))
+            write_bytes(path, png)
 
 
-def _drawn(wanted: dict[tuple[str, str], PixelResult], maps: Path | None, side: int) -> Iterator[tuple]:
+def _drawn(wanted: dict[tuple[str, str], PixelResult], maps: Path, side: int) -> Iterator[tuple]:
     """(key, PNG of the panel); images that cannot be read are left out. side: px, 0 = as they are."""
     import cv2
 
     images: dict[str, Image] = {i.image_id: i for r in wanted.values() for i in r.task.images}
     for key, anomaly_map in read_maps(maps, set(wanted)) if wanted else ():
         image, result = images[key[0]], wanted[key]
+        assert result.threshold is not None  # without one there is nothing to outline, and nobody wants it
         try:
             rgb = load_rgb(image.file)
             mask = load_masks(image.masks) if image.masks else np.zeros(rgb.shape[:2], bool)

@@ -78,7 +78,7 @@ def write_report(
         numbers=_headline(tasks, rows),
         main=[g for g in grids if g.name not in folded],
         details=[g for g in grids if g.name in folded],
-        pictures={name: data_url(png, "png") for name, png in pictures.items()},
+        pictures={name: data_url(png, "png") for name, png in pictures.items() if png},
         examples=[(p, data_url(p.png, "png")) for p in examples],
         captioned=any(s.row["neighbours"] for t in tasks for s in t.test if s.row["parsed"] is None),
         answered=any(s.row["parsed"] for t in tasks for s in t.rows),
@@ -136,19 +136,20 @@ def said(record: dict) -> str:
 
 
 def _section(key: tuple, tasks: list[TaskScores]) -> Section:
-    return Section(key[1], key[2], data_url(figures.histograms(tasks), "png"), tuple(_groups(tasks)))
+    histogram = figures.histograms(tasks)
+    return Section(key[1], key[2], data_url(histogram, "png") if histogram else None, tuple(_groups(tasks)))
 
 
 def _groups(tasks: list[TaskScores]):
     """Most confident hits and misses by the method's own yes or no, or at the train-q90 threshold; a ranking
     where there are no labels."""
     if all(s.image.label is None for t in tasks for s in (*t.test, *t.decided)):
-        ranked = sorted((s for t in tasks for s in t.test), key=lambda s: (-s.score, s.image.image_id))
+        ranked = sorted((s for t in tasks for s in t.test), key=lambda s: (-s.number, s.image.image_id))
         yield "most anomalous first", tuple(map(_card, ranked[:RANKED]))
         return
     judged = [j for t in tasks for j in _judged(t)]
     if not judged:  # neither yes or no nor training scores: nothing says where anomalous begins
-        ranked = sorted((s for t in tasks for s in t.test), key=lambda s: (-s.score, s.image.image_id))
+        ranked = sorted((s for t in tasks for s in t.test), key=lambda s: (-s.number, s.image.image_id))
         for title, label, order in (
             ("anomalous, highest scores", 1, 1),
             ("anomalous, lowest scores", 1, -1),
@@ -171,9 +172,9 @@ def _groups(tasks: list[TaskScores]):
 def _judged(task: TaskScores) -> list[tuple[Scored, float, bool]]:
     """(image, how far it lies above the threshold, called anomalous); a decision without score counts 0 or 1."""
     if task.decided:
-        return [(s, s.score if s.has_score else float(called), called) for s, called in task.decisions("own")]
+        return [(s, s.number if s.has_score else float(called), called) for s, called in task.decisions("own")]
     limit = task.thresholds.get("train-q90", 0)
-    return [(s, s.score - limit, called) for s, called in task.decisions("train-q90")]
+    return [(s, s.number - limit, called) for s, called in task.decisions("train-q90")]
 
 
 def _varied(found: list[Scored]) -> list[Scored]:
@@ -227,5 +228,6 @@ def thumbnail(path: Path) -> str:
     return data_url(data.getvalue(), "jpeg")
 
 
-def data_url(content: bytes | None, kind: str) -> str | None:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}" if content else None
+def data_url(content: bytes, kind: str) -> str:
+    """The picture itself as the address of an <img>."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

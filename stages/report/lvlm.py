@@ -66,8 +66,9 @@ def rule_of(tasks: list[TaskScores], rows: list[dict], dataset: str, method: str
     paper's Tables 3, 4, 8 and 9)."""
     if overall(tasks, rows, dataset, method, "accuracy@own") is not None:
         return "own"
-    reached = {t: overall(tasks, rows, dataset, method, f"accuracy@{t}") for t in THRESHOLDS}
-    return max((t for t in THRESHOLDS if reached[t] is not None), key=lambda t: reached[t], default=None)
+    accuracies = ((rule, overall(tasks, rows, dataset, method, f"accuracy@{rule}")) for rule in THRESHOLDS)
+    reached = {rule: accuracy for rule, accuracy in accuracies if accuracy is not None}
+    return max(reached, key=lambda rule: reached[rule], default=None)
 
 
 def accuracy_tables(tasks: list[TaskScores], rows: list[dict]) -> list[Grid]:
@@ -131,8 +132,8 @@ def table3(tasks: list[TaskScores], rows: list[dict], ruled: list[tuple[str, str
         for _, method, rule in (r for r in ruled if r[0] == dataset):
             first, *others = (overall(tasks, rows, dataset, method, f"accuracy@{rule}", k) for k in ((), *kinds))
             if any(o is not None for o in others):
-                drops = [drop(tasks, rows, dataset, method, f"accuracy@{rule}", k) for k in kinds]
-                drops = [d for d in drops if d is not None]
+                lost = (drop(tasks, rows, dataset, method, f"accuracy@{rule}", k) for k in kinds)
+                drops = [d for d in lost if d is not None]
                 lines.append(
                     (
                         dataset,
@@ -170,7 +171,7 @@ def table3(tasks: list[TaskScores], rows: list[dict], ruled: list[tuple[str, str
 
 def table5(tasks: list[TaskScores], rows: list[dict], ruled: list[tuple[str, str, str]]) -> Grid:
     """Table 5: one model with and without reference image and prompt additions."""
-    variants = defaultdict(dict)  # (data set, model) -> variant -> method
+    variants: dict[tuple, dict[str, str]] = defaultdict(dict)  # (data set, model) -> variant -> method
     for dataset, method, _ in ruled:
         name = method.split("/")
         if name[0] == "lvlm" and len(name) == 3:

@@ -2,13 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from stages.base.errors import ImageError
+from stages.base.threads import threads
 from stages.datasets.augment import split_condition
 from stages.datasets.images import load_masks
 from stages.report.lvlm import rule_of
@@ -41,7 +41,7 @@ def area_bins(tasks: list[TaskScores], rows: list[dict]) -> list[Bin]:
         if rule and not split_condition(task.condition)[1]:
             called[task.dataset, task.method] += [(s, c) for s, c in task.decisions(rule) if s.image.label == 1]
     masks = {s.image.image_id: s.image.masks for group in called.values() for s, _ in group if s.image.masks}
-    with ThreadPoolExecutor() as pool:
+    with threads() as pool:
         areas = dict(zip(masks, pool.map(mask_percent, masks.values()), strict=True))
     found = []
     for (dataset, method), group in called.items():

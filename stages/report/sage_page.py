@@ -59,7 +59,7 @@ def write_page(
         methods=sorted(of),
         written=f"{datetime.now():%d %B %Y, %H:%M}",
         numbers=_headline(joined, rows),
-        pictures={name: data_url(png, "png") for name, png in figures.items()},
+        pictures={name: data_url(png, "png") for name, png in figures.items() if png},
         main=[g for g in grids if g.name != "qa-figures"],
         details=[g for g in grids if g.name == "qa-figures"],
         sections=[Section(method, tuple(_groups(members))) for method, members in of.items()],
@@ -110,7 +110,9 @@ def _varied(found: list[AnswerRecord]) -> list[AnswerRecord]:
 
 def _card(a: AnswerRecord) -> Card:
     question, row = a.question, a.row
-    pictures, problem = (), None
+    assert row is not None  # only answers have cards
+    pictures: tuple[str, ...] = ()
+    problem = None
     try:
         pictures = tuple(thumbnail(i.file) for i in (a.source.reference, a.source.image) if i)
     except ImageError as e:

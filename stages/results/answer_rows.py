@@ -1,7 +1,7 @@
 """Rows of the table METRICS, level `qa`: per category, over all questions, means over categories."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
@@ -51,62 +51,44 @@ def values(
 ) -> Iterator[tuple[str, Value]]:
     """(metric, value) of one method's answers to some questions."""
 
-    def over(members: list[AnswerRecord], number: Callable[[AnswerRecord], float], reason: str) -> Value:
-        return mean(
-            [number(a) for a in members],
-            [a.question.image_id for a in members],
-            resamples,
-            seed,
-            _positive(members),
-            reason,
-        )
+    def over(valued: Sequence[tuple[AnswerRecord, float]], reason: str = "no questions") -> Value:
+        answers, numbers = [a for a, _ in valued], [v for _, v in valued]
+        return mean(numbers, [a.question.image_id for a in answers], resamples, seed, _positive(answers), reason)
 
-    decided = [a for a in group if a.right is not None]
-    none = "no question with choices was answered" if any(a.decidable for a in group) else "no questions with choices"
-    yield "accuracy", over(decided, lambda a: a.right, none)
-    for level in dict.fromkeys(a.question.level for a in group if a.decidable):
-        of_level = [a for a in decided if a.question.level == level]
-        yield f"accuracy/{level}", over(of_level, lambda a: a.right, none)
+    closed = [a for a in group if a.decidable]
+    decided = [(a, a.right) for a in closed if a.right is not None]
+    none = "no question with choices was answered" if closed else "no questions with choices"
+    yield "accuracy", over(decided, none)
+    for level in dict.fromkeys(a.question.level for a in closed):
+        yield f"accuracy/{level}", over([(a, right) for a, right in decided if a.question.level == level], none)
     yield (
         "accuracy_level_mean",
         level_mean(
-            [a.right for a in decided],
-            [a.question.level for a in decided],
-            [a.question.image_id for a in decided],
+            [right for _, right in decided],
+            [a.question.level for a, _ in decided],
+            [a.question.image_id for a, _ in decided],
             resamples,
             seed,
-            _positive(decided),
+            _positive([a for a, _ in decided]),
             none,
         ),
     )
-    closed = [a for a in group if a.decidable]
-    right, images = whole_groups(
+    whole, images = whole_groups(
         [a.right for a in closed], [a.question.group for a in closed], [a.question.image_id for a in closed]
     )
     ungrouped = "no group was answered as a whole" if any(a.question.group for a in closed) else "no groups"
-    yield "acc_g", mean(right, images, resamples, seed, 0, ungrouped)
-    weighed = [(a, a.margins()) for a in group if a.weighed]
+    yield "acc_g", mean(whole, images, resamples, seed, 0, ungrouped)
+    margins = [(a, a.margins()) for a in group if a.weighed]
     for name in MARGINS:
-        if of := [(a, found[name]) for a, found in weighed if name in found]:
-            yield (
-                name,
-                mean(
-                    [v for _, v in of],
-                    [a.question.image_id for a, _ in of],
-                    resamples,
-                    seed,
-                    _positive([a for a, _ in of]),
-                ),
-            )
-    yield (
-        "sbert",
-        over([a for a in group if a.similarity is not None], lambda a: a.similarity, without or "no replies in words"),
-    )
-    marked = [a for a in group if a.marks and mle_score(a.marks) is not None]
+        if with_margin := [(a, of_answer[name]) for a, of_answer in margins if name in of_answer]:
+            yield name, over(with_margin)
+    alike = [(a, a.similarity) for a in group if a.similarity is not None]
+    yield "sbert", over(alike, without or "no replies in words")
+    marked = [(a, a.marks, score) for a in group if a.marks and (score := mle_score(a.marks)) is not None]
     for axis in AXES if judged else ():
-        yield f"mle_{axis}", over(marked, lambda a, axis=axis: a.marks[axis], "no judgements")
+        yield f"mle_{axis}", over([(a, marks[axis]) for a, marks, _ in marked], "no judgements")
     if judged:
-        yield "mle", over(marked, lambda a: mle_score(a.marks), "no judgements")
+        yield "mle", over([(a, score) for a, _, score in marked], "no judgements")
 
 
 def grown(joined: Sequence[AnswerRecord], models: dict[str, dict], resamples: int, seed: int) -> Iterator[dict]:

@@ -66,6 +66,7 @@ class AnswerRecord:
         """Metric -> value of a question that is `weighed`, nats. Log-likelihoods of whole texts where words were
         weighed: winner minus loser (Eq. 6's first two terms), mean over the pairs of Eq. 5; first minus last. Per
         token: first minus the mean of the others."""
+        assert self.row is not None  # it is weighed
         tokens = np.log(self.row["likelihoods"])
         whole = tokens * (self.row.get("choice_tokens") or 1)
         pairs = [whole[p.winner] - whole[p.loser] for p in self.pairs]
@@ -149,6 +150,6 @@ def join(
 def judged_pairs(question: Question, marks: dict[tuple[str, str], dict]) -> tuple[Pair, ...]:
     """Eq. 5 of a ranked question; none where one of its choices was not judged."""
     rows = [marks.get((question.question_id, f"choice/{i}")) for i in range(len(question.choices))]
-    scores = [mle_score(r) if r else None for r in rows]
-    judged = question.ranked and len(scores) > 1 and None not in scores
+    scores = [score for r in rows if r and (score := mle_score(r)) is not None]
+    judged = question.ranked and len(rows) > 1 and len(scores) == len(rows)
     return tuple(pairs_of(scores)) if judged else ()

@@ -74,22 +74,20 @@ class PixelResult:
 def pixel_tasks(images: Iterable[Image], maps: Path) -> list[PixelTask]:
     """Tasks in the order of their names, one per method that has maps of it."""
     known = {i.image_id: i for i in images if i.split == "test" and i.label is not None}
-    groups: dict[tuple, list[Image]] = defaultdict(list)
-    failed: dict[tuple, list[str]] = defaultdict(list)
+    groups: dict[tuple[str, str, str | None, str], list[Image]] = defaultdict(list)
+    failed: dict[tuple[str, str, str | None, str], list[str]] = defaultdict(list)
     keys = map_keys(maps)
     methods = {method for _, method in keys}
     for (image_id, method), error in keys.items():
         image = known.get(image_id)
         if image is None:
             continue
-        lacks = (
-            f"{image_id}: {error}"
-            if error
-            else f"{image_id}: anomalous, but without a mask"
-            if image.label == 1 and not image.masks
-            else None
-        )
-        (failed if lacks else groups)[*image.task, method].append(lacks or image)
+        if error:
+            failed[*image.task, method].append(f"{image_id}: {error}")
+        elif image.label == 1 and not image.masks:
+            failed[*image.task, method].append(f"{image_id}: anomalous, but without a mask")
+        else:
+            groups[*image.task, method].append(image)
     for image in known.values():
         for method in methods:
             if (image.image_id, method) not in keys and (*image.task, method) in groups:
@@ -181,7 +179,7 @@ def fitted(anomaly_map: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def loco_values(pictures: dict[str, tuple[Image, Picture]]) -> dict[str, Value]:
     """spro@0.05 for each kind of anomaly with all normal images, and their mean."""
     name, found = f"spro@{LOCO_LIMIT:g}", {}
-    for kind in sorted({i.defect for i, _ in pictures.values() if i.label == 1}):
+    for kind in sorted({i.defect for i, _ in pictures.values() if i.label == 1}, key=str):
         of_kind = [p for i, p in pictures.values() if i.label == 0 or i.defect == kind]
         counted = len(of_kind), sum(i.label == 1 and i.defect == kind for i, _ in pictures.values())
         normal, anomalous = sorted_pixels(of_kind)

@@ -26,6 +26,12 @@ class Scored:
         return self.row["score"]
 
     @property
+    def number(self) -> float:
+        """The score of an image that `has_score`."""
+        assert self.score is not None
+        return self.score
+
+    @property
     def has_score(self) -> bool:
         return self.score is not None and bool(np.isfinite(self.score))
 
@@ -82,7 +88,7 @@ class TaskScores:
         if rule == "own":
             called = [(s, s.row["prediction"] == 1) for s in self.decided]
         else:
-            called = [(s, s.score > self.thresholds[rule]) for s in self.test if rule in self.thresholds]
+            called = [(s, s.number > self.thresholds[rule]) for s in self.test if rule in self.thresholds]
         return [(s, c) for s, c in called if s.image.label is not None]
 
 
@@ -101,7 +107,9 @@ def collect(rows: list[dict], images: tuple[Image, ...], path: Path) -> list[Tas
         InputError: no scored image is in the manifest.
     """
     by_id = {image.image_id: image for image in images}
-    manifest = pd.DataFrame({"image_id": list(by_id), "task": [i.task for i in images], "image": images})
+    manifest = pd.DataFrame(
+        {"image_id": [i.image_id for i in images], "task": [i.task for i in images], "image": images}
+    )
     scores = pd.DataFrame({"image_id": [r["image_id"] for r in rows], "method": [r["method"] for r in rows]})
     joined = scores.assign(row=rows).merge(manifest, on="image_id")
     if joined.empty:
@@ -112,7 +120,8 @@ def collect(rows: list[dict], images: tuple[Image, ...], path: Path) -> list[Tas
         unscored = len(test_images.get(task, set()) - set(group["image_id"]))
         near = [by_id.get(r["neighbours"][0]["image_id"]) if r["neighbours"] else None for r in group["row"]]
         members = tuple(map(Scored, group["image"], group["row"], near))
-        tasks.append(TaskScores(*task, method, members, unscored))
+        dataset, category, condition = task
+        tasks.append(TaskScores(dataset, category, condition, method, members, unscored))
     return sorted(tasks, key=lambda t: (t.dataset, t.method, t.category, t.condition or ""))
 
 

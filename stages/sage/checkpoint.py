@@ -18,6 +18,7 @@ from stages.training.saved_models import (
     check_merged,
     check_model,
     read_json,
+    trained_fingerprint,
     trained_folder,
 )
 from stages.training.weights import checkpoint_fingerprint
@@ -92,7 +93,7 @@ def fingerprint(place: Path, base: str = "") -> str:
         InputError: no checkpoint, no such base, or another one than it was trained on.
     """
     folder, settings, record = read_record(place)
-    own = checkpoint_fingerprint(str(folder))
+    own = trained_fingerprint(folder)
     if not settings.lora_rank:
         return own
     name = resolved(base or record["base"])

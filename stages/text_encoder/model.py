@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stages.base.errors import InputError, first_line
+from stages.base.regular import regular
 from stages.training.weights import check_checkpoint, checkpoint_fingerprint
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def check_encoder(place: str, what: str) -> None:
     check_checkpoint(place, what)
     config = Path(place) / "config.json"
     try:
-        if config.parent.is_dir() and "model_type" not in json.loads(config.read_text()):
+        if config.parent.is_dir() and "model_type" not in json.loads(regular(config).read_text()):
             raise InputError(f"{what} {place}: its config.json names no model_type, which transformers needs")
     except FileNotFoundError:
         raise InputError(f"{what} {place}: holds no config.json; give the directory of a transformers model") from None

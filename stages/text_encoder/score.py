@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from stages.artifacts.reader import fingerprint, read_provenance, read_table
+from stages.artifacts.record import MEND
 from stages.artifacts.tables import CAPTIONS, ENCODERS, SCORES
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions, argument, named_paths, option
@@ -15,6 +16,7 @@ from stages.base.errors import InputError
 from stages.captions.wording import differing_words
 from stages.datasets.manifest import Image, Task, by_task, read_manifest, reference_images
 from stages.text_encoder.model import check_encoder, encode, load_encoder
+from stages.training.saved_models import check_model, require_weights
 from stages.training.torch_setup import pick_device, require_packages
 from stages.training.weights import checkpoint_fingerprint
 
@@ -39,7 +41,7 @@ def run(config: ScoreTextKnnConfig, options: RunOptions) -> Summary:
 
     Raises:
         InputError: k < 1, no such device, captions of other images than the manifest's, or an encoder that is not
-            where the table says.
+            where the table says, or not the one that train-encoder wrote.
     """
     if config.k < 1:
         raise InputError(f"--k {config.k}: at least one neighbour")
@@ -54,6 +56,7 @@ def run(config: ScoreTextKnnConfig, options: RunOptions) -> Summary:
             f"{config.captions}: no caption of any image of {config.manifest}; these belong to other images"
         )
     checkpoints = _checkpoints(encoders.to_pylist(), config.encoders)
+    weights = {tuple(r[k] for k in ENCODERS.key): r for r in encoders.to_pylist() if r["path"]}
     inputs = {
         "manifest": manifest.fingerprint,
         "captions": fingerprint(captions, CAPTIONS),
@@ -64,6 +67,8 @@ def run(config: ScoreTextKnnConfig, options: RunOptions) -> Summary:
     keys = [(image.image_id, METHOD) for image in manifest.images]
     with Artifact(config.out, SCORES, spec, keys, options) as artifact:
         pending = {image_id for image_id, _ in artifact.pending}
+        for task in {image.task for image in manifest.images if image.image_id in pending} & weights.keys():
+            require_weights(checkpoints[task], weights[task])
         for task, images in by_task(manifest.images).items():
             wanted = [i for i in images if i.image_id in pending]
             if wanted:
@@ -107,7 +112,12 @@ def _checkpoints(rows: list[dict], path: Path) -> dict[Task, Path | str]:
             )
         place = homes.get(task, path if path.is_dir() else path.parent) / inside
         if not place.is_dir():
-            raise InputError(f"--encoders {path}: no such directory: {place}")
+            mend = f"; {MEND}" if task in homes else ""
+            raise InputError(f"--encoders {path}: no such directory: {place}{mend}")
+        try:
+            check_model(str(place), "--encoders")
+        except InputError as e:
+            raise (InputError(f"{e}; {MEND}") if task in homes else e) from None
         check_encoder(str(place), "--encoders")
         found[task] = place
     return found

@@ -6,7 +6,6 @@ A killed run goes on within a task from its last saved state, on a CPU to the ve
 import copy
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -33,6 +32,7 @@ from stages.training.runs import (
     require_current,
     stop_asked,
 )
+from stages.training.saved_models import folder_fingerprint, lost_checkpoints
 from stages.training.torch_setup import require_packages, resolved_precision
 
 FOLDER = "_encoders"  # below the artifact; readers of Parquet pass over names with an underscore
@@ -78,9 +78,10 @@ def run(config: TrainEncoderConfig, options: RunOptions) -> Summary:
     rows = [r for r in table.to_pylist() if r["error"] is None]
     tasks = _rows_of_tasks(rows, manifest.images, config.negatives)
     spec = _spec(config, precision, {"negatives": fingerprint(table, NEGATIVES), "manifest": manifest.fingerprint})
-    finished = recorded_key(config.out / COMPLETE) == spec.key
+    lost = lost_checkpoints(config.out, spec.key, options.overwrite)
+    finished = not lost and recorded_key(config.out / COMPLETE) == spec.key
     base = None if finished else load_encoder(config.encoder)  # before the artifact: it may be refused
-    with Artifact(config.out, ENCODERS, spec, list(tasks), options, flush_rows=1) as artifact:
+    with Artifact(config.out, ENCODERS, spec, list(tasks), options, 1, lost) as artifact:
         _remove_leftovers(config.out / FOLDER, options.shard)
         artifact.ran_on = f"{device} {precision}"
         for task in artifact.pending:
@@ -200,9 +201,10 @@ def _train_task(
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]  # one a step
     epoch = len(losses) // config.epochs
     target = below(config.out / FOLDER, *task)
-    _save(model.float(), tokenizer, target, config.out / FOLDER / _work_name(artifact.options.shard), check)
+    _save(model.float(), tokenizer, target, config.out / FOLDER / _work_name(artifact.options.shard), artifact)
     return {
         "path": target.relative_to(config.out).as_posix(),
+        "weights": folder_fingerprint(target),
         "steps": trainer.state.global_step,
         "first_loss": mean(losses[:epoch]),
         "last_loss": mean(losses[-epoch:]),
@@ -210,13 +212,12 @@ def _train_task(
     }
 
 
-def _save(model: Any, tokenizer: Any, target: Path, work: Path, check: Callable[[], None]) -> None:
-    """Wholly or not at all. check: raises where the place is no longer ours."""
+def _save(model: Any, tokenizer: Any, target: Path, work: Path, artifact: Artifact) -> None:
+    """Wholly or not at all. Raises InputError where the artifact is no longer ours."""
     try:
         make_folder(work)
         save_encoder(model, tokenizer, work)
-        check()
-        put_in_place(work, target)
+        put_in_place(work, target, artifact)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

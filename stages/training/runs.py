@@ -16,13 +16,14 @@ from typing import Any
 
 from stages.artifacts.digests import Files
 from stages.artifacts.reader import COMPLETE, PARTIAL
+from stages.artifacts.record import recorded_key
 from stages.artifacts.tables import ENCODERS
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.training import distributed
 from stages.training.curves import loss_curves
-from stages.training.saved_models import FOLDER
+from stages.training.saved_models import FOLDER, folder_fingerprint, lost_checkpoints
 
 STATE = "_training"  # saved states while training, below the artifact
 
@@ -49,7 +50,8 @@ def run_training(
         opened: list[Artifact] = []
 
         def open_artifact() -> tuple[bool, Path | None]:
-            opened.append(stack.enter_context(Artifact(out, ENCODERS, spec, [key], options, flush_rows=1)))
+            lost = lost_checkpoints(out, spec.key, options.overwrite)
+            opened.append(stack.enter_context(Artifact(out, ENCODERS, spec, [key], options, 1, lost)))
             if files:
                 files.keep(out)
             return bool(opened[0].pending), last_saved(out / STATE)
@@ -73,6 +75,7 @@ def run_training(
                     dict(zip(ENCODERS.key, key, strict=True))
                     | {
                         "path": FOLDER,
+                        "weights": folder_fingerprint(out / FOLDER),
                         "n": n,
                         "steps": trainer.state.global_step,
                         "first_loss": history[0]["loss"],
@@ -99,14 +102,6 @@ def require_current(out: Path, spec: Spec) -> None:
         )
 
 
-def recorded_key(record: Path) -> str | None:
-    """The cache key in an artifact's record; None where there is no record that can be read."""
-    try:
-        return json.loads(record.read_text())["key"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def write_checkpoint(
     artifact: Artifact, save: Callable[[Path], None], history: list[dict], parts: tuple[str, ...]
 ) -> None:
@@ -115,7 +110,8 @@ def write_checkpoint(
     Raises:
         InputError: another command has made another artifact of it in the meantime.
     """
-    artifact.require_current()  # before anything is written below what may be another one's
+    with artifact.current():
+        pass  # before anything is written below what may be another one's
     target = artifact.out / f".tmp-{FOLDER}"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
@@ -127,19 +123,20 @@ def write_checkpoint(
         writer.writeheader()
         writer.writerows(history)
     (target / "losses.png").write_bytes(loss_curves(history, seen))
-    artifact.require_current()  # weights of some gigabytes take their time
-    put_in_place(target, artifact.out / FOLDER)
+    put_in_place(target, artifact.out / FOLDER, artifact)
 
 
-def put_in_place(made: Path, target: Path) -> None:
-    """Flush what is in the folder `made` to disk and rename it to `target`, in place of what is there."""
+def put_in_place(made: Path, target: Path, artifact: Artifact) -> None:
+    """Flush what is in the folder `made` to disk and rename it to `target`, in place of what is there, with the
+    artifact locked. Raises InputError when another command has replaced the artifact."""
     for file in made.rglob("*"):
         if file.is_file():
             with file.open("rb") as f:
                 os.fsync(f.fileno())
-    shutil.rmtree(target, ignore_errors=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    made.rename(target)
+    with artifact.current():
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made.rename(target)
 
 
 def forget(states: Path) -> None:

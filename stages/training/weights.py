@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 from stages.base.errors import InputError
+from stages.base.regular import regular
 
 WEIGHTS = (".json", ".safetensors", ".txt", ".jinja", ".model")
 
@@ -77,7 +78,7 @@ def checkpoint_fingerprint(name: str, revision: str = "") -> str:
     digest = hashlib.sha256()
     for file in sorted(p for p in Path(name).iterdir() if p.suffix in WEIGHTS):
         digest.update(file.name.encode())
-        with file.open("rb") as f:
+        with regular(file).open("rb") as f:
             while block := f.read(1 << 24):
                 digest.update(block)
     return digest.hexdigest()[:32]

@@ -7,6 +7,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from stages.base.errors import InputError, cannot_be_loaded, last_line
+from stages.training.saved_models import trained_fingerprint
 from stages.training.weights import checkpoint_fingerprint
 from stages.visualad.backbone import load_backbone
 from stages.visualad.config import RECORD, WEIGHTS, VisualAdSettings, checkpoint_folder
@@ -38,7 +39,7 @@ def fingerprint(place: Path, backbone: str = "") -> str:
     record = json.loads((folder / RECORD).read_text())
     name = backbone or record["backbone"]
     try:
-        return f"{checkpoint_fingerprint(str(folder))} {checkpoint_fingerprint(name, record['revision'])}"
+        return f"{trained_fingerprint(folder)} {checkpoint_fingerprint(name, record['revision'])}"
     except (OSError, ValueError) as e:
         raise cannot_be_loaded(f"--backbone {name}", e) from e
 

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import CLIPImageProcessor, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
 from stages.base.errors import InputError, last_line
-from stages.training.saved_models import ADAPTER_WEIGHTS
+from stages.training.saved_models import ADAPTER_WEIGHTS, trained_fingerprint
 from stages.training.weights import checkpoint_fingerprint
 from stages.vmad.build import (
     add_token_row,
@@ -142,8 +142,7 @@ def made_of(place: Path) -> dict:
 def fingerprint(place: Path, llava: str = "", sam: str = "") -> str:
     """Of all weights that a score depends on. Raises InputError: no checkpoint, no such LLaVA or SAM."""
     folder, record, llava, sam = sources(place, llava, sam)
-    own = [str(folder)] + ([] if record["merged"] else [str(folder / ADAPTER)])
-    return " ".join([*map(checkpoint_fingerprint, own), source_fingerprints(llava, sam, record["revisions"])])
+    return " ".join([trained_fingerprint(folder), source_fingerprints(llava, sam, record["revisions"])])
 
 
 def source_fingerprints(llava: str, sam: str, revisions: Sequence[str]) -> str:

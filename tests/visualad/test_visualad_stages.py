@@ -1,6 +1,7 @@
 """VisualAD as stages: training that resumes bit for bit, checkpoints, maps and scores, what is refused."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -190,7 +191,6 @@ def test_patch_clouds_hold_the_right_patches(trained, spots):
 
 
 def test_an_image_that_cannot_be_read_is_a_row_in_both_tables(trained, spots, tmp_path):
-    import shutil
 
     shutil.copytree(spots.parent, tmp_path / "spots")
     (tmp_path / "spots" / "3.png").write_text("no image")
@@ -212,7 +212,6 @@ def test_an_image_that_cannot_be_read_is_a_row_in_both_tables(trained, spots, tm
 
 def test_training_notices_a_replaced_mask_and_keeps_its_key_elsewhere(spots, clip, tmp_path):
     import json
-    import shutil
 
     from PIL import Image
 

@@ -100,6 +100,7 @@ def _draw_container(rgb, alpha, container: Container, side: int, rng) -> None:
     y, x = np.mgrid[0:side, 0:side].astype(np.float32)
     u, v = x - container.x * side, y - container.y * side
     a, b = container.width * side / 2, container.height * side / 2
+    colour: np.ndarray
     if container.kind.endswith("dish"):
         square = container.kind.startswith("square")
         d = box(u, v, a, b, 0.03 * side) if square else ellipse(u, v, a, b)

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 
+import numpy as np
+
 from stages.artifacts.files import make_folder, write_alone
 from stages.artifacts.tables import TRUTH
 from stages.artifacts.writer import Artifact, Spec, Summary
@@ -136,8 +138,6 @@ def _random(sample: Sample, seed: int, what: str) -> Random:
 
 def render_sample(sample: Sample, conditions: tuple[str, ...], size: int, seed: int):
     """Yields (condition, (size, size, 3) uint8) of one sample; objects are drawn once."""
-    import numpy as np
-
     from stages.datasets.synth.camera import photograph
     from stages.datasets.synth.layout import lay_out
     from stages.datasets.synth.render import draw_layer
@@ -154,7 +154,6 @@ def render_sample(sample: Sample, conditions: tuple[str, ...], size: int, seed: 
 def _render_to_disk(job: tuple) -> list[dict]:
     """Write one sample's pictures; returns their truth rows. Runs in a worker process."""
     import cv2
-    from PIL import Image
 
     cv2.setNumThreads(1)
     sample, conditions, size, seed, root = job
@@ -163,9 +162,7 @@ def _render_to_disk(job: tuple) -> list[dict]:
     for condition, rgb in render_sample(sample, conditions, size, seed):
         path = root / relative_path(sample, condition)
         make_folder(path.parent)
-        jpeg = io.BytesIO()
-        Image.fromarray(rgb).save(jpeg, "JPEG", quality=90)
-        write_alone(path, lambda f, jpeg=jpeg: f.write(jpeg.getvalue()))
+        _write_jpeg(rgb, path)
         rows.append(
             {
                 "image_id": image_id(sample, condition),
@@ -178,3 +175,11 @@ def _render_to_disk(job: tuple) -> list[dict]:
             }
         )
     return rows
+
+
+def _write_jpeg(rgb: np.ndarray, path: Path) -> None:
+    from PIL import Image
+
+    jpeg = io.BytesIO()
+    Image.fromarray(rgb).save(jpeg, "JPEG", quality=90)
+    write_alone(path, lambda f: f.write(jpeg.getvalue()))

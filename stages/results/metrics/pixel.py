@@ -13,6 +13,7 @@ it is as good as finding all.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -125,7 +126,9 @@ def curve(pictures: Sequence[Picture], normal: np.ndarray, anomalous: np.ndarray
     )
 
 
-def overlap_at(pictures: Sequence[Picture], thresholds: np.ndarray, side: str = "left") -> np.ndarray:
+def overlap_at(
+    pictures: Sequence[Picture], thresholds: np.ndarray, side: Literal["left", "right"] = "left"
+) -> np.ndarray:
     """(K,) mean over regions of the share at or above each threshold; above it with side='right'."""
     scores = np.concatenate([p.region for p in pictures])
     order = np.argsort(scores)
@@ -208,10 +211,10 @@ def metrics(
                 spread[n].append(v + shift[n])
     values = {n: Value(v, *counted, *interval(spread[n])) for n, v in exact.items()}
     if approximate:
-        v = pro_200(pictures, normal, anomalous)
+        approximation = pro_200(pictures, normal, anomalous)
         values["pro_200"] = (
-            Value(v, *counted)
-            if np.isfinite(v)
+            Value(approximation, *counted)
+            if np.isfinite(approximation)
             else Value(None, *counted, reason="fewer than two of its 200 thresholds lie below the limit")
         )
     return values, c
