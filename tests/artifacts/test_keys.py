@@ -37,7 +37,7 @@ def parameters_of(module, config, monkeypatch) -> dict:
     def stop(*given, **named):
         raise Stopped(next((g.parameters for g in given if isinstance(g, Spec)), None) or given[2])
 
-    name = next(n for n in ("trained", "scores_and_maps", "Artifact") if hasattr(module, n))
+    name = next(n for n in ("run_training", "scores_and_maps", "Artifact") if hasattr(module, n))
     monkeypatch.setattr(module, name, stop)
     with pytest.raises(Stopped) as stopped:
         module.run(config, QUIET)
