@@ -298,9 +298,8 @@ def add_to(app: typer.Typer, arguments: list[str]) -> None:
     without = ("shard", "max_errors", "overwrite", "retry")
     leaf(data, "check", "datasets.check:CheckConfig", check_and_say, CHECK, without=without, again=ANEW)
     leaf(data, "augment", "datasets.augment:AugmentConfig", "stages.datasets.augment:run", AUGMENT)
-    leaf(
-        data, "questions", "questions.make:QuestionsConfig", "stages.questions.make:run", QUESTIONS, ("vlm", "captions")
-    )
+    make = "stages.questions.make:run"
+    leaf(data, "questions", "questions.config:QuestionsConfig", make, QUESTIONS, ("vlm", "captions"))
     leaf(data, "import-questions", "questions.imports:ImportConfig", "stages.questions.imports:run", IMPORT)
     leaf(synth, "synth vidad", "datasets.synth.vidad:SynthConfig", "stages.datasets.synth.vidad:run", SYNTH)
     synth.callback()(lambda: None)  # keeps `vidad` a subcommand although it is the only one

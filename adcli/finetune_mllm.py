@@ -28,8 +28,8 @@ Example: adcli finetune-mllm runs/riad/manifest.parquet --method vmad --question
 """
 
 METHODS = {  # --method -> its configuration, what runs it, its help, options among the needed ones
-    "sage-sfe": Method("stages.sage.sfe:SfeConfig", "stages.sage.sfe:run", SAGE_SFE, ("facts", "base")),
-    "sage-edpo": Method("stages.sage.edpo:EdpoConfig", "stages.sage.edpo:run", SAGE_EDPO, ("facts",)),
+    "sage-sfe": Method("stages.sage.config:SfeConfig", "stages.sage.sfe:run", SAGE_SFE, ("facts", "base")),
+    "sage-edpo": Method("stages.sage.config:EdpoConfig", "stages.sage.edpo:run", SAGE_EDPO, ("facts",)),
     "vmad": Method(
         "stages.vmad.config:FinetuneVmadConfig", "stages.vmad.train:run", VMAD, ("questions", "llava", "sam")
     ),

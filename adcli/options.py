@@ -167,4 +167,5 @@ def _failures(s: Any) -> list[str]:
         again = "all final, as their seed fixes the outcome: only --retry all tries them again"
     elif s.final:
         again += f", but for {s.final} that are final: only --retry all tries those"
-    return [f"{s.errors} rows failed (column `error`; {again}):", *(f"  {e}" for e in s.first_errors)]
+    rows = f"{s.errors} row{'s' * (s.errors != 1)}"
+    return [f"{rows} failed (column `error`; {again}):", *(f"  {e}" for e in s.first_errors)]

@@ -63,11 +63,11 @@ Example: adcli score runs/tiles/manifest.parquet --method anomalib/padim --out r
 """
 
 METHODS = {  # --method -> its configuration, what runs it, its help, options among the needed ones
-    "text-knn": Method("stages.text_encoder.score:ScoreTextKnnConfig", "stages.text_encoder.score:run", TEXT_KNN),
-    "lvlm": Method("stages.lvlm.score:LvlmConfig", "stages.lvlm.score:run", LVLM, ("vlm",)),
-    "vlm-qa": Method("stages.questions.vlm_qa:VlmQaConfig", "stages.questions.vlm_qa:run", VLM_QA),
-    "sage": Method("stages.sage.score:ScoreSageConfig", "stages.sage.score:run", SAGE, ("facts",)),
-    "mle": Method("stages.questions.judge:JudgeConfig", "stages.questions.judge:run", MLE, ("answers", "judge")),
+    "text-knn": Method("stages.text_encoder.config:ScoreTextKnnConfig", "stages.text_encoder.score:run", TEXT_KNN),
+    "lvlm": Method("stages.lvlm.config:LvlmConfig", "stages.lvlm.score:run", LVLM, ("vlm",)),
+    "vlm-qa": Method("stages.questions.config:VlmQaConfig", "stages.questions.vlm_qa:run", VLM_QA),
+    "sage": Method("stages.sage.config:ScoreSageConfig", "stages.sage.score:run", SAGE, ("facts",)),
+    "mle": Method("stages.questions.config:JudgeConfig", "stages.questions.judge:run", MLE, ("answers", "judge")),
     "visualad": Method("stages.visualad.config:ScoreVisualadConfig", "stages.visualad.score:run", VISUALAD, ("maps",)),
     "vmad": Method("stages.vmad.config:ScoreVmadConfig", "stages.vmad.score:run", VMAD, ("maps",)),
 }

@@ -15,5 +15,5 @@ Example: adcli train-encoder runs/demo/negatives.parquet --manifest runs/demo/ma
 
 def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add the subcommand."""
-    config, run = "stages.text_encoder.train:TrainEncoderConfig", "stages.text_encoder.train:run"
+    config, run = "stages.text_encoder.config:TrainEncoderConfig", "stages.text_encoder.train:run"
     command(app, "train-encoder", config, run, DOC, first=("encoder",))

@@ -26,7 +26,7 @@ ENCODER, SCORE, TRAINING = (
     "stages/text_encoder/score.py",
     "stages/text_encoder/train.py",
 )
-VISUALAD = "stages/visualad/trainer.py"
+VISUALAD = "stages/visualad/train.py"
 
 MUTATIONS = {
     "positive = negative": Mutation(

@@ -31,8 +31,9 @@ from stages.questions.make import QuestionsConfig
 from stages.questions.make import run as make
 from stages.questions.table import read_questions
 from stages.sage import checkpoint
-from stages.sage.score import ScoreSageConfig, answered
-from stages.sage.sfe import SfeConfig
+from stages.sage import sfe as training
+from stages.sage.config import ScoreSageConfig, SfeConfig
+from stages.sage.score import answered
 from stages.sage.sfe import run as sfe
 
 QUIET = RunOptions(quiet=True, overwrite=True)
@@ -41,25 +42,25 @@ MANY, TOKENS = 64, 32
 
 def trained(config: SfeConfig, facts: Path, asked: Path) -> dict[str, str]:
     """Train; the replies of the model in memory, taken just after it was saved."""
-    from stages.sage.data import Asked
-    from stages.sage.scoring import Answering
+    from stages.sage.data import QuestionSet
+    from stages.sage.score import Answering
 
-    replies, save = {}, checkpoint.save
+    replies, save = {}, training.save
 
     def save_and_ask(model, state, processor, folder, record, settings):
         save(model, state, processor, folder, record, settings)
         questions = read_questions(asked)
-        about = Asked(questions, read_manifest(config.manifest), facts, settings)
+        about = QuestionSet(questions, read_manifest(config.manifest), facts, settings)
         loaded = checkpoint.Loaded(model.eval(), processor, settings, record)
         how = ScoreSageConfig(manifest=config.manifest, questions=asked, checkpoint=folder, out=folder)
         rows = answered(Answering(loaded, "cpu", TOKENS), about, questions.rows, "memory", how)
         replies.update({r["question_id"]: r["response"] for r in rows})
 
-    checkpoint.save = save_and_ask  # the model in memory is nobody else's business
+    training.save = save_and_ask  # the model in memory is nobody else's business
     try:
         sfe(config, QUIET)
     finally:
-        checkpoint.save = save
+        training.save = save
     return replies
 
 

@@ -36,9 +36,9 @@ from stages.questions.judge import run as judge
 from stages.questions.make import QuestionsConfig
 from stages.questions.make import run as make
 from stages.questions.table import read_questions
-from stages.sage.edpo import EdpoConfig, preference_pairs
+from stages.sage.config import EdpoConfig, SfeConfig
+from stages.sage.edpo import preference_pairs
 from stages.sage.edpo import run as edpo
-from stages.sage.sfe import SfeConfig
 from stages.sage.sfe import run as sfe
 
 QUIET = RunOptions(quiet=True, overwrite=True)
@@ -95,13 +95,13 @@ def one_each(questions: Path, out: Path) -> Path:
 def margins(checkpoint: Path, questions: Path, judgements: Path, manifest: Path, facts: Path) -> list[float]:
     """log p(winner) - log p(loser) of every pair that E-DPO would make of the questions, nats."""
     from stages.sage.checkpoint import load_sage
-    from stages.sage.data import Asked
-    from stages.sage.scoring import Answering
+    from stages.sage.data import QuestionSet
+    from stages.sage.score import Answering
 
     asked = read_questions(questions)
     loaded = load_sage(checkpoint)
     model = Answering(loaded, "cpu", 1)
-    about = Asked(asked, read_manifest(manifest, manifest.parent), facts, loaded.settings)
+    about = QuestionSet(asked, read_manifest(manifest, manifest.parent), facts, loaded.settings)
     found = []
     judged = read_table(judgements, JUDGEMENTS).to_pylist()
     for n, winner, loser, _ in preference_pairs(asked.rows, judged, 1, judgements):

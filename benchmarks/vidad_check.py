@@ -22,7 +22,7 @@ from stages.base.config import RunOptions
 from stages.datasets.manifest import Image, by_task, read_manifest
 from stages.results.metrics.image import auroc, counts
 from stages.results.scores import TaskScores, collect
-from stages.text_encoder.score import ScoreTextKnnConfig
+from stages.text_encoder.config import ScoreTextKnnConfig
 from stages.text_encoder.score import run as score
 
 

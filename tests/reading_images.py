@@ -104,7 +104,8 @@ def turned(name: str, **options):
 def turned_grey_tiffs(folder: Path) -> None:
     """Uncompressed grey was scrambled by Pillow where width and height change places."""
     for values in (GREY, GREY * np.uint16(257)):
-        for orientation, upright in ((5, GREY.T), (6, np.rot90(GREY, -1)), (7, GREY[::-1, ::-1].T), (8, np.rot90(GREY))):
+        turns = ((5, GREY.T), (6, np.rot90(GREY, -1)), (7, GREY[::-1, ::-1].T), (8, np.rot90(GREY)))
+        for orientation, upright in turns:
             exif = Image.Exif()
             exif[0x0112] = orientation
             save(folder / "p/x.tif", values, exif=exif)

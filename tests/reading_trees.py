@@ -1,23 +1,15 @@
-"""Folders, file names, label files and annotations as people have them."""
+"""Folders, file names and label files as people have them."""
 
-import json
 import unicodedata
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from stages.base.errors import InputError
-from stages.datasets.images import load_mask
 from tests.reading import Kind, checked, indexed, photo, save, truth
 
 T = truth() * np.uint8(255)
-VOC = (
-    "<annotation><filename>{name}</filename><size><width>32</width><height>24</height></size><object>"
-    "<name>hole</name><bndbox><xmin>{0}</xmin><ymin>{1}</ymin>"
-    "<xmax>{2}</xmax><ymax>{3}</ymax></bndbox></object></annotation>"
-)
 
 
 def photos(root: Path, *names: str) -> None:
@@ -73,6 +65,21 @@ def unclear(folder: Path) -> None:
         save(folder / f"p/gt/{n}.png", T)
     rows, said = indexed(folder / "p", test_anomalous="ng", masks="gt")
     assert masks(rows) == {"1.png": ["1.png"]} and "1 mask with the stem of several images, left out: gt/0.png" in said
+
+
+def unclear_unlabelled(folder: Path) -> None:
+    photos(folder / "p", "u/0.png", "u/0.jpg", "ng/1.png")
+    for n in (0, 1):
+        save(folder / f"p/x/gt/{n}.png", T)
+    _, said = indexed(folder / "p", test="u", test_anomalous="ng", masks="*/gt")
+    assert "1 mask with the stem of several images, left out: x/gt/0.png" in said
+
+
+def nothing_but_unclear(folder: Path) -> None:
+    photos(folder / "p", "ng/a/0.png", "ng/b/0.png")
+    save(folder / "p/gt/0.png", T)
+    with pytest.raises(InputError, match="gt: 1 mask, none that fits just one anomalous image .gt/0.png: several"):
+        indexed(folder / "p", test_anomalous="ng", masks="gt")
 
 
 def not_there(folder: Path) -> None:
@@ -223,87 +230,55 @@ def every_word(folder: Path) -> None:
     assert {i.category for i in rows.values()} == {"screw"} and "no column `split`, so that every" in said
 
 
+def excel(folder: Path) -> None:
+    photos(folder / "p", "0.png", "1.png", "2.png", "3.png")
+    rows = "0.png;0.0;a{1}\n1.png;1.0;a\n2.png;True;a\n3.png;False;a\n"
+    (folder / "l.csv").write_text(f"sep=;\nimage;label;category\n{rows}")
+    rows, _ = indexed(folder / "p", labels=folder / "l.csv")
+    assert [rows[f"{n}.png"].label for n in range(4)] == [0, 1, 1, 0] and rows["0.png"].category == "a{1}"
+
+
+def absolute(folder: Path) -> None:
+    photos(folder / "p", "i/0.png", "i/1.png")
+    (folder / "l.csv").write_text(f"image,label\n{folder}/p/i/0.png,1\ni/../i/1.png,0\n")
+    rows, said = indexed(folder / "p", labels=folder / "l.csv")
+    assert {k: r.label for k, r in rows.items()} == {"i/0.png": 1, "i/1.png": 0} and "passed over" not in said
+    assert not any(r.error for r in rows.values())
+
+
+def mask_of_normal(folder: Path) -> None:
+    photos(folder / "p", "0.png", "1.png")
+    for n in (0, 1):
+        save(folder / f"p/gt/{n}.png", T)
+    (folder / "l.csv").write_text("image,label,mask\n0.png,0,gt/0.png\n1.png,1,gt/1.png\n")
+    rows, said = indexed(folder / "p", labels=folder / "l.csv")
+    assert rows["0.png"].masks == () and "passed over" not in said
+    assert "1 mask of images that are not anomalous, left out: gt/0.png" in said
+
+
+def utf16_without_mark(folder: Path) -> None:
+    photos(folder / "p", "0.png")
+    (folder / "l.csv").write_bytes("image,label\n0.png,1\n".encode("utf-16-le"))
+    with pytest.raises(InputError, match="l.csv: holds NUL bytes .UTF-16 without a byte order mark"):
+        indexed(folder / "p", labels=folder / "l.csv")
+
+
+def no_category(folder: Path) -> None:
+    photos(folder / "p", "0.png")
+    with pytest.raises(InputError, match="--category: expected a name, not nothing"):
+        indexed(folder / "p", category="")
+
+
+def glob_with_brackets(folder: Path) -> None:
+    photos(folder / "p", "ok [new]/0.png", "ok [new]/1.png")
+    with pytest.raises(InputError, match=r"a bracket of a name is written \[\[\] in a glob"):
+        indexed(folder / "p", train_normal="ok [new]/*.png")
+    assert len(indexed(folder / "p", train_normal="ok [[]new]/*.png")[0]) == 2
+
+
 TABLE = "image{0}label{0}split\nt/0.png{0}ok{0}train\nt/1.png{0}0{0}test\nx/größe.png{0}NG{0}\n"
 
 
-# -- annotations ----------------------------------------------------------------------------------------------
-
-
-def labelme(shapes: Sequence[dict], width: int = 32) -> str:
-    return json.dumps({"imagePath": "b.png", "imageWidth": width, "imageHeight": 24, "shapes": shapes})
-
-
-def drawn(text: str, ending: str, expected: np.ndarray):
-    """b.png is anomalous by its annotation alone, a.png has none; the mask lies in --out."""
-
-    def try_it(folder: Path) -> None:
-        photos(folder / "p", "img/a.png", "img/b.png")
-        (folder / "p/ann").mkdir()
-        (folder / f"p/ann/b.{ending}").write_text(text)
-        rows, said = indexed(folder / "p", annotations=folder / "p/ann")
-        image = rows["img/b.png"]
-        assert (image.label, image.defect, rows["img/a.png"].label) == (1, "hole", None)
-        assert image.masks[0].is_relative_to(folder / "manifest.parquet")
-        assert (load_mask(image.masks[0]) == expected).all()
-        assert "1 image without an annotation, unlabelled: img/a.png" in said and "not images" not in said
-        assert not checked(folder / "manifest.parquet")
-
-    return try_it
-
-
-def not_drawn(text: str, ending: str, why: str):
-    """It is said, and the image stays; another annotation is drawn."""
-
-    def try_it(folder: Path) -> None:
-        photos(folder / "p", "ng/b.png", "ng/c.png")
-        (folder / f"p/ng/b.{ending}").write_text(text)
-        (folder / "p/ng/c.xml").write_text(VOC.format(1, 1, 4, 4, name="c.png"))
-        rows, said = indexed(folder / "p", test_anomalous="ng", annotations=folder / "p/ng")
-        assert "1 annotation not drawn, so that pixel metrics are impossible" in said and why in said, said
-        assert rows["ng/b.png"].masks == () and rows["ng/b.png"].error is None and rows["ng/c.png"].masks
-
-    return try_it
-
-
-def named_inside(folder: Path) -> None:
-    photos(folder / "p", "ng/b.png", "ng/c.png")
-    (folder / "p/1.json").write_text(labelme([{"label": "hole", "points": [[2, 4], [8, 4], [8, 9]]}]))
-    (folder / "p/2.xml").write_text(VOC.format(1, 1, 4, 4, name="c.png"))
-    rows, said = indexed(folder / "p", test_anomalous="ng", annotations=folder / "p")
-    assert all(i.masks for i in rows.values()) and "stem of no image" not in said
-
-
-def two_endings(folder: Path) -> None:
-    photos(folder / "p", "b.png", "b.jpg")
-    (folder / "p/b.json").write_text(labelme([{"label": "hole", "points": [[2, 4], [8, 4], [8, 9]]}]))
-    rows, _ = indexed(folder / "p", annotations=folder / "p")
-    assert {k: bool(i.masks) for k, i in rows.items()} == {"b.png": True, "b.jpg": False}
-
-
-def coco(folder: Path) -> None:
-    photos(folder / "p", "b.png")
-    (folder / "p/instances.json").write_text('{"images": [], "annotations": [], "categories": []}')
-    with pytest.raises(InputError, match=r"instances.json: COCO's JSON is not read; convert it to .* labelme"):
-        indexed(folder / "p", annotations=folder / "p")
-
-
-def unclear_unlabelled(folder: Path) -> None:
-    photos(folder / "p", "u/0.png", "u/0.jpg", "ng/1.png")
-    for n in (0, 1):
-        save(folder / f"p/x/gt/{n}.png", T)
-    _, said = indexed(folder / "p", test="u", test_anomalous="ng", masks="*/gt")
-    assert "1 mask with the stem of several images, left out: x/gt/0.png" in said
-
-
-def nothing_but_unclear(folder: Path) -> None:
-    photos(folder / "p", "ng/a/0.png", "ng/b/0.png")
-    save(folder / "p/gt/0.png", T)
-    with pytest.raises(InputError, match="gt: 1 mask, none that fits just one anomalous image .gt/0.png: several"):
-        indexed(folder / "p", test_anomalous="ng", masks="gt")
-
-
-BOX = np.zeros((24, 32), bool)
-BOX[4:10, 2:9] = True
 KINDS = [
     *(
         Kind(f"mask `{name}` of `{image}`", "paired", paired(image, name))
@@ -328,6 +303,8 @@ KINDS = [
     Kind("names in composed and decomposed Unicode", "paired, and matched by patterns", unicode_forms),
     Kind("folders of defects that reuse numbers", "paired by the folders' names", same_numbers),
     Kind("one mask for several images of its stem", "left out and named", unclear),
+    Kind("masks below `--masks` that fit several unlabelled images", "left out and named", unclear_unlabelled),
+    Kind("only masks that fit several images", "refused, with the names", nothing_but_unclear),
     Kind("mask that is listed and not there", "said; the row has no `error`", not_there),
     Kind("several products in one tree", "`--category {1}`: a category each, masks paired within", three_products),
     Kind("pictures without labels beside normal ones", "`--test`", unlabelled_beside_normal),
@@ -381,65 +358,36 @@ KINDS = [
         "refused",
         wrong("image,label\n0.png,1\n", "line 2: 0.png may be a/0.png or b/0.png", "a/0.png", "b/0.png"),
     ),
+    Kind("CSV with `sep=;` (Excel), labels 0.0, 1.0, True, False, braces in a category", "read", excel),
+    Kind("paths in a CSV that are absolute or hold `..`", "read", absolute),
+    Kind(
+        "one image in a CSV by two paths",
+        "refused",
+        wrong("image,label\ni/0.png,1\ni/../i/0.png,0\n", "lines 2 and 3 are about one image, i/0.png", "i/0.png"),
+    ),
+    Kind(
+        "image in a CSV outside of ROOT",
+        "refused",
+        wrong("image,label\n../0.png,1\n", r"line 2: \.\./0.png lies outside of .*p; give"),
+    ),
+    Kind(
+        "CSV with a line of too few cells",
+        "refused",
+        wrong("image,label\n0.png\n", "line 2: 1 cell, the first line has 2 columns"),
+    ),
+    Kind(
+        "CSV with a line of too many cells",
+        "refused",
+        wrong("image,label\n0.png,1,hole\n", "line 2: 3 cells, the first line has 2 columns"),
+    ),
+    Kind(
+        "CSV with a column twice",
+        "refused",
+        wrong("image,label,Label\n0.png,1,0\n", "the column `label` is there twice"),
+    ),
+    Kind("mask of a normal image in a CSV", "left out and named", mask_of_normal),
+    Kind("CSV in UTF-16 without a byte order mark", "refused", utf16_without_mark),
+    Kind("a category of no letters", "refused", no_category),
+    Kind("glob with brackets of a name", "refused, with the way to write them", glob_with_brackets),
     Kind("image in a CSV that is not there", "failed row, and said", listed_but_gone),
-    Kind("boxes of Pascal VOC", "drawn as masks", drawn(VOC.format(3, 5, 9, 10, name="b.png"), "xml", BOX)),
-    Kind(
-        "rectangles of labelme",
-        "drawn as masks",
-        drawn(labelme([{"label": "hole", "shape_type": "rectangle", "points": [[8, 9], [2, 4]]}]), "json", BOX),
-    ),
-    Kind(
-        "polygons of labelme",
-        "drawn as masks",
-        drawn(labelme([{"label": "hole", "points": [[2, 4], [8, 4], [8, 9], [2, 9]]}]), "json", BOX),
-    ),
-    Kind(
-        "labelme, a line or a point",
-        "said; no mask",
-        not_drawn(
-            labelme([{"label": "crack", "shape_type": "line", "points": [[2, 4], [8, 9]]}]),
-            "json",
-            "a shape of the type line",
-        ),
-    ),
-    Kind(
-        "annotation of an image of another size",
-        "said; no mask",
-        not_drawn(
-            labelme([{"label": "hole", "points": [[2, 4], [8, 4], [8, 9]]}], width=64), "json", "an image of 64 x 24 px"
-        ),
-    ),
-    Kind("XML that is broken", "said; no mask", not_drawn("<annotation><object>", "xml", "b.xml: broken XML (no element")),
-    Kind(
-        "rectangles of labelme by four corners",
-        "drawn as masks",
-        drawn(
-            labelme([{"label": "hole", "shape_type": "rectangle", "points": [[2, 4], [8, 4], [8, 9], [2, 9]]}]),
-            "json",
-            BOX,
-        ),
-    ),
-    *(
-        Kind(
-            f"annotation with a coordinate of {value}",
-            "said; no mask",
-            not_drawn(
-                f'{{"shapes": [{{"label": "h", "shape_type": "{kind}", "points": [[2, 4], [{value}, 9], [3, 3]]}}]}}',
-                "json",
-                f"b.json: a {kind} with a coordinate that is no number of pixels",
-            ),
-        )
-        for value, kind in (("NaN", "polygon"), ("Infinity", "rectangle"), ("1e308", "circle"))
-    ),
-    Kind("JSON of labelme that is broken", "said; no mask", not_drawn('{"shapes": [', "json", "b.json: broken JSON")),
-    Kind(
-        "JSON of labelme without points",
-        "said; no mask",
-        not_drawn('{"shapes": [{"label": "hole"}]}', "json", "b.json: a value is missing or not of the kind"),
-    ),
-    Kind("annotation that names its image inside", "paired by that name", named_inside),
-    Kind("annotation of `x`, images `x.png` and `x.jpg`", "paired by the name inside", two_endings),
-    Kind("JSON of COCO", "refused, with what is read", coco),
-    Kind("masks below `--masks` that fit several unlabelled images", "left out and named", unclear_unlabelled),
-    Kind("only masks that fit several images", "refused, with the names", nothing_but_unclear),
 ]

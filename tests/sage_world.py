@@ -13,8 +13,7 @@ from stages.artifacts.tables import CAPTIONS, JUDGEMENTS, MANIFEST, QUESTIONS, T
 from stages.base.config import RunOptions
 from stages.datasets.manifest import read_manifest
 from stages.questions.table import read_questions
-from stages.sage.edpo import EdpoConfig
-from stages.sage.sfe import SfeConfig
+from stages.sage.config import EdpoConfig, SfeConfig
 
 HOLED = ("Yes, a dark hole is in the tile.", "Yes, the tile is not whole.", "Perhaps it is dirty.", "No, it is fine.")
 WHOLE = ("No, the tile is whole.", "No, it looks fine.", "Perhaps it is dirty.", "Yes, a dark hole is in the tile.")
@@ -152,7 +151,9 @@ def tensors(out):
 
 
 def asked(world, settings):
-    from stages.sage.data import Asked
+    from stages.sage.data import QuestionSet
 
     questions = read_questions(world.questions)
-    return questions.rows, Asked(questions, read_manifest(world.manifest, world.manifest.parent), world.facts, settings)
+    return questions.rows, QuestionSet(
+        questions, read_manifest(world.manifest, world.manifest.parent), world.facts, settings
+    )

@@ -10,7 +10,7 @@ from stages.base.config import RunOptions
 from stages.vmad.config import FinetuneVmadConfig, ScoreVmadConfig
 
 QUIET = RunOptions(quiet=True)
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 FAST = {
     "heads": 4,
     "depth": 1,

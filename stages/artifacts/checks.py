@@ -3,8 +3,10 @@
 import os
 from dataclasses import fields
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, get_type_hints
 
+from stages.artifacts.files import TEMPORARY
 from stages.artifacts.reader import COMPLETE, PARTIAL
 from stages.base.config import flag
 from stages.base.errors import InputError
@@ -108,10 +110,13 @@ def _require_fit(name: str, path: Path) -> None:
     if not above.is_dir() and above != path:
         raise InputError(f"{flag(name)} {path}: a part of this path is a file, not a folder ({above})")
     folder = above if above.is_dir() else above.parent
-    if not os.access(folder, os.W_OK | os.X_OK):
+    try:  # permissions say nothing of read-only file systems, nor of /proc and /sys
+        with TemporaryFile(dir=folder, prefix=TEMPORARY):
+            pass
+    except OSError:
         raise InputError(
             f"{flag(name)} {path}: may not be written ({folder}); give another place or change its permissions"
-        )
+        ) from None
 
 
 def _require_report(path: Path) -> None:

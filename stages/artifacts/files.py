@@ -83,7 +83,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise InputError(f"{path}: a file is there already; give another --out") from None
+        raise InputError(f"{path}: a file is there already; give another place") from None
     except NotADirectoryError:
         raise InputError(f"{path}: a part of this path is a file, not a folder") from None
     except OSError as e:
@@ -127,10 +127,10 @@ def plain_error(e: OSError, path: Path) -> InputError:
             f"{path}: the disk is full; free some space and run the same command again (what is finished is kept)"
         )
     if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return InputError(f"{path}: may not be written ({e.strerror}); give another --out")
+        return InputError(f"{path}: may not be written ({e.strerror}); give another place")
     if e.errno in (errno.ENOENT, errno.ESTALE):
         return InputError(f"{path}: its folder is gone, something removed it meanwhile; run the same command again")
-    return InputError(f"{path}: {e.strerror or e}; run the same command again, or give another --out")
+    return InputError(f"{path}: {e.strerror or e}; run the same command again, or give another place")
 
 
 def _remove(temporary: Path) -> None:

@@ -38,12 +38,12 @@ def check_outputs(out: Path, others: dict[str, Path | None]) -> None:
 def check_folder(option: str, folder: Path) -> None:
     """Raises InputError for a folder that cannot be made or written; nothing is made."""
     place = folder.resolve()
-    there = next(p for p in (place, *place.parents) if p.exists())
-    if not there.is_dir():
-        which = "a file" if there == place else f"{there} is a file"
+    existing = next(p for p in (place, *place.parents) if p.exists())
+    if not existing.is_dir():
+        which = "a file" if existing == place else f"{existing} is a file"
         raise InputError(f"{option} {folder}: {which}, not a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"{option} {folder}: {there} may not be written; give another folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"{option} {folder}: {existing} may not be written; give another folder")
 
 
 def _is_another(out: Path, spec: Spec) -> bool:
@@ -62,7 +62,7 @@ def scores_and_maps(
     keys: list[Key],
     options: RunOptions,
     map_rows: int,
-    scored: Callable[[list[Key], Artifact], Iterable[Result]],
+    results: Callable[[list[Key], Artifact], Iterable[Result]],
     notes: dict | None = None,
     map_kind: str = "<f2",
     files: Files | None = None,
@@ -70,7 +70,7 @@ def scores_and_maps(
 ) -> Summary:
     """Write both artifacts, of one cache key; returns the summary of the scores.
 
-    map_rows: of a part; scored: from the keys that one of the two lacks, and the open scores, whose `ran_on` it may
+    map_rows: of a part; results: from the keys that one of the two lacks, and the open scores, whose `ran_on` it may
     set, to a result for each; not called when there is nothing to do. notes: of the scores;
     map_kind: the kind of `maps.to_row`; files: those that are read, to be remembered;
     paths: as in Spec.
@@ -89,13 +89,13 @@ def scores_and_maps(
             files.keep(out)
         lacking = [set(a.pending) if a else set() for a in (scores, maps)]
         todo = [k for k in keys if any(k in some for some in lacking)]
-        for key, found, anomaly_map in scored(todo, scores) if todo else ():
+        for key, result, anomaly_map in results(todo, scores) if todo else ():
             columns = dict(zip(SCORES.key, key, strict=True))
-            failed = isinstance(found, ImageError)  # before any work
-            result = {"error": str(found)} if isinstance(found, ImageError) else found
+            failed = isinstance(result, ImageError)  # before any work
+            row = {"error": str(result)} if isinstance(result, ImageError) else result
             if key in lacking[0]:
-                scores.write(columns | result, tried=not failed)
+                scores.write(columns | row, tried=not failed)
             if maps and key in lacking[1]:
-                of_map = columns | result if anomaly_map is None else to_row(key, anomaly_map, map_kind)
+                of_map = columns | row if anomaly_map is None else to_row(key, anomaly_map, map_kind)
                 maps.write(of_map, tried=not failed)
     return scores.summary

@@ -10,8 +10,8 @@ def row_seed(seed: int, *key: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
 
 
-def source_fingerprint(package: Path) -> str:
-    """Hash of a package's Python files, or of one file: for rule-based parts what weights are for a model, and as such
-    part of the cache key."""
-    files = sorted(package.glob("*.py")) if package.is_dir() else [package]
+def source_fingerprint(*places: Path) -> str:
+    """Hash of Python files, those of a package where its folder is given: for rule-based parts what weights are for a
+    model, and as such part of the cache key. Files count in the order of `places`."""
+    files = [file for place in places for file in (sorted(place.glob("*.py")) if place.is_dir() else [place])]
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:32]

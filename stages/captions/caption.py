@@ -82,13 +82,13 @@ def run(config: CaptionConfig, options: RunOptions) -> Summary:
             artifact.write(_row(key, error=images[key[0]].error), tried=False)
         todo = [k for k in artifact.pending if not images[k[0]].error]
         requests = _requests(todo, images, prompts, config.seed)
-        drawn, seen = 0, set()
+        texts_drawn, distinct = 0, set()
         for reply in engine.run(requests, sampling) if todo else ():
             text = clean_text(reply.text or "")
             error = reply.error or (None if text else "the model gave an empty answer")
             if config.samples > 1 and not error:
-                seen.add((reply.key[0], text))
-                drawn += 1
+                distinct.add((reply.key[0], text))
+                texts_drawn += 1
             artifact.write(
                 _row(
                     reply.key,
@@ -101,9 +101,9 @@ def run(config: CaptionConfig, options: RunOptions) -> Summary:
                 )
             )
             artifact.ran_on = engine.ran_on
-        if drawn > len(seen):
+        if texts_drawn > len(distinct):
             artifact.progress.say(
-                f"{drawn - len(seen)} of {drawn} texts repeat another one of the same image; a higher"
+                f"{texts_drawn - len(distinct)} of {texts_drawn} texts repeat another one of the same image; a higher"
                 " --temperature makes them differ"
             )
     return artifact.summary

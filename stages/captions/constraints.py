@@ -19,7 +19,7 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"[A-Za-z0-9'-]+|[^\sA-Za-z0-9]", text)
 
 
-def check(text: str, negative: str, normals: Collection[str]) -> list[Edit]:
+def check_negative(text: str, negative: str, normals: Collection[str]) -> list[Edit]:
     """Return the edits that turn `text` into `negative`, or raise Rejected:
 
     (i) structure and length: as many sentences, clauses and words, at most half of them (or two, for a

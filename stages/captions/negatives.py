@@ -11,14 +11,15 @@ from stages.base.config import RunOptions, argument, named_paths, option
 from stages.base.errors import InputError
 from stages.base.prompts import fill, load_prompt
 from stages.base.seeds import row_seed, source_fingerprint
-from stages.captions import rules
+from stages.captions import constraints, rules, vocabulary
 from stages.captions.caption import clean_text
-from stages.captions.constraints import LONGEST, Rejected, check
+from stages.captions.constraints import LONGEST, Rejected, check_negative
 from stages.datasets.manifest import by_task, read_manifest, reference_images
 from stages.vlm.engine import Engine, Request, Sampling
 from stages.vlm.factory import check_engine, make_engine
 from stages.vlm.options import EngineOptions, engine_parameters
 
+RULES = (constraints, rules, vocabulary)  # what the rule-based rewriter's negatives depend on
 ATTEMPTS = 5  # rewrites drawn from a model before the row is given up
 
 
@@ -48,7 +49,7 @@ def run(config: NegativesConfig, options: RunOptions) -> Summary:
     captions = read_table(config.captions, CAPTIONS)
     texts, normals = reference_captions(captions.to_pylist(), manifest.images, config.captions)
     engine = None if config.rewriter == "rules" else make_engine(config.rewriter, config)
-    weights = engine.fingerprint if engine else source_fingerprint(Path(rules.__file__).parent)
+    weights = engine.fingerprint if engine else source_fingerprint(*(Path(m.__file__) for m in RULES))
     parameters = {"rewriter": config.rewriter, "weights": weights}
     if engine:
         parameters |= {
@@ -66,8 +67,8 @@ def run(config: NegativesConfig, options: RunOptions) -> Summary:
             if error or not text:
                 artifact.write(_row(key, None, [], 0, error=f"no caption: {error or 'it is empty'}"), tried=False)
             elif len(text) > LONGEST:
-                said = f"a caption of {len(text):,} characters; more than {LONGEST:,} are not rewritten"
-                artifact.write(_row(key, None, [], 0, error=said, retry=False), tried=False)
+                error = f"a caption of {len(text):,} characters; more than {LONGEST:,} are not rewritten"
+                artifact.write(_row(key, None, [], 0, error=error, retry=False), tried=False)
             else:
                 continue
             del rows[key]
@@ -92,10 +93,10 @@ def reference_captions(captions: list[dict], images: tuple, path: Path) -> tuple
     for task_images in by_task(images).values():
         reference = [i.image_id for i in reference_images(task_images)]
         keys = [(i, s) for i in reference for s in by_image.get(i, {})]
-        known = frozenset(t for i, s in keys if (t := by_image[i][s]["text"]) and len(t) <= LONGEST)
+        task_normals = frozenset(t for i, s in keys if (t := by_image[i][s]["text"]) and len(t) <= LONGEST)
         for i, s in keys:
             texts[i, s] = (by_image[i][s]["text"], by_image[i][s]["error"])
-            normals[i, s] = known
+            normals[i, s] = task_normals
     if not texts:
         raise InputError(
             f"{path}: no caption of a normal training image of this manifest; these captions"
@@ -131,7 +132,7 @@ def _by_model(work: dict, engine: Engine, config: NegativesConfig) -> Iterator[d
                 if reply.error:
                     faults |= {reply.key} if reply.retry is None else set()
                     raise Rejected(reply.error)
-                row = _row(reply.key, text, check(text, negative, normals), attempt, negative)
+                row = _row(reply.key, text, check_negative(text, negative, normals), attempt, negative)
             except Rejected as e:
                 if attempt < ATTEMPTS:
                     continue

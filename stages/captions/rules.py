@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from random import Random
 
-from stages.captions.constraints import Edit, Rejected, check, words_of
+from stages.captions.constraints import Edit, Rejected, check_negative, words_of
 from stages.captions.vocabulary import NUMBERS, like, meanings, named, plural, singular
 
 EDITS = (1, 1, 1, 2, 2, 3)  # how many attributes: mostly one, the hardest kind of negative
@@ -24,7 +24,7 @@ def rewrite(text: str, normals: Collection[str], seed: int) -> tuple[str, list[E
             _contradict(words, rng)
         negative = _joined(words, text)
         try:
-            return negative, check(text, negative, normals), attempt
+            return negative, check_negative(text, negative, normals), attempt
         except Rejected as e:
             reason = str(e)
     raise Rejected(reason)
@@ -42,8 +42,8 @@ def _contradict(words: list[str], rng: Random) -> None:
     at, group = rng.choice(options[rng.choice(sorted(options))])
     others = [
         i
-        for found in options.values()
-        for i, g in found
+        for places in options.values()
+        for i, g in places
         if g is group and singular(words[i].lower()) != singular(words[at].lower())
     ]
     if others and group is not NUMBERS and rng.random() < 0.5:

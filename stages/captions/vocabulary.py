@@ -104,13 +104,13 @@ def meanings(words: list[str], at: int, present: Set[str]) -> list[tuple[str, tu
     word = words[at].lower()
     if word != "matches":
         word = singular(word)
-    found = MEANINGS.get(word, [])
+    readings = MEANINGS.get(word, [])
     following = words[at + 1].lower() if at + 1 < len(words) else "."
     noun_follows = following.isalpha() and (following not in FILLERS or following in ("bin", "dish"))
-    if len(found) > 1:  # `middle` of left and right or of top and bottom? orange beside kiwi or white?
-        found = [f for f in found if any(w != word and w in present for w in f[1])] or found
-    if len(found) > 1:
-        found = [f for f in found if (f[0] != "type") == noun_follows] or found
+    if len(readings) > 1:  # `middle` of left and right or of top and bottom? orange beside kiwi or white?
+        readings = [r for r in readings if any(w != word and w in present for w in r[1])] or readings
+    if len(readings) > 1:
+        readings = [r for r in readings if (r[0] != "type") == noun_follows] or readings
     if following == "of" and word in ("left", "right"):
-        found = [("order", ("left", "right"))]
-    return found
+        readings = [("order", ("left", "right"))]
+    return readings

@@ -55,8 +55,8 @@ def look_at(image: Image) -> Seen:
             continue
         if size and size != mask.shape:
             other_size.append(f"{path}: {mask.shape[1]} x {mask.shape[0]} px, its image {size[1]} x {size[0]}")
-    if image.error and not unreadable:
-        unreadable.append(image.error)  # every stage passes such a row over
+    if image.error:
+        unreadable.insert(0, image.error)  # every stage passes such a row over, and says this
     area = None
     if readable and len({m.shape for m in readable}) == 1:
         area = float(np.logical_or.reduce(readable).mean())

@@ -75,10 +75,12 @@ def run(config: FolderConfig, options: RunOptions) -> Summary:
     """
     if config.masks and config.annotations:
         raise InputError("--masks and --annotations: both say where the defects are; give one of them")
+    if not config.category:
+        raise InputError("--category: expected a name, not nothing; leave it out for the category `all`")
     files = image_files(config.root)
     masks = _match(config.root, files, config.masks, "--masks")
-    entries, said = _entries(config, files, set(masks))
-    mentioned = set(masks) | ({_relative(config.labels, config.root)} if config.labels else set())
+    entries, said, unused = _entries(config, files, set(masks))
+    mentioned = {*masks, *unused} | ({_relative(config.labels, config.root)} if config.labels else set())
     names = {
         e.path.parts[int(n) - 1] for n in PART.findall(config.category) for e in entries if len(e.path.parts) > int(n)
     }
@@ -112,8 +114,10 @@ def _relative(path: Path, root: Path) -> Path:
 # -- images ---------------------------------------------------------------------------------------------------
 
 
-def _entries(config: FolderConfig, files: list[Path], masks: set[Path]) -> tuple[list[Entry], list[str]]:
-    """(the images that patterns or labels name, or all but the masks; what is to be said)."""
+def _entries(
+    config: FolderConfig, files: list[Path], masks: set[Path]
+) -> tuple[list[Entry], list[str], tuple[Path, ...]]:
+    """(the images that patterns or labels name, or all but the masks; what is to be said; masks that it is about)."""
     images = [f for f in files if f not in masks]
     groups = {
         "--train-normal": (config.train_normal, "train", 0),
@@ -125,10 +129,10 @@ def _entries(config: FolderConfig, files: list[Path], masks: set[Path]) -> tuple
     if config.labels:
         if given:
             raise InputError(f"--labels and {given[0]}: both say what the images are; give one of them")
-        labels = read_labels(config.labels, config.root, files, config.category)
-        return [replace(e, category=category_of(e.path, e.category)) for e in labels.entries], list(labels.said)
+        labels = read_labels(config.labels, config.root, files, lambda image: category_of(image, config.category))
+        return list(labels.entries), list(labels.said), labels.unused
     if not given:
-        return [Entry(f, category_of(f, config.category), "test", None) for f in images], []
+        return [Entry(f, category_of(f, config.category), "test", None) for f in images], [], ()
     entries: dict[Path, tuple[str, Entry]] = {}
     for flag, (pattern, split, label) in groups.items():
         for path in _match(config.root, images, pattern, flag):
@@ -136,7 +140,7 @@ def _entries(config: FolderConfig, files: list[Path], masks: set[Path]) -> tuple
                 raise InputError(f"{config.root / path}: matched by both {entries[path][0]} and {flag}")
             defect = (path.parent.name or "anomaly") if label else None
             entries[path] = flag, Entry(path, category_of(path, config.category), split, label, defect=defect)
-    return [entry for _, entry in entries.values()], []
+    return [entry for _, entry in entries.values()], [], ()
 
 
 def category_of(path: Path, category: str) -> str:
@@ -170,6 +174,8 @@ def _match(root: Path, files: list[Path], pattern: str, flag: str) -> list[Path]
     if not found:
         alike = sorted({str(p) for f in files for p in f.parents if p.name and p.name == Path(pattern).name})
         hint = f"; folders of this name are {first(alike)}" if alike else ""
+        if "[" in pattern:
+            hint += "; a bracket of a name is written [[] in a glob"
         raise InputError(f"{flag} {pattern}: matches no image below {root}{hint}")
     return found
 
@@ -284,9 +290,7 @@ def _with_annotations(
     return done, marked, said
 
 
-def _by_name_inside(
-    pairing: Pairing, entries: list[Entry], relative: dict[Path, Path]
-) -> tuple[Pairing, list[str]]:
+def _by_name_inside(pairing: Pairing, entries: list[Entry], relative: dict[Path, Path]) -> tuple[Pairing, list[str]]:
     """(the pairing, and files that fit no image, or several, by their names paired by the image that they name inside;
     what is wrong with such files). Of several images of that name the one whose path ends like it counts."""
     found, left, unclear, problems = {k: list(v) for k, v in pairing.files.items()}, [], [], []

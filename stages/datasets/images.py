@@ -30,8 +30,8 @@ def load_rgb(path: Path) -> np.ndarray:
 def load_scaled(path: Path) -> tuple[np.ndarray, int | None]:
     """(what `load_rgb` gives, the value that was taken for white; None for images of 8 bits).
 
-    White of 16- and 32-bit integers is the smallest of 255, 4095 (12-bit cameras) and 65535 (signed 16 bits: 32767) that
-    no value exceeds, but never 1023, since 10 bits and a dark picture of 12 bits look alike; of
+    White of 16- and 32-bit integers is the smallest of 255, 4095 (12-bit cameras) and 65535 (signed 16 bits: 32767)
+    that no value exceeds, but never 1023, since 10 bits and a dark picture of 12 bits look alike; of
     floats the smallest of 1, 255, 4095 and 65535, which resampling may exceed by half. White is never the image's own
     maximum: a darker photograph of the same camera must stay darker. Where one data set needs two whites, `data check`
     says so. PGM files state their white. Raises ImageError as `load_rgb` does.

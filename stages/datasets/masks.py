@@ -31,7 +31,7 @@ def load_mask(path: Path) -> np.ndarray:
        of white on, since JPEG noise and soft edges must not count: white is 1, 255 or 65535 where the largest value
        reaches three quarters of it, else the largest value itself. JPEG files are read by the half alone. In others
        levels below the half may be classes: all of them where nearly all are drawn flat, that is, most of their pixels
-       lie in 2 x 2 equal ones, or on a thin line or a dot beside which nothing is brighter (the pixels of a soft
+       lie in 2 x 2 equal ones, or on a thin line beside which nothing is brighter (the pixels of a soft
        edge lie between a darker and a brighter one, and noise has no two alike); else, of at most 16 levels, those
        that fill some 3 x 3 square.
 
@@ -124,26 +124,24 @@ def foreground(values: np.ndarray, lossy: bool = False) -> np.ndarray:
 
 def _are_flat(values: np.ndarray, faint: np.ndarray, noise: float) -> bool:
     """Whether nearly all of the levels `faint` are drawn flat, as rule 4 of `load_mask` has it. values: (H, W); noise:
-    below it dots and thin lines are what JPEG has left."""
+    below it thin lines are what JPEG has left."""
     of_level = [np.count_nonzero(flat) * 2 > len(flat) for flat in _flat_pixels(values, faint, noise)]
     return sum(of_level) >= FLAT * len(faint)
 
 
 def _flat_pixels(values: np.ndarray, faint: np.ndarray, noise: float) -> list[np.ndarray]:
     """For each level of `faint` a bool per pixel of that level: part of a 2 x 2 square of equal ones; or none of its
-    eight neighbours is brighter, and one is equal or all are 0 (a line; a dot)."""
+    eight neighbours is brighter, and one is equal (a thin line)."""
     padded = np.pad(values, 1)
     rows, columns = np.nonzero((values > 0) & (values <= faint[-1]))
     own = values[rows, columns]
-    around = {
-        (y, x): padded[rows + 1 + y, columns + 1 + x] for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)
-    }
+    around = {(y, x): padded[rows + 1 + y, columns + 1 + x] for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)}
     square = np.zeros(len(own), bool)
     for y in (-1, 1):
         for x in (-1, 1):
             square |= (around[y, 0] == own) & (around[0, x] == own) & (around[y, x] == own)
     every = np.stack(list(around.values()))
-    thin = (own >= noise) & (every <= own).all(axis=0) & ((every == own).any(axis=0) | (every == 0).all(axis=0))
+    thin = (own >= noise) & (every <= own).all(axis=0) & (every == own).any(axis=0)
     flat, level = square | thin, np.searchsorted(faint, own)
     order = np.argsort(level, kind="stable")
     return np.split(flat[order], np.cumsum(np.bincount(level, minlength=len(faint)))[:-1])

@@ -23,9 +23,9 @@ from stages.artifacts.paths import for_image
 from stages.artifacts.writer import Summary
 from stages.base.config import RunOptions, argument, option
 from stages.base.errors import InputError
+from stages.base.read_json import read_json
 from stages.datasets.entries import Entry, image_files, write_manifest
 from stages.datasets.masks import INDEX_VALUES
-from stages.questions.drafts import read_json
 
 HELD_OUT = ("metal_welding", "u_block", "toy_brick", "wind_turbine")  # the test classes that Table II names
 NO_OBJECT = {

@@ -13,7 +13,7 @@ from stages.questions.table import read_questions
 from stages.results.answer_rows import grown, metric_rows
 from stages.results.answers import AnswerRecord, join, sources_of
 from stages.results.similarity import with_similarity
-from stages.text_encoder.model import encoder_fingerprint
+from stages.text_encoder.config import encoder_fingerprint
 
 
 def run(config: EvaluateQaConfig, options: RunOptions) -> Summary:

@@ -7,64 +7,26 @@ that an AUROC exists.
 """
 
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from stages.artifacts.tables import SCORES
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.base.config import RunOptions, argument, named_paths, option
+from stages.base.config import RunOptions, named_paths
 from stages.base.errors import ImageError, InputError
 from stages.base.prompts import fill, load_prompt, prompt_ids
 from stages.base.seeds import row_seed, source_fingerprint
 from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, Manifest, by_task, images_of, read_manifest
-from stages.datasets.references import RULES, references_for
+from stages.datasets.references import references_for
+from stages.lvlm.config import LvlmConfig
 from stages.questions import yes_or_no as answers
 from stages.vlm.engine import Reply, Request, Sampling, final
-from stages.vlm.factory import check_engine, make_engine
-from stages.vlm.options import EngineOptions, engine_parameters
+from stages.vlm.factory import make_engine
+from stages.vlm.options import engine_parameters
 from stages.vlm.scene.form import number
 
-MOST_SHOTS = 4
-PROMPTS = ("specific", "generic", "description")
 CHOICES = ("yes", "no")
 WITHOUT = "the engine gave no probabilities of the two"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LvlmConfig(EngineOptions):
-    presets: ClassVar = {  # appendix A.1
-        "paper": {
-            "vlm": "qwen2-vl-72b-awq",
-            "engine": "vllm",
-            "tensor_parallel": 2,
-            "max_num_seqs": 5,
-            "max_model_len": 7000,
-            "min_pixels": 768 * 28 * 28,
-            "max_pixels": 1024 * 28 * 28,
-            "temperature": 0.3,
-            "max_tokens": 1024,
-        },
-    }
-    manifest: Path = argument("the images: manifest artifact, a folder of them, or a Parquet file")
-    out: Path = option("where the scores go")
-    method: str = option("lvlm", "lvlm")
-    name: str = option("what tables call this run; by default lvlm/<model>/<shots>-shot and what else was chosen", "")
-    vlm: str = option("scene, a short name (`adcli models`), a hub id or a directory", "scene")
-    shots: int = option(f"reference images, 0 to {MOST_SHOTS}", 1)
-    reference: str = option(f"which: {', '.join(RULES)} normal training image", "first")
-    prompt: str = option(
-        "specific (the paper's sentence for the category, where it has one), generic, or"
-        " description (of the object; for --shots 0)",
-        "specific",
-    )
-    splits: str = option("images to ask about, comma-separated: test, train, val; thresholds need train", "test")
-    temperature: float = option("0 is greedy", 0.0)
-    top_p: float = option("nucleus mass", 1.0)
-    max_tokens: int = option("longest answer, tokens", 512)
-    root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
-    seed: int = option("of sampled answers and of random references", 0)
 
 
 def run(config: LvlmConfig, options: RunOptions) -> Summary:
@@ -75,7 +37,7 @@ def run(config: LvlmConfig, options: RunOptions) -> Summary:
     Raises:
         InputError: unknown option values, or no image in the chosen splits.
     """
-    _check(config)
+    config.check()
     manifest = read_manifest(config.manifest, config.root)
     method = method_name(config)
     images = images_of(manifest, config.splits, config.manifest)
@@ -107,41 +69,29 @@ def run(config: LvlmConfig, options: RunOptions) -> Summary:
         requests, shown, failed = _requests(artifact.pending, manifest, prompts, config)
         for key, error in failed.items():
             artifact.write({"image_id": key[0], "method": method, "error": error}, tried=False)
-        parsed, without, open_ = Counter(), 0, 0
+        parsed, unscored, undecided = Counter(), 0, 0
         for reply in engine.run(requests, sampling) if requests else ():
             columns = row(reply, shown[reply.key])
             if columns.get("error"):
                 columns["retry"] = reply.retry if reply.error else final(engine, True)
             parsed[columns.get("parsed") or "failed"] += 1
-            without += "prediction" in columns and columns["score"] is None
-            open_ += "prediction" not in columns and columns.get("score") is not None
+            unscored += "prediction" in columns and columns["score"] is None
+            undecided += "prediction" not in columns and columns.get("score") is not None
             artifact.write(columns)
             artifact.ran_on = engine.ran_on
         if parsed:
             artifact.progress.say("answers: " + ", ".join(f"{n} {how}" for how, n in parsed.most_common()))
-        if open_:
+        if undecided:
             artifact.progress.say(
-                f"{open_} answers are neither yes nor no: they have a score, p(yes) / (p(yes) +"
+                f"{undecided} answers are neither yes nor no: they have a score, p(yes) / (p(yes) +"
                 " p(no)), and no prediction"
             )
-        if without:
+        if unscored:
             artifact.progress.say(
-                f"{without} answers without probabilities, and so without a score: {engine.name} gave"
+                f"{unscored} answers without probabilities, and so without a score: {engine.name} gave"
                 " none for yes and no"
             )
     return artifact.summary
-
-
-def _check(config: LvlmConfig) -> None:
-    if not 0 <= config.shots <= MOST_SHOTS:
-        raise InputError(f"--shots {config.shots}: expected 0 to {MOST_SHOTS}")
-    if config.reference not in RULES:
-        raise InputError(f"--reference {config.reference}: expected {', '.join(RULES)}")
-    if config.prompt not in PROMPTS:
-        raise InputError(f"--prompt {config.prompt}: expected {', '.join(PROMPTS)}")
-    if config.vlm == "scene" and config.shots != 1:
-        raise InputError("--vlm scene compares an image with one reference: --shots 1")
-    check_engine(config.vlm, config)
 
 
 def method_name(config: LvlmConfig) -> str:

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.questions.drafts import Draft, list_of, name_of, read_json_lines, text_of
+from stages.base.read_json import read_json_lines
+from stages.questions.drafts import Draft, list_of, name_of, text_of
 
 PATTERN = "*.jsonl"
 PLACEHOLDER = re.compile(r"(?:Image-\d+:\s*)?<image>\s*")
@@ -52,13 +53,13 @@ def _line(key: str, line: object) -> Iterator[Draft]:
 
 
 def _images(line: object) -> tuple[str, str | None]:
-    found = line.get("image") if isinstance(line, dict) else None
-    found = found if isinstance(found, list) else [found]
-    if not all(isinstance(i, str) and i for i in found):
+    paths = line.get("image") if isinstance(line, dict) else None
+    paths = paths if isinstance(paths, list) else [paths]
+    if not all(isinstance(i, str) and i for i in paths):
         raise ValueError("no path in the field `image`")
-    if len(found) not in (1, 2):
-        raise ValueError(f"{len(found)} images, expected a test image, or a test and a reference image")
-    return found[0], next(iter(found[1:]), None)
+    if len(paths) not in (1, 2):
+        raise ValueError(f"{len(paths)} images, expected a test image, or a test and a reference image")
+    return paths[0], next(iter(paths[1:]), None)
 
 
 def _turns(line: object) -> list[tuple[str, str]]:

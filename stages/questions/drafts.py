@@ -1,12 +1,11 @@
 """What an importer reads from a foreign file: questions whose images are still paths as that file has them."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from stages.base.errors import InputError
-from stages.base.texts import read_text
+from stages.base.read_json import read_json
 
 
 @dataclass(frozen=True)
@@ -32,34 +31,10 @@ def source_files(source: Path, pattern: str) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise InputError(f"{source}: no such file or directory")
-    found = sorted(p for p in source.rglob(pattern) if p.is_file())
-    if not found:
+    files = sorted(p for p in source.rglob(pattern) if p.is_file())
+    if not files:
         raise InputError(f"{source}: no file {pattern} below this folder")
-    return found
-
-
-def read_json(file: Path) -> object:
-    """Raises InputError that names the line when the file is no JSON, or as `read_text` does."""
-    return _parse(read_text(file), file, 1)
-
-
-def read_json_lines(file: Path) -> Iterator[tuple[int, object]]:
-    """(number from 1, value) of every line that is not blank, or of every element where the file is one JSON array.
-    Raises InputError that names the line when one is no JSON."""
-    text = read_text(file)
-    if text.lstrip().startswith("["):
-        yield from enumerate(_parse(text, file, 1), 1)
-        return
-    for number, line in enumerate(text.split("\n"), 1):  # splitlines would also split at U+2028 inside a string
-        if line.strip():
-            yield number, _parse(line, file, number)
-
-
-def _parse(text: str, file: Path, first_line: int) -> object:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as e:
-        raise InputError(f"{file}, line {first_line + e.lineno - 1}, column {e.colno}: not JSON ({e.msg})") from None
+    return files
 
 
 def records_of(file: Path, source: Path, whose: str) -> Iterator[tuple[str, object]]:
@@ -85,9 +60,9 @@ def drafts_of(
         same = about(record) | {"group": group}
         items = list_of(record, "question_answer")
     except ValueError as e:
-        said = record if isinstance(record, dict) else {}
+        fields = record if isinstance(record, dict) else {}
         yield Draft(
-            group, str(said.get("test_image") or ""), group, str(said.get("pair_type") or "unknown"), error=str(e)
+            group, str(fields.get("test_image") or ""), group, str(fields.get("pair_type") or "unknown"), error=str(e)
         )
         return
     for n, item in enumerate(items):

@@ -12,12 +12,13 @@ from stages.base.errors import InputError
 from stages.base.regular import regular
 from stages.base.seeds import source_fingerprint
 from stages.datasets.manifest import read_manifest
-from stages.questions import ad_pl, conversations, manta, mmad, riad
+from stages.questions import ad_pl, conversations, drafts, manta, mmad, places, riad, table
 from stages.questions.drafts import Draft, source_files
 from stages.questions.places import places_of, resolve
 from stages.questions.table import problem
 
 FORMATS = {"ad-pl": ad_pl, "conversations": conversations, "mmad": mmad, "manta": manta, "riad": riad}
+READING = (drafts, places, table)  # beside this module and the reader: what the rows depend on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,24 +48,27 @@ def run(config: ImportConfig, options: RunOptions) -> Summary:
     if twice := [i for i, n in Counter(d.question_id for d in drafts).items() if n > 1]:
         raise InputError(f"{config.source}: two questions are called {twice[0]}")
     paths = [p for d in drafts if not d.error for p in (d.image, d.reference) if p is not None]
-    found, missing = resolve(paths, places_of(config.manifest, manifest))
+    image_ids, missing = resolve(paths, places_of(config.manifest, manifest))
     spec = Spec(
         "data import-questions",
-        {"format": config.format, "code": source_fingerprint(Path(__file__).parent)},
+        {
+            "format": config.format,
+            "code": source_fingerprint(*(Path(m.__file__) for m in (reader, *READING)), Path(__file__)),
+        },
         {"manifest": manifest.fingerprint, "source": _content(files)},
         paths=named_paths(config),
     )
     with Artifact(
         config.out, QUESTIONS, spec, [(d.question_id,) for d in drafts], options, flush_rows=100_000
     ) as artifact:
-        artifact.write_all(_row(draft, found, missing) for draft in drafts)
+        artifact.write_all(_row(draft, image_ids, missing) for draft in drafts)
     return artifact.summary
 
 
-def _row(draft: Draft, found: dict[str, str], missing: dict[str, str]) -> dict:
+def _row(draft: Draft, image_ids: dict[str, str], missing: dict[str, str]) -> dict:
     columns = {
         "question_id": draft.question_id,
-        "image_id": found.get(draft.image, draft.image),
+        "image_id": image_ids.get(draft.image, draft.image),
         "group": draft.group,
         "level": draft.level,
         "choices": [],
@@ -73,7 +77,7 @@ def _row(draft: Draft, found: dict[str, str], missing: dict[str, str]) -> dict:
     if error:
         return columns | {"error": error}
     columns |= {
-        "reference_id": found.get(draft.reference),
+        "reference_id": image_ids.get(draft.reference),
         "question": draft.question,
         "choices": list(draft.choices),
         "answer": draft.answer,

@@ -12,7 +12,7 @@ from pathlib import Path
 from stages.artifacts.reader import fingerprint, read_table
 from stages.artifacts.tables import ANSWERS, JUDGEMENTS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.base.config import RunOptions, argument, named_paths, option, require_positive
+from stages.base.config import RunOptions, named_paths, require_positive
 from stages.base.errors import ImageError, InputError
 from stages.base.prompts import fill, load_prompt
 from stages.base.seeds import row_seed, source_fingerprint
@@ -20,39 +20,16 @@ from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, read_manifest
 from stages.questions import words_judge
 from stages.questions.answering import in_words, pictures
+from stages.questions.config import WORDS, JudgeConfig
 from stages.questions.mle import parse_marks
 from stages.questions.table import Question, Questions, check_images, read_questions
 from stages.vlm.engine import Engine, Request, Sampling
 from stages.vlm.factory import check_engine, make_engine
-from stages.vlm.options import EngineOptions, engine_parameters
+from stages.vlm.options import engine_parameters
 
-WORDS = words_judge.NAME
 PROMPT = "judge/mle"
 BLOCK = 256  # answers whose malformed replies are asked for again before the next ones are judged
 AGAIN = 0.7  # temperature of further tries: at 0 a model would say the same again
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgeConfig(EngineOptions):
-    manifest: Path = argument("the images: manifest artifact, a folder of them, or a Parquet file")
-    questions: Path = option("the questions, with the experts' answers")
-    out: Path = option("where the judgements go")
-    answers: Path | None = option(
-        "answers to judge, of one or several methods; without it the questions' own choices"
-        " are judged, as `choice/0`, `choice/1`, ...",
-        None,
-    )
-    method: str = option("mle", "mle")
-    judge: str = option(
-        "words (compares words, no model, and no substitute for one), a short name, a hub id, a"
-        " directory, or a model of the server",
-        WORDS,
-    )
-    tries: int = option("how often a judge is asked until its reply has the stated form", 3)
-    temperature: float = option("of the first try; further ones are drawn at 0.7 or above", 0.0)
-    max_tokens: int = option("longest reply, tokens", 64)
-    root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
-    seed: int = option("of sampled replies", 0)
 
 
 @dataclass(frozen=True)
@@ -124,11 +101,11 @@ def run(config: JudgeConfig, options: RunOptions) -> Summary:
 def _answered(rows: list[dict], questions: Questions, path: Path) -> dict[tuple, Subject]:
     """Key -> what each row of ANSWERS says: its words, or the text of the choice that it made."""
     asked = {q.question_id: q for q in questions.rows}
-    known = [r for r in rows if r["question_id"] in asked or r["question_id"] in questions.failed]
-    if not known:
+    answered = [r for r in rows if r["question_id"] in asked or r["question_id"] in questions.failed]
+    if not answered:
         raise InputError(f"{path}: answers none of these questions; give the questions that were asked")
     subjects = {}
-    for r in known:
+    for r in answered:
         question = asked.get(r["question_id"])
         text = in_words(r["response"], question) if question else None
         if question and text is None and r["choice"] is not None:

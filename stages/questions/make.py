@@ -16,7 +16,7 @@ from stages.artifacts.digests import Files
 from stages.artifacts.reader import fingerprint, read_table
 from stages.artifacts.tables import CAPTIONS, QUESTIONS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.base.config import RunOptions, argument, named_paths, option, require_at_least_zero
+from stages.base.config import RunOptions, named_paths, require_at_least_zero
 from stages.base.errors import ImageError, InputError
 from stages.base.prompts import fill, load_prompt, prompt_ids
 from stages.base.seeds import row_seed, source_fingerprint
@@ -24,39 +24,17 @@ from stages.datasets.files import look_at
 from stages.datasets.images import load_masks
 from stages.datasets.manifest import Image, Manifest, Task, by_task, images_of, read_manifest
 from stages.datasets.references import RULES, references_for
-from stages.questions import writing
+from stages.questions import geometry, ranking, templates, writing
+from stages.questions.config import TEMPLATES, QuestionsConfig
 from stages.questions.geometry import geometry_of
 from stages.questions.ranking import KINDS, Facts, NothingWrong, question_of, ranked_answers
 from stages.questions.table import problem
 from stages.questions.templates import FOLDER, defect_in_words, object_in_words
 from stages.vlm.engine import Engine, Sampling
 from stages.vlm.factory import check_engine, make_engine
-from stages.vlm.options import EngineOptions, engine_parameters
+from stages.vlm.options import engine_parameters
 
-
-@dataclass(frozen=True, kw_only=True)
-class QuestionsConfig(EngineOptions):
-    manifest: Path = argument("the images, labelled and with masks: manifest artifact or Parquet file")
-    out: Path = option("where the questions go")
-    vlm: str = option(
-        "who writes the answers: templates, or a model: short name (`adcli models`), hub id or directory", "templates"
-    )
-    captions: Path | None = option("for a model: captions of the same images", None)
-    splits: str = option("images to ask about, comma-separated: test, train, val", "test")
-    images: int = option("at most so many images, drawn by the seed; 0 = all", 0)
-    reference: str = option(
-        f"which normal training image is shown beside: {', '.join(RULES)}; random is drawn for"
-        " every image, as the paper samples it",
-        "random",
-    )
-    prompt: str = option(
-        "for a model: prompt id or text file with the fields {object}, {facts}, {caption} and {question}", "sage/write"
-    )
-    temperature: float = option("for a model: sampling temperature", 0.9)
-    top_p: float = option("for a model: nucleus mass", 0.95)
-    max_tokens: int = option("for a model: longest reply, tokens", 512)
-    root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
-    seed: int = option("other seed, other wordings, references and wrong answers", 0)
+MAKERS = (geometry, ranking, templates, writing)  # beside this module: what the answers depend on
 
 
 @dataclass(frozen=True)
@@ -90,7 +68,7 @@ def run(config: QuestionsConfig, options: RunOptions) -> Summary:
         )
     images = some_of(images, config.images, config.seed)
     captions = read_table(config.captions, CAPTIONS) if config.captions else None
-    engine = None if config.vlm == "templates" else make_engine(config.vlm, config)
+    engine = None if config.vlm == TEMPLATES else make_engine(config.vlm, config)
     compared = manifest.images if config.reference == "nearest" else ()
     files = look_at(config.out, options.quiet, images=compared, masks=images.values())
     spec = _spec(config, manifest, files, engine, captions)
@@ -113,10 +91,10 @@ def run(config: QuestionsConfig, options: RunOptions) -> Summary:
     return artifact.summary
 
 
-def some_of(images: dict[str, Image], most: int, seed: int) -> dict[str, Image]:
+def some_of(images: dict[str, Image], limit: int, seed: int) -> dict[str, Image]:
     """`most` of the images, in their order; all where it is 0."""
-    drawn = sorted(images, key=lambda i: row_seed(seed, "images", i))[: most or None]
-    return {i: image for i, image in images.items() if i in set(drawn)}
+    chosen = sorted(images, key=lambda i: row_seed(seed, "images", i))[: limit or None]
+    return {i: image for i, image in images.items() if i in set(chosen)}
 
 
 def _check(config: QuestionsConfig) -> None:
@@ -125,12 +103,12 @@ def _check(config: QuestionsConfig) -> None:
         raise InputError(f"--reference {config.reference}: expected {', '.join(RULES)}")
     if config.vlm == "scene":
         raise InputError("--vlm scene: it describes images and cannot write answers; --vlm templates needs no model")
-    check_engine(config.vlm, config, words=("templates",))
-    if config.vlm != "templates" and config.captions is None:
+    check_engine(config.vlm, config, words=(TEMPLATES,))
+    if config.vlm != TEMPLATES and config.captions is None:
         raise InputError(f"--vlm {config.vlm}: also give the --captions of these images (`adcli caption` makes them)")
-    if config.vlm != "templates":
+    if config.vlm != TEMPLATES:
         fill(load_prompt(config.prompt), **dict.fromkeys(writing.FIELDS, ""))
-    if config.vlm == "templates" and config.captions is not None:
+    if config.vlm == TEMPLATES and config.captions is not None:
         raise InputError("--captions: templates do not read them; give the --vlm that shall write the answers")
 
 
@@ -143,7 +121,7 @@ def _spec(
         "images": config.images,
         "reference": config.reference,
         "templates": {p: load_prompt(p).fingerprint for p in prompt_ids() if p.startswith(f"{FOLDER}/")},
-        "code": source_fingerprint(Path(__file__).parent),
+        "code": source_fingerprint(Path(__file__), *(Path(m.__file__) for m in MAKERS)),
     }
     inputs = {"manifest": manifest.fingerprint, "mask files": files.masks}
     notes = {}
@@ -226,9 +204,9 @@ def _by_model(
             question = question_of(kind, case.thing, _rng(config, key))
             todo[key], about[key] = writing.Task(case.thing, case.facts, caption, question), (case, kind)
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
-    for found in writing.written(todo, engine, load_prompt(config.prompt), sampling, config.seed):
-        question = todo[found.question_id].question
-        yield _row(*about[found.question_id], question, list(found.answers), found.error, found.retry)
+    for result in writing.written(todo, engine, load_prompt(config.prompt), sampling, config.seed):
+        question = todo[result.question_id].question
+        yield _row(*about[result.question_id], question, list(result.answers), result.error, result.retry)
 
 
 def _texts(captions: list[dict]) -> dict[str, str]:

@@ -18,5 +18,5 @@ def mle_score(row: Mapping) -> float | None:
 def parse_marks(reply: str) -> dict[str, int] | None:
     """The three marks of a reply that has the form that prompts/judge/mle.txt asks for, Markdown aside; None for any
     other: a mark outside 1..5, a fraction, a missing axis, anything before or behind."""
-    found = _FORM.fullmatch(_DRESS.sub("", reply))
-    return {axis: int(mark) for axis, mark in zip(AXES, found.groups(), strict=True)} if found else None
+    match = _FORM.fullmatch(_DRESS.sub("", reply))
+    return {axis: int(mark) for axis, mark in zip(AXES, match.groups(), strict=True)} if match else None

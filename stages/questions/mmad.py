@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stages.base.errors import InputError
-from stages.questions.drafts import Draft, list_of, read_json, text_of
+from stages.base.read_json import read_json
+from stages.questions.drafts import Draft, list_of, text_of
 
 PATTERN = "mmad.json"
 

@@ -13,7 +13,7 @@ Parts = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Place:
+class ImagePath:
     """One image: its path relative to the manifest's root, and its absolute one, both in parts."""
 
     image_id: str
@@ -21,18 +21,18 @@ class Place:
     absolute: Parts
 
 
-def places_of(path: Path, manifest: Manifest) -> dict[str, list[Place]]:
+def places_of(path: Path, manifest: Manifest) -> dict[str, list[ImagePath]]:
     """File name -> the images of the manifest at `path` that have it."""
     rows = read_table(path, MANIFEST)
     relative = dict(zip(rows["image_id"].to_pylist(), rows["path"].to_pylist(), strict=True))
     places = defaultdict(list)
     for image in manifest.images:
-        place = Place(image.image_id, _parts(relative[image.image_id]), _parts(str(image.file.absolute())))
+        place = ImagePath(image.image_id, _parts(relative[image.image_id]), _parts(str(image.file.absolute())))
         places[place.absolute[-1]].append(place)
     return places
 
 
-def resolve(paths: Iterable[str], places: dict[str, list[Place]]) -> tuple[dict[str, str], dict[str, str]]:
+def resolve(paths: Iterable[str], places: dict[str, list[ImagePath]]) -> tuple[dict[str, str], dict[str, str]]:
     """({path: image_id}, {path: why there is none}).
 
     In this order: the path is one relative to the manifest's root (or absolute, or an image_id); the end of one
@@ -40,13 +40,13 @@ def resolve(paths: Iterable[str], places: dict[str, list[Place]]) -> tuple[dict[
     The last is a guess where the manifest holds one folder of many alike (`test/good/001.png` of every category), so
     that it counts only when no other path of the file leads to the same image.
     """
-    found, errors, guessed = {}, {}, defaultdict(list)
+    image_ids, errors, guessed = {}, {}, defaultdict(list)
     for path in sorted(set(paths)):
-        there = places.get((_parts(path) or ("",))[-1], [])
-        exact, suffix, guess = _candidates(_parts(path), there)
+        same_name = places.get((_parts(path) or ("",))[-1], [])
+        exact, suffix, guess = _candidates(_parts(path), same_name)
         best = next((c for c in (exact, suffix, guess) if c), [])
         if len(best) == 1:
-            found[path] = best[0]
+            image_ids[path] = best[0]
             if best == guess and not exact and not suffix:
                 guessed[best[0]].append(path)
         else:
@@ -56,19 +56,19 @@ def resolve(paths: Iterable[str], places: dict[str, list[Place]]) -> tuple[dict[
                 else f"{path}: no image of the manifest has this path"
             )
     for image_id, claims in guessed.items():
-        certain = [p for p, i in found.items() if i == image_id and p not in claims]
+        certain = [p for p, i in image_ids.items() if i == image_id and p not in claims]
         if certain or len({_parts(p) for p in claims}) > 1:
             for path in claims:
-                del found[path]
+                del image_ids[path]
                 errors[path] = f"{path}: no image of the manifest has this path ({image_id} only ends like it)"
-    return found, errors
+    return image_ids, errors
 
 
-def _candidates(path: Parts, there: list[Place]) -> tuple[list[str], list[str], list[str]]:
+def _candidates(path: Parts, same_name: list[ImagePath]) -> tuple[list[str], list[str], list[str]]:
     return (
-        [p.image_id for p in there if path in (p.relative, p.absolute, _parts(p.image_id))],
-        [p.image_id for p in there if p.absolute[-len(path) :] == path],
-        [p.image_id for p in there if path[-len(p.relative) :] == p.relative],
+        [p.image_id for p in same_name if path in (p.relative, p.absolute, _parts(p.image_id))],
+        [p.image_id for p in same_name if p.absolute[-len(path) :] == path],
+        [p.image_id for p in same_name if path[-len(p.relative) :] == p.relative],
     )
 
 

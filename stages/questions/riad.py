@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stages.base.errors import InputError
-from stages.questions.drafts import Draft, name_of, read_json, text_of
+from stages.base.read_json import read_json
+from stages.questions.drafts import Draft, name_of, text_of
 
 PATTERN = "*.json"
 TYPES = ("description", "impact", "suggestion")
@@ -37,8 +38,8 @@ def _record(name: str, record: object) -> Iterator[Draft]:
         if not items or set(items) - set(TYPES):
             raise ValueError(f"expected {', '.join(TYPES)} as fields or as `type`")
     except (ValueError, TypeError) as e:
-        said = record if isinstance(record, dict) else {}
-        yield Draft(name, str(said.get("image") or ""), None, "unknown", error=str(e))
+        fields = record if isinstance(record, dict) else {}
+        yield Draft(name, str(fields.get("image") or ""), None, "unknown", error=str(e))
         return
     for kind, item in items.items():
         try:

@@ -28,18 +28,18 @@ class Defect:
 @cache
 def sections(name: str) -> dict[str, tuple[str, ...]]:
     """`[title]` -> the lines below it, each a wording. Raises InputError for a line above the first title."""
-    found: dict[str, list[str]] = {}
+    wordings: dict[str, list[str]] = {}
     title = None
     for line in load_prompt(f"{FOLDER}/{name}").text.splitlines():
         line = line.strip()
         if match := re.fullmatch(r"\[(.+)\]", line):
             title = match[1]
-            found[title] = []
+            wordings[title] = []
         elif line and title is None:
             raise InputError(f"prompt {FOLDER}/{name}: `{line}` stands above the first [section]")
         elif line:
-            found[title].append(line)
-    return {title: tuple(lines) for title, lines in found.items()}
+            wordings[title].append(line)
+    return {title: tuple(lines) for title, lines in wordings.items()}
 
 
 @cache
@@ -54,10 +54,10 @@ def _defects() -> dict[str, Defect]:
 def defect_in_words(name: str | None) -> Defect:
     """'broken_large' -> a large breakage; several names, comma-separated (VisA), are joined. A name that the file of
     defects does not have is quoted as it stands."""
-    known, names = _defects(), [re.sub(r"[\s_-]+", " ", n).strip().lower() for n in (name or "").split(",")]
-    found = [known.get(n) or _unknown(n) for n in names]
-    phrases = tuple(dict.fromkeys(d.phrase for d in found))
-    return Defect(" and ".join(phrases), found[0].family, phrases)
+    by_name, names = _defects(), [re.sub(r"[\s_-]+", " ", n).strip().lower() for n in (name or "").split(",")]
+    defects = [by_name.get(n) or _unknown(n) for n in names]
+    phrases = tuple(dict.fromkeys(d.phrase for d in defects))
+    return Defect(" and ".join(phrases), defects[0].family, phrases)
 
 
 def _unknown(name: str) -> Defect:

@@ -8,12 +8,11 @@ token; a reply that would begin `A crack ...` counts for A there, which is why t
 """
 
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 from stages.artifacts.tables import ANSWERS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.base.config import RunOptions, argument, named_paths, option
+from stages.base.config import RunOptions, named_paths
 from stages.base.errors import InputError
 from stages.base.prompts import fill, load_prompt
 from stages.base.seeds import row_seed, source_fingerprint
@@ -21,35 +20,15 @@ from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, Manifest, by_task, read_manifest
 from stages.questions import answering
 from stages.questions import yes_or_no as answers
+from stages.questions.config import VlmQaConfig
 from stages.questions.table import Question, check_images, read_questions
 from stages.vlm.engine import Request, Sampling, final
 from stages.vlm.factory import check_engine, make_engine
-from stages.vlm.options import EngineOptions, engine_parameters
+from stages.vlm.options import engine_parameters
 
 PROMPTS = {0: "sage/zero-shot", 1: "sage/one-shot"}
 WAYS = ("generate", "likelihood")
 FIRST_TOKEN = Sampling(max_tokens=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class VlmQaConfig(EngineOptions):
-    manifest: Path = argument("the images: manifest artifact, a folder of them, or a Parquet file")
-    questions: Path = option("the questions about them: artifact or Parquet file")
-    out: Path = option("where the answers go")
-    vlm: str = option("a short name (`adcli models`), a hub id or a directory; scene answers no questions")
-    method: str = option("vlm-qa", "vlm-qa")
-    name: str = option("what tables call this run; by default vlm-qa/<model>/<shots>-shot and, by likelihood, that", "")
-    shots: int = option("1: the reference image, then the test image; 0: the test image alone", 1)
-    choose: str = option(
-        "generate (the reply is read) or likelihood (the option whose letter is the most probable"
-        " beginning of the reply)",
-        "generate",
-    )
-    temperature: float = option("0 is greedy", 0.0)
-    top_p: float = option("nucleus mass", 1.0)
-    max_tokens: int = option("longest reply, tokens", 256)
-    root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
-    seed: int = option("of sampled replies and of the order in which ranked choices are shown", 0)
 
 
 def run(config: VlmQaConfig, options: RunOptions) -> Summary:
@@ -68,8 +47,8 @@ def run(config: VlmQaConfig, options: RunOptions) -> Summary:
     watched = manifest.images if unnamed else images.values()  # references may be any training image
     engine = make_engine(config.vlm, config)
     files = look_at(config.out, options.quiet, images=watched)
-    drawn = config.choose == "generate"
-    sampling = Sampling(config.temperature, config.top_p, config.max_tokens) if drawn else FIRST_TOKEN
+    generated = config.choose == "generate"
+    sampling = Sampling(config.temperature, config.top_p, config.max_tokens) if generated else FIRST_TOKEN
     spec = Spec(
         "score",
         {
@@ -104,7 +83,7 @@ def run(config: VlmQaConfig, options: RunOptions) -> Summary:
                 orders[reply.key],
                 response=reply.text,
                 error=reply.error,
-                probabilities=None if drawn else reply.probabilities or {},
+                probabilities=None if generated else reply.probabilities or {},
             )
             row["retry"] = reply.retry if reply.error else final(engine, "error" in row)
             parsed[row.get("parsed") or ("failed" if row.get("error") else "chosen or in words")] += 1

@@ -54,22 +54,22 @@ def written(tasks: dict[str, Task], engine: Engine, prompt: Prompt, sampling: Sa
                 if reply.error:
                     faults |= {key} if reply.retry is None else set()
                     raise NotInForm(reply.error)
-                found = Written(key, tuple(answers_of(reply.text or "", waiting[key].facts is not None)))
+                result = Written(key, tuple(answers_of(reply.text or "", waiting[key].facts is not None)))
             except NotInForm as e:
                 if attempt < ATTEMPTS:
                     continue
-                found = Written(key, error=f"{e} (last of {attempt} replies)", retry=None if key in faults else False)
+                result = Written(key, error=f"{e} (last of {attempt} replies)", retry=None if key in faults else False)
             del waiting[key]
-            yield found
+            yield result
 
 
 def _text(task: Task, prompt: Prompt, seed: int, key: str) -> str:
     facts = "it is normal, without any defect."
     if task.facts:
-        said = in_words(task.facts, Random(row_seed(seed, key)))
+        words = in_words(task.facts, Random(row_seed(seed, key)))
         facts = (
-            f"it is anomalous. There is {said['defect']} {said['where']}: {said['regions']}, {said['size']} and"
-            f" {said['shape']}."
+            f"it is anomalous. There is {words['defect']} {words['where']}: {words['regions']}, {words['size']} and"
+            f" {words['shape']}."
         )
     return fill(prompt, object=task.thing, facts=facts, caption=task.caption, question=task.question)
 
@@ -82,13 +82,13 @@ def answers_of(reply: str, anomalous: bool) -> list[str]:
             that the rank does not allow: 1 to 3 agree with the image, 4 does not.
     """
     lines = [line.strip() for line in reply.splitlines() if line.strip() and not line.strip().startswith("```")]
-    found = [LINE.fullmatch(line) for line in lines]
-    if not all(found) or [m[1] for m in found] != ["1", "2", "3", "4"]:
+    matches = [LINE.fullmatch(line) for line in lines]
+    if not all(matches) or [m[1] for m in matches] != ["1", "2", "3", "4"]:
         raise NotInForm("the reply is not four numbered lines with a verdict in brackets")
-    verdicts = [m[2].lower() == "anomalous" for m in found]
+    verdicts = [m[2].lower() == "anomalous" for m in matches]
     if verdicts != [anomalous] * 3 + [not anomalous]:
         raise NotInForm("the verdicts do not fit the ranks")
-    answers = [m[3].strip() for m in found]
+    answers = [m[3].strip() for m in matches]
     if not all(answers):
         raise NotInForm("an answer is empty")
     if len({a.lower() for a in answers}) < 4:

@@ -71,17 +71,14 @@ def as_text(grid: Grid) -> str:
 def as_markdown(grid: Grid) -> str:
     """A pipe table under its title, the definition below. Cells are text: what Markdown or HTML would read as a sign
     is escaped."""
-    heads = [_markdown(c) for c in grid.columns]
-    table = _frame(grid, _markdown)
-    pipes = table.to_markdown(index=False, headers=heads, tablefmt="github", disable_numparse=True)
-    return f"## {_markdown(grid.title)}\n\n{pipes}\n\n{_markdown(grid.note)}\n"
+    table = _frame(grid, _markdown).to_markdown(index=False, tablefmt="github", disable_numparse=True)
+    return f"## {_markdown(grid.title)}\n\n{table}\n\n{_markdown(grid.note)}\n"
 
 
 def as_latex(grid: Grid) -> str:
     """A `table` for a paper (LaTeX with the package booktabs): the title is its caption, the definition stands below.
     Characters that mean something to LaTeX are escaped."""
-    heads = [_latex(c) for c in grid.columns]
-    tabular = _frame(grid, _latex).to_latex(index=False, header=heads, escape=False, column_format="l" * len(heads))
+    tabular = _frame(grid, _latex).to_latex(index=False, escape=False, column_format="l" * len(grid.columns))
     lines = ("\\begin{table}", "\\centering", f"\\caption{{{_latex(grid.title)}}}", tabular.rstrip())
     return "\n".join([*lines, "", f"\\footnotesize {_latex(grid.note)}", "\\end{table}", ""])
 
@@ -118,9 +115,9 @@ def _printable(text: str) -> str:
 
 
 def _frame(grid: Grid, cell: Callable[[str], str]) -> pd.DataFrame:
-    """The rows as pandas has them, every cell put through `cell`. Columns are numbered: their names may be equal."""
+    """The table with every cell put through `cell`."""
     rows = [[cell(c) for c in row] for row in grid.rows]
-    return pd.DataFrame(rows, columns=range(len(grid.columns)), dtype=object)
+    return pd.DataFrame(rows, columns=[cell(c) for c in grid.columns], dtype=object)
 
 
 def _markdown(text: str) -> str:

@@ -280,14 +280,16 @@ def every_figure(rows: list[dict], resamples: int, seed: int) -> Grid:
         (r["dataset"], r["method"], r["category"], r["condition"] or "-", r["metric"], _number(r), str(r["n"]))
         for r in rows
     ]
+    intervals = f"95%, {resamples} resamples of the images with all their questions, seed {seed}"
+    if not resamples:
+        intervals = "none"
     return Grid(
         "qa-figures",
         "All figures with intervals",
         ("data set", "method", "category", "condition", "metric", "value [95%]", "n"),
         tuple(lines),
-        f"Shares as fractions. Intervals: 95%, {resamples} resamples of the images with all their questions,"
-        f" seed {seed}. n: questions, for acc_g groups. Category all: all questions together; mean: over"
-        " categories. accuracy_level_mean: mean over levels, each counted alike.",
+        f"Shares as fractions. Intervals: {intervals}. n: questions, for acc_g groups. Category all: all questions"
+        " together; mean: over categories. accuracy_level_mean: mean over levels, each counted alike.",
     )
 
 

@@ -54,10 +54,10 @@ def all_tables(
 
 
 def _definition(resamples: int, seed: int) -> str:
+    intervals = f"95%, {resamples} stratified resamples of the images, seed {seed}" if resamples else "none"
     return (
         "AUROC of the test images, exact, ties half; scores are anomaly-oriented (the paper's"
-        f" S = 1 / (1 + d) is a normality score). Intervals: 95%, {resamples} stratified resamples of the"
-        f" images, seed {seed}."
+        f" S = 1 / (1 + d) is a normality score). Intervals: {intervals}."
     )
 
 

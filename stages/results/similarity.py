@@ -5,7 +5,7 @@ from dataclasses import replace
 from stages.base.errors import InputError
 from stages.questions.answering import in_words
 from stages.results.answers import AnswerRecord
-from stages.text_encoder.model import PACKAGED
+from stages.text_encoder.config import PACKAGED
 
 
 def with_similarity(joined: list[AnswerRecord], encoder: str) -> tuple[list[AnswerRecord], str | None]:
@@ -20,9 +20,9 @@ def with_similarity(joined: list[AnswerRecord], encoder: str) -> tuple[list[Answ
     }
     if not pairs:
         return joined, "no replies in words"
-    from stages.text_encoder.model import encode, load_encoder
-
     try:
+        from stages.text_encoder.model import encode, load_encoder  # torch, which may be missing
+
         model, tokenizer = load_encoder(encoder)
     except InputError as e:
         if encoder != PACKAGED:

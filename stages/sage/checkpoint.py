@@ -8,76 +8,42 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+
+from stages.training.prepared import torch
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PretrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 
 from stages.base.errors import InputError, last_line
-from stages.sage.config import Settings
-from stages.training.saved_models import (
-    ADAPTER_WEIGHTS,
-    check_chat_template,
-    check_merged,
-    check_model,
-    read_json,
-    trained_fingerprint,
-    trained_folder,
-)
+from stages.sage.config import FUSION, RECORD, SageSettings, hub_id, read_record, stock
+from stages.sage.model import ADAPTER, attach, core_of, linear_names, require_family
+from stages.training.saved_models import check_merged, trained_fingerprint
 from stages.training.weights import checkpoint_fingerprint
-from stages.vlm.models import SHORT_NAMES, not_found
-
-RECORD, FUSION = "sage.json", "fusion.safetensors"
+from stages.vlm.models import not_found
 
 
 @dataclass(frozen=True)
 class Loaded:
     """model: stock class with its fusion attached, a PeftModel where LoRA was trained; record: of `sage.json`."""
 
-    model: Any
-    processor: Any
-    settings: Settings
+    model: PreTrainedModel | PeftModel
+    processor: ProcessorMixin
+    settings: SageSettings
     record: dict
-
-
-def find(place: Path) -> Path:
-    """The folder with the checkpoint: `place` itself, or the one of a finetune-mllm artifact.
-
-    Raises:
-        InputError: none there.
-    """
-    return trained_folder(place, (RECORD,), "finetune-mllm --method sage-sfe or sage-edpo")
-
-
-def read_record(place: Path) -> tuple[Path, Settings, dict]:
-    """(folder, settings, record). Raises InputError for no checkpoint, or one of another version."""
-    folder = find(place)
-    record = read_json(folder / RECORD, "--checkpoint")
-    try:
-        return folder, Settings(**record["settings"]), record
-    except (TypeError, KeyError) as e:
-        raise InputError(f"{folder / RECORD}: not of this version of adcli ({e})") from e
-
-
-def check_trained(place: Path, base: str = "") -> tuple[Path, Settings, dict]:
-    """`read_record`, and that the files of the checkpoint and of its base model are there. Imports no torch. Raises
-    InputError: they are not."""
-    folder, settings, record = read_record(place)
-    needed = [FUSION] if settings.fusion == "attention" else []
-    needed += [ADAPTER_WEIGHTS] if settings.lora_rank else []
-    if lacking := [name for name in needed if not (folder / name).is_file()]:
-        raise InputError(f"--checkpoint {folder}: no {lacking[0]} here")
-    name, _ = stock(folder, settings, record, base)
-    what = "--base" if settings.lora_rank else "--checkpoint"
-    check_model(name, what)
-    check_chat_template(name, what)
-    return folder, settings, record
 
 
 def base_fingerprint(name: str, revision: str) -> str:
     """Of a base model's weights; reads its configuration first. Raises InputError: no such model, or of a family
     without the seam that SAGE needs."""
-    from transformers import AutoConfig
-
-    from stages.sage.model import require_family
-
     try:
         config = AutoConfig.from_pretrained(name, revision=revision or None)
         require_family(config, name)
@@ -96,27 +62,20 @@ def fingerprint(place: Path, base: str = "") -> str:
     own = trained_fingerprint(folder)
     if not settings.lora_rank:
         return own
-    name = resolved(base or record["base"])
-    found = base_fingerprint(name, record["revision"])
-    local = "@" not in found + record["weights"]  # a hub model and its copy have no common fingerprint
-    if local and found != record["weights"]:
+    name = hub_id(base or record["base"])
+    weights = base_fingerprint(name, record["revision"])
+    local = "@" not in weights + record["weights"]  # a hub model and its copy have no common fingerprint
+    if local and weights != record["weights"]:
         raise InputError(f"--base {name}: other weights than {place} was trained on ({record['base']})")
-    return f"{own} {found}"
+    return f"{own} {weights}"
 
 
-def resolved(name: str) -> str:
-    """A short name -> its hub id; others as they are."""
-    return SHORT_NAMES.get(name, name)
-
-
-def load_processor(name: str, revision: str = "", tiles: int = 0) -> tuple[Any, Any]:
+def load_processor(name: str, revision: str = "", tiles: int = 0) -> tuple[ProcessorMixin, PretrainedConfig]:
     """(processor, configuration) of a base model. tiles: most tiles per image, 0 = the processor's own number.
 
     Raises:
         InputError: there is none, it has no chat template, or does not cut images into tiles.
     """
-    from transformers import AutoConfig, AutoProcessor
-
     try:
         processor = AutoProcessor.from_pretrained(name, revision=revision or None)
         config = AutoConfig.from_pretrained(name, revision=revision or None)
@@ -133,10 +92,8 @@ def load_processor(name: str, revision: str = "", tiles: int = 0) -> tuple[Any, 
     return processor, config
 
 
-def load_model(name: str, revision: str, dtype: Any) -> Any:
+def load_model(name: str, revision: str, dtype: str) -> PreTrainedModel:
     """A stock model. Raises InputError when it cannot be loaded."""
-    from transformers import AutoModelForImageTextToText
-
     try:
         return AutoModelForImageTextToText.from_pretrained(
             name, revision=revision or None, dtype=dtype, use_safetensors=True
@@ -145,18 +102,12 @@ def load_model(name: str, revision: str, dtype: Any) -> Any:
         raise InputError(f"--base {not_found(name, e)}") from e
 
 
-def prepare(name: str, revision: str, settings: Settings, seed: int, dtype: Any) -> Any:
+def prepare(name: str, revision: str, settings: SageSettings, seed: int, dtype: str) -> PreTrainedModel | PeftModel:
     """A model ready for SFE: fusion attached; LoRA on the language model's linear layers and the image
     adapter trained beside it, or everything trained; the vision tower frozen."""
-    import torch
-
-    from stages.sage.model import ADAPTER, attach, core_of, linear_names
-
     model = load_model(name, revision, dtype)
     attach(model, settings, seed)
     if settings.lora_rank:
-        from peft import LoraConfig, get_peft_model
-
         torch.manual_seed(seed)
         model = get_peft_model(
             model,
@@ -175,23 +126,16 @@ def prepare(name: str, revision: str, settings: Settings, seed: int, dtype: Any)
     return in_float32(model)
 
 
-def in_float32(model: Any) -> Any:
+def in_float32(model: nn.Module) -> nn.Module:
     """Trained tensors in float32 whatever the rest is in: steps of 2e-6 are lost in bfloat16."""
-    import torch
-
     for p in model.parameters():
         if p.requires_grad:
             p.data = p.data.to(torch.float32)
     return model
 
 
-def stock(folder: Path, settings: Settings, record: dict, base: str = "") -> tuple[str, str]:
-    """(place, revision) of the stock model in a checkpoint: the base under LoRA, else the checkpoint itself."""
-    return (resolved(base or record["base"]), record["revision"]) if settings.lora_rank else (str(folder), "")
-
-
 def load_sage(
-    place: Path, base: str = "", dtype: Any = "float32", trainable: bool = False, settings: Settings | None = None
+    place: Path, base: str = "", dtype: str = "float32", trainable: bool = False, settings: SageSettings | None = None
 ) -> Loaded:
     """A trained SAGE. base: where the base model lies now, if elsewhere; settings: other ones than in training (shots).
     LoRA stays apart from the base weights: merged in bfloat16, what a small rate changed would be rounded away.
@@ -201,10 +145,6 @@ def load_sage(
     Raises:
         InputError: no checkpoint, no such base model, or tensors that do not fit it.
     """
-    from safetensors.torch import load_file
-
-    from stages.sage.model import attach, core_of
-
     folder, own, record = read_record(place)
     settings = settings or own
     name, revision = stock(folder, settings, record, base)
@@ -217,8 +157,6 @@ def load_sage(
             core.fusion.load_state_dict(load_file(folder / FUSION))
             core.fusion.to(model.dtype)
         if settings.lora_rank:
-            from peft import PeftModel
-
             model = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
     except (RuntimeError, OSError, ValueError) as e:
         raise InputError(f"{folder}: does not fit the base model {name} ({last_line(e)})") from e
@@ -229,10 +167,15 @@ def load_sage(
     return Loaded(in_float32(model), processor, settings, record)
 
 
-def save(model: Any, state: Mapping[str, Any], processor: Any, folder: Path, record: dict, settings: Settings) -> None:
+def save(
+    model: PreTrainedModel | PeftModel,
+    state: Mapping[str, Tensor],
+    processor: ProcessorMixin,
+    folder: Path,
+    record: dict,
+    settings: SageSettings,
+) -> None:
     """Write what was trained. state: the model's state dict, gathered where it was sharded."""
-    from safetensors.torch import save_file
-
     prefix = "base_model.model.model.fusion." if settings.lora_rank else "model.fusion."
     fusion = {n.removeprefix(prefix): t.float().cpu().contiguous() for n, t in state.items() if n.startswith(prefix)}
     rest = {n: t for n, t in state.items() if not n.startswith(prefix)}

@@ -1,15 +1,35 @@
-"""What a SAGE model is, apart from its weights: kept beside them."""
+"""Options of SAGE's trainings and scores, the record of a trained model, and what can be checked without torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
 
+from stages.base.config import argument, option, require_at_least_zero, require_positive
 from stages.base.errors import InputError
+from stages.training import distributed
+from stages.training.distributed import accumulation_steps
+from stages.training.saved_models import (
+    ADAPTER_WEIGHTS,
+    check_chat_template,
+    check_merged,
+    check_model,
+    read_json,
+    trained_folder,
+)
+from stages.training.torch_setup import resolved_precision
+from stages.vlm.models import SHORT_NAMES, require_known
 
+RECORD, FUSION = "sage.json", "fusion.safetensors"  # files of a checkpoint
 FUSIONS = ("attention", "text", "none")
 SIMILARITIES = ("max", "min")
+OBJECTIVES = ("dpo", "printed")
+WAYS = ("generate", "likelihood")
+SAME_RESULT = ("epochs", "batch_size", "learning_rate", "warmup", "schedule", "clip", "weight_decay", "max_length")
+FSDP = ("full_shard", "shard_grad_op", "offload", "auto_wrap")  # auto_wrap: what transformers does anyway
 
 
 @dataclass(frozen=True)
-class Settings:
+class SageSettings:
     """fusion: attention = SFE; text = facts as text in the prompt (Table 3, Fact[Hard]); none = no facts, the plain
     fine-tuning of Table 1's `InternVL2 (sft)`. shots: 1 = compared with a reference image, 0 = without one. tiles: most
     tiles an image is cut into, 0 = the processor's own number. lora_rank: 0 = all weights were trained."""
@@ -24,22 +44,227 @@ class Settings:
     lora_rank: int = 16
     lora_alpha: int = 32
 
+    def check(self) -> None:
+        """Raises InputError for a value that means nothing."""
+        if self.fusion not in FUSIONS:
+            raise InputError(f"--fusion {self.fusion}: expected {', '.join(FUSIONS)}")
+        if self.similarity not in SIMILARITIES:
+            raise InputError(f"--similarity {self.similarity}: expected {', '.join(SIMILARITIES)}")
+        if self.shots not in (0, 1):
+            raise InputError(f"--shots {self.shots}: expected 1 (with the question's reference image) or 0")
+        for name, least in (
+            ("patches", 1),
+            ("heads", 1),
+            ("sentences", 0),
+            ("tiles", 0),
+            ("lora_rank", 0),
+            ("lora_alpha", 1),
+        ):
+            if getattr(self, name) < least:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: at least {least}")
 
-def check(settings: Settings) -> None:
-    """Raises InputError for a value that means nothing."""
-    if settings.fusion not in FUSIONS:
-        raise InputError(f"--fusion {settings.fusion}: expected {', '.join(FUSIONS)}")
-    if settings.similarity not in SIMILARITIES:
-        raise InputError(f"--similarity {settings.similarity}: expected {', '.join(SIMILARITIES)}")
-    if settings.shots not in (0, 1):
-        raise InputError(f"--shots {settings.shots}: expected 1 (with the question's reference image) or 0")
-    for name, least in (
-        ("patches", 1),
-        ("heads", 1),
-        ("sentences", 0),
-        ("tiles", 0),
-        ("lora_rank", 0),
-        ("lora_alpha", 1),
-    ):
-        if getattr(settings, name) < least:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: at least {least}")
+
+@dataclass(frozen=True, kw_only=True)
+class SageTraining:
+    """Defaults are the paper's (section 5.1) where it names a value."""
+
+    epochs: float = option("passes over the samples; the paper names none", 1.0)
+    batch_size: int = option("samples per optimiser step, over all processes", 32)
+    micro_batch: int = option("samples per forward pass and process; the rest of the batch is accumulated", 1)
+    learning_rate: float = option("peak of AdamW; 2e-6 is the paper's, LoRA usually wants 1e-4", 2e-6)
+    warmup: int = option("steps of linear warm-up", 1000)
+    schedule: str = option("after the warm-up: linear or cosine to 0, or constant; the paper names none", "linear")
+    clip: float = option("largest norm of the gradient", 1.0)
+    weight_decay: float = option("of AdamW; the paper names none", 0.0)
+    max_length: int = option("longest sample, tokens; 0 = the model's context; a longer one is refused, never cut", 0)
+    precision: str = option("fp32, bf16 (the paper's), or auto = bf16 where the processor has it", "auto")
+    checkpoint_activations: bool = option("recompute activations: less memory, more time", False)
+    fsdp: str = option(
+        "shard over the GPUs of torchrun: full_shard, or shard_grad_op = weights stay whole after the"
+        " forward pass; 'full_shard offload' keeps shards in main memory; not tried on GPUs",
+        "",
+    )
+    deepspeed: Path | None = option(
+        "DeepSpeed configuration, JSON, as transformers' --deepspeed takes it; not tried", None
+    )
+    save_steps: int = option("steps between saved states, from which a killed run goes on", 100)
+    device: str = option("auto, cpu or cuda", "auto")
+    workers: int = option("processes that load images; 0 = in this one", 0)
+    root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
+    seed: int = option("of initialisation and data order", 0)
+
+    def check(self) -> None:
+        """Everything that can be said of these options without torch. Raises InputError for numbers that do not fit, a
+        device that is not there, and --fsdp where nothing would be sharded and whole copies be trained."""
+        if self.schedule not in ("linear", "cosine", "constant"):
+            raise InputError(f"--schedule {self.schedule}: expected linear, cosine or constant")
+        require_positive(self, "epochs", "learning_rate", "batch_size", "micro_batch", "save_steps", "clip")
+        require_at_least_zero(self, "warmup", "weight_decay", "max_length", "workers")
+        if self.deepspeed and not self.deepspeed.is_file():
+            raise InputError(f"--deepspeed {self.deepspeed}: no such file")
+        if self.deepspeed and find_spec("deepspeed") is None:
+            raise InputError("--deepspeed needs the package deepspeed: pip install deepspeed")
+        if self.fsdp and (self.deepspeed or distributed.world() == 1):
+            raise InputError("--fsdp shards over several processes (torchrun --nproc_per_node N), without --deepspeed")
+        if unknown := [w for w in self.fsdp.split() if w not in FSDP]:
+            raise InputError(f"--fsdp {unknown[0]}: expected words of {', '.join(FSDP)}")
+        accumulation_steps(self.batch_size, self.micro_batch)
+
+    def require_sharded(self, device: str) -> None:
+        """Raises InputError where --fsdp would shard nothing and train whole copies."""
+        if self.fsdp and device == "cpu":
+            raise InputError(f"--fsdp: nothing is sharded on --device {device}; leave it out there")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SfeConfig(SageTraining):
+    manifest: Path = argument("the images: manifest artifact, a folder of them, or a Parquet file")
+    questions: Path = option("questions about them with answers: artifact or Parquet file")
+    out: Path = option("the trained model and its record")
+    facts: Path | None = option("captions of the test images, their fact sentences; needless with --fusion none", None)
+    base: str = option("InternVL or LLaVA: short name, hub id or directory, in transformers' own format", "internvl3")
+    revision: str = option("branch, tag or commit of a hub model", "")
+    method: str = option("sage-sfe", "sage-sfe")
+    fusion: str = option(
+        f"{', '.join(FUSIONS)}: attention = SFE; text = facts in the prompt (Table 3, Fact[Hard]);"
+        " none = plain fine-tuning (Table 1, sft)",
+        "attention",
+    )
+    shots: int = option("1 = compared with the question's reference image, 0 = test image alone", 1)
+    patches: int = option("K of Eq. 1, patches that differ most; Figure 7 sees little difference from 20 to 50", 20)
+    similarity: str = option(
+        f"of a patch to the reference image, {' or '.join(SIMILARITIES)}: max = to the patch most"
+        " like it, min = Eq. 1 as printed",
+        "max",
+    )
+    heads: int = option("of the fusion attention", 8)
+    sentences: int = option("most fact sentences per image; 0 = all", 0)
+    tiles: int = option("most tiles an image is cut into; 0 = the model's own number", 0)
+    lora_rank: int = option("rank of LoRA on the language model; 0 = train all of it", 16)
+    lora_alpha: int = option("LoRA's scale is alpha / rank", 32)
+    merged: Path | None = option("also write a plain checkpoint for vLLM here (--fusion none or text)", None)
+
+    def settings(self) -> SageSettings:
+        """What the model is made of."""
+        return SageSettings(**{n: getattr(self, n) for n in SageSettings.__dataclass_fields__})
+
+    def check(self) -> None:
+        """See `SageTraining.check`; also raises InputError for a base model that is not there."""
+        self.settings().check()
+        super().check()
+        require_known(self.base, "--base")
+        if self.merged and self.fusion == "attention":
+            raise InputError("--merged: a fusion layer cannot be merged; only --fusion none and text can")
+        check_merged(self.merged, self.out, "config.json")
+        check_model(hub_id(self.base), "--base")
+        check_chat_template(hub_id(self.base), "--base")
+        device, _ = resolved_precision(self.device, self.precision)
+        self.require_sharded(device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdpoConfig(SageTraining):
+    manifest: Path = argument("the images: manifest artifact, a folder of them, or a Parquet file")
+    questions: Path = option("questions about them with ranked answers: artifact or Parquet file")
+    checkpoint: Path = option("the SFE model: what finetune-mllm --method sage-sfe wrote")
+    judgements: Path = option("MLE scores of each question's own answers, methods choice/0, choice/1, ...")
+    out: Path = option("the trained model and its record")
+    facts: Path | None = option("captions of the test images, their fact sentences; as for the SFE model", None)
+    base: str = option("where the base model lies, if not where the SFE model was trained", "")
+    method: str = option("sage-edpo", "sage-edpo")
+    eta: float = option("weight of the entropy difference in the margin (Eq. 6); 0 = plain DPO on the same pairs", 1.0)
+    beta: float = option("of DPO: how closely the reference is kept; unused with --objective printed", 0.1)
+    objective: str = option(
+        f"{' or '.join(OBJECTIVES)}: dpo = log-ratios to the SFE model, printed = Eq. 6 to the"
+        " letter, without a reference",
+        "dpo",
+    )
+
+    def check(self) -> None:
+        """See `SageTraining.check`; also raises InputError for an SFE model that is not there."""
+        super().check()
+        if self.objective not in OBJECTIVES:
+            raise InputError(f"--objective {self.objective}: expected {' or '.join(OBJECTIVES)}")
+        require_positive(self, "beta")
+        require_at_least_zero(self, "eta")
+        if self.base:
+            require_known(self.base, "--base")
+        require_trained(self.checkpoint, self.base)
+        device, _ = resolved_precision(self.device, self.precision)
+        self.require_sharded(device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSageConfig:
+    manifest: Path = argument("the images: manifest artifact, a folder of them, or a Parquet file")
+    questions: Path = option("the questions about them: artifact or Parquet file")
+    checkpoint: Path = option("what finetune-mllm --method sage-sfe or sage-edpo wrote")
+    out: Path = option("where the answers go")
+    facts: Path | None = option("captions of the test images, their fact sentences; as in training", None)
+    method: str = option("sage", "sage")
+    name: str = option("what tables call this run; by default sage-edpo/1-shot and the like", "")
+    base: str = option("where the base model lies, if not where it was trained", "")
+    shots: int = option("1: compared with the reference image; 0: zero-shot, the test image alone", 1)
+    choose: str = option("generate (the reply is read) or likelihood (the choice with the likeliest words)", "generate")
+    max_tokens: int = option("longest reply, tokens", 256)
+    batch_size: int = option("questions per forward pass of --choose generate", 8)
+    precision: str = option("fp32, bf16, or auto = bf16 where the processor has it", "auto")
+    device: str = option("auto, cpu or cuda", "auto")
+    root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
+    seed: int = option("of the order in which ranked choices are shown", 0)
+
+    def check(self) -> None:
+        """Everything that can be said without torch. Raises InputError for unusable settings, no checkpoint or no base
+        model."""
+        require_positive(self, "max_tokens", "batch_size")
+        if self.base:
+            require_known(self.base, "--base")
+        if self.choose not in WAYS:
+            raise InputError(f"--choose {self.choose}: expected {' or '.join(WAYS)}")
+        _, settings, _ = require_trained(self.checkpoint, self.base)
+        replace(settings, shots=self.shots).check()
+        resolved_precision(self.device, self.precision)
+
+
+def checkpoint_folder(place: Path) -> Path:
+    """The folder with the checkpoint: `place` itself, or the one of a finetune-mllm artifact.
+
+    Raises:
+        InputError: none there.
+    """
+    return trained_folder(place, (RECORD,), "finetune-mllm --method sage-sfe or sage-edpo")
+
+
+def read_record(place: Path) -> tuple[Path, SageSettings, dict]:
+    """(folder, settings, record). Raises InputError for no checkpoint, or one of another version."""
+    folder = checkpoint_folder(place)
+    record = read_json(folder / RECORD, "--checkpoint")
+    try:
+        return folder, SageSettings(**record["settings"]), record
+    except (TypeError, KeyError) as e:
+        raise InputError(f"{folder / RECORD}: not of this version of adcli ({e})") from e
+
+
+def require_trained(place: Path, base: str = "") -> tuple[Path, SageSettings, dict]:
+    """`read_record`, and that the files of the checkpoint and of its base model are there. Imports no torch. Raises
+    InputError: they are not."""
+    folder, settings, record = read_record(place)
+    needed = [FUSION] if settings.fusion == "attention" else []
+    needed += [ADAPTER_WEIGHTS] if settings.lora_rank else []
+    if lacking := [name for name in needed if not (folder / name).is_file()]:
+        raise InputError(f"--checkpoint {folder}: no {lacking[0]} here")
+    name, _ = stock(folder, settings, record, base)
+    what = "--base" if settings.lora_rank else "--checkpoint"
+    check_model(name, what)
+    check_chat_template(name, what)
+    return folder, settings, record
+
+
+def hub_id(name: str) -> str:
+    """A short name -> its hub id; others as they are."""
+    return SHORT_NAMES.get(name, name)
+
+
+def stock(folder: Path, settings: SageSettings, record: dict, base: str = "") -> tuple[str, str]:
+    """(place, revision) of the stock model in a checkpoint: the base under LoRA, else the checkpoint itself."""
+    return (hub_id(base or record["base"]), record["revision"]) if settings.lora_rank else (str(folder), "")

@@ -5,7 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+
+from stages.training.prepared import torch
+
+from PIL import Image as Pil
+from torch import Tensor
+from transformers import ProcessorMixin
 
 from stages.artifacts.reader import fingerprint, read_table
 from stages.artifacts.tables import CAPTIONS
@@ -15,7 +20,7 @@ from stages.datasets.images import load_rgb
 from stages.datasets.manifest import Image, Manifest, by_task
 from stages.datasets.references import references_for
 from stages.questions.table import Question, Questions, check_images
-from stages.sage.config import Settings
+from stages.sage.config import SageSettings
 
 PLACE = "\0"  # where the vectors of t^s go, until the text is cut there
 IGNORED = -100  # label of a token that is not learned
@@ -23,7 +28,7 @@ PLAIN = {0: "sage/zero-shot", 1: "sage/one-shot"}  # without fusion: what the pl
 
 
 @dataclass(frozen=True)
-class Sample:
+class SageSample:
     """One question, ready to be read. shown: images that the language model sees, in order; reference: the image of
     Eq. 1; facts: sentences that become vectors; text: the user's turn, with PLACE where the vectors go."""
 
@@ -42,18 +47,18 @@ class Facts:
     fingerprint: str
 
 
-def read_facts(path: Path, most: int) -> Facts:
+def read_facts(path: Path, limit: int) -> Facts:
     """Facts of a captions table. A text of several sentences gives several facts (section 3.2: one embedding per
-    sentence); most: keep so many per image, 0 = all. Rows with `error` have none.
+    sentence); limit: keep so many per image, 0 = all. Rows with `error` have none.
 
     Raises:
         InputError: as `read_table` does.
     """
     table = read_table(path, CAPTIONS)
-    found: dict[str, list[str]] = {}
+    facts: dict[str, list[str]] = {}
     for row in table.to_pylist():
-        found.setdefault(row["image_id"], []).extend(sentences(row["text"] or ""))
-    return Facts({i: tuple(s[: most or None]) for i, s in found.items() if s}, fingerprint(table, CAPTIONS))
+        facts.setdefault(row["image_id"], []).extend(sentences(row["text"] or ""))
+    return Facts({i: tuple(s[: limit or None]) for i, s in facts.items() if s}, fingerprint(table, CAPTIONS))
 
 
 def sentences(text: str) -> list[str]:
@@ -62,11 +67,11 @@ def sentences(text: str) -> list[str]:
     return [p for p in parts if re.search(r"[^\W\d_]", p)]
 
 
-class Asked:
+class QuestionSet:
     """Questions with all that is read beside them. inputs: fingerprints for the cache key, without the image files;
     watched: images that are read; datasets: their names."""
 
-    def __init__(self, questions: Questions, manifest: Manifest, facts: Path | None, settings: Settings) -> None:
+    def __init__(self, questions: Questions, manifest: Manifest, facts: Path | None, settings: SageSettings) -> None:
         """Raises InputError for no facts where they are fused, images that are not in the manifest, and as
         `read_facts` does."""
         if settings.fusion != "none" and facts is None:
@@ -87,39 +92,39 @@ class Asked:
             "facts": self.facts.fingerprint if self.facts else "",
         }
 
-    def sample(self, question: Question, text: str = "") -> Sample:
+    def sample(self, question: Question, text: str = "") -> SageSample:
         """text: the question with its options, where they are shown.
 
         Raises:
             InputError: no facts for the image, no reference image for --shots 1, or an image that cannot be read.
         """
-        where, how = f"question {question.question_id}", self.settings
-        test, said, text = self.images[question.image_id], (), text or question.question
-        reference = self.reference(question, test) if how.shots else None
+        where, settings = f"question {question.question_id}", self.settings
+        test, facts, text = self.images[question.image_id], (), text or question.question
+        reference = self.reference(question, test) if settings.shots else None
         for image in filter(None, (test, reference)):
             if image.error:
                 raise InputError(f"{where}: {image.image_id}: {image.error}")
             if not image.file.is_file():
                 raise InputError(f"{where}: {image.file}: no such image (--root says where paths start)")
-        if how.fusion != "none":
-            said = self.facts.sentences.get(test.image_id, ())
-            if not said:
+        if settings.fusion != "none":
+            facts = self.facts.sentences.get(test.image_id, ())
+            if not facts:
                 raise InputError(f"{where}: --facts has none for {test.image_id}; caption it with --prompt sage/facts")
-        if how.fusion == "attention":
+        if settings.fusion == "attention":
             text = fill(load_prompt("sage/attention"), facts=PLACE, question=text)
-            return Sample(question.question_id, (test,), reference, said, text)
-        if how.fusion == "text":
-            text = fill(load_prompt("sage/text"), facts="\n".join(said), question=text)
-        text = fill(load_prompt(PLAIN[how.shots]), question=text)
-        return Sample(question.question_id, (reference, test) if reference else (test,), None, (), text)
+            return SageSample(question.question_id, (test,), reference, facts, text)
+        if settings.fusion == "text":
+            text = fill(load_prompt("sage/text"), facts="\n".join(facts), question=text)
+        text = fill(load_prompt(PLAIN[settings.shots]), question=text)
+        return SageSample(question.question_id, (reference, test) if reference else (test,), None, (), text)
 
     def reference(self, question: Question, test: Image) -> Image:
         """The question's own reference image; for a question that names none (MANTA's) the first normal training image
         of the test image's category. Raises InputError: there is none."""
         if question.reference_id:
             return self.images[question.reference_id]
-        if found := references_for(test, self.tasks[test.task], 1, "first", 0):
-            return found[0]
+        if references := references_for(test, self.tasks[test.task], 1, "first", 0):
+            return references[0]
         raise InputError(
             f"question {question.question_id}: no `reference_id`, and {test.category} has no normal"
             " training image to compare with (--shots 0 does without)"
@@ -134,11 +139,11 @@ def best_answer(question: Question) -> str:
 
 
 @dataclass(frozen=True)
-class Encoder:
+class PromptEncoder:
     """Samples and answers -> tensors. processor: transformers' own, of the checkpoint."""
 
-    processor: Any
-    settings: Settings
+    processor: ProcessorMixin
+    settings: SageSettings
 
     @cached_property
     def image_token(self) -> str:
@@ -152,13 +157,13 @@ class Encoder:
     def tokens(self, text: str) -> list[int]:
         return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def turns(self, sample: Sample) -> tuple[str, str]:
+    def turns(self, sample: SageSample) -> tuple[str, str]:
         """The chat before and after PLACE, up to where the model's turn begins; images are one image token each."""
         text = self.processor.apply_chat_template(self._chat(sample), add_generation_prompt=True, tokenize=False)
         before, _, after = text.partition(PLACE)
         return before, after
 
-    def _chat(self, sample: Sample) -> list[dict]:
+    def _chat(self, sample: SageSample) -> list[dict]:
         if self.image_token in sample.text:
             raise InputError(
                 f"question {sample.question_id}: its text or its facts hold the model's image token {self.image_token}"
@@ -166,23 +171,23 @@ class Encoder:
         content = [{"type": "image"}] * len(sample.shown) + [{"type": "text", "text": sample.text}]
         return [{"role": "user", "content": content}]
 
-    def answer(self, sample: Sample, text: str) -> list[int]:
+    def answer(self, sample: SageSample, text: str) -> list[int]:
         """Tokens of the model's turn: the answer and the end of the turn, as the chat template writes them.
 
         Raises:
             InputError: the template writes the question in another way once it is answered.
         """
-        begun = "".join(self.turns(sample))
+        prompt = "".join(self.turns(sample))
         chat = [*self._chat(sample), {"role": "assistant", "content": [{"type": "text", "text": text}]}]
         whole = self.processor.apply_chat_template(chat, tokenize=False).replace(PLACE, "")
-        if not whole.startswith(begun):
+        if not whole.startswith(prompt):
             raise InputError(
                 "this checkpoint's chat template does not begin an answer as it ends a question; training"
                 " needs one that does"
             )
-        return self.tokens(whole[len(begun) :].rstrip())
+        return self.tokens(whole[len(prompt) :].rstrip())
 
-    def length(self, sample: Sample) -> int:
+    def length(self, sample: SageSample) -> int:
         """Tokens of the prompt, without loading an image."""
         before, after = self.turns(sample)
         images = sum(self.image_tokens(i) for i in sample.shown) - len(sample.shown)
@@ -193,7 +198,7 @@ class Encoder:
         height, width = (image.height, image.width) if image.width else load_rgb(image.file).shape[:2]
         return self.processor._get_num_multimodal_tokens(image_sizes=[(height, width)]).num_image_tokens[0]
 
-    def prompt(self, sample: Sample) -> tuple[list[int], dict]:
+    def prompt(self, sample: SageSample) -> tuple[list[int], dict]:
         """(tokens of the prompt, {pixel_values, image_tokens and the inputs of the fusion} of this sample alone)."""
         before, after = self.turns(sample)
         shown = self.processor(
@@ -221,14 +226,14 @@ class Encoder:
             parts |= {"facts": [self.tokens(f) for f in sample.facts]}
         return [*ids, *[self.image_token_id] * len(sample.facts), *self.tokens(after)], parts
 
-    def batch(self, samples: Sequence[Sample], answers: Sequence[Sequence[str]] = ((),), left: bool = False) -> dict:
+    def batch(
+        self, samples: Sequence[SageSample], answers: Sequence[Sequence[str]] = ((),), left: bool = False
+    ) -> dict:
         """Inputs of `model.embedded`, and completion_mask (S, L): 1 = token of an answer.
 
         answers: rounds of one answer per sample, [[a of every sample], [b of every sample]]; the sequences come in
         that order and share the images. One empty round: prompts alone. left: pad before instead of behind.
         """
-        import torch
-
         prompts, parts = zip(*(self.prompt(s) for s in samples), strict=True)
         rows = [
             (p, self.answer(s, a))
@@ -249,45 +254,43 @@ class Encoder:
                     counts: torch.tensor([p[counts] for p in parts]),
                 }
         if "facts" in parts[0]:
-            said = [f for p in parts for f in p["facts"]]
+            facts = [f for p in parts for f in p["facts"]]
             inputs |= {
-                "fact_ids": padded(said, blank),
-                "fact_mask": padded([[1] * len(f) for f in said], 0),
+                "fact_ids": padded(facts, blank),
+                "fact_mask": padded([[1] * len(f) for f in facts], 0),
                 "fact_counts": torch.tensor([len(p["facts"]) for p in parts]),
             }
         return inputs
 
 
-def padded(rows: Sequence[list[int]], blank: int, left: bool = False) -> Any:
+def padded(rows: Sequence[list[int]], blank: int, left: bool = False) -> Tensor:
     """Rows of unequal length -> (rows, longest) int64."""
-    import torch
-
     longest = max(map(len, rows))
     gaps = [[blank] * (longest - len(r)) for r in rows]
     return torch.tensor([g + r if left else r + g for r, g in zip(rows, gaps, strict=True)])
 
 
-def picture(image: Image) -> Any:
+def picture(image: Image) -> Pil.Image:
     """Pillow's image. Raises ImageError."""
-    from PIL import Image as Pil
-
     return Pil.fromarray(load_rgb(image.file))
 
 
-def refuse_too_long(encoder: Encoder, samples: Sequence[Sample], answers: Sequence[Sequence[str]], most: int) -> None:
-    """Raises InputError when a prompt with its longest answer exceeds `most` tokens: cutting it would take image tokens
-    or the end of the answer. answers: those of each sample."""
+def refuse_too_long(
+    encoder: PromptEncoder, samples: Sequence[SageSample], answers: Sequence[Sequence[str]], limit: int
+) -> None:
+    """Raises InputError when a prompt with its longest answer exceeds `limit` tokens: cutting it would take image
+    tokens or the end of the answer. answers: those of each sample."""
     lengths = [
         encoder.length(s) + max(len(encoder.answer(s, a)) for a in given)
         for s, given in zip(samples, answers, strict=True)
     ]
-    over = [n for n in lengths if n > most]
+    over = [n for n in lengths if n > limit]
     if not over:
         return
     longest = samples[lengths.index(max(over))]
     images = sum(encoder.image_tokens(i) for i in longest.shown)
     raise InputError(
-        f"{len(over)} of {len(samples)} samples are longer than {most} tokens, the longest is question"
+        f"{len(over)} of {len(samples)} samples are longer than {limit} tokens, the longest is question"
         f" {longest.question_id} with {max(over)}, {images} of them of images: a larger --max-length (if"
         " the model's context has room), fewer --tiles, or leave these questions out"
     )

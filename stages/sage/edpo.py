@@ -1,60 +1,42 @@
-"""Entropy-aware DPO: preference alignment of an SFE model on ranked answers (section 3.3, Eq. 3-7).
+"""Entropy-aware DPO: preference alignment of an SFE model on ranked answers (section 3.3, Eq. 3 to Eq. 7).
 
 TRL's DPOTrainer does the work. The policy goes on from the SFE model; the reference is that SFE model, frozen with its
 image adapter. The fusion attention is frozen in both (section 3.4), so that it is one and the same.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+from stages.training.prepared import torch
+
+from datasets import Dataset
+from torch import nn
+from trl import DPOConfig, DPOTrainer
 
 from stages.artifacts.reader import fingerprint as table_fingerprint
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import JUDGEMENTS
 from stages.artifacts.writer import Spec, Summary
-from stages.base.config import RunOptions, argument, named_paths, option, require_at_least_zero, require_positive
+from stages.base.config import RunOptions, named_paths
 from stages.base.errors import InputError
 from stages.datasets.files import look_at
 from stages.datasets.manifest import read_manifest
 from stages.questions.mle import mle_score
 from stages.questions.table import Question, read_questions
-from stages.sage.checkpoint import check_trained
+from stages.sage.checkpoint import fingerprint, load_processor, load_sage, save
+from stages.sage.config import SAME_RESULT, EdpoConfig, read_record, stock
+from stages.sage.data import PromptEncoder, QuestionSet, SageSample, refuse_too_long
 from stages.sage.entropy import pairs_of
-from stages.sage.training import (
-    SAME_RESULT,
-    TrainingOptions,
-    arguments,
-    check,
-    check_sharding,
-    frozen_dtype,
-    prompt_texts,
-)
+from stages.sage.train import fit, frozen_dtype, prompt_texts, sharded_in_float32, training_arguments
 from stages.training import distributed
 from stages.training.runs import run_training
 from stages.training.saved_models import context_length
-from stages.vlm.models import require_known
+from stages.training.torch_setup import resolved_precision
+from stages.training.trainer import TrainableOnlyCheckpoints
 
-OBJECTIVES = ("dpo", "printed")
 PARTS = ("rewards/margins", "rewards/accuracies")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EdpoConfig(TrainingOptions):
-    manifest: Path = argument("the images: manifest artifact, a folder of them, or a Parquet file")
-    questions: Path = option("questions about them with ranked answers: artifact or Parquet file")
-    checkpoint: Path = option("the SFE model: what finetune-mllm --method sage-sfe wrote")
-    judgements: Path = option("MLE scores of each question's own answers, methods choice/0, choice/1, ...")
-    out: Path = option("the trained model and its record")
-    facts: Path | None = option("captions of the test images, their fact sentences; as for the SFE model", None)
-    base: str = option("where the base model lies, if not where the SFE model was trained", "")
-    method: str = option("sage-edpo", "sage-edpo")
-    eta: float = option("weight of the entropy difference in the margin (Eq. 6); 0 = plain DPO on the same pairs", 1.0)
-    beta: float = option("of DPO: how closely the reference is kept; unused with --objective printed", 0.1)
-    objective: str = option(
-        f"{' or '.join(OBJECTIVES)}: dpo = log-ratios to the SFE model, printed = Eq. 6 to the"
-        " letter, without a reference",
-        "dpo",
-    )
 
 
 def run(config: EdpoConfig, options: RunOptions) -> Summary | None:
@@ -64,27 +46,13 @@ def run(config: EdpoConfig, options: RunOptions) -> Summary | None:
         InputError: unusable settings, a question that is not ranked, without judgements, image, reference or facts,
             samples that are too long, or no SFE model.
     """
-    from stages.training.torch_setup import prepare_torch, resolved_precision
-
-    check(config)
-    if config.objective not in OBJECTIVES:
-        raise InputError(f"--objective {config.objective}: expected {' or '.join(OBJECTIVES)}")
-    require_positive(config, "beta")
-    require_at_least_zero(config, "eta")
-    if config.base:
-        require_known(config.base, "--base")
-    check_trained(config.checkpoint, config.base)
+    config.check()
     device, precision = resolved_precision(config.device, config.precision)
-    check_sharding(config, device)
-    prepare_torch()
     with distributed.process_group(device):
         return _run(config, options, device, precision)
 
 
 def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -> Summary | None:
-    from stages.sage.checkpoint import fingerprint, load_processor, read_record, stock
-    from stages.sage.data import Asked, Encoder, refuse_too_long
-
     folder, settings, record = read_record(config.checkpoint)
     if record["stage"] != "sfe":
         raise InputError(
@@ -92,19 +60,19 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
             " what --method sage-sfe wrote"
         )
     manifest, questions = read_manifest(config.manifest, config.root), read_questions(config.questions)
-    asked = Asked(questions, manifest, config.facts, settings)
+    question_set = QuestionSet(questions, manifest, config.facts, settings)
     judged = read_table(config.judgements, JUDGEMENTS)
     pairs = preference_pairs(questions.rows, judged.to_pylist(), config.eta, config.judgements)
-    samples = [asked.sample(q) for q in questions.rows]
+    samples = [question_set.sample(q) for q in questions.rows]
     weights = distributed.broadcast_from_main(lambda: fingerprint(config.checkpoint, config.base))
     processor, model_config = load_processor(*stock(folder, settings, record, config.base), settings.tiles)
-    encoder = Encoder(processor, settings)
+    encoder = PromptEncoder(processor, settings)
     refuse_too_long(
         encoder, samples, [q.choices for q in questions.rows], context_length(model_config, config.max_length)
     )
     own = {n: getattr(config, n) for n in (*SAME_RESULT, "method", "eta", "beta", "objective")}
-    files = distributed.broadcast_from_main(lambda: look_at(config.out, options.quiet, images=asked.watched))
-    inputs = asked.inputs | {"image files": files.images, "judgements": table_fingerprint(judged, JUDGEMENTS)}
+    files = distributed.broadcast_from_main(lambda: look_at(config.out, options.quiet, images=question_set.watched))
+    inputs = question_set.inputs | {"image files": files.images, "judgements": table_fingerprint(judged, JUDGEMENTS)}
     spec = Spec(
         "finetune-mllm",
         own | {"precision": precision, "weights": weights, "prompts": prompt_texts()},
@@ -114,10 +82,7 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
         named_paths(config),
     )
 
-    def train(saved, say):
-        from stages.sage.checkpoint import load_sage, save
-        from stages.sage.trainers import edpo_trainer, fit
-
+    def train(saved: Path | None, say: Callable[[str], None]) -> tuple[EdpoTrainer, Callable[[Path], None]]:
         if questions.failed:
             say(f"{len(questions.failed)} questions with `error` are not trained on")
         dtype = frozen_dtype(config, bool(settings.lora_rank), precision)
@@ -131,18 +96,18 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
             pairs,
             config.beta,
             config.objective == "printed",
-            arguments(config, len(pairs), device, precision),
+            training_arguments(config, len(pairs), device, precision),
         )
         state = fit(trainer, saved, say, config)
         return trainer, lambda folder: save(model, state, processor, folder, record | {"stage": "edpo"}, settings)
 
-    return run_training(config.out, spec, asked.datasets, len(pairs), options, PARTS, train, files=files)
+    return run_training(config.out, spec, question_set.datasets, len(pairs), options, PARTS, train, files=files)
 
 
 def preference_pairs(
     questions: Sequence[Question], judgements: Sequence[Mapping], eta: float, where: Path
 ) -> list[tuple[int, str, str, float]]:
-    """(index of the question, winner, loser, eta times the entropy difference), Eq. 3 to 6.
+    """(index of the question, winner, loser, eta times the entropy difference: the margin of Eq. 6).
 
     judgements: rows of JUDGEMENTS. Raises InputError for a question that is not ranked, or an answer without all three
     scores.
@@ -156,10 +121,80 @@ def preference_pairs(
         lacking = [f"question {q.question_id}, choice/{i}" for i, score in enumerate(given) if score is None]
         missing += lacking
         if not lacking:
-            pairs += [(n, q.choices[p.winner], q.choices[p.loser], eta * p.gap) for p in pairs_of(given)]
+            pairs += [(n, q.choices[p.winner], q.choices[p.loser], eta * p.gap) for p in pairs_of(given)]  # Eq. 6
     if missing:
         raise InputError(
             f"{where}: no scores for {len(missing)} answers, the first is {missing[0]}; judge the"
             " questions' own choices first, or leave these questions out"
         )
     return pairs
+
+
+class EdpoTrainer(TrainableOnlyCheckpoints, DPOTrainer):
+    """DPO with a margin per pair.
+
+    DPO form (default): d = beta [log-ratio of the winner - log-ratio of the loser] - eta dH, log-ratios to the SFE
+    model. Eq. 6 as printed has no pi_ref, but the text says that pi_ref stabilises training by KL regularisation; the
+    log-ratios of DPO are how a reference enters a Bradley-Terry term with just that effect. printed = Eq. 6 to the
+    letter: log-probabilities themselves and no beta.
+
+    A margin m is nothing but a reference that finds the winner exp(m / beta) times as likely: so the reference's
+    log-probabilities are shifted, and loss and metrics stay TRL's.
+    """
+
+    def __init__(self, printed: bool, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.printed = printed
+        self.precompute_ref_logps = True  # TRL's loss then takes the reference from the batch: from us
+
+    def _compute_loss(self, model, inputs, return_outputs=False):
+        inputs = dict(inputs)
+        margin = inputs.pop("margin")
+        if self.printed:
+            winner, loser = torch.zeros_like(margin), torch.zeros_like(margin)
+        else:
+            winner, loser = self.compute_ref_log_probs(self.ref_model or self.model, inputs)
+        inputs |= {"ref_chosen_logps": winner + margin / self.beta, "ref_rejected_logps": loser}
+        return super()._compute_loss(model, inputs, return_outputs)
+
+    def _send_telemetry(self):
+        """TRL reports each training to its makers; a training here tells nobody."""
+
+    def create_model_card(self, *args, **keywords):
+        """Saved states are taken away at the end; they need no card."""
+
+
+def edpo_trainer(
+    model: nn.Module,
+    reference: nn.Module | None,
+    encoder: PromptEncoder,
+    samples: Sequence[SageSample],
+    pairs: Sequence[tuple[int, str, str, float]],
+    beta: float,
+    printed: bool,
+    keywords: dict,
+) -> EdpoTrainer:
+    """pairs: (index of the sample, winner, loser, margin). reference: the frozen SFE model; None with LoRA, where TRL
+    keeps a frozen copy of the SFE adapter, image adapter included, beside the one that is trained."""
+
+    def collate(rows: list[dict]) -> dict:
+        some = [samples[r["sample"]] for r in rows]
+        inputs = encoder.batch(some, [[r["winner"] for r in rows], [r["loser"] for r in rows]])
+        return inputs | {"margin": torch.tensor([r["margin"] for r in rows])}
+
+    data = Dataset.from_list(
+        [  # TRL knows by the column `images` that there is nothing to tokenise
+            {"images": [str(i.file) for i in samples[n].shown], "sample": n, "winner": w, "loser": other, "margin": m}
+            for n, w, other, m in pairs
+        ]
+    )
+    arguments = sharded_in_float32(DPOConfig(**keywords, beta=1.0 if printed else beta, max_length=None))
+    return EdpoTrainer(
+        printed,
+        model=model,
+        ref_model=reference,
+        args=arguments,
+        train_dataset=data,
+        processing_class=encoder.processor,
+        data_collator=collate,
+    )

@@ -1,7 +1,8 @@
-"""Entropies and pairs of ranked answers: what E-DPO learns from (Eq. 4-7). Plain numbers, no torch."""
+"""Entropies and pairs of ranked answers: what E-DPO learns from (Eq. 4 to Eq. 7). Plain numbers, no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import exp, log, log1p
 
 
@@ -27,7 +28,7 @@ def entropies(scores: Sequence[float]) -> list[float]:
     As printed, the sum over all answers is the same number for every i, and every difference in Eq. 5 would be 0.
     The summand is what can differ from answer to answer, so that is H_i here.
     """
-    return [-p * log(p) if p > 0 else 0.0 for p in softmax(scores)]
+    return [-p * log(p) if p > 0 else 0.0 for p in softmax(scores)]  # Eq. 4
 
 
 def pairs_of(scores: Sequence[float]) -> list[Pair]:
@@ -41,8 +42,8 @@ def pairs_of(scores: Sequence[float]) -> list[Pair]:
     if len(scores) < 2:
         raise ValueError(f"{len(scores)} answers make no pair")
     h = entropies(scores)
-    gaps = [abs(a - b) for a, b in zip(h, h[1:], strict=False)]
-    closest = min(range(len(gaps)), key=gaps.__getitem__)
+    gaps = [abs(a - b) for a, b in pairwise(h)]
+    closest = min(range(len(gaps)), key=gaps.__getitem__)  # Eq. 5
     pairs = [Pair(closest, closest + 1, gaps[closest])]
     if len(scores) > 2:
         pairs.append(Pair(0, len(scores) - 1, abs(h[0] - h[-1])))
@@ -50,10 +51,10 @@ def pairs_of(scores: Sequence[float]) -> list[Pair]:
 
 
 def edpo_loss(winner: float, loser: float, margin: float) -> float:
-    """Eq. 6 and 7 for one pair: -log sigmoid(winner - loser - margin).
+    """Eq. 6 and Eq. 7 for one pair: -log sigmoid(winner - loser - margin).
 
     winner, loser: log-probability of the answer, as printed; in the DPO form beta times its log-ratio to the
     reference model. margin: eta times the entropy difference. What the trainer computes in batches, for tests.
     """
-    d = winner - loser - margin
-    return log1p(exp(-d)) if d > 0 else log1p(exp(d)) - d
+    d = winner - loser - margin  # Eq. 6
+    return log1p(exp(-d)) if d > 0 else log1p(exp(d)) - d  # Eq. 7

@@ -1,13 +1,14 @@
 """What SAGE adds to a vision-language model: differing patches, fusion attention, projection (Eq. 1, 2, 9)."""
 
-import torch
-from torch import nn
+from stages.training.prepared import torch
+
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 RULES = ("max", "min")
 
 
-def differing(test: torch.Tensor, reference: torch.Tensor, k: int, rule: str = "max") -> torch.Tensor:
+def differing(test: Tensor, reference: Tensor, k: int, rule: str = "max") -> Tensor:
     """Eq. 1: the k patches of the test image that are least similar to the reference image, (min(k, T), C).
 
     test: (T, C); reference: (R, C): patches after the adapter, where both images and words live. Least similar
@@ -19,7 +20,7 @@ def differing(test: torch.Tensor, reference: torch.Tensor, k: int, rule: str = "
     """
     similarity = F.normalize(test.float(), dim=-1) @ F.normalize(reference.float(), dim=-1).T  # (T, R)
     nearest = similarity.amax(1) if rule == "max" else similarity.amin(1)
-    return test[nearest.argsort(stable=True)[:k]]
+    return test[nearest.argsort(stable=True)[:k]]  # Eq. 1
 
 
 class Fusion(nn.Module):
@@ -52,21 +53,21 @@ class Fusion(nn.Module):
         self.norm.weight.fill_(scale)
         self.norm.bias.zero_()
 
-    def forward(self, facts: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+    def forward(self, facts: Tensor, patches: Tensor) -> Tensor:
         """facts: (N, C), pooled sentences; patches: (K, C) -> (N, C), one vector per fact sentence."""
         return self.project(self.norm(self.attend(facts, patches)))  # phi_Proj of Eq. 9
 
-    def attend(self, facts: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+    def attend(self, facts: Tensor, patches: Tensor) -> Tensor:
         """Eq. 2, (N, C): facts ask, patches are keys and values.
 
         Eq. 2 has v_d as keys and v_t as values, K rows against T: the product is not defined unless they are the
         same patches. Of the two, only v_d holds what the comparison found.
         """
 
-        def split(x: torch.Tensor) -> torch.Tensor:  # (n, C) -> (heads, n, C / heads)
+        def split(x: Tensor) -> Tensor:  # (n, C) -> (heads, n, C / heads)
             return x.unflatten(-1, (self.heads, -1)).transpose(0, 1)
 
         mixed = F.scaled_dot_product_attention(
             split(self.query(facts)), split(self.key(patches)), split(self.value(patches))
         )
-        return mixed.transpose(0, 1).flatten(1)
+        return mixed.transpose(0, 1).flatten(1)  # Eq. 2

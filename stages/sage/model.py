@@ -14,13 +14,13 @@ t^s gets a projection of its own. Without a reference image (section 5.1) all pa
 values: each of them would find itself in Eq. 1, and rounding would choose.
 """
 
-from typing import Any
+from stages.training.prepared import torch
 
-import torch
-from torch import nn
+from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from stages.base.errors import InputError
-from stages.sage.config import Settings
+from stages.sage.config import SageSettings
 from stages.sage.fusion import Fusion, differing
 
 ADAPTER = "multi_modal_projector"  # the paper's Adapter, by the name it has in both families
@@ -33,7 +33,7 @@ def core_of(model: nn.Module) -> nn.Module:
     return plain.model
 
 
-def require_family(config: Any, name: str) -> None:
+def require_family(config: PretrainedConfig, name: str) -> None:
     """Raises InputError for a model without a plain seam between adapter and language model. Qwen-VL's positions
     are computed from the sizes of its images, in which prompt vectors have no place."""
     if config.model_type not in FAMILIES:
@@ -43,13 +43,13 @@ def require_family(config: Any, name: str) -> None:
         )
 
 
-def check_heads(settings: Settings, width: int) -> None:
+def check_heads(settings: SageSettings, width: int) -> None:
     """width: of the language model. Raises InputError where the fusion attention's heads do not divide it."""
     if settings.fusion == "attention" and width % settings.heads:
         raise InputError(f"--heads {settings.heads}: does not divide the model's width of {width}")
 
 
-def attach(model: nn.Module, settings: Settings, seed: int = 0) -> None:
+def attach(model: nn.Module, settings: SageSettings, seed: int = 0) -> None:
     """Give a stock model its fusion layer and the step that turns images and facts into embeddings.
 
     Raises:
@@ -72,7 +72,7 @@ def attach(model: nn.Module, settings: Settings, seed: int = 0) -> None:
     core.register_forward_pre_hook(with_embeddings, with_kwargs=True)
 
 
-def embedded(core: nn.Module, inputs: dict, settings: Settings) -> dict:
+def embedded(core: nn.Module, inputs: dict, settings: SageSettings) -> dict:
     """`inputs` of a batch (see `data.Encoder`) with `inputs_embeds` (S, L, C) instead of tokens, images and facts.
 
     S sequences about B images, S a multiple of B: sequence i is about image i mod B, so that answers to one question
@@ -98,14 +98,14 @@ def embedded(core: nn.Module, inputs: dict, settings: Settings) -> dict:
 
 def enhanced(
     core: nn.Module,
-    visual: list[torch.Tensor],
-    reference_pixels: torch.Tensor | None,
-    reference_tokens: torch.Tensor | None,
-    fact_ids: torch.Tensor,
-    fact_mask: torch.Tensor,
-    fact_counts: torch.Tensor,
-    settings: Settings,
-) -> list[torch.Tensor]:
+    visual: list[Tensor],
+    reference_pixels: Tensor | None,
+    reference_tokens: Tensor | None,
+    fact_ids: Tensor,
+    fact_mask: Tensor,
+    fact_counts: Tensor,
+    settings: SageSettings,
+) -> list[Tensor]:
     """The comparison-enhanced prompt t^s of each image, (N, C).
 
     visual: patches of the test images; fact_ids, fact_mask: (all sentences, longest), fact_counts: (B,).
@@ -121,13 +121,13 @@ def enhanced(
     return [core.fusion(f, c) for f, c in zip(facts, chosen, strict=True)]
 
 
-def pooled(embeddings: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def pooled(embeddings: Tensor, mask: Tensor) -> Tensor:
     """t^g: mean over a sentence's tokens. embeddings: (n, L, C); mask: (n, L), 1 = token -> (n, C)."""
     weights = mask[..., None].to(embeddings.dtype)
     return (embeddings * weights).sum(1) / weights.sum(1)
 
 
-def patches(core: nn.Module, pixels: torch.Tensor, counts: torch.Tensor) -> list[torch.Tensor]:
+def patches(core: nn.Module, pixels: Tensor, counts: Tensor) -> list[Tensor]:
     """Patch features after the adapter, one (counts[i], C) for each entry; the tiles of an image follow each other."""
     features = core.get_image_features(pixel_values=pixels, return_dict=True).pooler_output
     return list(torch.cat(list(features)).split(counts.tolist()))

@@ -10,13 +10,17 @@ answer only by where it ends.
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from stages.training.prepared import torch
+
+from torch import Tensor
+from transformers import GenerationConfig
 
 from stages.artifacts.tables import ANSWERS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.base.config import RunOptions, argument, named_paths, option, require_positive
+from stages.base.config import RunOptions, named_paths
 from stages.base.errors import ImageError, InputError
 from stages.base.prompts import load_prompt
 from stages.base.seeds import source_fingerprint
@@ -25,36 +29,13 @@ from stages.datasets.manifest import read_manifest
 from stages.questions import answering
 from stages.questions import yes_or_no as answers
 from stages.questions.table import Question, read_questions
-from stages.sage.checkpoint import check_trained
-from stages.sage.config import check
-from stages.vlm.models import require_known
+from stages.sage.checkpoint import Loaded, fingerprint, load_sage
+from stages.sage.config import ScoreSageConfig, read_record
+from stages.sage.data import PLAIN, PromptEncoder, QuestionSet, SageSample
+from stages.sage.model import core_of, embedded
+from stages.training.torch_setup import resolved_precision
 
-if TYPE_CHECKING:
-    from stages.sage.data import Asked
-    from stages.sage.scoring import Answering
-
-WAYS = ("generate", "likelihood")
 FINAL = {"retry": False}  # greedy replies and likelihoods: the same command would give them again
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreSageConfig:
-    manifest: Path = argument("the images: manifest artifact, a folder of them, or a Parquet file")
-    questions: Path = option("the questions about them: artifact or Parquet file")
-    checkpoint: Path = option("what finetune-mllm --method sage-sfe or sage-edpo wrote")
-    out: Path = option("where the answers go")
-    facts: Path | None = option("captions of the test images, their fact sentences; as in training", None)
-    method: str = option("sage", "sage")
-    name: str = option("what tables call this run; by default sage-edpo/1-shot and the like", "")
-    base: str = option("where the base model lies, if not where it was trained", "")
-    shots: int = option("1: compared with the reference image; 0: zero-shot, the test image alone", 1)
-    choose: str = option("generate (the reply is read) or likelihood (the choice with the likeliest words)", "generate")
-    max_tokens: int = option("longest reply, tokens", 256)
-    batch_size: int = option("questions per forward pass of --choose generate", 8)
-    precision: str = option("fp32, bf16, or auto = bf16 where the processor has it", "auto")
-    device: str = option("auto, cpu or cuda", "auto")
-    root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
-    seed: int = option("of the order in which ranked choices are shown", 0)
 
 
 def run(config: ScoreSageConfig, options: RunOptions) -> Summary:
@@ -64,27 +45,16 @@ def run(config: ScoreSageConfig, options: RunOptions) -> Summary:
     Raises:
         InputError: unusable settings, questions about other images, no checkpoint or no base model.
     """
-    from stages.training.torch_setup import prepare_torch, resolved_precision
-
-    require_positive(config, "max_tokens", "batch_size")
-    if config.base:
-        require_known(config.base, "--base")
-    if config.choose not in WAYS:
-        raise InputError(f"--choose {config.choose}: expected {' or '.join(WAYS)}")
-    _, settings, record = check_trained(config.checkpoint, config.base)
+    config.check()
+    _, settings, record = read_record(config.checkpoint)
     settings = replace(settings, shots=config.shots)
-    check(settings)
     device, precision = resolved_precision(config.device, config.precision)
-    prepare_torch()
-    from stages.sage.checkpoint import fingerprint, load_sage
-    from stages.sage.data import PLAIN, Asked
-
     questions, manifest = read_questions(config.questions), read_manifest(config.manifest, config.root)
-    asked = Asked(questions, manifest, config.facts, settings)
+    question_set = QuestionSet(questions, manifest, config.facts, settings)
     how = "" if config.choose == "generate" else f"+{config.choose}"
     method = config.name or f"sage-{record['stage']}/{config.shots}-shot{how}"
     prompts = ("sage/attention", "sage/text", *PLAIN.values(), answering.OPTIONS)
-    files = look_at(config.out, options.quiet, images=asked.watched)
+    files = look_at(config.out, options.quiet, images=question_set.watched)
     spec = Spec(
         "score",
         {
@@ -97,7 +67,7 @@ def run(config: ScoreSageConfig, options: RunOptions) -> Summary:
             "prompts": [load_prompt(p).fingerprint for p in prompts],
             "parser": [source_fingerprint(Path(m.__file__)) for m in (answers, answering)],
         },
-        asked.inputs | {"image files": files.images},
+        question_set.inputs | {"image files": files.images},
         config.seed,
         {"model": asdict(settings) | {"stage": record["stage"], "base": record["weights"], "choose": config.choose}},
         named_paths(config),
@@ -111,21 +81,77 @@ def run(config: ScoreSageConfig, options: RunOptions) -> Summary:
                 artifact.write({"question_id": key[0], "method": method, "error": error}, tried=False)
         todo = [rows[k[0]] for k in artifact.pending if k[0] in rows]
         if todo:
-            from stages.sage.scoring import Answering
-
             dtype = "bfloat16" if precision == "bf16" else "float32"
             loaded = load_sage(config.checkpoint, config.base, dtype, settings=settings)
             artifact.ran_on = f"{device} {precision}"
             parsed: Counter = Counter()
-            for row in answered(Answering(loaded, device, config.max_tokens), asked, todo, method, config):
+            for row in answered(Answering(loaded, device, config.max_tokens), question_set, todo, method, config):
                 parsed[row.get("parsed") or ("failed" if row.get("error") else "chosen or in words")] += 1
                 artifact.write(row)
             artifact.progress.say("answers: " + ", ".join(f"{n} {how}" for how, n in parsed.most_common()))
     return artifact.summary
 
 
+class Answering:
+    """A model on its device, with what turns samples into its inputs."""
+
+    def __init__(self, loaded: Loaded, device: str, max_tokens: int) -> None:
+        self.model = loaded.model.to(device)
+        self.settings, self.device, self.max_tokens = loaded.settings, device, max_tokens
+        self.encoder = PromptEncoder(loaded.processor, loaded.settings)
+        self.context = self.model.config.get_text_config().max_position_embeddings
+        old, tokenizer = self.model.generation_config, loaded.processor.tokenizer
+        self.model.generation_config = GenerationConfig(  # without the checkpoint's own sampling defaults
+            eos_token_id=old.eos_token_id or tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+        )
+
+    def room(self, sample: SageSample, choices: Sequence[str] | None) -> int:
+        """Tokens of the context that are left beside the prompt and its longest answer; below 0 it does not fit.
+        choices: the answers, or None for a reply of up to max_tokens."""
+        longest = max(len(self.encoder.answer(sample, c)) for c in choices) if choices else self.max_tokens
+        return self.context - self.encoder.length(sample) - longest
+
+    @torch.inference_mode()
+    def replies(self, samples: Sequence[SageSample]) -> list[str]:
+        """What the model says, greedy. Raises ImageError."""
+        inputs = self._inputs(samples, ((),), left=True)
+        inputs.pop("completion_mask")
+        ready = embedded(core_of(self.model), inputs, self.settings)
+        tokens = self.model.generate(
+            inputs_embeds=ready["inputs_embeds"],
+            attention_mask=ready["attention_mask"],
+            max_new_tokens=self.max_tokens,
+            do_sample=False,
+        )
+        return [t.strip() for t in self.encoder.processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+
+    @torch.inference_mode()
+    def likelihoods(self, sample: SageSample, choices: Sequence[str]) -> tuple[list[float], list[int]]:
+        """(exp of the mean log-probability of each choice's tokens, the end of the turn included; their numbers).
+        Raises ImageError."""
+        sums, lengths = self.log_probabilities([sample], [[c] for c in choices])
+        return (sums / lengths).exp().tolist(), lengths.tolist()
+
+    @torch.inference_mode()
+    def log_probabilities(
+        self, samples: Sequence[SageSample], answers: Sequence[Sequence[str]]
+    ) -> tuple[Tensor, Tensor]:
+        """(sum of the log-probabilities of an answer's tokens, their number), both (S,), in the order of
+        `PromptEncoder.batch`."""
+        inputs = self._inputs(samples, answers)
+        mask, ids = inputs.pop("completion_mask")[:, 1:], inputs["input_ids"][:, 1:]
+        logits = self.model(**inputs, use_cache=False).logits[:, :-1]
+        values = logits.float().log_softmax(-1).gather(-1, ids[..., None])[..., 0]
+        return (values * mask).sum(1), mask.sum(1)
+
+    def _inputs(
+        self, samples: Sequence[SageSample], answers: Sequence[Sequence[str]], left: bool = False
+    ) -> dict[str, Tensor]:
+        return {n: t.to(self.device) for n, t in self.encoder.batch(samples, answers, left).items()}
+
+
 def answered(
-    model: "Answering", asked: "Asked", questions: Sequence[Question], method: str, config: ScoreSageConfig
+    model: Answering, question_set: QuestionSet, questions: Sequence[Question], method: str, config: ScoreSageConfig
 ) -> Iterator[dict]:
     """Rows of ANSWERS, in batches."""
     ready = []
@@ -136,7 +162,7 @@ def answered(
                 text, order = question.question, tuple(range(len(question.choices)))
                 if not order:
                     raise InputError("no choices to weigh: an open question needs --choose generate")
-            sample = asked.sample(question, text)
+            sample = question_set.sample(question, text)
             room = model.room(sample, question.choices if config.choose == "likelihood" else None)
         except InputError as e:  # only an image may be readable another time
             yield answering.row(question, method, (), error=str(e)) | {
@@ -163,18 +189,16 @@ def answered(
         yield from _batch(model, ready, method, config)
 
 
-def _batch(model: "Answering", ready: list[tuple], method: str, config: ScoreSageConfig) -> Iterator[dict]:
+def _batch(model: Answering, ready: list[tuple], method: str, config: ScoreSageConfig) -> Iterator[dict]:
     """Rows of one batch; one by one where an image cannot be read or memory runs out."""
-    import torch
-
     started = time.monotonic()
     try:
         if config.choose == "generate":
-            said = [{"response": text} for text in model.replies([sample for _, sample, _ in ready])]
+            replies = [{"response": text} for text in model.replies([sample for _, sample, _ in ready])]
         else:
             ((question, sample, _),) = ready
             values, tokens = model.likelihoods(sample, question.choices)
-            said = [{"probabilities": dict(zip(answering.LETTERS, values, strict=False)), "tokens": tokens}]
+            replies = [{"probabilities": dict(zip(answering.LETTERS, values, strict=False)), "tokens": tokens}]
     except (InputError, torch.OutOfMemoryError) as e:
         torch.cuda.empty_cache()
         if len(ready) == 1:
@@ -185,6 +209,6 @@ def _batch(model: "Answering", ready: list[tuple], method: str, config: ScoreSag
                 yield from _batch(model, [one], method, config)
         return
     seconds = (time.monotonic() - started) / len(ready)
-    for (question, _, order), found in zip(ready, said, strict=True):
-        row = answering.row(question, method, order, seconds=seconds, **found)
+    for (question, _, order), reply in zip(ready, replies, strict=True):
+        row = answering.row(question, method, order, seconds=seconds, **reply)
         yield row | (FINAL if "error" in row else {})

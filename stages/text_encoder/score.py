@@ -2,36 +2,27 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 import numpy as np
+from sklearn.neighbors import NearestNeighbors
 
 from stages.artifacts.reader import fingerprint, read_provenance, read_table
 from stages.artifacts.record import MEND
 from stages.artifacts.tables import CAPTIONS, ENCODERS, SCORES
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.base.config import RunOptions, argument, named_paths, option
+from stages.base.config import RunOptions, named_paths
 from stages.base.errors import InputError
 from stages.captions.wording import differing_words
 from stages.datasets.manifest import Image, Task, by_task, read_manifest, reference_images
-from stages.text_encoder.model import check_encoder, encode, load_encoder
+from stages.text_encoder.config import METHOD, ScoreTextKnnConfig, check_encoder
+from stages.text_encoder.model import encode, load_encoder
 from stages.training.saved_models import check_model, require_weights
-from stages.training.torch_setup import pick_device, require_packages
+from stages.training.torch_setup import pick_device
 from stages.training.weights import checkpoint_fingerprint
 
-METHOD = "text-knn"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreTextKnnConfig:
-    manifest: Path = argument("the images, and which of them are normal training images of which task")
-    captions: Path = option("the captions of the images to score and of the normal ones")
-    encoders: Path = option("the fine-tuned encoders, from train-encoder")
-    out: Path = option("where the scores go")
-    method: str = option("text-knn", METHOD)
-    k: int = option("nearest normal captions that count", 5)
-    device: str = option("auto, cpu or cuda", "auto")
+BLOCK = 1024  # queries that are compared at once
+ROUNDING = 1e-6  # what scikit-learn's distances of unit vectors, from their dot products, can be wrong by, and more
 
 
 def run(config: ScoreTextKnnConfig, options: RunOptions) -> Summary:
@@ -43,10 +34,8 @@ def run(config: ScoreTextKnnConfig, options: RunOptions) -> Summary:
         InputError: k < 1, no such device, captions of other images than the manifest's, or an encoder that is not
             where the table says, or not the one that train-encoder wrote.
     """
-    if config.k < 1:
-        raise InputError(f"--k {config.k}: at least one neighbour")
+    config.check()
     device = pick_device(config.device)
-    require_packages("torch", "transformers")
     manifest = read_manifest(config.manifest)
     captions = read_table(config.captions, CAPTIONS)
     encoders = read_table(config.encoders, ENCODERS)
@@ -80,10 +69,10 @@ def run(config: ScoreTextKnnConfig, options: RunOptions) -> Summary:
 
 def first_captions(rows: list[dict]) -> dict[str, dict]:
     """image_id -> its first caption row (by prompt and sample)."""
-    found: dict[str, dict] = {}
+    by_image: dict[str, dict] = {}
     for row in rows:
-        found.setdefault(row["image_id"], row)
-    return found
+        by_image.setdefault(row["image_id"], row)
+    return by_image
 
 
 def _checkpoints(rows: list[dict], path: Path) -> dict[Task, Path | str]:
@@ -97,11 +86,11 @@ def _checkpoints(rows: list[dict], path: Path) -> dict[Task, Path | str]:
     for record in read_provenance(path):
         for row in read_table(Path(record["artifact"]), ENCODERS).to_pylist():
             homes[tuple(row[k] for k in ENCODERS.key)] = Path(record["artifact"])
-    found: dict[Task, Path | str] = {}
+    checkpoints: dict[Task, Path | str] = {}
     for row in rows:
         task = tuple(row[k] for k in ENCODERS.key)
         if not row["path"]:
-            found[task] = f"no encoder: {row['error']}"
+            checkpoints[task] = f"no encoder: {row['error']}"
             continue
         inside = PurePath(row["path"])
         if task in homes and (inside.is_absolute() or ".." in inside.parts):
@@ -119,8 +108,8 @@ def _checkpoints(rows: list[dict], path: Path) -> dict[Task, Path | str]:
         except InputError as e:
             raise (InputError(f"{e}; {MEND}") if task in homes else e) from None
         check_encoder(str(place), "--encoders")
-        found[task] = place
-    return found
+        checkpoints[task] = place
+    return checkpoints
 
 
 def _training_key(path: Path, checkpoints: dict[Task, Path | str]) -> str:
@@ -163,7 +152,7 @@ def score_task(
             yield row | {"error": failed or "no other normal caption to compare with", "retry": False}
             continue
         yield row | {
-            "score": float(np.mean([d for _, d in near])),
+            "score": anomaly_score([d for _, d in near]),
             "response": caption["text"],
             "neighbours": [_neighbour(caption["text"], i, d, texts[i]["text"]) for i, d in near],
         }
@@ -178,20 +167,52 @@ def _neighbour(text: str, image_id: str, distance: float, other: str) -> dict:
     return {"image_id": image_id, "distance": distance, "text": other, "missing": missing, "extra": extra}
 
 
+def anomaly_score(distances: list[float]) -> float:
+    """Eq. 8: the mean distance d to the k nearest normal captions, higher = more anomalous. The paper's S = 1 / (1 + d)
+    (Eq. 9) is the same order reversed, a normality score."""
+    return float(np.mean(distances))  # Eq. 8
+
+
 def knn(
     z: dict[str, np.ndarray], queries: list[str], reference: list[str], k: int
 ) -> dict[str, list[tuple[str, float]]]:
-    """Eq. 6-7: for each query the k nearest reference images (id, Euclidean distance), nearest first.
+    """For each query the k nearest reference images (id, Euclidean distance), nearest first.
 
-    z: id -> (C,) L2-normalised. A query never counts as its own neighbour. Equal distances are ordered
-    by id; fewer than k references give fewer neighbours. The mean of the distances (Eq. 8) is our
-    anomaly score; the paper's S = 1 / (1 + mean) (Eq. 9) is the same order reversed, a normality score.
+    z: id -> (C,) L2-normalised. A query never counts as its own neighbour, but another image with the same caption
+    does. Equal distances are ordered by id; fewer than k references give fewer neighbours.
+
+    Equal vectors are searched once. scikit-learn finds the candidates; their distances are computed again from the
+    differences, since those from dot products are wrong by 1e-8 for equal texts and depend on the block.
     """
     reference = sorted(reference)
-    matrix = np.stack([z[i] for i in reference]).astype(np.float64)
-    found = {}
-    for query in queries:
-        distance = np.linalg.norm(matrix - z[query].astype(np.float64), axis=1)  # Eq. 6
-        order = [j for j in np.argsort(distance, kind="stable") if reference[j] != query][:k]
-        found[query] = [(reference[j], float(distance[j])) for j in order]
-    return found
+    vectors, kinds = np.unique(np.stack([z[i] for i in reference]).astype(np.float64), axis=0, return_inverse=True)
+    images: list[list[str]] = [[] for _ in vectors]  # those of each vector, as many as can count beside the query
+    for image_id, kind in zip(reference, kinds.ravel(), strict=True):
+        if len(images[kind]) <= k:
+            images[kind].append(image_id)
+    search = NearestNeighbors(algorithm="brute").fit(vectors)
+    nearest = {}
+    for start in range(0, len(queries), BLOCK):
+        block = np.stack([z[i] for i in queries[start : start + BLOCK]]).astype(np.float64)
+        for query, point, near in zip(queries[start : start + BLOCK], block, _near(search, block, k + 1), strict=True):
+            distances = np.linalg.norm(vectors[near] - point, axis=1)  # Eq. 6
+            ranked = sorted(
+                (float(d), i) for d, kind in zip(distances, near, strict=True) for i in images[kind] if i != query
+            )
+            nearest[query] = [(i, d) for d, i in ranked[:k]]  # Eq. 7
+    return nearest
+
+
+def _near(search: NearestNeighbors, points: np.ndarray, n: int) -> list[np.ndarray]:
+    """For each point the indices of the n nearest vectors and of all others that rounding may have put behind them."""
+    total = search.n_samples_fit_
+    n = min(n, total)
+    near: list[np.ndarray] = [np.empty(0, int)] * len(points)
+    left, asked = np.arange(len(points)), min(n + 1, total)
+    while len(left):
+        distances, indices = search.kneighbors(points[left], asked)
+        sure = (distances[:, -1] > distances[:, n - 1] + ROUNDING) | (asked == total)
+        for place, row in zip(left[sure], indices[sure], strict=True):
+            near[place] = row
+        left, asked = left[~sure], min(2 * asked, total)
+    return near

@@ -7,52 +7,33 @@ import copy
 import shutil
 import time
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from statistics import fmean as mean
-from typing import Any
+
+from stages.training.prepared import torch
+
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
 
 from stages.artifacts.files import make_folder
 from stages.artifacts.paths import below
 from stages.artifacts.reader import COMPLETE, fingerprint, read_table
 from stages.artifacts.tables import ENCODERS, NEGATIVES
 from stages.artifacts.writer import Artifact, Spec, Summary, parse_shard
-from stages.base.config import RunOptions, argument, named_paths, option
+from stages.base.config import RunOptions, named_paths
 from stages.base.errors import InputError
 from stages.base.seeds import row_seed
 from stages.datasets.manifest import Task, by_task, read_manifest
+from stages.text_encoder.config import TrainEncoderConfig, encoder_fingerprint
 from stages.text_encoder.loss import nt_xent
-from stages.text_encoder.model import encoder_fingerprint, load_encoder, longest, mean_pool, save_encoder
-from stages.training.runs import (
-    STATE,
-    forget,
-    last_saved,
-    put_in_place,
-    recorded_key,
-    require_current,
-    stop_asked,
-)
+from stages.text_encoder.model import load_encoder, longest_text, mean_pool, save_encoder
+from stages.training.runs import STATE, forget, last_saved, put_in_place, recorded_key, require_current, stop_asked
 from stages.training.saved_models import folder_fingerprint, lost_checkpoints
-from stages.training.torch_setup import require_packages, resolved_precision
+from stages.training.torch_setup import resolved_precision
+from stages.training.trainer import StepsCallback, TimedSaving, TrainableOnlyCheckpoints, one_gpu
 
 FOLDER = "_encoders"  # below the artifact; readers of Parquet pass over names with an underscore
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainEncoderConfig:
-    negatives: Path = argument("captions with their contradictions, from rewrite-negatives")
-    manifest: Path = option("which image belongs to which task")
-    out: Path = option("the table of encoders; checkpoints go below it")
-    encoder: str = option("minilm (packaged), a hub id such as the paper's bert-base-uncased, or a directory", "minilm")
-    epochs: int = option("passes over the task's captions", 20)
-    batch_size: int = option("captions per step, each encoded three times", 16)
-    learning_rate: float = option("of Adam, constant", 2e-5)
-    weight_decay: float = option("L2 term in Adam's gradient", 1e-5)
-    temperature: float = option("tau of Eq. 4", 0.5)
-    max_grad_norm: float = option("gradient clipping; 0 = none", 1.0)
-    precision: str = option("fp32, bf16, or auto = bf16 where the processor has it", "auto")
-    device: str = option("auto, cpu or cuda", "auto")
-    seed: int = option("of data order and dropout", 0)
 
 
 @dataclass(frozen=True)
@@ -70,9 +51,8 @@ def run(config: TrainEncoderConfig, options: RunOptions) -> Summary:
         InputError: a setting without sense, no such device, nothing that can be loaded as --encoder, or negatives of
             other images than the manifest's; all before anything is written.
     """
-    _check_numbers(config)
+    config.check()
     device, precision = resolved_precision(config.device, config.precision)
-    require_packages("torch", "transformers", "accelerate")
     manifest = read_manifest(config.manifest)
     table = read_table(config.negatives, NEGATIVES)
     rows = [r for r in table.to_pylist() if r["error"] is None]
@@ -99,24 +79,6 @@ def run(config: TrainEncoderConfig, options: RunOptions) -> Summary:
     if artifact.summary.complete:
         forget(config.out / STATE)
     return artifact.summary
-
-
-def _check_numbers(config: TrainEncoderConfig) -> None:
-    for name in ("epochs", "batch_size"):
-        if getattr(config, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)}: at least 1")
-    for name, least_is_allowed in (
-        ("learning_rate", False),
-        ("temperature", False),
-        ("weight_decay", True),
-        ("max_grad_norm", True),
-    ):
-        value = getattr(config, name)
-        if not isfinite(value) or value < 0 or (value == 0 and not least_is_allowed):
-            raise InputError(
-                f"--{name.replace('_', '-')} {value}: expected a number"
-                f" {'from 0 on' if least_is_allowed else 'above 0'}"
-            )
 
 
 def _spec(config: TrainEncoderConfig, precision: str, inputs: dict[str, str]) -> Spec:
@@ -168,7 +130,12 @@ def _rows_of_tasks(rows: list[dict], images: tuple, path: Path) -> dict[Task, li
 
 
 def _train_task(
-    rows: list[dict], task: Task, model: Any, tokenizer: Any, config: TrainEncoderConfig, artifact: Artifact
+    rows: list[dict],
+    task: Task,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    config: TrainEncoderConfig,
+    artifact: Artifact,
 ) -> dict:
     """Train `model` on one task's captions and save it; returns the columns of its ENCODERS row.
 
@@ -178,21 +145,18 @@ def _train_task(
     """
     started = time.monotonic()
     pairs = [
-        Pair(*tokenizer([r["text"], r["negative"]], truncation=True, max_length=longest(model))["input_ids"])
+        Pair(*tokenizer([r["text"], r["negative"]], truncation=True, max_length=longest_text(model))["input_ids"])
         for r in sorted(rows, key=lambda r: (r["image_id"], r["sample"]))
     ]
-
-    def check() -> None:
-        require_current(config.out, artifact.spec)
-
     states = _states(config.out, artifact.spec, task)
     saved = last_saved(states)
     if saved:
         artifact.progress.say(f"{_named(task)}: going on from step {saved.name.rpartition('-')[2]}")
     with stop_asked() as asked:
-        from stages.training.trainer import StepsCallback, TimedSaving
-
-        callbacks = [TimedSaving(asked, check), StepsCallback(artifact.progress, _named(task))]
+        callbacks = [
+            TimedSaving(asked, lambda: require_current(config.out, artifact.spec)),
+            StepsCallback(artifact.progress, _named(task)),
+        ]
         seed = row_seed(config.seed, *task) % 2**31
         trainer = trainer_of(model, tokenizer, pairs, states, seed, config, callbacks)
         trainer.train(resume_from_checkpoint=str(saved) if saved else None)
@@ -201,7 +165,8 @@ def _train_task(
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]  # one a step
     epoch = len(losses) // config.epochs
     target = below(config.out / FOLDER, *task)
-    _save(model.float(), tokenizer, target, config.out / FOLDER / _work_name(artifact.options.shard), artifact)
+    work = config.out / FOLDER / _work_name(artifact.options.shard)
+    _save(model.float(), tokenizer, target, work, artifact)
     return {
         "path": target.relative_to(config.out).as_posix(),
         "weights": folder_fingerprint(target),
@@ -212,7 +177,9 @@ def _train_task(
     }
 
 
-def _save(model: Any, tokenizer: Any, target: Path, work: Path, artifact: Artifact) -> None:
+def _save(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, target: Path, work: Path, artifact: Artifact
+) -> None:
     """Wholly or not at all. Raises InputError where the artifact is no longer ours."""
     try:
         make_folder(work)
@@ -222,24 +189,30 @@ def _save(model: Any, tokenizer: Any, target: Path, work: Path, artifact: Artifa
         shutil.rmtree(work, ignore_errors=True)
 
 
+class ContrastiveTrainer(TrainableOnlyCheckpoints, Trainer):
+    """The loss is Eq. 4. temperature: tau."""
+
+    def __init__(self, temperature: float, **keywords) -> None:
+        super().__init__(**keywords)
+        self.temperature = temperature
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        loss = contrastive_loss(model, inputs, self.temperature)
+        return (loss, None) if return_outputs else loss
+
+
 def trainer_of(
-    model: Any, tokenizer: Any, pairs: list[Pair], states: Path, seed: int, config: TrainEncoderConfig, callbacks: list
-) -> Any:
-    """transformers' Trainer with Eq. 4 as its loss and Adam as the paper has it (L2 in the gradient, not
-    AdamW's decoupled decay); it brings devices, mixed precision and clipping. Several GPUs: one --shard each."""
-    import torch
-    from transformers import Trainer, TrainingArguments
-    from transformers.trainer_callback import PrinterCallback
-
-    from stages.training.trainer import TrainableOnlyCheckpoints, one_gpu
-
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: list[Pair],
+    states: Path,
+    seed: int,
+    config: TrainEncoderConfig,
+    callbacks: list[TrainerCallback],
+) -> Trainer:
+    """transformers' Trainer with Adam as the paper has it (L2 in the gradient, not AdamW's decoupled decay); it brings
+    devices, mixed precision and clipping. Several GPUs: one --shard each."""
     device, precision = resolved_precision(config.device, config.precision)
-
-    class ContrastiveTrainer(TrainableOnlyCheckpoints, Trainer):
-        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-            loss = contrastive_loss(model, inputs, config.temperature)
-            return (loss, None) if return_outputs else loss
-
     arguments = TrainingArguments(
         output_dir=str(states),
         per_device_train_batch_size=config.batch_size,
@@ -262,6 +235,7 @@ def trainer_of(
     )
     adam = torch.optim.Adam(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     trainer = ContrastiveTrainer(
+        config.temperature,
         model=model,
         args=one_gpu(arguments),
         train_dataset=pairs,
@@ -279,9 +253,7 @@ class Collator:
 
     pad_token_id: int
 
-    def __call__(self, pairs: list[Pair]) -> dict:
-        import torch
-
+    def __call__(self, pairs: list[Pair]) -> dict[str, Tensor]:
         texts = [p.text for p in pairs] * 2 + [p.negative for p in pairs]
         length = max(map(len, texts))
         ids = torch.full((len(texts), length), self.pad_token_id)
@@ -291,9 +263,9 @@ class Collator:
         return {"input_ids": ids, "attention_mask": mask}
 
 
-def contrastive_loss(model: Any, inputs: dict, temperature: float) -> Any:
-    """Eq. 2-5 with one forward pass for the three encodings: dropout draws its mask for every row of the
+def contrastive_loss(model: PreTrainedModel, inputs: dict[str, Tensor], temperature: float) -> Tensor:
+    """Eq. 2 to Eq. 5 with one forward pass for the three encodings: dropout draws its mask for every row of the
     batch, so that anchor and positive, though the same text, are independent draws."""
     hidden = model(**inputs).last_hidden_state
-    anchor, positive, negative = mean_pool(hidden, inputs["attention_mask"]).chunk(3)
+    anchor, positive, negative = mean_pool(hidden, inputs["attention_mask"]).chunk(3)  # Eq. 2, Eq. 3
     return nt_xent(anchor, positive, negative, temperature)

@@ -23,7 +23,7 @@ import os
 import sys
 
 from stages.base.errors import InputError
-from stages.training.torch_setup import declare_torchvision_operators
+from stages.training.torchvision_operators import declare_torchvision_operators
 
 __all__ = ["torch", "transformers"]
 

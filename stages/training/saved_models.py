@@ -174,9 +174,9 @@ def context_length(model_config: Any, max_length: int) -> int:
 def read_json(file: Path, what: str) -> dict:
     """Raises InputError for a file that holds no JSON object."""
     try:
-        found = json.loads(regular(file).read_text())
-        if isinstance(found, dict):
-            return found
+        content = json.loads(regular(file).read_text())
+        if isinstance(content, dict):
+            return content
     except (OSError, ValueError):
         pass
     raise InputError(f"{what}: {file} cannot be read as a JSON object")

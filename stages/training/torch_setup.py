@@ -18,18 +18,6 @@ def prepare_torch() -> None:
     import stages.training.prepared  # noqa: F401
 
 
-def declare_torchvision_operators() -> None:
-    """Declare the two operators that torchvision's import looks for, without an implementation."""
-    import torch
-
-    if hasattr(torch.ops.torchvision, "nms"):
-        return
-    library = torch.library.Library("torchvision", "DEF")
-    library.define("nms(Tensor dets, Tensor scores, float t) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float t) -> Tensor")
-    declare_torchvision_operators.library = library  # the declarations live as long as this object
-
-
 def require_packages(*names: str) -> None:
     """Whether they are installed, without importing them.
 

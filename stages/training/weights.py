@@ -1,10 +1,12 @@
-"""What identifies a model's weights: part of the cache key of every stage that runs one."""
+"""What identifies a model's weights, part of the cache key of every stage that runs one; and whether they fit."""
 
 import hashlib
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from stages.base.errors import InputError
+from stages.base.errors import InputError, cannot_be_loaded, last_line
 from stages.base.regular import regular
 
 WEIGHTS = (".json", ".safetensors", ".txt", ".jinja", ".model")
@@ -82,3 +84,24 @@ def checkpoint_fingerprint(name: str, revision: str = "") -> str:
             while block := f.read(1 << 24):
                 digest.update(block)
     return digest.hexdigest()[:32]
+
+
+def fingerprint_of(option: str, name: str, revision: str = "") -> str:
+    """`checkpoint_fingerprint` of what a user named. Raises InputError that names the option: it cannot be loaded."""
+    try:
+        return checkpoint_fingerprint(name, revision)
+    except (OSError, ValueError) as e:
+        raise cannot_be_loaded(f"{option} {name}", e) from e
+
+
+@contextmanager
+def must_fit(folder: Path, model: str) -> Iterator[None]:
+    """Around the loading of a checkpoint's tensors into the model that they were trained with. model: in words.
+
+    Raises:
+        InputError: other shapes or names.
+    """
+    try:
+        yield
+    except (RuntimeError, OSError, ValueError) as e:
+        raise InputError(f"{folder}: does not fit {model} ({last_line(e)})") from e

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from stages.base.errors import InputError, cannot_be_loaded, last_line
+from stages.base.errors import InputError
 from stages.training.saved_models import trained_fingerprint
-from stages.training.weights import checkpoint_fingerprint
+from stages.training.weights import fingerprint_of, must_fit
 from stages.visualad.backbone import load_backbone
 from stages.visualad.config import RECORD, WEIGHTS, VisualAdSettings, checkpoint_folder
 from stages.visualad.data import ImageTransform
@@ -38,10 +38,7 @@ def fingerprint(place: Path, backbone: str = "") -> str:
     folder = checkpoint_folder(place)
     record = json.loads((folder / RECORD).read_text())
     name = backbone or record["backbone"]
-    try:
-        return f"{trained_fingerprint(folder)} {checkpoint_fingerprint(name, record['revision'])}"
-    except (OSError, ValueError) as e:
-        raise cannot_be_loaded(f"--backbone {name}", e) from e
+    return f"{trained_fingerprint(folder)} {fingerprint_of('--backbone', name, record['revision'])}"
 
 
 def load(place: Path, backbone: str = "") -> tuple[VisualAD, ImageTransform]:
@@ -58,12 +55,8 @@ def load(place: Path, backbone: str = "") -> tuple[VisualAD, ImageTransform]:
     tensors = load_file(folder / WEIGHTS)
     if settings.as_released:
         tensors = {n: t for n, t in tensors.items() if not n.startswith("norm.")}
-    try:
+    with must_fit(folder, f"the backbone {backbone or record['backbone']}"):
         missing, strange = model.load_state_dict(tensors, strict=False)
-    except RuntimeError as e:
-        raise InputError(
-            f"{folder}: does not fit the backbone {backbone or record['backbone']} ({last_line(e)})"
-        ) from e
     lacking = [n for n in missing if not n.startswith("backbone.") and not (settings.as_released and n[:5] == "norm.")]
     if strange or lacking:
         raise InputError(f"{folder}: does not fit this version ({', '.join([*lacking, *strange][:3])})")

@@ -49,7 +49,9 @@ class SpatialAwareCrossAttention(nn.Module):
 
     def forward(self, tokens: Tensor, patches: Tensor) -> Tensor:
         """tokens: (B, T, C), patches: (B, N, C) -> enhanced tokens (B, T, C)."""
-        collected = self.dropout(self.attention(patches)) @ (self.value(patches) if self.projected else patches)
+        collected = self.dropout(self.attention(patches)) @ (
+            self.value(patches) if self.projected else patches
+        )  # Eq. 3
         gates = self.gate(tokens).sigmoid()  # Eq. 4: (B, T, m)
         taken = gates @ collected  # sum over anchors of g_i a_i
         return tokens + self.scale * (self.dropout(self.out(taken)) if self.projected else taken)  # Eq. 5

@@ -54,12 +54,11 @@ def run(config: ScoreVisualadConfig, options: RunOptions) -> Summary:
         scores.ran_on = f"{device} {precision}"
         some = [images[k[0]] for k in todo]
         for image, anomaly_map, score in maps_and_scores(model, transform, some, config, device, precision == "bf16"):
-            failed = isinstance(anomaly_map, ImageError)
-            yield (
-                (image.image_id, config.name),
-                anomaly_map if failed else {"score": score},
-                None if failed else anomaly_map.numpy(),
-            )
+            key = (image.image_id, config.name)
+            if isinstance(anomaly_map, ImageError):
+                yield key, anomaly_map, None
+            else:
+                yield key, {"score": score}, anomaly_map.numpy()
 
     notes = {"training": str(config.checkpoint.resolve())}  # its loss curves go into the report
     return scores_and_maps(

@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 EVERY = 0.5  # seconds
@@ -17,14 +18,14 @@ EVERY = 0.5  # seconds
 
 def descendants(pid: int) -> set[int]:
     """Children of a process, their children, and so on; empty where /proc does not tell (not Linux)."""
-    found: set[int] = set()
+    pids: set[int] = set()
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
             children = {int(c) for c in task.read_text().split()}
         except OSError:  # the thread has just ended
             continue
-        found |= children.union(*(descendants(c) for c in children))
-    return found
+        pids |= children.union(*(descendants(c) for c in children))
+    return pids
 
 
 def born(pid: int) -> str | None:
@@ -53,10 +54,8 @@ def guard(pid: int) -> None:
         seen |= {p: born(p) for p in descendants(pid) - {os.getpid()} - seen.keys()}
     left = {p for p, start in seen.items() if start and born(p) == start}
     for p in left.union(*map(descendants, left)):
-        try:
+        with suppress(ProcessLookupError):
             os.kill(p, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 if __name__ == "__main__":

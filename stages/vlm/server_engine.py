@@ -199,11 +199,11 @@ class ServerEngine:
         if wrong := [t.logprob for t in first if not t.logprob <= ROUNDING]:
             raise ValueError(f"a log-probability of {wrong[0]}")
         if tokens := self._first_tokens(choices):
-            found = {
+            logprobs = {
                 int(t.token.removeprefix("token_id:")): t.logprob for t in first if t.token.startswith("token_id:")
             }
-            known = found.keys() & {t for group in tokens.values() for t in group}
-            return choice_probabilities(found, tokens) if known else None
+            listed = logprobs.keys() & {t for group in tokens.values() for t in group}
+            return choice_probabilities(logprobs, tokens) if listed else None
         return probabilities_by_text({t.token: t.logprob for t in first}, choices)
 
 
@@ -229,7 +229,7 @@ def probabilities_by_text(logprobs: dict[str, float], choices: tuple[str, ...]) 
         return None
     numbers = {s: i for i, s in enumerate(logprobs)}
     return choice_probabilities(
-        {numbers[s]: p for s, p in logprobs.items()}, {c: [numbers[s] for s in found] for c, found in texts.items()}
+        {numbers[s]: p for s, p in logprobs.items()}, {c: [numbers[s] for s in spelled] for c, spelled in texts.items()}
     )
 
 

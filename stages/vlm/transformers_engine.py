@@ -140,16 +140,16 @@ class LoadedModel:
     def _reply(self, request: Request, tokens: Any, prompt_tokens: int, logprobs: Any) -> Reply:
         ends = self.model.generation_config.eos_token_id
         ends = set(ends) if isinstance(ends, list) else {ends}
-        said = tokens.tolist()
-        stop = next((i for i, t in enumerate(said) if t in ends), None)
-        said = said if stop is None else said[:stop]
-        text = self.tokenizer.decode(said, skip_special_tokens=True).rstrip("\ufffd")  # a cut character
+        answer_tokens = tokens.tolist()
+        stop = next((i for i, t in enumerate(answer_tokens) if t in ends), None)
+        answer_tokens = answer_tokens if stop is None else answer_tokens[:stop]
+        text = self.tokenizer.decode(answer_tokens, skip_special_tokens=True).rstrip("\ufffd")  # a cut character
         return Reply(
             request.key,
             text,
             "length" if stop is None else "stop",
             prompt_tokens,
-            len(said),
+            len(answer_tokens),
             self._probabilities(request.choices, logprobs),
         )
 

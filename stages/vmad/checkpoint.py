@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPImageProcessor, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
-from stages.base.errors import InputError, last_line
+from stages.base.errors import InputError
 from stages.training.saved_models import ADAPTER_WEIGHTS, trained_fingerprint
-from stages.training.weights import checkpoint_fingerprint
+from stages.training.weights import checkpoint_fingerprint, must_fit
 from stages.vmad.build import (
     add_token_row,
     freeze,
@@ -200,20 +200,16 @@ def _with_adapter(base: LlavaForConditionalGeneration, folder: Path) -> nn.Modul
 
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise InputError(f"{folder}: holds no {ADAPTER_WEIGHTS}")  # PEFT would look for a pickle
-    try:
+    with must_fit(folder, "its LLaVA"):
         return PeftModel.from_pretrained(base, folder)
-    except (RuntimeError, OSError, ValueError) as e:
-        raise InputError(f"{folder}: does not fit its LLaVA ({last_line(e)})") from e
 
 
 def load_parts(model: Vmad, tensors: dict[str, torch.Tensor], where: Path) -> None:
     """Put a checkpoint's own tensors into the model. Raises InputError when they do not fit."""
     for part, module in model.own_parts().items():
         own = {n.removeprefix(f"{part}."): t for n, t in tensors.items() if n.startswith(f"{part}.")}
-        try:
+        with must_fit(where, "its LLaVA and SAM"):
             module.float().load_state_dict(own)
-        except RuntimeError as e:
-            raise InputError(f"{where}: does not fit its LLaVA and SAM ({last_line(e)})") from e
 
 
 def merged(model: Vmad) -> Vmad:

@@ -21,8 +21,8 @@ WEIGHTS, RECORD, ADAPTER, MERGED = "vmad.safetensors", "vmad.json", "adapter", "
 @dataclass(frozen=True)
 class VmadSettings:
     """projector: of PROJECTORS; rho: downsampling per side; levels: n of Eq. 21; depth, heads: of LTC; dssl: with the
-    PBSD loss; boxes: N_b; box_size: px of the visual backbone's input; temperature: tau of Eq. 11 and 16; drawn:
-    images of each label that Eq. 11 and 16 compare with at a step; rank, alpha, dropout: of LoRA.
+    PBSD loss; boxes: N_b; box_size: px of the visual backbone's input; temperature: tau of Eq. 11, Eq. 16; drawn:
+    images of each label that Eq. 11, Eq. 16 compare with at a step; rank, alpha, dropout: of LoRA.
 
     Not in the paper, and so ours: depth, heads, drawn, temperature (MoCo's), alpha and dropout (LISA's).
     """
@@ -76,7 +76,7 @@ class VmadSettings:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Of Eq. 6 and 7. The paper gives none: LISA's, whose embedding-as-mask scheme it takes, and 1 for PBSD."""
+    """Of Eq. 6, Eq. 7. The paper gives none: LISA's, whose embedding-as-mask scheme it takes, and 1 for PBSD."""
 
     text: float = 1.0
     mask: float = 1.0

@@ -34,7 +34,7 @@ class LocalityCompression(nn.Module):
 
     def downsample(self, last: Tensor) -> Tensor:
         """I_v: (B, N, C) of a square grid -> coarse I_v: (B, N / rho^2, C)."""
-        fine = self.before(self.learner(as_grid(last)).permute(0, 3, 1, 2))  # Eq. 18
+        fine = self.before(self.learner(as_grid(last)).permute(0, 3, 1, 2))
         coarse = functional.adaptive_avg_pool2d(fine, fine.shape[-1] // self.rho)
         return self.after(coarse).flatten(2).transpose(1, 2)
 
@@ -100,7 +100,9 @@ def deformable_sampling(value: Tensor, offsets: Tensor, weights: Tensor, stride:
     here = torch.stack(
         torch.meshgrid(torch.arange(h, device=value.device), torch.arange(w, device=value.device), indexing="ij"), -1
     )
-    at = here[:, :, None, None] + stride * (around + offsets.float())  # (B, H, W, heads, K, 2)
+    at = here[:, :, None, None] + stride * (
+        around + offsets.float()
+    )  # i + s p' of Eq. 19, p' of Eq. 18: (B, H, W, heads, K, 2)
     size = torch.tensor([h, w], device=value.device)
     at = ((2 * at + 1) / size - 1).flip(-1)  # grid_sample wants (x, y) in -1..1
     at = at.permute(0, 3, 1, 2, 4, 5).reshape(b * heads, h * w, points, 2)

@@ -110,8 +110,9 @@ class Vmad(nn.Module):
         return {"loss": loss.total(parts, self.weights)} | {n: p.detach() for n, p in parts.items()}
 
     def hidden_states(self, input_ids: Tensor, attention_mask: Tensor, pixels: Tensor) -> Tensor:
-        """(B, T, D) after the language model's last layer and its norm."""
-        return self.base.model(
+        """(B, T, D) after the language model's last layer and its norm, of the tokens of images (Eq. 1, Eq. 2) and of
+        text: what the answer is predicted from (Eq. 3)."""
+        return self.base.model(  # Eq. 1, Eq. 2, Eq. 3
             input_ids=input_ids, attention_mask=attention_mask, pixel_values=pixels
         ).last_hidden_state
 
@@ -161,27 +162,26 @@ class Vmad(nn.Module):
     def structure_loss(self, features: Tensor, inputs: Tensor, content_sizes: Tensor, classes: Tensor) -> Tensor:
         """Eq. 8 to Eq. 17 for each image of the batch and the memory of its class. features: f; inputs: SAM's."""
         s, side, device = self.settings, self.transform.sam_size, features.device
-        drawn = self.memory.draw(classes)
-        valid, normal = drawn.valid.to(device), drawn.normal.to(device)
+        drawn = self.memory.draw(classes)  # Eq. 10, Eq. 14, Eq. 15
+        valid, positive = drawn.valid.to(device), (drawn.normal & drawn.valid).to(device)
         boxes = random_boxes(content_sizes, s.boxes, s.box_size).to(device)
         with torch.no_grad():
-            # Eq. 8 to Eq. 11: v of the patches, z of the memory's images, and p between them
-            local = self.dssl.local(roi(features, boxes * (features.shape[-1] / side))[..., 0, 0])
-            visual = log_similarity(local, self.dssl.overall(drawn.features.to(device)), s.temperature, valid)
-            # Eq. 12: the same boxes of the image itself, as CLIP takes them
-            crops = roi(inputs, boxes, self.transform.clip_size)
-            crops = crops * self.sam_std[:, None, None] + self.sam_mean[:, None, None]
-            crops = (crops - self.clip_mean[:, None, None]) / self.clip_std[:, None, None]
-        # Eq. 13 to Eq. 16: T_v of the patches, theta of the memory's images, and p between them
-        patches = self.pooled_tokens(crops.flatten(0, 1)).unflatten(0, boxes.shape[:2])
+            v = self.dssl.local(roi(features, boxes * (features.shape[-1] / side))[..., 0, 0])  # Eq. 8
+            z = self.dssl.overall(drawn.features.to(device))  # Eq. 9
+            visual = log_similarity(v, z, s.temperature, valid)  # Eq. 11
+            crops = self.sam_to_clip(roi(inputs, boxes, self.transform.clip_size))  # Eq. 12: I_box
+        patches = self.pooled_tokens(crops.flatten(0, 1)).unflatten(0, boxes.shape[:2])  # Eq. 12: T_v
         images = self.pooled_tokens(self.for_clip(drawn.clip_inputs.flatten(0, 1).to(device))).unflatten(0, valid.shape)
-        theta = self.dssl.semantic_tokens(
-            images, self.description(drawn.described.to(device), drawn.described_mask.to(device))[:, None]
-        )
-        text = log_similarity(
-            functional.normalize(patches, dim=-1), functional.normalize(theta, dim=-1), s.temperature, valid
-        )
-        return pbsd(visual, text, normal & valid)  # Eq. 17
+        t_x = self.description(drawn.described.to(device), drawn.described_mask.to(device))
+        theta = self.dssl.semantic_tokens(images, t_x[:, None])  # Eq. 13
+        patches, theta = functional.normalize(patches, dim=-1), functional.normalize(theta, dim=-1)
+        text = log_similarity(patches, theta, s.temperature, valid)  # Eq. 16
+        return pbsd(visual, text, positive)  # Eq. 17
+
+    def sam_to_clip(self, pixels: Tensor) -> Tensor:
+        """(..., 3, H, W) normalised for SAM -> normalised for CLIP."""
+        pixels = pixels * self.sam_std[:, None, None] + self.sam_mean[:, None, None]
+        return (pixels - self.clip_mean[:, None, None]) / self.clip_std[:, None, None]
 
     def pooled_tokens(self, pixels: Tensor) -> Tensor:
         """Mean over tokens of Psi(F_I(.)): (n, 3, S, S) as CLIP takes them -> (n, D)."""

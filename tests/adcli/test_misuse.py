@@ -10,25 +10,21 @@ import pytest
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.base.prompts import load_prompt
+from stages.base.read_json import read_json, read_json_lines
 from stages.base.texts import escaped, is_sound, read_text
 from stages.captions.caption import CaptionConfig
 from stages.captions.caption import run as caption
 from stages.captions.negatives import NegativesConfig
 from stages.captions.negatives import run as negatives
-from stages.lvlm.score import LvlmConfig
+from stages.lvlm.config import LvlmConfig
 from stages.lvlm.score import run as lvlm
-from stages.questions.drafts import read_json, read_json_lines
-from stages.questions.judge import JudgeConfig
+from stages.questions.config import JudgeConfig, QuestionsConfig, VlmQaConfig
 from stages.questions.judge import run as judge
-from stages.questions.make import QuestionsConfig
 from stages.questions.make import run as questions
-from stages.questions.vlm_qa import VlmQaConfig
 from stages.questions.vlm_qa import run as vlm_qa
-from stages.sage.edpo import EdpoConfig
+from stages.sage.config import EdpoConfig, ScoreSageConfig, SfeConfig
 from stages.sage.edpo import run as edpo
-from stages.sage.score import ScoreSageConfig
 from stages.sage.score import run as sage
-from stages.sage.sfe import SfeConfig
 from stages.sage.sfe import run as sfe
 from stages.vlm.factory import check_engine, make_engine
 from stages.vlm.options import EngineOptions

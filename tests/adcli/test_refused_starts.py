@@ -10,19 +10,15 @@ from stages.captions.caption import CaptionConfig
 from stages.captions.caption import run as caption
 from stages.datasets.augment import AugmentConfig
 from stages.datasets.augment import run as augment
-from stages.lvlm.score import LvlmConfig
+from stages.lvlm.config import LvlmConfig
 from stages.lvlm.score import run as lvlm
-from stages.questions.judge import JudgeConfig
+from stages.questions.config import JudgeConfig, QuestionsConfig, VlmQaConfig
 from stages.questions.judge import run as judge
-from stages.questions.make import QuestionsConfig
 from stages.questions.make import run as make_questions
-from stages.questions.vlm_qa import VlmQaConfig
 from stages.questions.vlm_qa import run as vlm_qa
-from stages.sage.edpo import EdpoConfig
+from stages.sage.config import EdpoConfig, ScoreSageConfig, SfeConfig
 from stages.sage.edpo import run as edpo
-from stages.sage.score import ScoreSageConfig
 from stages.sage.score import run as score_sage
-from stages.sage.sfe import SfeConfig
 from stages.sage.sfe import run as sfe
 from stages.visualad.config import ScoreVisualadConfig, TrainVisualadConfig
 from stages.visualad.score import run as score_visualad

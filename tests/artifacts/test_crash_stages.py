@@ -79,7 +79,8 @@ def test_rewrite_negatives(photos, tmp_path):
 
 
 def test_score_text_knn(photos, bert, tmp_path):
-    from stages.text_encoder.score import ScoreTextKnnConfig, run
+    from stages.text_encoder.config import ScoreTextKnnConfig
+    from stages.text_encoder.score import run
 
     captioned(photos, tmp_path / "c")
     trained = [

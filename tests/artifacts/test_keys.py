@@ -12,6 +12,7 @@ from stages.base.errors import InputError
 from stages.captions import caption
 from stages.lvlm import score as lvlm
 from stages.questions import judge, make, vlm_qa
+from stages.sage import config as sage_config
 from stages.sage import edpo, sfe
 from stages.sage import score as sage_score
 from stages.training import torch_setup
@@ -85,9 +86,9 @@ def configs(tmp_path, tiles, clip, models, internvl, llava, sam):
             ),
         ),
         "score-vmad": (vmad_score, vmad_score.ScoreVmadConfig(**common, checkpoint=models["vmad"], max_tokens=8)),
-        "sfe": (sfe, sfe.SfeConfig(**asked, base=str(internvl), heads=4)),
-        "edpo": (edpo, edpo.EdpoConfig(**asked, checkpoint=models["sage"], judgements=tiles.judgements)),
-        "score-sage": (sage_score, sage_score.ScoreSageConfig(**asked, checkpoint=models["sage"])),
+        "sfe": (sfe, sage_config.SfeConfig(**asked, base=str(internvl), heads=4)),
+        "edpo": (edpo, sage_config.EdpoConfig(**asked, checkpoint=models["sage"], judgements=tiles.judgements)),
+        "score-sage": (sage_score, sage_config.ScoreSageConfig(**asked, checkpoint=models["sage"])),
     }
 
 

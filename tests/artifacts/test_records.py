@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from stages.datasets.digests import KEPT, read_kept
 
 from stages.artifacts.outputs import INDEX, exactly
 from stages.artifacts.reader import content_key, read_provenance, read_table, scan
@@ -17,7 +18,6 @@ from stages.artifacts.tables import CAPTIONS, MANIFEST
 from stages.artifacts.writer import Artifact, Spec
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
-from stages.datasets.digests import KEPT, read_kept
 from stages.datasets.manifest import read_manifest
 from tests.artifacts.test_artifacts import KEYS, QUIET, SPEC
 from tests.artifacts.test_damage import OTHER, OVERWRITE, PART, write

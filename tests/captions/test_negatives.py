@@ -13,7 +13,7 @@ from stages.artifacts.tables import MANIFEST, NEGATIVES
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.base.prompts import Prompt, fill, load_prompt, prompt_ids
-from stages.captions.constraints import Rejected, check, words_of
+from stages.captions.constraints import Rejected, check_negative, words_of
 from stages.captions.negatives import NegativesConfig, reference_captions, run
 from stages.captions.rules import rewrite
 from stages.captions.vocabulary import meanings, named
@@ -40,7 +40,7 @@ CAPTIONS = [
 @given(st.sampled_from(CAPTIONS), st.integers(0, 2**62))
 def test_every_negative_passes_the_check_and_its_edits_rebuild_it(text, seed):
     negative, edits, attempts = rewrite(text, CAPTIONS, seed)
-    assert check(text, negative, CAPTIONS) == edits and attempts >= 1
+    assert check_negative(text, negative, CAPTIONS) == edits and attempts >= 1
     before, after = words_of(text), words_of(negative)
     assert len(before) == len(after) and negative not in CAPTIONS
     changed = [(b, a) for b, a in zip(before, after, strict=True) if b != a]
@@ -77,14 +77,14 @@ def test_number_agreement():
 )
 def test_what_is_rejected_and_why(negative, reason):
     with pytest.raises(Rejected, match=reason):
-        check("three oranges, two kiwis.", negative, ["two oranges, two kiwis."])
+        check_negative("three oranges, two kiwis.", negative, ["two oranges, two kiwis."])
 
 
 def test_what_is_accepted():
-    assert check("three oranges, two kiwis.", "Four oranges, two kiwis.", []) == [
+    assert check_negative("three oranges, two kiwis.", "Four oranges, two kiwis.", []) == [
         {"attribute": "count", "before": "three", "after": "Four"}
     ]
-    edits = check(
+    edits = check_negative(
         "red rope matches label red, rope similar to stick.", "red rope matches label blue, rope longer than stick.", []
     )
     assert [e["attribute"] for e in edits] == ["colour", "length", "other"]

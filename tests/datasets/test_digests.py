@@ -29,6 +29,7 @@ from stages.datasets.manifest import read_manifest
 from stages.evaluate.images import EvaluateConfig
 from stages.evaluate.images import run as evaluate
 from tests.qa import write
+from tests.reading import checked
 
 QUIET = RunOptions(quiet=True)
 REPLACE = RunOptions(quiet=True, overwrite=True)
@@ -265,6 +266,7 @@ def test_a_name_that_is_not_utf8_is_one_failed_row(photos, tmp_path):
     assert [r["image_id"] for r in failed] == ["photos/ok/caf\\xe9.bmp", "photos/ok/gr\\xfcn/b.bmp"]
     assert all("is not UTF-8; rename the file" in r["error"] for r in failed)
     assert captioned(tmp_path / "m", tmp_path / "c").errors == 2
+    assert f"unreadable 2, first {failed[0]['error']}" in checked(tmp_path / "m")
 
 
 def test_a_root_that_is_not_utf8_is_refused(photos, tmp_path):

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from stages.datasets.digests import read_state, states_of
 
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import MANIFEST
 from stages.base.errors import ImageError, InputError
 from stages.base.texts import read_text
-from stages.datasets.digests import read_state, states_of
 from stages.datasets.masks import load_mask
 from stages.datasets.opening import opened
 from stages.training.saved_models import header_of

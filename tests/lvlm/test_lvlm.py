@@ -14,7 +14,8 @@ from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.datasets.manifest import read_manifest
 from stages.datasets.references import references_for, thumbnail
-from stages.lvlm.score import LvlmConfig, method_name, question, row, run, score_of
+from stages.lvlm.config import LvlmConfig
+from stages.lvlm.score import method_name, question, row, run, score_of
 from stages.vlm.engine import Reply
 
 QUIET = RunOptions(quiet=True)

@@ -9,7 +9,8 @@ from stages.artifacts.reader import read_table
 from stages.artifacts.tables import ANSWERS, JUDGEMENTS
 from stages.base.config import RunOptions
 from stages.base.errors import InputError, TooManyErrors
-from stages.questions.judge import JudgeConfig, run
+from stages.questions.config import JudgeConfig
+from stages.questions.judge import run
 from stages.questions.mle import mle_score, parse_marks
 from stages.questions.words_judge import mark, marks, overlap, stem
 from tests.qa import RANKED, cables, write
@@ -178,7 +179,9 @@ def test_a_malformed_reply_is_asked_for_again_with_another_seed(config):
     assert summary.errors == 2
     server.say = lambda body, text: "category: 2, location: 2, logic: 2"
     server.tries.clear()
-    assert run(config, QUIET).errors == 1 and {judged_text(t) for t in server.tries} == {RANKED[3]}, "only those again"
+    assert run(config, QUIET).errors == 2 and not server.tries, "final after --tries"
+    assert run(config, replace(QUIET, retry="all")).errors == 1
+    assert {judged_text(t) for t in server.tries} == {RANKED[3]}, "only those again"
 
 
 def test_a_judge_that_is_down_from_the_start_is_one_line(config):

@@ -19,8 +19,9 @@ from stages.captions import caption
 from stages.datasets import magnetic_tile
 from stages.datasets.images import load_masks
 from stages.datasets.manifest import read_manifest
+from stages.questions.config import QuestionsConfig
 from stages.questions.geometry import geometry_of, ways_to_say
-from stages.questions.make import QuestionsConfig, run
+from stages.questions.make import run
 from stages.questions.table import check_images, read_questions
 from stages.questions.writing import ATTEMPTS, NotInForm, answers_of
 from tests.questions.test_questions_wording import rectangle

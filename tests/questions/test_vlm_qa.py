@@ -14,8 +14,9 @@ from stages.artifacts.tables import ANSWERS
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.questions.answering import LETTERS, shown
+from stages.questions.config import VlmQaConfig
 from stages.questions.table import read_questions
-from stages.questions.vlm_qa import VlmQaConfig, method_name, run
+from stages.questions.vlm_qa import method_name, run
 from stages.vlm.engine import Request, Sampling
 from stages.vlm.factory import make_engine
 from tests.qa import RANKED, cables

@@ -7,11 +7,11 @@ import pytest
 
 from stages.base.errors import InputError
 from stages.datasets.manifest import Image
-from stages.sage.config import Settings
-from stages.sage.data import PLACE, Encoder, Sample, refuse_too_long, sentences
+from stages.sage.config import SageSettings
+from stages.sage.data import PLACE, PromptEncoder, SageSample, refuse_too_long, sentences
 from tests.tiny import tiny_internvl, tiny_llava
 
-SETTINGS = Settings(heads=4, patches=5, lora_rank=4, lora_alpha=8)
+SETTINGS = SageSettings(heads=4, patches=5, lora_rank=4, lora_alpha=8)
 SIZES = ((60, 60), (60, 130), (200, 60), (90, 100))
 
 
@@ -38,7 +38,7 @@ def images(tmp_path_factory):
 def sample(images, n, shots=1):
     facts = ("It may have a crack.", "So.", "The image is grey and small.")[: n + 1]
     reference = images[(n + 1) % len(images)] if shots else None
-    return Sample(f"q{n}", (images[n],), reference, facts, f"{PLACE}\nAbove.\nIs there a defect {n}?")
+    return SageSample(f"q{n}", (images[n],), reference, facts, f"{PLACE}\nAbove.\nIs there a defect {n}?")
 
 
 def opened(base, settings=SETTINGS):
@@ -53,7 +53,7 @@ def opened(base, settings=SETTINGS):
         for name, p in model.named_parameters():
             if "lora_B" in name or "multi_modal_projector.modules_to_save" in name:
                 p.add_(torch.randn_like(p) * 0.1)
-    return model, Encoder(load_processor(str(base), "", settings.tiles)[0], settings)
+    return model, PromptEncoder(load_processor(str(base), "", settings.tiles)[0], settings)
 
 
 def test_sentences():
@@ -67,7 +67,7 @@ def test_the_length_of_a_prompt_is_known_without_its_images(bases, images, famil
 
     for tiles in (0, 1) if family == "internvl" else (0,):
         settings = replace(SETTINGS, tiles=tiles)
-        encoder = Encoder(load_processor(str(bases[family]), "", tiles)[0], settings)
+        encoder = PromptEncoder(load_processor(str(bases[family]), "", tiles)[0], settings)
         for n in range(4):
             for s in (sample(images, n), replace(sample(images, n), shown=tuple(images[:2]), reference=None)):
                 ids, parts = encoder.prompt(s)
@@ -150,7 +150,7 @@ def test_without_fusion_it_is_the_stock_model(bases, images):
     from stages.sage.checkpoint import prepare
 
     model, encoder = prepare(str(bases["internvl"]), "", settings, 0, "float32").eval(), opened(bases["internvl"])[1]
-    s = Sample("q", tuple(images[:2]), None, (), "Is there a defect?")
+    s = SageSample("q", tuple(images[:2]), None, (), "Is there a defect?")
     chat = [
         {
             "role": "user",
@@ -214,7 +214,7 @@ def test_a_plain_lora_is_merged(bases, images, tmp_path):
     stock = AutoModelForImageTextToText.from_pretrained(tmp_path / "plain")
     assert type(stock).__name__ == "InternVLForConditionalGeneration"
     assert AutoProcessor.from_pretrained(tmp_path / "plain").image_token == encoder.image_token
-    inputs = encoder.batch([Sample("q", (images[0],), None, (), "Is there a defect?")])
+    inputs = encoder.batch([SageSample("q", (images[0],), None, (), "Is there a defect?")])
     plain = {n: inputs[n] for n in ("input_ids", "attention_mask", "pixel_values")}
     inputs.pop("completion_mask")
     with torch.no_grad():
@@ -227,7 +227,8 @@ def test_a_plain_lora_is_merged(bases, images, tmp_path):
 
 
 def test_checkpoints_of_another_kind(bases, qwen, tmp_path):
-    from stages.sage.checkpoint import base_fingerprint, fingerprint, load_sage, read_record
+    from stages.sage.checkpoint import base_fingerprint, fingerprint, load_sage
+    from stages.sage.config import read_record
 
     with pytest.raises(InputError, match="no sage.json here"):
         read_record(bases["internvl"])
@@ -251,7 +252,7 @@ def test_likelihoods_and_replies(bases, images, tmp_path):
     import torch
 
     from stages.sage.checkpoint import load_sage
-    from stages.sage.scoring import Answering
+    from stages.sage.score import Answering
 
     model, encoder = opened(bases["internvl"])
     answering = Answering(load_sage(saved(model, encoder, tmp_path / "c", bases["internvl"])), "cpu", 6)
@@ -273,7 +274,7 @@ def test_likelihoods_and_replies(bases, images, tmp_path):
 def test_samples_that_are_too_long_are_counted_and_refused(bases, images):
     from stages.sage.checkpoint import load_processor
 
-    encoder = Encoder(load_processor(str(bases["internvl"]))[0], SETTINGS)
+    encoder = PromptEncoder(load_processor(str(bases["internvl"]))[0], SETTINGS)
     samples, answers = [sample(images, n) for n in range(4)], [("yes", "no " * 30)] * 4
     lengths = [encoder.length(s) + len(encoder.answer(s, "no " * 30)) for s in samples]
     refuse_too_long(encoder, samples, answers, max(lengths))

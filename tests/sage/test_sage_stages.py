@@ -12,9 +12,8 @@ from stages.artifacts.reader import read_provenance, read_table
 from stages.artifacts.tables import ANSWERS, CAPTIONS, ENCODERS, JUDGEMENTS, MANIFEST, QUESTIONS
 from stages.base.errors import InputError
 from stages.questions.table import read_questions
-from stages.sage.config import Settings
+from stages.sage.config import SageSettings, ScoreSageConfig
 from stages.sage.edpo import run as edpo
-from stages.sage.score import ScoreSageConfig
 from stages.sage.score import run as score
 from stages.sage.sfe import run as sfe
 from tests.sage_world import QUIET, asked, edpo_config, sfe_config, tensors, write
@@ -74,7 +73,7 @@ def test_plain_fine_tuning_and_facts_as_text(tiles, internvl, tmp_path):
         assert type(AutoModelForImageTextToText.from_pretrained(merged)).__name__ == "InternVLForConditionalGeneration"
         stamp = (merged / "config.json").stat().st_mtime_ns
         assert sfe(c, QUIET).up_to_date and (merged / "config.json").stat().st_mtime_ns == stamp
-    rows, questions = asked(tiles, Settings(fusion="text"))
+    rows, questions = asked(tiles, SageSettings(fusion="text"))
     text = questions.sample(rows[0])
     assert "Tiles may have holes.\nThey may be cracked.\nThe tile is grey." in text.text and text.facts == ()
     assert [i.image_id for i in text.shown] == ["whole", "t000"] and "The first image is the reference" in text.text
@@ -89,7 +88,7 @@ def answers(out):
 @pytest.mark.parametrize("shots", [1, 0])
 def test_answers_by_likelihood_and_by_reply(tiles, sfe_models, tmp_path, shots):
     from stages.sage.checkpoint import load_sage
-    from stages.sage.scoring import Answering
+    from stages.sage.score import Answering
 
     c = ScoreSageConfig(
         manifest=tiles.manifest,

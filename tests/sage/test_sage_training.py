@@ -68,16 +68,16 @@ def test_the_loss_is_that_of_the_answers_tokens(tiles, sfe_models):
     import torch
 
     from stages.sage.checkpoint import load_sage
-    from stages.sage.data import Encoder
-    from stages.sage.trainers import sfe_trainer
-    from stages.sage.training import arguments
+    from stages.sage.data import PromptEncoder
+    from stages.sage.sfe import sfe_trainer
+    from stages.sage.train import training_arguments
 
     loaded = load_sage(sfe_models[4], trainable=True)
     rows, questions = asked(tiles, loaded.settings)
     samples, answers = [questions.sample(q) for q in rows[:2]], [rows[0].answer, "Yes"]
-    encoder = Encoder(loaded.processor, loaded.settings)
+    encoder = PromptEncoder(loaded.processor, loaded.settings)
     trainer = sfe_trainer(
-        loaded.model, encoder, samples, answers, arguments(sfe_config(tiles, "", Path("x")), 2, "cpu", "fp32")
+        loaded.model, encoder, samples, answers, training_arguments(sfe_config(tiles, "", Path("x")), 2, "cpu", "fp32")
     )
     batch = trainer.data_collator(list(trainer.train_dataset))
     inputs = {n: t for n, t in batch.items() if n != "labels"}
@@ -94,9 +94,9 @@ def test_the_loss_is_that_of_the_answers_tokens(tiles, sfe_models):
 
 def trainer_for(tiles, checkpoint, out, printed=False, eta=1.0, beta=0.1):
     from stages.sage.checkpoint import load_sage
-    from stages.sage.data import Encoder
-    from stages.sage.trainers import edpo_trainer
-    from stages.sage.training import arguments
+    from stages.sage.data import PromptEncoder
+    from stages.sage.edpo import edpo_trainer
+    from stages.sage.train import training_arguments
 
     loaded = load_sage(checkpoint, trainable=True)
     reference = None if loaded.settings.lora_rank else load_sage(checkpoint).model
@@ -106,12 +106,12 @@ def trainer_for(tiles, checkpoint, out, printed=False, eta=1.0, beta=0.1):
     return edpo_trainer(
         loaded.model,
         reference,
-        Encoder(loaded.processor, loaded.settings),
+        PromptEncoder(loaded.processor, loaded.settings),
         [questions.sample(q) for q in rows],
         pairs,
         beta,
         printed,
-        arguments(edpo_config(tiles, checkpoint, out, epochs=4), 4, "cpu", "fp32"),
+        training_arguments(edpo_config(tiles, checkpoint, out, epochs=4), 4, "cpu", "fp32"),
     )
 
 
@@ -331,7 +331,7 @@ def test_two_processes_train_as_one_does(tiles, internvl, sfe_models, edpo_model
 def test_two_processes_with_shards_train_as_one_does(tiles, internvl, sfe_models, edpo_models, tmp_path, method, rank):
     """LoRA and fusion layer sharded; all weights sharded, and the frozen reference model too. Saved whole."""
     from stages.sage.checkpoint import load_sage
-    from stages.sage.scoring import Answering
+    from stages.sage.score import Answering
 
     out, sfe_run = tmp_path / "two", method == "sage-sfe"
     own = ["--checkpoint", sfe_models[rank], "--judgements", tiles.judgements, "--epochs", 1]
@@ -353,7 +353,7 @@ def test_two_processes_with_shards_train_as_one_does(tiles, internvl, sfe_models
 
 def test_nothing_is_sharded_on_cpus(tiles, sfe_models, tmp_path):
     config = edpo_config(tiles, sfe_models[4], tmp_path, fsdp="full_shard")
-    from stages.sage.trainers import fit
+    from stages.sage.train import fit
 
     with pytest.raises(InputError, match="--fsdp: nothing is sharded on --device cpu; leave it out there"):
         fit(trainer_for(tiles, sfe_models[4], tmp_path), None, print, config)
@@ -363,14 +363,13 @@ def test_shards_in_bf16_hand_on_losses_in_float32(tiles, tmp_path, monkeypatch):
     import torch
     from transformers import TrainingArguments
 
-    from stages.sage.trainers import on_one_gpu
-    from stages.sage.training import arguments
+    from stages.sage.train import sharded_in_float32, training_arguments
 
     config = sfe_config(tiles, "", tmp_path, fsdp="shard_grad_op")
     monkeypatch.setattr("stages.training.distributed.world", lambda: 2)
     with pytest.raises(InputError, match="--fsdp shard: expected words of full_shard, shard_grad_op"):
-        arguments(replace(config, fsdp="full_shard shard"), 4, "cpu", "bf16")
-    found = on_one_gpu(TrainingArguments(**arguments(config, 4, "cpu", "bf16"))).fsdp_plugin_args
+        training_arguments(replace(config, fsdp="full_shard shard"), 4, "cpu", "bf16")
+    found = sharded_in_float32(TrainingArguments(**training_arguments(config, 4, "cpu", "bf16"))).fsdp_plugin_args
     policy = found["mixed_precision_policy"]
     assert (policy.param_dtype, policy.reduce_dtype, policy.output_dtype) == (torch.bfloat16, torch.float32, None)
     assert found["reshard_after_forward"] is False and not found.get("cpu_offload")

@@ -14,7 +14,8 @@ from stages.artifacts.tables import ENCODERS
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.text_encoder import train
-from stages.text_encoder.train import FOLDER, TrainEncoderConfig, run
+from stages.text_encoder.config import TrainEncoderConfig
+from stages.text_encoder.train import FOLDER, run
 from stages.training import runs as training
 from stages.training import trainer
 from tests.crash_points import killed_at_every_point
@@ -59,7 +60,7 @@ def at_step(monkeypatch):
                 if state.global_step == n - 1:
                     do()
 
-        monkeypatch.setattr(trainer, "StepsCallback", lambda *_: At())
+        monkeypatch.setattr(train, "StepsCallback", lambda *_: At())
 
     return hook
 
@@ -159,6 +160,7 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP
 AT_STEP = """
 import os, signal
 from stages.training import trainer
+from stages.text_encoder import train
 from transformers import TrainerCallback
 from adcli.main import main
 
@@ -167,7 +169,7 @@ class At(TrainerCallback):
         if state.global_step == {step}:
             os.kill(os.getpid(), signal.{signal})
 
-trainer.StepsCallback = lambda *_: At()
+train.StepsCallback = lambda *_: At()
 trainer.SAVE_SECONDS = {every}
 main()
 """
@@ -259,12 +261,11 @@ def test_a_missing_gpu_and_a_wrong_directory_are_said_before_torch_is_loaded(ber
 import sys
 from pathlib import Path
 from stages.base.errors import InputError
-from stages.base.config import RunOptions
-from stages.text_encoder.train import TrainEncoderConfig, run
+from stages.text_encoder.config import TrainEncoderConfig
 for wrong in ({{"device": "cuda:99", "encoder": {str(bert)!r}}}, {{"device": "cpu", "encoder": {str(tmp_path)!r}}}):
     try:
-        run(TrainEncoderConfig(manifest=Path({str(paths["manifest"])!r}), negatives=Path({str(paths["negatives"])!r}),
-                               out=Path({str(tmp_path / "e")!r}), **wrong), RunOptions(quiet=True))
+        TrainEncoderConfig(manifest=Path({str(paths["manifest"])!r}), negatives=Path({str(paths["negatives"])!r}),
+                           out=Path({str(tmp_path / "e")!r}), **wrong).check()
     except InputError as e:
         print(e)
 print("torch" in sys.modules)

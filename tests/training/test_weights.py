@@ -78,7 +78,7 @@ def test_sharded_bins_name_the_other_way(tmp_path):
 
 
 def test_the_packaged_encoder_passes():
-    from stages.text_encoder.model import encoder_fingerprint
+    from stages.text_encoder.config import encoder_fingerprint
 
     assert len(encoder_fingerprint("minilm")) == 32
 
@@ -88,7 +88,7 @@ def test_the_packaged_encoder_passes():
     [(None, "holds no config.json"), ("{}", "names no model_type"), ("{", "cannot be read"), ("3", "cannot be read")],
 )
 def test_an_encoder_needs_its_configuration(config, said, bert, tmp_path):
-    from stages.text_encoder.model import encoder_fingerprint
+    from stages.text_encoder.config import encoder_fingerprint
 
     folder = shutil.copytree(bert, tmp_path / "enc")
     (folder / "config.json").unlink()

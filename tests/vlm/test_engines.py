@@ -1,6 +1,8 @@
 """What the engines share: answer probabilities, image sizes, decoding ahead. And the table of models."""
 
 import math
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,7 +118,7 @@ def test_answer_probabilities_are_the_models_own(qwen, tmp_path, save_image):
         with torch.inference_mode():
             logits = loaded.model(**loaded._inputs([(request, [rgb, rgb])])).logits[0, -1]
         p = logits.float().softmax(-1)
-        tokens = first_tokens(lambda s: loaded.tokenizer.encode(s, add_special_tokens=False), ("yes", "no"))
+        tokens = first_tokens(partial(loaded.tokenizer.encode, add_special_tokens=False), ("yes", "no"))
         assert reply.probabilities == pytest.approx({c: float(p[list(t)].sum()) for c, t in tokens.items()}, abs=1e-6)
         assert 0 < sum(reply.probabilities.values()) < 0.2  # a random model spreads over all tokens
 
@@ -174,10 +176,13 @@ def test_no_process_outlives_a_kill(tmp_path):
         "time.sleep(60)\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": os.getcwd()}
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path.cwd())},
     )
     pids = [int(p) for p in process.stdout.readline().split()]
-    assert len(pids) == 2 and all(os.path.exists(f"/proc/{p}") for p in pids)  # the shell and its sleep
+    assert len(pids) == 2 and all(Path(f"/proc/{p}").exists() for p in pids)  # the shell and its sleep
     process.send_signal(signal.SIGKILL)
     process.wait()
     deadline = time.monotonic() + 10
@@ -189,7 +194,7 @@ def test_no_process_outlives_a_kill(tmp_path):
 def alive(pid):
     """Whether a process runs; a zombie that nobody has buried does not."""
     try:
-        with open(f"/proc/{pid}/stat") as f:
+        with Path(f"/proc/{pid}/stat").open() as f:
             return f.read().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False

@@ -53,7 +53,7 @@ def vocabulary_order(form: Form) -> list[tuple[str, ...]]:
     names: list[tuple[str, ...]] = [()]
     values = {"length": ("long", "short"), "colour": form.colours, "type": form.types}
     for a in form.attributes:
-        names = [n + (v,) for n in names for v in values[a]]
+        names = [(*n, v) for n in names for v in values[a]]
     return names
 
 
@@ -138,7 +138,7 @@ def _main_colour(pixels: np.ndarray) -> np.ndarray:
 def _on_dishes(even: np.ndarray, holders: list[Piece], form: Form) -> dict[str, list[Piece]]:
     contents: dict[str, list[Piece]] = {region: [] for region in form.regions}
     for holder in holders:
-        x, y, w, h = holder.box
+        _, _, w, h = holder.box
         kind = "square" if filled(holder).sum() > 0.88 * w * h else "round"
         region = next((r for r in form.regions if kind in r), None)
         if region:
