@@ -94,8 +94,8 @@ def plan(where: str, normal: int, fitted: int, config: BaselineConfig, backbone:
         line += f"; {each} of {backbone.positions} patches of each image, {kept} of these in the coreset"
     few = (
         [
-            f"{where}: with so few normal images scores depend on which ones they are, and thresholds are rough guesses;"
-            f" {FEW} and more are better"
+            f"{where}: with so few normal images scores depend on which ones they are, and thresholds are rough"
+            f" guesses; {FEW} and more are better"
         ]
         if fitted < FEW
         else []

@@ -79,8 +79,7 @@ def read_labels(path: Path, root: Path, images: Iterable[Path], category: Callab
                 unused.append(find(cells["mask"], f"{path}: line {line}"))
             if entry.path in entries:
                 raise InputError(
-                    f"{path}: lines {entries[entry.path][0]} and {line} are about one image,"
-                    f" {entry.path}; remove one"
+                    f"{path}: lines {entries[entry.path][0]} and {line} are about one image, {entry.path}; remove one"
                 )
             entries[entry.path] = line, entry
     if not entries:

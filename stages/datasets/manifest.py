@@ -130,8 +130,8 @@ def _recorded_roots(path: Path) -> dict[str, Path]:
         root = record["notes"].get("root")
         if not isinstance(root, str) or not root or "\0" in root:
             raise Damaged(
-                f"{Path(record['artifact'], COMPLETE)}: damaged (`notes` names no root); give --root, or run the command"
-                " that made it with --overwrite"
+                f"{Path(record['artifact'], COMPLETE)}: damaged (`notes` names no root); give --root, or run the"
+                " command that made it with --overwrite"
             )
         roots |= dict.fromkeys(part["image_id"].to_pylist(), Path(root))
     return roots
