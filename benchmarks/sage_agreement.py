@@ -81,7 +81,7 @@ def main(tiles: Path, run: Path, vllm: str = "") -> None:
     index(MagneticTileConfig(root=tiles, out=manifest), QUIET)
     caption(CaptionConfig(manifest=manifest, out=facts), QUIET)
     for part, images, seed in (("learn", 20, 0), ("ask", 16, 1)):
-        make(QuestionsConfig(manifest=manifest, out=run / f"{part}.parquet", images=images, seed=seed), QUIET)
+        make(QuestionsConfig(manifest=manifest, out=run / f"{part}.parquet", max_images=images, seed=seed), QUIET)
     asked = run / "asked.parquet"
     pq.write_table(read_table(run / "ask.parquet", QUESTIONS).slice(0, MANY), asked)
 

@@ -29,8 +29,8 @@ if [ ! -d "$TILES" ]; then
 fi
 [ -f "$G/base/model.safetensors" ] || run python -m pipelines.demo_models.random_vlm "$G/base"
 run adcli data index magnetic-tile "$TILES" --train-defects 0.5 --train-fraction 0.2 --out "$M" --overwrite
-run adcli data questions "$M" --splits train --images 100 --out "$learn" --seed "$SEED" --overwrite
-run adcli data questions "$M" --splits test --images 60 --out "$test" --seed "$SEED" --overwrite
+run adcli data questions "$M" --splits train --max-images 100 --out "$learn" --seed "$SEED" --overwrite
+run adcli data questions "$M" --splits test --max-images 60 --out "$test" --seed "$SEED" --overwrite
 run adcli caption "$M" --vlm scene --prompt general --out "$facts" --overwrite
 
 run adcli finetune-mllm "$M" --method sage-sfe --questions "$learn" --facts "$facts" --base "$G/base" "${sfe[@]}" \

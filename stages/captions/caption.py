@@ -2,44 +2,25 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 from stages.artifacts.tables import CAPTIONS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.base.config import RunOptions, argument, named_paths, option, require_positive
+from stages.base.config import RunOptions, named_paths
 from stages.base.errors import InputError
 from stages.base.prompts import Prompt, load_prompt
 from stages.base.seeds import row_seed
+from stages.captions.config import CaptionConfig
 from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, read_manifest
 from stages.vlm.engine import Request, Sampling, final
 from stages.vlm.factory import check_engine, make_engine
-from stages.vlm.options import EngineOptions, engine_parameters
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaptionConfig(EngineOptions):
-    manifest: Path = argument("the images: manifest artifact, a folder of them, or a Parquet file")
-    out: Path = option("where the captions go")
-    vlm: str = option("scene, a short name (qwen2-vl, llava-1.5-13b, ...), a hub id or a directory", "scene")
-    prompt: str = option(
-        "prompt id or text file; auto = vidad/<category> for VID-AD, magnetic-tile for that data set, else general",
-        "auto",
-    )
-    samples: int = option("texts per image", 1)
-    temperature: float = option("0 is greedy; the paper draws at 0.001", 0.001)
-    top_p: float = option("nucleus mass", 0.95)
-    max_tokens: int = option("longest answer, tokens", 512)
-    root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
-    seed: int = option("of sampled texts", 0)
+from stages.vlm.options import engine_parameters
 
 
 def run(config: CaptionConfig, options: RunOptions) -> Summary:
     """Caption every image. Rows that fail (unreadable image, empty answer) carry `error`; those that the same command
     would give again, `retry` = false, too."""
     check_engine(config.vlm, config)
-    require_positive(config, "samples")
     if config.samples > 1 and (config.vlm == "scene" or not config.temperature):
         raise InputError(
             f"--samples {config.samples}: "

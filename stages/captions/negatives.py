@@ -1,39 +1,26 @@
 """Normal captions -> contradictions of them (VID-AD, section 4.2): one negative per caption."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from stages.artifacts.reader import fingerprint, read_table
 from stages.artifacts.tables import CAPTIONS, NEGATIVES
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.base.config import RunOptions, argument, named_paths, option
+from stages.base.config import RunOptions, named_paths
 from stages.base.errors import InputError
 from stages.base.prompts import fill, load_prompt
 from stages.base.seeds import row_seed, source_fingerprint
 from stages.captions import constraints, rules, vocabulary
 from stages.captions.caption import clean_text
+from stages.captions.config import NegativesConfig
 from stages.captions.constraints import LONGEST, Rejected, check_negative
 from stages.datasets.manifest import by_task, read_manifest, reference_images
 from stages.vlm.engine import Engine, Request, Sampling
 from stages.vlm.factory import check_engine, make_engine
-from stages.vlm.options import EngineOptions, engine_parameters
+from stages.vlm.options import engine_parameters
 
 RULES = (constraints, rules, vocabulary)  # what the rule-based rewriter's negatives depend on
 ATTEMPTS = 5  # rewrites drawn from a model before the row is given up
-
-
-@dataclass(frozen=True, kw_only=True)
-class NegativesConfig(EngineOptions):
-    captions: Path = argument("the captions of the same images")
-    manifest: Path = option("which images are normal training images of which task")
-    out: Path = option("where the negatives go")
-    rewriter: str = option("rules, or a model: short name, hub id or directory", "rules")
-    prompt: str = option("for a model: prompt id or text file with the field {text}", "vidad/rewrite")
-    temperature: float = option("for a model (the paper's 0.9)", 0.9)
-    top_p: float = option("for a model: nucleus mass", 0.95)
-    max_tokens: int = option("for a model: longest answer, tokens", 512)
-    seed: int = option("other seed, other contradictions", 0)
 
 
 def run(config: NegativesConfig, options: RunOptions) -> Summary:

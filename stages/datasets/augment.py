@@ -17,7 +17,7 @@ from stages.artifacts.paths import for_image
 from stages.artifacts.scores_and_maps import check_folder
 from stages.artifacts.tables import MANIFEST
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.base.config import RunOptions, argument, named_paths, option, require_at_least_zero
+from stages.base.config import RunOptions, argument, check_numbers, named_paths, option
 from stages.base.errors import ImageError, InputError
 from stages.base.worker_pool import worker_pool
 from stages.datasets.files import look_at
@@ -118,7 +118,7 @@ def run(config: AugmentConfig, options: RunOptions) -> Summary:
         InputError: unknown kind, no test images, a target that is an input.
     """
     kinds = kinds_of(config.kind)
-    require_at_least_zero(config, "workers")
+    check_numbers(config)
     check_folder("--images", config.images)
     manifest = read_manifest(config.manifest, config.root)
     test = [i for i in manifest.images if i.split == "test"]

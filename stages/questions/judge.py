@@ -12,7 +12,7 @@ from pathlib import Path
 from stages.artifacts.reader import fingerprint, read_table
 from stages.artifacts.tables import ANSWERS, JUDGEMENTS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.base.config import RunOptions, named_paths, require_positive
+from stages.base.config import RunOptions, named_paths
 from stages.base.errors import ImageError, InputError
 from stages.base.prompts import fill, load_prompt
 from stages.base.seeds import row_seed, source_fingerprint
@@ -50,7 +50,6 @@ def run(config: JudgeConfig, options: RunOptions) -> Summary:
     Raises:
         InputError: answers to other questions, questions about other images, nothing to judge, or no such judge.
     """
-    require_positive(config, "tries")
     if config.judge == "scene":
         raise InputError("--judge scene describes images, it cannot judge: give a model, or words")
     check_engine(config.judge, config, "--judge", (WORDS,))

@@ -16,7 +16,7 @@ from stages.artifacts.digests import Files
 from stages.artifacts.reader import fingerprint, read_table
 from stages.artifacts.tables import CAPTIONS, QUESTIONS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.base.config import RunOptions, named_paths, require_at_least_zero
+from stages.base.config import RunOptions, check_numbers, named_paths
 from stages.base.errors import ImageError, InputError
 from stages.base.prompts import fill, load_prompt, prompt_ids
 from stages.base.seeds import row_seed, source_fingerprint
@@ -66,7 +66,7 @@ def run(config: QuestionsConfig, options: RunOptions) -> Summary:
             f"{config.manifest}: none of the {len(anomalous)} anomalous images has a mask; the questions"
             " say where a defect lies, so index the data set with its masks"
         )
-    images = some_of(images, config.images, config.seed)
+    images = some_of(images, config.max_images, config.seed)
     captions = read_table(config.captions, CAPTIONS) if config.captions else None
     engine = None if config.vlm == TEMPLATES else make_engine(config.vlm, config)
     compared = manifest.images if config.reference == "nearest" else ()
@@ -98,7 +98,7 @@ def some_of(images: dict[str, Image], limit: int, seed: int) -> dict[str, Image]
 
 
 def _check(config: QuestionsConfig) -> None:
-    require_at_least_zero(config, "images")
+    check_numbers(config)
     if config.reference not in RULES:
         raise InputError(f"--reference {config.reference}: expected {', '.join(RULES)}")
     if config.vlm == "scene":
@@ -118,7 +118,7 @@ def _spec(
     parameters = {
         "vlm": config.vlm,
         "splits": config.splits,
-        "images": config.images,
+        "images": config.max_images,
         "reference": config.reference,
         "templates": {p: load_prompt(p).fingerprint for p in prompt_ids() if p.startswith(f"{FOLDER}/")},
         "code": source_fingerprint(Path(__file__), *(Path(m.__file__) for m in MAKERS)),

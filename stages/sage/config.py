@@ -4,10 +4,11 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from stages.base.config import argument, option, require_at_least_zero, require_positive
+from stages.base.config import argument, check_numbers, option
 from stages.base.errors import InputError
 from stages.training import distributed
 from stages.training.distributed import accumulation_steps
+from stages.training.options import GROUP, ImageTrainingOptions
 from stages.training.saved_models import (
     ADAPTER_WEIGHTS,
     check_chat_template,
@@ -65,20 +66,22 @@ class SageSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SageTraining:
+class SageTraining(ImageTrainingOptions):
     """Defaults are the paper's (section 5.1) where it names a value."""
 
-    epochs: float = option("passes over the samples; the paper names none", 1.0)
-    batch_size: int = option("samples per optimiser step, over all processes", 32)
-    micro_batch: int = option("samples per forward pass and process; the rest of the batch is accumulated", 1)
-    learning_rate: float = option("peak of AdamW; 2e-6 is the paper's, LoRA usually wants 1e-4", 2e-6)
-    warmup: int = option("steps of linear warm-up", 1000)
-    schedule: str = option("after the warm-up: linear or cosine to 0, or constant; the paper names none", "linear")
-    clip: float = option("largest norm of the gradient", 1.0)
-    weight_decay: float = option("of AdamW; the paper names none", 0.0)
-    max_length: int = option("longest sample, tokens; 0 = the model's context; a longer one is refused, never cut", 0)
-    precision: str = option("fp32, bf16 (the paper's), or auto = bf16 where the processor has it", "auto")
-    checkpoint_activations: bool = option("recompute activations: less memory, more time", False)
+    epochs: float = option("passes over the samples; the paper names none", 1.0, GROUP)
+    batch_size: int = option("samples per optimiser step, over all processes", 32, GROUP)
+    micro_batch: int = option("samples per forward pass and process; the rest of the batch is accumulated", 1, GROUP)
+    learning_rate: float = option("peak of AdamW; 2e-6 is the paper's, LoRA usually wants 1e-4", 2e-6, GROUP)
+    warmup: int = option("steps of linear warm-up", 1000, GROUP)
+    schedule: str = option(
+        "after the warm-up: linear or cosine to 0, or constant; the paper names none", "linear", GROUP
+    )
+    clip: float = option("largest norm of the gradient", 1.0, GROUP)
+    weight_decay: float = option("of AdamW; the paper names none", 0.0, GROUP)
+    max_length: int = option(
+        "longest sample, tokens; 0 = the model's context; a longer one is refused, never cut", 0, GROUP
+    )
     fsdp: str = option(
         "shard over the GPUs of torchrun: full_shard, or shard_grad_op = weights stay whole after the"
         " forward pass; 'full_shard offload' keeps shards in main memory; not tried on GPUs",
@@ -87,19 +90,13 @@ class SageTraining:
     deepspeed: Path | None = option(
         "DeepSpeed configuration, JSON, as transformers' --deepspeed takes it; not tried", None
     )
-    save_steps: int = option("steps between saved states, from which a killed run goes on", 100)
-    device: str = option("auto, cpu or cuda", "auto")
-    workers: int = option("processes that load images; 0 = in this one", 0)
-    root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
-    seed: int = option("of initialisation and data order", 0)
 
     def check(self) -> None:
         """Everything that can be said of these options without torch. Raises InputError for numbers that do not fit, a
         device that is not there, and --fsdp where nothing would be sharded and whole copies be trained."""
         if self.schedule not in ("linear", "cosine", "constant"):
             raise InputError(f"--schedule {self.schedule}: expected linear, cosine or constant")
-        require_positive(self, "epochs", "learning_rate", "batch_size", "micro_batch", "save_steps", "clip")
-        require_at_least_zero(self, "warmup", "weight_decay", "max_length", "workers")
+        check_numbers(self)
         if self.deepspeed and not self.deepspeed.is_file():
             raise InputError(f"--deepspeed {self.deepspeed}: no such file")
         if self.deepspeed and find_spec("deepspeed") is None:
@@ -185,8 +182,6 @@ class EdpoConfig(SageTraining):
         super().check()
         if self.objective not in OBJECTIVES:
             raise InputError(f"--objective {self.objective}: expected {' or '.join(OBJECTIVES)}")
-        require_positive(self, "beta")
-        require_at_least_zero(self, "eta")
         if self.base:
             require_known(self.base, "--base")
         require_trained(self.checkpoint, self.base)
@@ -216,7 +211,7 @@ class ScoreSageConfig:
     def check(self) -> None:
         """Everything that can be said without torch. Raises InputError for unusable settings, no checkpoint or no base
         model."""
-        require_positive(self, "max_tokens", "batch_size")
+        check_numbers(self)
         if self.base:
             require_known(self.base, "--base")
         if self.choose not in WAYS:

@@ -32,7 +32,9 @@ def frozen_dtype(config: SageTraining, lora: bool, precision: str) -> str:
 def training_arguments(config: SageTraining, n: int, device: str, precision: str) -> dict:
     """Keywords of transformers' TrainingArguments, and so of TRL's DPOConfig. n: samples."""
     steps = steps_of(n, config.batch_size, config.epochs)
-    common = common_arguments(config.out, device, precision, config.seed, config.workers, config.save_steps, steps)
+    common = common_arguments(
+        config.out, device, precision, config.seed, config.loader_workers, config.save_steps, steps
+    )
     return common | {
         "per_device_train_batch_size": config.micro_batch,
         "gradient_accumulation_steps": accumulation_steps(config.batch_size, config.micro_batch),

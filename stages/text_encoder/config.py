@@ -3,12 +3,12 @@
 import json
 from dataclasses import dataclass
 from importlib.resources import files
-from math import isfinite
 from pathlib import Path
 
-from stages.base.config import argument, flag, option
+from stages.base.config import argument, check_numbers, option
 from stages.base.errors import InputError, first_line
 from stages.base.regular import regular
+from stages.training.options import GROUP, TrainingOptions
 from stages.training.torch_setup import pick_device, require_packages, resolved_precision
 from stages.training.weights import check_checkpoint, checkpoint_fingerprint
 
@@ -17,33 +17,22 @@ METHOD = "text-knn"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainEncoderConfig:
+class TrainEncoderConfig(TrainingOptions):
     negatives: Path = argument("captions with their contradictions, from rewrite-negatives")
     manifest: Path = option("which image belongs to which task")
     out: Path = option("the table of encoders; checkpoints go below it")
     encoder: str = option("minilm (packaged), a hub id such as the paper's bert-base-uncased, or a directory", PACKAGED)
-    epochs: int = option("passes over the task's captions", 20)
-    batch_size: int = option("captions per step, each encoded three times", 16)
-    learning_rate: float = option("of Adam, constant", 2e-5)
-    weight_decay: float = option("L2 term in Adam's gradient", 1e-5)
-    temperature: float = option("tau of Eq. 4", 0.5)
-    max_grad_norm: float = option("gradient clipping; 0 = none", 1.0)
-    precision: str = option("fp32, bf16, or auto = bf16 where the processor has it", "auto")
-    device: str = option("auto, cpu or cuda", "auto")
-    seed: int = option("of data order and dropout", 0)
+    epochs: int = option("passes over the task's captions", 20, GROUP)
+    batch_size: int = option("captions per step, each encoded three times", 16, GROUP)
+    learning_rate: float = option("of Adam, constant", 2e-5, GROUP)
+    weight_decay: float = option("L2 term in Adam's gradient", 1e-5, GROUP)
+    loss_temperature: float = option("tau of Eq. 4", 0.5, GROUP, was="temperature")
+    max_grad_norm: float = option("gradient clipping; 0 = none", 1.0, GROUP)
 
     def check(self) -> None:
         """Everything that can be said without torch. Raises InputError for a setting without sense, a device that is
         not there, a missing package, or a directory that holds no encoder."""
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{flag(name)} {getattr(self, name)}: at least 1")
-        for name in ("learning_rate", "temperature"):
-            if not (isfinite(value := getattr(self, name)) and value > 0):
-                raise InputError(f"{flag(name)} {value}: expected a number above 0")
-        for name in ("weight_decay", "max_grad_norm"):
-            if not (isfinite(value := getattr(self, name)) and value >= 0):
-                raise InputError(f"{flag(name)} {value}: expected a number from 0 on")
+        check_numbers(self)
         resolved_precision(self.device, self.precision)
         require_packages("torch", "transformers", "accelerate")
         check_encoder(encoder_directory(self.encoder), "--encoder")

@@ -82,10 +82,11 @@ def run(config: TrainEncoderConfig, options: RunOptions) -> Summary:
 
 
 def _spec(config: TrainEncoderConfig, precision: str, inputs: dict[str, str]) -> Spec:
-    names = ("epochs", "batch_size", "learning_rate", "weight_decay", "temperature", "max_grad_norm")
+    names = ("epochs", "batch_size", "learning_rate", "weight_decay", "max_grad_norm")
     return Spec(
         "train-encoder",
-        {n: getattr(config, n) for n in names}
+        {"temperature": config.loss_temperature}
+        | {n: getattr(config, n) for n in names}
         | {"precision": precision, "encoder": config.encoder, "weights": encoder_fingerprint(config.encoder)},
         inputs,
         config.seed,
@@ -235,7 +236,7 @@ def trainer_of(
     )
     adam = torch.optim.Adam(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     trainer = ContrastiveTrainer(
-        config.temperature,
+        config.loss_temperature,
         model=model,
         args=one_gpu(arguments),
         train_dataset=pairs,

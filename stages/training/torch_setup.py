@@ -37,7 +37,7 @@ def pick_device(name: str) -> str:
         InputError: no name of a device, or a CUDA device that is not there.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise InputError(f"--device {name}: expected auto, cpu or cuda")
+        raise InputError(f"--device {name}: expected auto, cpu, cuda or cuda:NUMBER")
     if name == "auto":
         return "cuda" if _gpus() else "cpu"
     if name != "cpu" and int(name.partition(":")[2] or 0) >= (gpus := _gpus()):

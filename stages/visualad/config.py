@@ -67,13 +67,13 @@ class TrainVisualadConfig(ImageTrainingOptions):
         "test",
         was="split",
     )
-    epochs: int = option("passes over the images; the released scripts: 1 on VisA, 2 on MVTec AD", 1)
-    batch_size: int = option("images per step, all processes together", 8)
+    epochs: int = option("passes over the images; the released scripts: 1 on VisA, 2 on MVTec AD", 1, GROUP)
+    batch_size: int = option("images per step, all processes together", 8, GROUP)
     size: int = option("px of the square that images are squashed to", 518)
     layers: str = option("blocks whose patches are scored, from 1; the last is the deepest", "6,12,18,24")
     anchors: int = option("anchor queries per layer", 4)
     position: str = option(f"positions of SCA: {', '.join(POSITIONS)} (Table 5)", "1d")
-    learning_rate: float = option("of the two tokens; code: SCA, SAF and norm have 1e-4, paper: the same", 1e-3)
+    learning_rate: float = option("of the two tokens; code: SCA, SAF and norm have 1e-4, paper: the same", 1e-3, GROUP)
     as_released: bool = option("also what the released code loses: positions not trained, norm not reloaded", False)
     compile: bool = option("torch.compile the model", False, GROUP)
     save_steps: int = option("steps between saved states, from which a killed run goes on", 200, GROUP)

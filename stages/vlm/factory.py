@@ -3,7 +3,7 @@
 from difflib import get_close_matches
 from pathlib import Path
 
-from stages.base.config import flag, require_at_least_zero, require_positive
+from stages.base.config import check_numbers, flag
 from stages.base.errors import InputError
 from stages.vlm.engine import Engine
 from stages.vlm.models import SHORT_NAMES, require_known
@@ -25,17 +25,12 @@ def check_engine(name: str, options: EngineOptions, option: str = "--vlm", words
         raise InputError(f"--engine {options.engine}: expected {', '.join(ENGINES)}{hint}")
     if options.dtype not in DTYPES:
         raise InputError(f"--dtype {options.dtype}: expected {', '.join(DTYPES)}")
-    require_positive(options, "batch_size", "tensor_parallel", "max_num_seqs", "concurrency", "timeout")
-    require_at_least_zero(options, "workers", "min_pixels", "max_pixels", "max_model_len", "retries")
+    check_numbers(options)
     _require_share(options, "gpu_memory")
     if options.max_pixels and options.min_pixels > options.max_pixels:
         raise InputError(f"--min-pixels {options.min_pixels}: more than --max-pixels {options.max_pixels}")
-    if hasattr(options, "temperature"):
-        require_at_least_zero(options, "temperature")
     if hasattr(options, "top_p"):
         _require_share(options, "top_p")
-    if hasattr(options, "max_tokens"):
-        require_positive(options, "max_tokens")
     if name in words:
         return
     if options.engine == "server":

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.base.config import argument, option, require_at_least_zero, require_positive
+from stages.base.config import argument, check_numbers, option, require_at_least_zero, require_positive
 from stages.base.errors import InputError
 from stages.training.distributed import accumulation_steps
+from stages.training.options import GROUP, ImageTrainingOptions
 from stages.training.saved_models import ADAPTER_WEIGHTS, check_merged, check_model, read_json, trained_folder
 from stages.training.torch_setup import resolved_precision
 
@@ -86,7 +87,7 @@ class LossWeights:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneVmadConfig:
+class FinetuneVmadConfig(ImageTrainingOptions):
     """Defaults are the paper's (section V-A.4) where it names a value."""
 
     manifest: Path = argument("labelled images with masks: manifest artifact, a folder of them, or a Parquet file")
@@ -97,7 +98,7 @@ class FinetuneVmadConfig:
     sam: str = option("SAM: directory or hub id", SAM)
     llava_revision: str = option("branch, tag or commit of a hub model", "")
     sam_revision: str = option("branch, tag or commit of a hub model", "")
-    split: str = option("images to train on: train, val or test", "train")
+    splits: str = option("images to train on, comma-separated: train, val, test", "train", was="split")
     tasks: str = option(
         "comma-separated: segmentation, answering, vqa (the last needs questions)", "segmentation,answering,vqa"
     )
@@ -109,7 +110,9 @@ class FinetuneVmadConfig:
     no_dssl: bool = option("without defect-sensitive structure learning (Table III)", False)
     boxes: int = option("random patches per image, N_b (Table IV)", 32)
     box_size: int = option("of a random patch, px of SAM's input", 32)
-    temperature: float = option("tau of the similarity distributions; the paper names no number", 0.07)
+    loss_temperature: float = option(
+        "tau of the similarity distributions; the paper names no number", 0.07, was="temperature"
+    )
     memory: float = option("share of each class's images in the memory", 0.05)
     drawn: int = option("normal and anomalous images of the memory that a step compares with, each", 8)
     rank: int = option("of LoRA", 8)
@@ -120,26 +123,23 @@ class FinetuneVmadConfig:
     weight_pbsd: float = option("of the PBSD loss (Eq. 6)", 1.0)
     weight_bce: float = option("of the cross-entropy in the mask loss (Eq. 7)", 2.0)
     weight_dice: float = option("of Dice in the mask loss (Eq. 7)", 0.5)
-    epochs: float = option("passes over the samples", 10.0)
-    batch_size: int = option("samples per optimiser step, over all processes: the paper's 2 on each of 8 GPUs", 16)
-    micro_batch: int = option("samples per forward pass and process; the rest of the batch is accumulated", 2)
-    learning_rate: float = option("peak of AdamW; falls to 0 along a cosine", 1e-6)
-    weight_decay: float = option("of AdamW; the paper names none", 0.0)
-    clip: float = option("largest norm of the gradient", 1.0)
-    max_length: int = option("longest sample, tokens; 0 = the model's context; a longer one is refused, never cut", 0)
-    precision: str = option("fp32, bf16, or auto = bf16 where the processor has it", "auto")
-    checkpoint_activations: bool = option("recompute activations: less memory, more time", False)
-    save_steps: int = option("steps between saved states, from which a killed run goes on", 100)
+    epochs: float = option("passes over the samples", 10.0, GROUP)
+    batch_size: int = option(
+        "samples per optimiser step, over all processes: the paper's 2 on each of 8 GPUs", 16, GROUP
+    )
+    micro_batch: int = option("samples per forward pass and process; the rest of the batch is accumulated", 2, GROUP)
+    learning_rate: float = option("peak of AdamW; falls to 0 along a cosine", 1e-6, GROUP)
+    weight_decay: float = option("of AdamW; the paper names none", 0.0, GROUP)
+    clip: float = option("largest norm of the gradient", 1.0, GROUP)
+    max_length: int = option(
+        "longest sample, tokens; 0 = the model's context; a longer one is refused, never cut", 0, GROUP
+    )
     merged: Path | None = option("also write a copy with LoRA merged into the language model here", None)
-    device: str = option("auto, cpu or cuda", "auto")
-    workers: int = option("processes that load images; 0 = in this one", 0)
-    root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
-    seed: int = option("of initialisation, data order, patches and memory", 0)
 
     def settings(self) -> VmadSettings:
         """What the model is made of."""
-        same = {n: getattr(self, n) for n in VmadSettings.__dataclass_fields__ if n != "dssl"}
-        return VmadSettings(**same, dssl=not self.no_dssl)
+        same = {n: getattr(self, n) for n in VmadSettings.__dataclass_fields__ if n not in ("dssl", "temperature")}
+        return VmadSettings(**same, dssl=not self.no_dssl, temperature=self.loss_temperature)
 
     def weights(self) -> LossWeights:
         """Of the losses."""
@@ -148,9 +148,8 @@ class FinetuneVmadConfig:
     def check(self) -> None:
         """Raises InputError for what can be refused before torch is loaded: numbers that do not fit, directories that
         hold no LLaVA or SAM, a place for the merged copy that is taken, a device that is not there."""
-        require_positive(self, "epochs", "learning_rate", "batch_size", "micro_batch", "save_steps", "clip")
-        weights = (f"weight_{n}" for n in LossWeights.__dataclass_fields__)
-        require_at_least_zero(self, "weight_decay", "max_length", "workers", *weights)
+        check_numbers(self)
+        require_at_least_zero(self, *(f"weight_{n}" for n in LossWeights.__dataclass_fields__))
         if not 0 < self.memory <= 1:
             raise InputError(f"--memory {self.memory}: expected more than 0, at most 1")
         accumulation_steps(self.batch_size, self.micro_batch)
@@ -185,7 +184,7 @@ class ScoreVmadConfig:
         hold no LLaVA or SAM, a device that is not there."""
         if self.query and self.query not in QUERIES:
             raise InputError(f"--query {self.query}: expected {', '.join(QUERIES)}")
-        require_positive(self, "max_tokens", "batch_size", "workers")
+        check_numbers(self)
         check_sources(self.checkpoint, self.llava, self.sam)
         resolved_precision(self.device, self.precision)
 

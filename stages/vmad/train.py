@@ -33,7 +33,6 @@ from stages.vmad.loss import PARTS
 from stages.vmad.memory import choose_memory
 
 SAME_RESULT = (
-    "split",
     "tasks",
     "memory",
     "epochs",
@@ -62,7 +61,7 @@ def run(config: FinetuneVmadConfig, options: RunOptions) -> Summary | None:
 def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision: str) -> Summary | None:
 
     manifest = read_manifest(config.manifest, config.root)
-    images, failed = trainable_images(manifest.images, config.split, config.manifest)
+    images, failed = trainable_images(manifest.images, config.splits, config.manifest)
     if set(config.tasks.split(",")) - {"vqa"}:
         images, maskless = with_masks(images)
         failed = failed + maskless
@@ -87,7 +86,9 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
     weights = distributed.broadcast_from_main(
         lambda: source_fingerprints(config.llava, config.sam, (config.llava_revision, config.sam_revision))
     )
-    own = {n: getattr(config, n) for n in (*SAME_RESULT, "method")} | asdict(config.settings())
+    own = (
+        {"split": config.splits} | {n: getattr(config, n) for n in (*SAME_RESULT, "method")} | asdict(config.settings())
+    )
     files = distributed.broadcast_from_main(lambda: look_at(config.out, options.quiet, images=images, masks=images))
     spec = Spec(
         "finetune-mllm",
@@ -123,17 +124,17 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
     return summary
 
 
-def trainable_images(images: Iterable[Image], split: str, where: Path) -> tuple[tuple[Image, ...], list[str]]:
-    """(images to train on, why others are left out) of one split. Raises InputError for an image without a label, which
-    the memory and the answers need, or no usable image."""
-    chosen = [i for i in images if i.split == split]
+def trainable_images(images: Iterable[Image], splits: str, where: Path) -> tuple[tuple[Image, ...], list[str]]:
+    """(images to train on, why others are left out) of the splits, comma-separated. Raises InputError for an image
+    without a label, which the memory and the answers need, or no usable image."""
+    chosen = [i for i in images if i.split in splits.split(",")]
     errors = {i.image_id: i.error or ("" if i.file.is_file() else f"{i.file}: no such image") for i in chosen}
     failed = [f"{image_id}: {error}" for image_id, error in errors.items() if error]
     good = tuple(i for i in chosen if not errors[i.image_id])
     if unlabelled := next((i for i in good if i.label is None), None):
         raise InputError(f"{where}: {unlabelled.image_id} has no label; training needs them all")
     if not good:
-        raise InputError(f"{where}: the split {split!r} has no usable image (--split train, val or test)")
+        raise InputError(f"{where}: the split {splits!r} has no usable image (--splits train, val, test)")
     return good, failed
 
 
@@ -199,7 +200,9 @@ def arguments(config: FinetuneVmadConfig, n: int, device: str, precision: str) -
     steps = steps_of(n, config.batch_size, config.epochs)
     return one_gpu(
         TrainingArguments(
-            **common_arguments(config.out, device, precision, config.seed, config.workers, config.save_steps, steps),
+            **common_arguments(
+                config.out, device, precision, config.seed, config.loader_workers, config.save_steps, steps
+            ),
             per_device_train_batch_size=config.micro_batch,
             gradient_accumulation_steps=distributed.accumulation_steps(config.batch_size, config.micro_batch),
             num_train_epochs=config.epochs,

@@ -41,7 +41,7 @@ STAGES = {
     "vmad": (
         train_vmad,
         FinetuneVmadConfig,
-        {"manifest": "{masked}", "split": "test", "llava": "{llava}", "sam": "{sam}", "heads": 4, "device": "cpu"},
+        {"manifest": "{masked}", "splits": "test", "llava": "{llava}", "sam": "{sam}", "heads": 4, "device": "cpu"},
     ),
     "score-vmad": (score_vmad, ScoreVmadConfig, {"manifest": "{masked}", "checkpoint": "{root}/vmad"}),
     "sfe": (
@@ -67,6 +67,7 @@ STAGES = {
     "caption": (caption, CaptionConfig, {"manifest": "{manifest}", "vlm": "{qwen}"}),
 }
 TRAINING = (
+    {"loader_workers": -1},
     {"epochs": -2},
     {"learning_rate": -1},
     {"learning_rate": "nan"},
@@ -89,7 +90,6 @@ ENGINE = ({"device": "gpu"}, {"engine": "vlm"})
 WRONG = {
     "visualad": (
         *TRAINING,
-        {"loader_workers": -1},
         {"backbone": "{root}/nowhere"},
         {"backbone": "{root}/file"},
         {"backbone": "{root}/empty"},
@@ -119,7 +119,8 @@ WRONG = {
     ),
     "vmad": (
         *TRAINING,
-        {"workers": -1},
+        {"splits": "dev"},
+        {"loss_temperature": 0},
         {"micro_batch": 0},
         {"micro_batch": 3},
         {"memory": 0},
@@ -153,7 +154,6 @@ WRONG = {
     ),
     "sfe": (
         *TRAINING,
-        {"workers": -1},
         {"warmup": -1},
         {"schedule": "step"},
         {"clip": -1},
@@ -194,7 +194,7 @@ WRONG = {
     "judge": (*ENGINE, {"tries": 0}, {"judge": "scene"}, {"judge": "{root}/nowhere"}, {"judge": "{root}/no-template"}),
     "questions": (
         *ENGINE,
-        {"images": -1},
+        {"max_images": -1},
         {"reference": "last"},
         {"splits": "dev"},
         {"prompt": "{root}/prompt.txt"},

@@ -82,7 +82,7 @@ def configs(tmp_path, tiles, clip, models, internvl, llava, sam):
         "vmad": (
             vmad_train,
             vmad_train.FinetuneVmadConfig(
-                **common, questions=tiles.questions, split="test", tasks="vqa", llava=llava, sam=sam, heads=4
+                **common, questions=tiles.questions, splits="test", tasks="vqa", llava=llava, sam=sam, heads=4
             ),
         ),
         "score-vmad": (vmad_score, vmad_score.ScoreVmadConfig(**common, checkpoint=models["vmad"], max_tokens=8)),

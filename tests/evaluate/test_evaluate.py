@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.artifacts.reader import read_table
+from stages.artifacts.record import Spec, new_record
 from stages.artifacts.tables import MANIFEST, METRICS, SCORES
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
@@ -216,7 +218,7 @@ def test_partial_evaluates_what_is_finished(tmp_path):
     config = two_by_two(tmp_path)
     scores, out = pq.read_table(tmp_path / "s.parquet"), tmp_path / "growing"
     out.mkdir()
-    (out / "_adcli.partial.json").write_text('{"stage": "score"}')
+    (out / "_adcli.partial.json").write_text(json.dumps(new_record(Spec("score", {}, {}), "scores", 12)))
     pq.write_table(scores.slice(0, 9), out / "part-0.parquet")  # one task of six images, half of the next
     with pytest.raises(InputError, match="growing: not complete .`score` was interrupted"):
         run(replace(config, scores=out), QUIET)

@@ -82,10 +82,12 @@ def test_some_of_the_images_are_drawn_by_the_seed(nuts):
         return {r["image_id"] for r in read_table(nuts.out, QUESTIONS).to_pylist()}
 
     every = asked()
-    assert len(asked(images=2)) == 2 and asked(images=2) == asked(images=2) and asked(images=99) == every
-    assert len({frozenset(asked(images=2, seed=n)) for n in range(6)}) > 1
-    with pytest.raises(InputError, match="--images -1"):
-        run(replace(nuts, images=-1), QUIET)
+    assert (
+        len(asked(max_images=2)) == 2 and asked(max_images=2) == asked(max_images=2) and asked(max_images=99) == every
+    )
+    assert len({frozenset(asked(max_images=2, seed=n)) for n in range(6)}) > 1
+    with pytest.raises(InputError, match="--max-images -1"):
+        run(replace(nuts, max_images=-1), QUIET)
 
 
 def test_five_questions_an_image_and_failures_as_rows(nuts):

@@ -109,7 +109,7 @@ def test_adam_has_the_l2_term_in_its_gradient(bert, tmp_path):
         device="cpu",
     )
     by_hand = copy.deepcopy(model).train()
-    contrastive_loss(by_hand, Collator(tokenizer.pad_token_id)(pairs), config.temperature).backward()
+    contrastive_loss(by_hand, Collator(tokenizer.pad_token_id)(pairs), config.loss_temperature).backward()
     training.trainer_of(model, tokenizer, pairs, tmp_path / "states", 0, config, []).train()
     moved = 0
     for (name, trained), start in zip(model.named_parameters(), by_hand.parameters(), strict=True):
@@ -127,7 +127,7 @@ def test_the_defaults_are_the_papers(tmp_path):
     """Section 5.1."""
     config = TrainEncoderConfig(negatives=tmp_path, manifest=tmp_path, out=tmp_path)
     assert (config.learning_rate, config.weight_decay, config.epochs) == (2e-5, 1e-5, 20)
-    assert (config.batch_size, config.temperature, config.max_grad_norm) == (16, 0.5, 1.0)
+    assert (config.batch_size, config.loss_temperature, config.max_grad_norm) == (16, 0.5, 1.0)
 
 
 class Masks:

@@ -1,5 +1,6 @@
 """How train-encoder writes: tasks apart, killed and gone on from, refused, nothing left behind, nothing mixed."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -230,7 +231,7 @@ WRONG = {
     "epochs": 0,
     "batch_size": 0,
     "learning_rate": 0.0,
-    "temperature": 0.0,
+    "loss_temperature": 0.0,
     "weight_decay": -1.0,
     "max_grad_norm": float("nan"),
     "precision": "half",
@@ -306,8 +307,10 @@ def test_what_killed_runs_were_making_goes_and_a_neighbours_stays(bert, tmp_path
     run(config, replace(QUIET, shard="0/2"))
     for name in ("00000-of-00002", "00001-of-00002", "00000-of-00003"):
         (encoders / f".tmp-{name}" / "1_Pooling").mkdir(parents=True)
-    run(config, replace(QUIET, shard="0/2"))
-    assert [p.name for p in encoders.glob(".tmp-*")] == [".tmp-00001-of-00002"]
+    with (config.out / ".lock-part-00001-of-00002").open("w") as neighbour:  # as a living process holds it
+        fcntl.flock(neighbour, fcntl.LOCK_EX)
+        run(config, replace(QUIET, shard="0/2"))
+        assert [p.name for p in encoders.glob(".tmp-*")] == [".tmp-00001-of-00002"]
     run(config, replace(QUIET, shard="1/2"))
     assert not list(encoders.glob(".tmp-*")) and len(weights(config.out)) == 2
 
@@ -318,7 +321,7 @@ def test_a_training_whose_artifact_was_replaced_stops_and_keeps_nothing(bert, tm
     config = config_of(tmp_path, bert, tmp_path / "e", tasks=(("d", "c", "a"), ("d", "c", "b")))
     other = replace(config, seed=7)
     at_step(1, lambda: subprocess.run(command(other, "--overwrite", "--shard", "1/2"), env=ENVIRONMENT, check=True))
-    with pytest.raises(InputError, match="has been replaced by a command with other settings"):
+    with pytest.raises(InputError, match="another command has replaced this artifact"):
         run(config, replace(QUIET, shard="0/2"))
     monkeypatch.undo()
     run(other, replace(QUIET, shard="0/2"))

@@ -118,7 +118,7 @@ assert "torch" not in sys.modules
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "--device gpu: expected auto, cpu or cuda",
+        "--device gpu: expected auto, cpu, cuda or cuda:NUMBER",
         "--precision half: expected auto, fp32 or bf16",
     ]
 

@@ -111,7 +111,7 @@ def test_what_is_refused(spots, models, trained, tmp_path):
         with pytest.raises(InputError, match=said):
             train(config(manifest(**change), models, tmp_path / "o", root=spots.parent, questions=None), QUIET)
     for more, said in (
-        ({"split": "test"}, "the split 'test' has no usable image"),
+        ({"splits": "test"}, "the split 'test' has no usable image"),
         ({"tasks": "vqa,x"}, "--tasks x"),
         ({"max_length": 50}, "of 26 samples are longer than --max-length 50"),
         ({"max_length": 5000}, "the model's context has 512 tokens"),
