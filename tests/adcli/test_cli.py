@@ -99,6 +99,7 @@ def test_every_help_has_an_example_of_itself(leaf):
     assert found and all(words[0] == leaf[0] and set(leaf) <= set(words) for words in found)
 
 
+@pytest.mark.slow
 def test_the_examples_work_as_they_stand_one_after_the_other(tmp_path):
     order = [
         ["data", "synth", "vidad"],
@@ -215,6 +216,7 @@ def test_same_command_again_is_up_to_date(photos):
     one_line(adcli(*arguments, "--prompt", "magnetic-tile"), "other settings", "--overwrite")
 
 
+@pytest.mark.slow
 def test_a_folder_without_labels_gets_captions_scores_and_a_ranking(photos):
     def stage(*arguments):
         done = adcli(*arguments, "--quiet")

@@ -42,6 +42,7 @@ def test_writing(tmp_path):
     assert points > 20  # three parts and two records, each with a flush and a rename
 
 
+@pytest.mark.slow
 def test_shards(tmp_path):
     def both(folder):
         for shard in ("0/2", "1/2"):
@@ -50,6 +51,7 @@ def test_shards(tmp_path):
     assert killed_at_every_point(both, texts, tmp_path) > 30
 
 
+@pytest.mark.slow
 def test_overwrite(tmp_path):
     """At no point does what remains of the old artifact read as a table; the old one whole does, up to the first
     change."""
@@ -74,6 +76,7 @@ def test_a_killed_overwrite_goes_on_without_the_option(tmp_path):
         assert {r["text"] for r in texts(folder)} == {f"new of {k[0]}" for k in SEVEN}
 
 
+@pytest.mark.slow
 def test_failed_rows_tried_again(tmp_path):
     """The complete artifact reads as a whole at every point, each key once, with a row's old or its new state."""
     failing = (SEVEN[1], SEVEN[2], SEVEN[5])

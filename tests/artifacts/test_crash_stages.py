@@ -23,6 +23,8 @@ from stages.base.config import RunOptions
 from tests.crash_points import killed_at_every_point
 from tests.qa import cables, write, write_manifest
 
+pytestmark = pytest.mark.slow
+
 QUIET = RunOptions(quiet=True, max_errors=0)
 
 

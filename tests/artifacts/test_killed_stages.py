@@ -13,6 +13,8 @@ import pytest
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import CAPTIONS, ENCODERS, MANIFEST, METRICS, NEGATIVES, SCORES
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 KILLS = 20
 

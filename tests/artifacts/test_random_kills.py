@@ -1,6 +1,10 @@
 """A small share of benchmarks.kills: random instants, SIGKILL and SIGTERM."""
 
+import pytest
+
 from benchmarks.kills import run, stages_of
+
+pytestmark = pytest.mark.slow
 
 
 def test_stages_killed_at_random_instants(tmp_path, capsys):

@@ -299,6 +299,7 @@ def test_samples_that_would_all_be_the_same_are_refused(tmp_path, save_image, ca
 # -- real tiles -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not TILES.is_dir(), reason="the magnetic tiles are not here")
 def test_real_tiles(tmp_path):
     from adcli.main import build

@@ -83,6 +83,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize("value", ["<script>alert(1)</script>", "=a|b\n# $x_{"])
+@pytest.mark.slow
 def test_reports_and_tables_hold_values_as_text(tmp_path, value):
     """As data set, category, method, defect, caption and image, in pages, CSV, Markdown and figures."""
     names = [f"{v}{n}" for n in range(2) for v in VALUES]

@@ -18,6 +18,8 @@ from stages.sage.score import run as score
 from stages.sage.sfe import run as sfe
 from tests.sage_world import QUIET, asked, edpo_config, sfe_config, tensors, write
 
+pytestmark = pytest.mark.slow
+
 
 def test_seeds_bf16_and_recomputed_activations(tiles, internvl, tmp_path):
     outs = {}

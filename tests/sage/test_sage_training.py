@@ -22,6 +22,8 @@ from stages.sage.sfe import run as sfe
 from tests.sage_world import QUIET, SCORES, asked, edpo_config, losses, sfe_config, tensors
 from tests.saved import until_saved
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 GAPS = [p.gap for p in pairs_of([sum(s) / 3 for s in SCORES])]
 

@@ -80,6 +80,7 @@ TASKS = (
 )
 
 
+@pytest.mark.slow
 def test_every_task_has_its_own_encoder_and_nothing_outside_is_touched(tmp_path, bert):
     """The names of `..` deleted the folder above --out; (x, none) deleted (x, A); a/b and a_b shared one encoder."""
     (tmp_path / "deep").mkdir()
@@ -176,6 +177,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_sigterm_and_sigkill_in_mid_task_cost_no_training(undisturbed, bert, tmp_path):
     """Real processes. SIGTERM comes with no state saved yet, SIGKILL after one that a minute's end saved."""
     config = config_of(tmp_path, bert, tmp_path / "e")
@@ -193,6 +195,7 @@ def test_sigterm_and_sigkill_in_mid_task_cost_no_training(undisturbed, bert, tmp
     assert not states.exists()
 
 
+@pytest.mark.slow
 def test_killed_before_any_file_operation(bert, tmp_path, monkeypatch):
     """Two tasks, a state saved after every step."""
     monkeypatch.setattr(trainer, "SAVE_SECONDS", 0)
@@ -312,6 +315,7 @@ def test_what_killed_runs_were_making_goes_and_a_neighbours_stays(bert, tmp_path
     assert not list(encoders.glob(".tmp-*")) and len(weights(config.out)) == 2
 
 
+@pytest.mark.slow
 def test_a_training_whose_artifact_was_replaced_stops_and_keeps_nothing(bert, tmp_path, at_step, monkeypatch):
     """While one shard trains, another process replaces the artifact by one of another seed."""
     config = config_of(tmp_path, bert, tmp_path / "e", tasks=(("d", "c", "a"), ("d", "c", "b")))

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import CAPTIONS, TRUTH
 
@@ -28,6 +30,7 @@ print(summary.rows, "captions")
 """
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_can_call_stages(tmp_path):
     """At module level, where a spawned worker that imports the script would start workers of its own, without end."""
     (tmp_path / "script.py").write_text(SCRIPT)

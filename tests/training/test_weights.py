@@ -45,6 +45,7 @@ def with_bin(bert, folder):
     return folder
 
 
+@pytest.mark.slow
 def test_a_bin_is_refused_and_the_command_that_is_named_converts_it(bert, tmp_path):
     folder = with_bin(bert, tmp_path / "it's old")
     with pytest.raises(InputError, match="convert them once: python -c ") as refused:

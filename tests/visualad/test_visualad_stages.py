@@ -290,6 +290,7 @@ def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(spots, clip, tm
     assert "up to date" in run(killed).communicate()[1]
 
 
+@pytest.mark.slow
 def test_seeds_and_variants(spots, clip, tmp_path):
     outs = []
     for n, more in enumerate(
@@ -342,6 +343,7 @@ def test_what_is_refused(spots, clip, trained, tmp_path):
         score(replace(c, checkpoint=trained, backbone=str(other)), QUIET)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(spots, clip, tmp_path):
     """The text's variant, which has no dropout: processes draw that each for themselves."""
     from safetensors.torch import load

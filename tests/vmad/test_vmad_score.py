@@ -22,6 +22,8 @@ from stages.vmad.config import AskConfig
 from stages.vmad.score import run as score
 from tests.vmad_stages_world import QUIET, ROOT, launched, losses, scoring
 
+pytestmark = pytest.mark.slow
+
 
 def test_training_lowers_the_mask_loss_and_learns_to_end_with_seg(learned, spots, tmp_path):
     lines = losses(learned)

@@ -18,6 +18,8 @@ from stages.vmad.train import run as train
 from tests.saved import until_saved
 from tests.vmad_stages_world import QUIET, command, config, launched, losses, scoring, weights
 
+pytestmark = pytest.mark.slow
+
 
 def test_training_says_what_it_did(trained, spots):
     (row,) = read_table(trained, ENCODERS).to_pylist()
