@@ -55,16 +55,17 @@ ON_REAL_DATA = {  # script -> settings as for the paper, with blanks in the path
 
 
 @cache
-def application(name: str, method: str, questions: bool):
-    """adcli with the subcommand's options, which depend on the method or on --questions."""
+def application(words: tuple[str, ...], method: str, questions: bool):
+    """adcli with the subcommand's options, which depend on the method or on --questions. words: `data index vidad`."""
     more = ["--method", method] if method else []
-    return get_command(build([name, *more, *["--questions"] * questions]))
+    return get_command(build([*words, *more, *["--questions"] * questions]))
 
 
 def check(arguments: list[str]) -> None:
     """Raises USAGE_ERROR where adcli would."""
     method = value(arguments, "--method") if "--method" in arguments else ""
-    command = application(arguments[0], method, "--questions" in arguments)
+    words = tuple(arguments[: 3 if arguments[0] == "data" else 1])
+    command = application(words, method, "--questions" in arguments)
     context = command.make_context("adcli", list(arguments))
     while hasattr(command, "resolve_command"):
         name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
