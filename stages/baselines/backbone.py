@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
-from stages.base.errors import InputError
+from stages.base.errors import InputError, first_line
 from stages.baselines.config import LITE0, PAPER_CHANNELS, BaselineConfig
 
 PACKAGED = "tf_efficientnet_lite0"  # timm's name of the architecture; equal logits with the package's weights
@@ -203,7 +203,3 @@ def _hash(state: dict[str, Tensor]) -> str:
         digest.update(key.encode())
         digest.update(state[key].contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]
-
-
-def first_line(e: Exception) -> str:
-    return (str(e).strip() or type(e).__name__).splitlines()[0]

@@ -137,11 +137,18 @@ def _recorded_roots(path: Path) -> dict[str, Path]:
     return roots
 
 
+def splits_of(splits: str) -> set[str]:
+    """'train, val' -> the names. Raises InputError for another name than SPLITS."""
+    names = {name.strip() for name in splits.split(",")}
+    if other := names - set(SPLITS):
+        raise InputError(f"--splits {sorted(other)[0]}: expected train, val, test, comma-separated")
+    return names
+
+
 def images_of(manifest: Manifest, splits: str, where: Path) -> dict[str, Image]:
     """image_id -> image of the comma-separated splits. Raises InputError for another name, or no image in them."""
-    if other := set(splits.split(",")) - set(SPLITS):
-        raise InputError(f"--splits {sorted(other)[0]}: expected train, val, test, comma-separated")
-    images = {i.image_id: i for i in manifest.images if i.split in splits.split(",")}
+    names = splits_of(splits)
+    images = {i.image_id: i for i in manifest.images if i.split in names}
     if not images:
         raise InputError(f"{where}: no image in the splits {splits}")
     return images

@@ -17,7 +17,7 @@ from stages.artifacts.writer import Spec, Summary
 from stages.base.config import RunOptions, named_paths
 from stages.base.errors import InputError
 from stages.datasets.files import look_at
-from stages.datasets.manifest import Image, read_manifest
+from stages.datasets.manifest import Image, read_manifest, splits_of
 from stages.datasets.trainable import with_masks
 from stages.questions.table import Questions, read_questions
 from stages.training import distributed
@@ -127,7 +127,8 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
 def trainable_images(images: Iterable[Image], splits: str, where: Path) -> tuple[tuple[Image, ...], list[str]]:
     """(images to train on, why others are left out) of the splits, comma-separated. Raises InputError for an image
     without a label, which the memory and the answers need, or no usable image."""
-    chosen = [i for i in images if i.split in splits.split(",")]
+    names = splits_of(splits)
+    chosen = [i for i in images if i.split in names]
     errors = {i.image_id: i.error or ("" if i.file.is_file() else f"{i.file}: no such image") for i in chosen}
     failed = [f"{image_id}: {error}" for image_id, error in errors.items() if error]
     good = tuple(i for i in chosen if not errors[i.image_id])

@@ -14,7 +14,7 @@ from stages.base.errors import ImageError, InputError
 from stages.datasets import folder, magnetic_tile, vidad
 from stages.datasets.entries import image_files
 from stages.datasets.images import load_mask, load_rgb
-from stages.datasets.manifest import read_manifest, reference_images
+from stages.datasets.manifest import read_manifest, reference_images, splits_of
 
 QUIET = RunOptions(quiet=True)
 
@@ -196,3 +196,9 @@ def test_a_split_that_nobody_knows(tmp_path):
     pq.write_table(table, tmp_path / "m.parquet")
     with pytest.raises(InputError, match="column `split` holds 'testing'"):
         read_manifest(tmp_path / "m.parquet")
+
+
+def test_splits_are_named_with_or_without_blanks():
+    assert splits_of("train, val") == splits_of("train,val") == {"train", "val"}
+    with pytest.raises(InputError, match="--splits vall: expected train, val, test"):
+        splits_of("train,vall")
