@@ -1,10 +1,12 @@
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a script starts `make test &`, and so by commands
 
 
 @pytest.fixture(scope="session")

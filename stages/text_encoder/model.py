@@ -66,6 +66,7 @@ def longest_text(model: PreTrainedModel) -> int:
 def save_encoder(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Save for transformers and for `sentence_transformers.SentenceTransformer(folder)` alike."""
     model.save_pretrained(folder)
+    tokenizer.init_kwargs.pop("local_files_only", None)  # how it was loaded; the folder's digest is of what it is
     tokenizer.save_pretrained(folder)
     kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
     modules = [

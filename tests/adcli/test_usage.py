@@ -247,8 +247,8 @@ def test_windows_is_told_of_wsl_before_anything_is_loaded():
 WAITING = """import sys, time
 import adcli.main, adcli.models
 def wait():
-    print('ready', flush=True)
     try:
+        print('ready', flush=True)  # within: the signal may come before the next line runs
         time.sleep(60)
     finally:
         {at_the_end}

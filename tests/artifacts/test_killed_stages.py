@@ -164,6 +164,5 @@ def test_the_real_route(scenes, qwen, bert, tmp_path):
         out / "r.html",
     )
     assert read_table(out / "s", SCORES)["error"].null_count == 50
-    assert any(
-        r["metric"] == "auroc" and r["value"] is not None for r in read_table(out / "metrics", METRICS).to_pylist()
-    )
+    metrics = read_table(out / "metrics" / "metrics.parquet", METRICS).to_pylist()
+    assert any(r["metric"] == "auroc" and r["value"] is not None for r in metrics)

@@ -26,7 +26,7 @@ PARTS = {
     "Folders, labels and annotations": reading_trees.KINDS + reading_annotations.KINDS,
 }
 PAGE = Path(__file__).parents[2] / "docs" / "reading.md"
-COOKIES = Path(__file__).parents[3] / "shared" / "data" / "cookies"
+COOKIES = (Path(__file__).parents[3] / "shared" / "data" / "cookies").resolve()
 
 
 def table(kinds: list[Kind]) -> str:

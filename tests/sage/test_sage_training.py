@@ -339,9 +339,8 @@ def test_two_processes_with_shards_train_as_one_does(tiles, internvl, sfe_models
     own = ["--checkpoint", sfe_models[rank], "--judgements", tiles.judgements, "--epochs", 1]
     if sfe_run:
         own = ["--base", internvl, "--heads", 4, "--patches", 4, "--lora-rank", rank, "--epochs", 3]
-    code, said = by_two(
-        tiles, out, method, 29613 if sfe_run else 29614, *own, "--fsdp", "full_shard", program=("tests/fsdp_on_cpu.py",)
-    )
+    own += ["--fsdp", "full_shard"]
+    code, said = by_two(tiles, out, method, 29613 if sfe_run else 29614, *own, program=("tests/sage/fsdp_on_cpu.py",))
     assert (out / "_checkpoint" / "losses.csv").exists(), f"{code} {said}"  # gloo may abort once all is done
     one = (sfe_models if sfe_run else edpo_models)[rank]
     same_training(one, out, 1e-5)
@@ -370,7 +369,7 @@ def test_shards_in_bf16_hand_on_losses_in_float32(tiles, tmp_path, monkeypatch):
     config = sfe_config(tiles, "", tmp_path, fsdp="shard_grad_op")
     monkeypatch.setattr("stages.training.distributed.world", lambda: 2)
     with pytest.raises(InputError, match="--fsdp shard: expected words of full_shard, shard_grad_op"):
-        training_arguments(replace(config, fsdp="full_shard shard"), 4, "cpu", "bf16")
+        replace(config, fsdp="full_shard shard").check()
     found = sharded_in_float32(TrainingArguments(**training_arguments(config, 4, "cpu", "bf16"))).fsdp_plugin_args
     policy = found["mixed_precision_policy"]
     assert (policy.param_dtype, policy.reduce_dtype, policy.output_dtype) == (torch.bfloat16, torch.float32, None)
