@@ -64,7 +64,8 @@ def main() -> None:
     parser.add_argument("--untrained", action="store_true", help="without the stages that need torch")
     arguments = parser.parse_args()
     chosen = arguments.stages.split(",") if arguments.stages else None
-    stages = {n: s for n, s in stages_of(arguments.folder, trained=not arguments.untrained).items() if chosen is None or n in chosen}
+    stages = stages_of(arguments.folder, trained=not arguments.untrained)
+    stages = {n: s for n, s in stages.items() if chosen is None or n in chosen}
     bad = run(stages, arguments.folder, arguments.kills, arguments.seed)
     sys.exit(bool(bad))
 

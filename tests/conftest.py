@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a script starts `make test &`, and so by commands
+signal.signal(signal.SIGINT, signal.default_int_handler)  # `make test &` in a script would ignore it
 
 
 @pytest.fixture(scope="session")
