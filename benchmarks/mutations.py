@@ -35,7 +35,9 @@ MUTATIONS = {
         "[p.text for p in pairs] + [p.negative for p in pairs] * 2",
         ENCODER,
     ),
-    "Eq. 8: mean -> max": Mutation(SCORE, "np.mean([d for _, d in near])", "np.max([d for _, d in near])", ENCODER),
+    "Eq. 8: mean -> max": Mutation(
+        SCORE, "np.mean(distances)", "np.max(distances)", "tests/text_encoder/test_text_knn.py"
+    ),
     "no weight decay": Mutation(TRAINING, "weight_decay=config.weight_decay", "weight_decay=0.0", ENCODER),
     "decoupled weight decay": Mutation(TRAINING, "torch.optim.Adam(", "torch.optim.AdamW(", ENCODER),
     "rest's learning rate 1e-5": Mutation(

@@ -37,7 +37,8 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
     """Write metrics; print the table of tasks; optionally write tables and the report.
 
     Raises:
-        InputError: no scored image is in the manifest; places, numbers or tables that cannot be, all before any work.
+        InputError: no scored image is in the manifest, no score is a number; places, numbers or tables that cannot be,
+            all before any work.
     """
     check_numbers(config)
     check_places(config)
@@ -54,6 +55,9 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
         raise InputError(f"{config.scores}: no task is finished yet")
     with_maps = _tasks_with_maps(config, manifest.images)
     rows = metric_rows(tasks, config.resamples, config.seed)
+    if not (config.maps or any(t.test or t.train or t.decided for t in tasks)):
+        why = next((r["reason"] for r in rows if r["reason"]), "every row failed")
+        raise InputError(f"{config.scores}: nothing to evaluate, no image has a score or a decision: {why}")
     inputs = {"scores": fingerprint(table, SCORES), "manifest": manifest.fingerprint}
     parameters: dict = {"resamples": config.resamples, "partial": config.partial}
     pixels: list[PixelResult] = []

@@ -1,5 +1,6 @@
 """What cannot be counted is named, and costs the metrics no more than it must."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -60,6 +61,19 @@ def test_scores_that_are_no_numbers_are_named_and_not_averaged(tmp_path, capsys)
     said = capsys.readouterr().err
     assert "i0, i1, i3 and 2 more: `score` is NaN or infinite; counted as failed" in said.replace("\n", " ")
     assert "5</b><span>images without a score" in config.report.read_text()
+
+
+@pytest.mark.parametrize(
+    ("value", "why"), [(np.nan, "4 of 4 scores are NaN or infinite: i0"), (None, "none of 4 images")]
+)
+def test_a_table_without_any_score_is_refused(tmp_path, value, why):
+    """It was evaluated with exit code 0, and every metric was null."""
+    config = replace(images(tmp_path / "a", [f"i{n}" for n in range(4)]), maps=None, heatmaps=None)
+    rows = pq.read_table(config.scores).to_pylist()
+    write(config.scores, SCORES, [r | {"score": value, "error": None if value else "no answer"} for r in rows])
+    with pytest.raises(InputError, match=f"nothing to evaluate, no image has a score or a decision: {why}"):
+        run(config, QUIET)
+    assert not config.out.exists()
 
 
 def test_labels_and_manifests_that_cannot_be(tmp_path):
