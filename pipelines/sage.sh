@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SAGE: facts, preference optimisation, judged answers. SFE learns from MVTec AD, E-DPO from VisA, as in the paper;
-# their questions come from templates, since AD-PL itself is not public. A demo without data sets and downloads is
-# pipelines/sage_demo.sh. Run it in the project's root; settings are environment variables:
+# their questions come from templates, not from AD-PL, which `data import-questions` reads. A demo without data sets and
+# downloads is pipelines/sage_demo.sh. Run it in the project's root; settings are environment variables:
 #
 #   MVTEC_ROOT=/data/mvtec VISA_ROOT=/data/VisA BASE=OpenGVLab/InternVL3-8B-hf JUDGE=gpt-4o \
 #     TEST_MANIFEST=runs/mpdd.parquet TEST_QUESTIONS=runs/mpdd-questions.parquet pipelines/sage.sh

@@ -5,17 +5,13 @@ import re
 import signal
 import subprocess
 import time
-from functools import cache
 from pathlib import Path
 
 import pytest
-import typer
-from typer.main import get_command
 
-from adcli.main import build
+from tests.command_lines import USAGE_ERROR, check
 from tests.pipelines.recorded import BOTH, MANIFESTS, NEEDED, ROOT, SCRIPTS, Run, value
 
-USAGE_ERROR = typer.BadParameter.__base__  # click's, or that of the click that Typer brings
 MODELS = {"LLAVA": "/models/my llava", "SAM": "/models/my sam"}
 ON_REAL_DATA = {  # script -> settings as for the paper, with blanks in the paths
     "vidad.sh": {
@@ -52,24 +48,6 @@ ON_REAL_DATA = {  # script -> settings as for the paper, with blanks in the path
     "vmad_demo.sh": MODELS | {"VMAD_SCORE": "--batch-size 1", "GPUS": "2"},
     "vmad_ablations.sh": MANIFESTS | MODELS | {"TABLE": "5", "GPUS": "2", "VMAD_SCORE": "--batch-size 1"},
 }
-
-
-@cache
-def application(words: tuple[str, ...], method: str, questions: bool):
-    """adcli with the subcommand's options, which depend on the method or on --questions. words: `data index vidad`."""
-    more = ["--method", method] if method else []
-    return get_command(build([*words, *more, *["--questions"] * questions]))
-
-
-def check(arguments: list[str]) -> None:
-    """Raises USAGE_ERROR where adcli would."""
-    method = value(arguments, "--method") if "--method" in arguments else ""
-    words = tuple(arguments[: 3 if arguments[0] == "data" else 1])
-    command = application(words, method, "--questions" in arguments)
-    context = command.make_context("adcli", list(arguments))
-    while hasattr(command, "resolve_command"):
-        name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
-        context = command.make_context(name, rest, parent=context)
 
 
 @pytest.mark.parametrize("script", ["common.sh", *SCRIPTS])
