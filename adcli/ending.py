@@ -159,7 +159,10 @@ def _hanging(patience: float) -> bool:
     end = time.monotonic() + patience
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
-            thread.join(max(0.0, end - time.monotonic()))
+            try:
+                thread.join(max(0.0, end - time.monotonic()))
+            except RuntimeError:  # the interrupt came while it was being started
+                return True
             if thread.is_alive():
                 return True
     return False

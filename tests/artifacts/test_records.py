@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from stages.datasets.digests import KEPT, read_kept
 
+from stages.artifacts.digests import KEPT, read_kept
 from stages.artifacts.outputs import INDEX, exactly
 from stages.artifacts.reader import content_key, read_provenance, read_table, scan
 from stages.artifacts.record import recorded_key

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from stages.datasets.digests import read_state, states_of
 
+from stages.artifacts.digests import read_state, states_of
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import MANIFEST
 from stages.base.errors import ImageError, InputError
