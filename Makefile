@@ -13,7 +13,7 @@ REAL     := $(strip $(MVTEC_ROOT) $(VISA_ROOT))
 export PYTHON BIN
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check types test test-fast test-vllm clean-runs reproduce-vidad reproduce-vidad-check reproduce-tiles \
+.PHONY: help setup check test test-fast test-vllm clean-runs reproduce-vidad reproduce-vidad-check reproduce-tiles \
         reproduce-lvlm reproduce-visualad ablate-visualad reproduce-sage reproduce-vmad ablate-vmad \
         ablate-vmad-projectors
 
@@ -28,11 +28,11 @@ setup: $(READY)  ## the virtual environment .venv, which the other targets make,
 	$(INSTALL) -e '.[models,finetune,server,baselines,test,dev]'
 	touch $@
 
-check: $(READY)  ## style, and the floors of the house
+check: $(READY)  ## style, types, and the floors of the house
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_floors.py
-types: $(READY); $(BIN)/mypy  ## types, where they are checked; stages/questions is not clean yet
 test: $(READY); $(BIN)/python -m pytest -n 2  ## every test
 test-fast: $(READY); $(BIN)/python -m pytest -n 2 -m "not slow"  ## all but the slow tests
 .venv-vllm/installed: pyproject.toml constraints-vllm.txt .ci/vllm-environment; .ci/vllm-environment && touch $@

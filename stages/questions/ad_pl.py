@@ -33,7 +33,7 @@ def _asked(item: dict) -> dict:
     return {"question": text_of(item, "question_en"), "choices": answers, "answer": answers[0], "ranked": True}
 
 
-def level_of(record: dict) -> str:
+def level_of(record: object) -> str:
     """SAGE's name of a record's `pair_type`. Raises ValueError, in words, for any other."""
     kind = text_of(record, "pair_type").lower()
     if kind not in LEVEL:

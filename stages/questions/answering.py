@@ -198,7 +198,12 @@ def row(
 
     Without choices the response is kept and `choice` is null; `correct` is null where the right answer is unknown.
     """
-    columns = {"question_id": question.question_id, "method": method, "response": response, "seconds": seconds}
+    columns: dict[str, object] = {
+        "question_id": question.question_id,
+        "method": method,
+        "response": response,
+        "seconds": seconds,
+    }
     if error is not None:
         return columns | {"error": error}
     if not question.choices:

@@ -28,10 +28,11 @@ def _line(key: str, line: object) -> Iterator[Draft]:
     preference = isinstance(line, dict) and ("chosen" in line or "rejected" in line)
     level = "preference" if preference else "conversation"
     image = ""
+    asked: list[tuple[str, tuple[str, ...], str]]
     try:
         image, reference = _images(line)
         if preference:
-            answers = text_of(line, "chosen"), text_of(line, "rejected")
+            answers = (text_of(line, "chosen"), text_of(line, "rejected"))
             asked = [(text_of(line, "question"), answers, answers[0])]
         else:
             asked = [(question, (), answer) for question, answer in _turns(line)]

@@ -78,6 +78,11 @@ def name_of(file: Path, source: Path) -> str:
     return inside.with_suffix("").as_posix()
 
 
+def holds(record: object, field: str) -> bool:
+    """Whether a record has a field and something in it."""
+    return isinstance(record, dict) and bool(record.get(field))
+
+
 def text_of(record: object, field: str) -> str:
     """A field that must hold text. Raises ValueError, in words, when it does not."""
     value = record.get(field) if isinstance(record, dict) else None

@@ -10,7 +10,7 @@ from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions, argument, named_paths, option
 from stages.base.errors import InputError
 from stages.base.regular import regular
-from stages.base.seeds import source_fingerprint
+from stages.base.seeds import source_fingerprint, source_of
 from stages.datasets.manifest import read_manifest
 from stages.questions import ad_pl, conversations, drafts, manta, mmad, places, riad, table
 from stages.questions.drafts import Draft, source_files
@@ -53,7 +53,7 @@ def run(config: ImportConfig, options: RunOptions) -> Summary:
         "data import-questions",
         {
             "format": config.format,
-            "code": source_fingerprint(*(Path(m.__file__) for m in (reader, *READING)), Path(__file__)),
+            "code": source_fingerprint(*map(source_of, (reader, *READING)), Path(__file__)),
         },
         {"manifest": manifest.fingerprint, "source": _content(files)},
         paths=named_paths(config),
@@ -66,18 +66,19 @@ def run(config: ImportConfig, options: RunOptions) -> Summary:
 
 
 def _row(draft: Draft, image_ids: dict[str, str], missing: dict[str, str]) -> dict:
-    columns = {
+    reference = draft.reference
+    columns: dict[str, object] = {
         "question_id": draft.question_id,
         "image_id": image_ids.get(draft.image, draft.image),
         "group": draft.group,
         "level": draft.level,
         "choices": [],
     }
-    error = draft.error or missing.get(draft.image) or missing.get(draft.reference)
+    error = draft.error or missing.get(draft.image) or (missing.get(reference) if reference else None)
     if error:
         return columns | {"error": error}
     columns |= {
-        "reference_id": image_ids.get(draft.reference),
+        "reference_id": image_ids.get(reference) if reference else None,
         "question": draft.question,
         "choices": list(draft.choices),
         "answer": draft.answer,

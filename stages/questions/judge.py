@@ -41,6 +41,12 @@ class Subject:
     files: tuple[Path, ...] = ()
     error: str | None = None
 
+    @property
+    def asked(self) -> tuple[str, str]:
+        """(question, expert's answer) of one that can be judged: without `error`."""
+        assert self.question is not None and self.question.answer is not None
+        return self.question.question, self.question.answer
+
 
 def run(config: JudgeConfig, options: RunOptions) -> Summary:
     """Judge every answer. A reply that never has the stated form is a row with `error` and the raw text, without
@@ -63,7 +69,7 @@ def run(config: JudgeConfig, options: RunOptions) -> Summary:
     else:
         subjects = _choices(questions, config.questions)
     engine = None if config.judge == WORDS else make_engine(config.judge, config)
-    parameters = {"method": config.method, "judge": config.judge}
+    parameters: dict[str, object] = {"method": config.method, "judge": config.judge}
     files = look_at(config.out, options.quiet, images=images.values() if engine else ())
     if engine:
         subjects = {key: _with_images(subject, images) for key, subject in subjects.items()}
@@ -145,7 +151,7 @@ def _with_images(subject: Subject, images: dict[str, Image]) -> Subject:
 def by_words(subjects: dict[tuple, Subject]) -> Iterator[dict]:
     """Rows of JUDGEMENTS by the embedded judge."""
     for key, subject in subjects.items():
-        marks, raw = words_judge.marks(subject.text, subject.question.answer)
+        marks, raw = words_judge.marks(subject.text, subject.asked[1])
         yield _row(key, **marks, raw=raw)
 
 
@@ -177,7 +183,7 @@ def by_engine(engine: Engine, subjects: dict[tuple, Subject], config: JudgeConfi
 
 
 def _request(key: tuple, subject: Subject, seed: int, attempt: int) -> Request:
-    asked, best = subject.question.question, subject.question.answer
+    asked, best = subject.asked
     text = fill(load_prompt(PROMPT), question=asked, best=best, answer=subject.text)
     return Request(key, text, subject.files, row_seed(seed, *key, attempt))
 

@@ -19,7 +19,7 @@ from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions, check_numbers, named_paths
 from stages.base.errors import ImageError, InputError
 from stages.base.prompts import fill, load_prompt, prompt_ids
-from stages.base.seeds import row_seed, source_fingerprint
+from stages.base.seeds import row_seed, source_fingerprint, source_of
 from stages.datasets.files import look_at
 from stages.datasets.images import load_masks
 from stages.datasets.manifest import Image, Manifest, Task, by_task, images_of, read_manifest
@@ -83,7 +83,7 @@ def run(config: QuestionsConfig, options: RunOptions) -> Summary:
         rows = (
             _by_templates(cases, wanted, config)
             if engine is None
-            else _by_model(cases, wanted, config, engine, _texts(captions.to_pylist()))
+            else _by_model(cases, wanted, config, engine, _texts(captions.to_pylist() if captions else []))
         )
         for row in rows:
             artifact.write(row, tried=engine is not None and row["question"] is not None)
@@ -121,7 +121,7 @@ def _spec(
         "images": config.max_images,
         "reference": config.reference,
         "templates": {p: load_prompt(p).fingerprint for p in prompt_ids() if p.startswith(f"{FOLDER}/")},
-        "code": source_fingerprint(Path(__file__), *(Path(m.__file__) for m in MAKERS)),
+        "code": source_fingerprint(Path(__file__), *map(source_of, MAKERS)),
     }
     inputs = {"manifest": manifest.fingerprint, "mask files": files.masks}
     notes = {}
@@ -197,7 +197,7 @@ def _by_model(
         caption = texts.get(case.image_id)
         error = case.error or (None if caption else f"{config.captions} has no caption of this image")
         for kind in wanted[case.image_id]:
-            if error:
+            if error or caption is None:
                 yield _row(case, kind, error=error)
                 continue
             key = f"{case.image_id}/{kind}"

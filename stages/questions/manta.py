@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stages.questions.ad_pl import level_of
-from stages.questions.drafts import Draft, drafts_of, records_of, text_of
+from stages.questions.drafts import Draft, drafts_of, holds, records_of, text_of
 
 PATTERN = "*_QA.json"
 CHOICES = ("True", "False")
@@ -28,7 +28,7 @@ def _about(record: object) -> dict:
     return {
         "image": f"{domain}/{text_of(record, 'test_image')}",
         "level": level,
-        "reference": f"{domain}/{text_of(record, 'reference_image')}" if record.get("reference_image") else None,
+        "reference": f"{domain}/{text_of(record, 'reference_image')}" if holds(record, "reference_image") else None,
     }
 
 

@@ -7,6 +7,7 @@ DS-MVTec, MVTec-LOCO, VisA and GoodsAD.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from stages.base.errors import InputError
@@ -35,15 +36,14 @@ def _record(image: str, record: dict) -> Iterator[Draft]:
     templates = record.get("similar_templates")
     reference = templates[0] if isinstance(templates, list) and templates and isinstance(templates[0], str) else None
     for n, item in enumerate(items):
-        draft = {"question_id": f"mmad/{image}/{n}", "image": image, "group": image, "reference": reference}
+        level = item.get("type") if isinstance(item, dict) else None
+        draft = Draft(f"mmad/{image}/{n}", image, image, str(level or "unknown"), reference=reference)
         try:
             choices, answer = _options(item)
-            yield Draft(
-                **draft, level=text_of(item, "type"), question=text_of(item, "Question"), choices=choices, answer=answer
-            )
+            level, question = text_of(item, "type"), text_of(item, "Question")
+            yield replace(draft, level=level, question=question, choices=choices, answer=answer)
         except ValueError as e:
-            level = item.get("type") if isinstance(item, dict) else None
-            yield Draft(**draft, level=str(level or "unknown"), error=str(e))
+            yield replace(draft, error=str(e))
 
 
 def _options(item: object) -> tuple[tuple[str, ...], str]:

@@ -68,15 +68,16 @@ def wrong_about(facts: Facts, names: Sequence[str], kind: str, rng: Random) -> F
     Raises:
         NothingWrong: neither is possible.
     """
-    free = facts.geometry.free
-    free = [p for p in free if ("all" in p) == ("all" in facts.geometry.place)] or list(free)
-    wrong = {"kind": _other_kinds(facts.defect, names), "place": free, "extent": SIZES if kind == "extent" else ()}
+    free = [p for p in facts.geometry.free if ("all" in p) == ("all" in facts.geometry.place)]
+    free = free or list(facts.geometry.free)
+    kinds = _other_kinds(facts.defect, names)
+    wrong: dict[str, Sequence[object]] = {"kind": kinds, "place": free, "extent": SIZES if kind == "extent" else ()}
     about = [name for name, there in wrong.items() if there]
     if not about:
         raise NothingWrong("the mask is everywhere and the defect has no name: no wrong answer can be told for sure")
     match rng.choice(about):
         case "kind":
-            return replace(facts, defect=rng.choice(wrong["kind"]))
+            return replace(facts, defect=rng.choice(kinds))
         case "place":
             return replace(facts, geometry=replace(facts.geometry, place=rng.choice(free)))
     return replace(facts, geometry=replace(facts.geometry, size=_far_from(facts.geometry.size, rng)))

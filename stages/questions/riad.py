@@ -34,6 +34,7 @@ def read(file: Path, source: Path) -> Iterator[Draft]:
 def _record(name: str, record: object) -> Iterator[Draft]:
     try:
         image = text_of(record, "image")
+        assert isinstance(record, dict)  # text_of has raised otherwise
         items = {record["type"]: record} if "type" in record else {t: record[t] for t in TYPES if t in record}
         if not items or set(items) - set(TYPES):
             raise ValueError(f"expected {', '.join(TYPES)} as fields or as `type`")

@@ -29,15 +29,15 @@ class Defect:
 def sections(name: str) -> dict[str, tuple[str, ...]]:
     """`[title]` -> the lines below it, each a wording. Raises InputError for a line above the first title."""
     wordings: dict[str, list[str]] = {}
-    title = None
+    title: str | None = None
     for line in load_prompt(f"{FOLDER}/{name}").text.splitlines():
         line = line.strip()
         if match := re.fullmatch(r"\[(.+)\]", line):
-            title = match[1]
+            title = str(match[1])
             wordings[title] = []
         elif line and title is None:
             raise InputError(f"prompt {FOLDER}/{name}: `{line}` stands above the first [section]")
-        elif line:
+        elif line and title is not None:
             wordings[title].append(line)
     return {title: tuple(lines) for title, lines in wordings.items()}
 

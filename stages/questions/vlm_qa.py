@@ -15,7 +15,7 @@ from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions, named_paths
 from stages.base.errors import InputError
 from stages.base.prompts import fill, load_prompt
-from stages.base.seeds import row_seed, source_fingerprint
+from stages.base.seeds import row_seed, source_fingerprint, source_of
 from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, Manifest, by_task, read_manifest
 from stages.questions import answering
@@ -59,7 +59,7 @@ def run(config: VlmQaConfig, options: RunOptions) -> Summary:
             "choose": config.choose,
             "prompts": [load_prompt(p).text for p in (PROMPTS[config.shots], answering.OPTIONS)],
             "sampling": [sampling.temperature, sampling.top_p, sampling.max_tokens],
-            "parser": [source_fingerprint(Path(m.__file__)) for m in (answers, answering)],
+            "parser": [source_fingerprint(source_of(m)) for m in (answers, answering)],
         }
         | engine_parameters(config.vlm, config),
         {"questions": questions.fingerprint, "manifest": manifest.fingerprint, "image files": files.images},

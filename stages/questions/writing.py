@@ -82,8 +82,8 @@ def answers_of(reply: str, anomalous: bool) -> list[str]:
             that the rank does not allow: 1 to 3 agree with the image, 4 does not.
     """
     lines = [line.strip() for line in reply.splitlines() if line.strip() and not line.strip().startswith("```")]
-    matches = [LINE.fullmatch(line) for line in lines]
-    if not all(matches) or [m[1] for m in matches] != ["1", "2", "3", "4"]:
+    matches = [m for line in lines if (m := LINE.fullmatch(line))]
+    if len(matches) < len(lines) or [m[1] for m in matches] != ["1", "2", "3", "4"]:
         raise NotInForm("the reply is not four numbered lines with a verdict in brackets")
     verdicts = [m[2].lower() == "anomalous" for m in matches]
     if verdicts != [anomalous] * 3 + [not anomalous]:

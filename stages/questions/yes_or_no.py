@@ -48,5 +48,7 @@ def _verdicts(clause: str) -> set[bool]:
     """What one clause says; both where it denies one trouble and names another."""
     denied, rest = _DENIES.search(clause), _DENIES.sub("", clause)
     stated = _STATES.search(rest)  # the trouble has to follow: `is damaged`, not `damage is`
-    named = _NAMES.search(rest, 0 if denied else stated.end()) if denied or stated else None
+    named = None
+    if denied or stated:
+        named = _NAMES.search(rest, stated.end() if stated and not denied else 0)
     return ({False} if denied else set()) | ({True} if named else set())

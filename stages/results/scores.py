@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from stages.base.errors import InputError
-from stages.datasets.manifest import Image
+from stages.datasets.manifest import Image, Task
 from stages.results.metrics.image import train_thresholds
 
 
@@ -111,12 +112,13 @@ def collect(rows: list[dict], images: tuple[Image, ...], path: Path) -> list[Tas
         {"image_id": [i.image_id for i in images], "task": [i.task for i in images], "image": images}
     )
     scores = pd.DataFrame({"image_id": [r["image_id"] for r in rows], "method": [r["method"] for r in rows]})
-    joined = scores.assign(row=rows).merge(manifest, on="image_id")
+    joined = scores.assign(row=pd.Series(rows, dtype=object)).merge(manifest, on="image_id")
     if joined.empty:
         raise InputError(f"{path}: none of its images is in the manifest")
     test_images = manifest[np.array([i.split == "test" for i in images], bool)].groupby("task")["image_id"].agg(set)
     tasks = []
-    for (task, method), group in joined.groupby(["task", "method"], sort=False):
+    for key, group in joined.groupby(["task", "method"], sort=False):
+        task, method = cast(tuple[Task, str], key)
         unscored = len(test_images.get(task, set()) - set(group["image_id"]))
         near = [by_id.get(r["neighbours"][0]["image_id"]) if r["neighbours"] else None for r in group["row"]]
         members = tuple(map(Scored, group["image"], group["row"], near))
