@@ -9,16 +9,19 @@ import fcntl
 import os
 import re
 import sys
-import threading
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from stages.artifacts.files import make_folder, plain_error
+from stages.base.interrupts import interrupts_later
 
 FOLDER = ".lock"
 NAME = re.compile(r"\.lock(-part-\d{5}-of-\d{5})?")
 PATIENCE = 5.0  # s after which a wait is said
+POLL = 0.02  # s between two looks
 SHARD = ".lock-"  # followed by the prefix of the shard's parts
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
@@ -42,8 +45,8 @@ class Lock:
             os.close(self.handle)
 
 
-def take(path: Path, wait: bool, make: bool = False) -> Lock | None:
-    """Take a lock; None when another process holds it and `wait` is false. make: the folder, too, where it is missing.
+def take(path: Path, make: bool = False) -> Lock | None:
+    """Take a lock; None when another process holds it. make: the folder, too, where it is missing.
 
     Raises:
         InputError: the file may not be written, or its folder is gone.
@@ -58,7 +61,7 @@ def take(path: Path, wait: bool, make: bool = False) -> Lock | None:
             raise plain_error(e, path) from e
         real = True
         try:
-            _flock(handle, path, wait)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(handle)
             return None
@@ -67,33 +70,41 @@ def take(path: Path, wait: bool, make: bool = False) -> Lock | None:
                 os.close(handle)
                 raise plain_error(e, path) from e
             real = False
-        except BaseException:
-            os.close(handle)
-            raise
         if _is_still(path, handle):
             return Lock(path, handle, real)
         os.close(handle)  # whoever held it removed the file: lock the one that is there now
 
 
-def _flock(handle: int, path: Path, wait: bool) -> None:
-    """Raises BlockingIOError when another process holds it and `wait` is false. A long wait is said once: the
-    holder may be stopped."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if not wait:
-            raise
-        said = threading.Timer(PATIENCE, _say_waiting, (path, os.fstat(handle)))
-        said.daemon = True
-        said.start()
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        finally:
-            said.cancel()
+@contextmanager
+def held(path: Path, keep: Callable[[], bool], make: bool = False) -> Iterator[None]:
+    """Within it this process holds a lock, for moments. Where another holds it, it is waited for; a long wait is said
+    once, as the holder may be stopped. keep: whether the file stays when the lock is let go of.
+
+    Interrupts end the wait, but not what is done with the lock held: a lock that were not let go of would keep this
+    process itself waiting for ever, when it cleans up.
+
+    Raises:
+        InputError: as `take`.
+    """
+    patience = time.monotonic() + PATIENCE
+    while True:
+        with interrupts_later():
+            if lock := take(path, make):
+                try:
+                    yield
+                    return
+                finally:
+                    lock.release(remove=not keep())
+        if time.monotonic() > patience:
+            _say_waiting(path)
+            patience = float("inf")
+        time.sleep(POLL)
 
 
-def _say_waiting(path: Path, file: os.stat_result) -> None:
-    holder = _holder(file)
+def _say_waiting(path: Path) -> None:
+    holder = ""
+    with suppress(OSError):  # let go of at this moment
+        holder = _holder(path.stat())
     who = f" ({holder})" if holder else ""
     print(f"adcli: waiting for another process that has {path.parent} open{who}", file=sys.stderr, flush=True)
 
@@ -117,7 +128,7 @@ def living(folder: Path, own: str) -> set[str]:
         prefix = file.name.removeprefix(SHARD)
         if prefix == own:
             continue
-        if lock := take(file, wait=False):
+        if lock := take(file):
             lock.release(remove=True)
         else:
             alive.add(prefix)

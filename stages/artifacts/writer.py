@@ -15,7 +15,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from stages.artifacts import folder, locks, parts
@@ -28,6 +28,7 @@ from stages.artifacts.tables import Table
 from stages.artifacts.values import encodable, require_encodable_keys
 from stages.base.config import RunOptions
 from stages.base.errors import InputError, TooManyErrors
+from stages.base.interrupts import interrupts_later
 from stages.base.memory import peak_rss_mb
 from stages.base.progress import Progress
 
@@ -177,11 +178,12 @@ class Artifact:
         with suppress(OSError, InputError):
             os.utime(self.out / COMPLETE)
             left = any(self.out.glob(f"{locks.FOLDER}*")) or any(self.out.rglob(".tmp-*"))
-            if left and (lock := locks.take(self.out / locks.FOLDER, wait=False)):
-                try:
-                    self._clean(locks.living(self.out, ""), lock.real)
-                finally:
-                    lock.release(remove=not self._shard_locks())
+            with interrupts_later():
+                if left and (lock := locks.take(self.out / locks.FOLDER)):
+                    try:
+                        self._clean(locks.living(self.out, ""), lock.real)
+                    finally:
+                        lock.release(remove=not self._shard_locks())
 
     def _open(self) -> None:
         self._made = [p for p in (self.out, *self.out.parents) if not p.exists()]
@@ -206,7 +208,7 @@ class Artifact:
 
     def _take_shard(self) -> tuple[locks.Lock, set[str]]:
         """Take this shard's lock; returns it and the prefixes of the other shards that are being written."""
-        self._own = own = locks.take(self.out / f"{locks.SHARD}{self._prefix}", wait=False)
+        self._own = own = locks.take(self.out / f"{locks.SHARD}{self._prefix}")
         if not own:
             raise InputError(
                 f"{self.out}: another process is writing shard {self.options.shard} of"
@@ -354,12 +356,6 @@ class Artifact:
     def _shard_locks(self) -> bool:
         return any(self.out.glob(f"{locks.SHARD}*"))
 
-    @contextmanager
-    def _folder_locked(self, make: bool = False) -> Iterator[None]:
+    def _folder_locked(self, make: bool = False) -> AbstractContextManager[None]:
         """The folder's lock, whose file goes with the last shard's."""
-        lock = locks.take(self.out / locks.FOLDER, wait=True, make=make)
-        assert lock is not None  # it waits
-        try:
-            yield
-        finally:
-            lock.release(remove=not self._shard_locks())
+        return locks.held(self.out / locks.FOLDER, self._shard_locks, make)

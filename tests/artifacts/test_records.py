@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -177,7 +178,7 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from stages.artifacts import locks
-lock = locks.take(Path(sys.argv[1]), wait=False)
+lock = locks.take(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -199,7 +200,46 @@ def test_a_long_wait_for_a_lock_is_said_once(tmp_path, monkeypatch, capfd):
         holder.kill()
 
     monkeypatch.setattr(locks, "_say_waiting", then_release)
-    locks.take(tmp_path / ".lock", wait=True).release()
-    holder.wait()
+    with locks.held(tmp_path / ".lock", keep=lambda: False):
+        holder.wait()
     said = capfd.readouterr().err
     assert said.startswith(f"adcli: waiting for another process that has {tmp_path} open") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("at_release", [False, True])
+def test_an_interrupt_leaves_no_lock_behind(tmp_path, number, at_release):
+    """One that came while the folder was locked left it locked, and the command waited for itself as it cleaned up."""
+    from stages.artifacts import locks
+
+    def interrupt():
+        os.kill(os.getpid(), number)
+        done.append("interrupted")
+        return False
+
+    def plain(number, frame):
+        raise KeyboardInterrupt
+
+    done, before = [], signal.signal(number, plain)
+    try:
+        with pytest.raises(KeyboardInterrupt), locks.held(tmp_path / ".lock", interrupt if at_release else bool):
+            if not at_release:
+                interrupt()
+            done.append("to its end")
+        assert sorted(done) == ["interrupted", "to its end"] and signal.getsignal(number) is plain
+        assert not (tmp_path / ".lock").exists()
+        lock = locks.take(tmp_path / ".lock")
+        assert lock is not None
+        lock.release()
+    finally:
+        signal.signal(number, before)
+
+
+def test_an_interrupt_ends_the_wait_for_a_lock(tmp_path):
+    from stages.artifacts import locks
+
+    first = locks.take(tmp_path / ".lock")
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt), locks.held(tmp_path / ".lock", keep=lambda: False):
+        raise AssertionError("it is another's")
+    first.release()
