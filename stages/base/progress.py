@@ -24,7 +24,9 @@ class Progress:
         self.label, self.total, self.quiet = label, total, quiet
         self.done = self.errors = self.expected = self.prepared = 0
         self.started = self.last_line = self._event = time.monotonic()
-        self._on_rows = self._on_work_before = 0.0  # s
+        self._on_rows = self._on_units = 0.0  # s
+        self._pace: float | None = None  # s per row
+        self.what = ""
         self._said = False
         self._bar: Bar | None = None
         if not quiet and total and sys.stderr.isatty():
@@ -50,31 +52,34 @@ class Progress:
 
     def advance(self, failed: bool = False) -> None:
         """One more row is done."""
-        left = self.seconds_left()  # before this row, the first of a batch, gets the time of the whole batch
-        self._on_rows += self._lap()
+        lap, mean = self._lap(), self._on_rows / max(self.done, 1)
+        if self.done and lap > mean / 2:  # not within a batch, whose first row gets the time of all
+            self._pace = mean
+        self._on_rows += lap
         self.done += 1
         self.errors += failed
-        rate = self.done / max(self._on_rows, 1e-9)
-        self._show(1, f"{rate:.1f}/s", f"{self.done}/{self.total} rows, {rate:.2f}/s", left)
+        rate = f"{1 / max(self._pace, 1e-9):.2f}/s" if self._pace else ""
+        self._show(1, rate, ", ".join(filter(None, (f"{self.done}/{self.total} rows", rate))))
 
-    def expect(self, units: int) -> None:
-        """So many units of work come before rows, this one's or later ones'; each is taken to last as long as a row
-        until rows are there. Time up to now belongs to neither: libraries were loaded."""
+    def expect(self, units: int, what: str) -> None:
+        """So many units of work, called `what`, come before rows; each is taken to last as long as a row until the
+        first of them is done. Time up to now is not counted: libraries were loaded."""
         self._lap()
-        self.expected += units
+        self.expected, self.what = units, what
 
     def prepare(self, units: int = 0) -> None:
-        """So many more units of the work before rows are done; 0: what was done since the last call was part of it."""
-        self._on_work_before += self._lap()
-        self.prepared += units
-        done = f"{self.prepared}/{self.expected} before the rows"
-        self._show(0, done, done, self.seconds_left())
+        """So many more units of the work before rows are done; 0: time up to now is not counted."""
+        lap = self._lap()
+        if units:
+            self._on_units += lap
+            self.prepared += units
+        done = f"{self.prepared}/{self.expected} {self.what}"
+        self._show(0, done, done)
 
     def seconds_left(self) -> float | None:
-        """At the pace so far; None before there is one."""
-        row = self._on_rows / self.done if self.done else None
-        unit = self._on_work_before / self.prepared if self.prepared else row
-        row = unit if row is None else row
+        """At the pace so far, rows and units each at their own once that is known; None before there is one."""
+        unit = self._on_units / self.prepared if self.prepared else self._pace
+        row = self._pace or unit
         if row is None or unit is None:
             return None
         return (self.total - self.done) * row + max(self.expected - self.prepared, 0) * unit
@@ -84,8 +89,9 @@ class Progress:
         before, self._event = self._event, time.monotonic()
         return self._event - before
 
-    def _show(self, advance: int, rate: str, done: str, left: float | None) -> None:
-        """rate: for the bar; done: for a plain line; left: s."""
+    def _show(self, advance: int, rate: str, done: str) -> None:
+        """rate: for the bar; done: for a plain line."""
+        left = self.seconds_left()
         if self._bar:
             errors = f"{self.errors} failed" if self.errors else ""
             remains = "" if left is None else f"{timedelta(seconds=round(left))} left"

@@ -52,7 +52,8 @@ def run(config: BaselineConfig, options: RunOptions) -> Summary:
         wanted = {k[0] for k in todo}
         tasks = [(m, [i for i in m if i.image_id in wanted]) for m in by_task(manifest.images).values()]
         tasks = [(members, some) for members, some in tasks if some]
-        scores.progress.expect(sum(len(images_to_fit(members, config, 0)[1]) for members, _ in tasks))
+        to_fit = sum(len(images_to_fit(members, config, 0)[1]) for members, _ in tasks)
+        scores.progress.expect(to_fit, "images fitted to")
         for members, some in tasks:
             yield from score_task(members, some, config, backbone, device, scores.progress)
 
