@@ -91,6 +91,7 @@ def fit_padim(model: PadimModel, batches: Batches) -> Fitted:
     generator, b = model.anomaly_map_generator, n / ((n - 1) * (n - 2))
 
     @cache
+    @torch.inference_mode()
     def scaled() -> Tensor:  # only where training images are scored
         return _inverse(outer.mul_((n - 1) / (n - 2)), out=outer)
 

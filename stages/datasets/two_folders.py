@@ -111,7 +111,7 @@ def labels_of(
     normal = {n for n in names if says(n) == "normal"} - named
     defects = named or {n for n in names if says(n) == "defect"}
     if normal and not named:
-        defects |= {f[-1] for f in folders.values() if f and not normal & set(f)}
+        defects |= {f[-1] for f in folders.values() if f and not (normal | defects) & set(f)}
     labels: dict[Path, tuple[int | None, str | None]] = {}
     for path, inside in folders.items():
         defect = next((n for n in reversed(inside) if n in defects), None)
