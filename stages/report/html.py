@@ -97,7 +97,7 @@ def write_report(
         numbers=_headline(tasks, rows, beside),
         beside=beside,
         again=again,
-        main=[g for g in grids if g.name not in folded],
+        main=[g for g in grids if g.name not in folded and not (beside and g.name.startswith("tasks"))],
         details=[g for g in grids if g.name in folded],
         pictures={name: data_url(png, "png") for name, png in pictures.items() if png},
         examples=[(p, data_url(p.png, "png")) for p in examples],

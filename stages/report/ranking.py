@@ -11,6 +11,10 @@ from stages.results.beside_good import BesideGood, beside_good, heights, percent
 from stages.results.scores import TaskScores
 
 PARTS = {"data set": "dataset", "category": "category", "condition": "condition", "method": "method"}
+MOST_ABOVE = (
+    "more than half lie above the line; if most should be good, they differ from the good ones as a whole (light,"
+    " camera, product), or several good pictures show the same part: name these so that they follow each other"
+)
 LABELS = {0: "normal", 1: "anomalous", None: ""}
 COLUMNS = ("file", "score", "percentile among the good", "above the line")
 FEW = "where few of the new pictures are defective that is to be expected: look at the first ones of the ranking"
@@ -74,6 +78,9 @@ def outcome(tasks: Sequence[TaskScores], resamples: int = 1000, seed: int = 0) -
         summary = f"{above} of {new} lie above 90 % of the good ones of their kind"
     alike = [f for f in found if f.line is not None and f.task.test and not f.told_apart]
     lines += [f"{f.task.category}: {not_told_apart(f)}" if len(found) > 1 else not_told_apart(f) for f in alike]
+    if most := [f for f in found if f.task.held_out and 2 * f.above > len(f.task.test)]:
+        named = f"{', '.join(f.task.category for f in most)}: " if len(found) > 1 else ""
+        lines.append(f"{named}{MOST_ABOVE}")
     return Outcome((*lines, *([what_to_try(alike)] if alike else [])), summary, above)
 
 
