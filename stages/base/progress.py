@@ -140,8 +140,8 @@ class Steps:
         now = time.monotonic()
         rate = (self.done - self.before) / max(now - self.started, 1e-9)
         if self.rows._bar and self._task is not None:
-            left = f"{timedelta(seconds=round((self.total - self.done) / rate))} left"
-            self.rows._bar.update(self._task, advance=1, rate=f"{rate:.1f}/s", left=left)
+            remains = f"{timedelta(seconds=round((self.total - self.done) / rate))} left"
+            self.rows._bar.update(self._task, advance=1, rate=f"{rate:.1f}/s", left=remains)
         elif not self.rows.quiet and now - self.last_line > PLAIN_LINE_SECONDS:
             self.last_line = now
             left = (self.total - self.done) / rate

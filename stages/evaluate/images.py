@@ -126,8 +126,9 @@ def _publish(
 ) -> None:
     provenance = read_provenance(config.scores)
     grids = all_tables(tasks, rows, config.resamples, config.seed, pixels, provenance)
-    if not (options.quiet or options.json):
-        print("\n\n".join(grid.as_text(g) for g in grids if g.printed))
+    printed = [grid.as_text(g) for g in grids if g.printed]
+    if printed and not (options.quiet or options.json):
+        print("\n\n".join(printed))
     if config.heatmaps and config.maps:
         write_heatmaps(pixels, tasks, config.maps, config.heatmaps, options.quiet)
     if config.ranking:

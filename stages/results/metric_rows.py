@@ -82,8 +82,8 @@ def _task_rows(task: TaskScores, resamples: int, seed: int) -> list[dict]:
                 m: replace(v, reason=reason or "; ".join(filter(None, (v.reason, lacks)))) for m, v in values.items()
             }
         if task.normals_stand_in:
-            said = f"the split val has its {len(task.held_out)} normal images, test has none"
-            values = {m: replace(v, reason="; ".join(filter(None, (v.reason, said)))) for m, v in values.items()}
+            lacking = f"the split val has its {len(task.held_out)} normal images, test has none"
+            values = {m: replace(v, reason="; ".join(filter(None, (v.reason, lacking)))) for m, v in values.items()}
         rows = [_row(task, m, v) for m, v in values.items()]
     for rule in ("own", *task.thresholds):
         if called := task.decisions(rule):

@@ -3,7 +3,12 @@
 import csv
 import io
 import json
+import os
 import shlex
+import signal
+import subprocess
+import sys
+import time
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from importlib.util import find_spec
@@ -173,3 +178,26 @@ def test_every_step_is_a_command_with_the_options_that_it_takes(monkeypatch):
             assert "No such option" not in said and "Missing" not in said, (step, said)
             maps = step[0] in ("score", "evaluate") and method in ("anomalib/padim", "visualad", "vmad")
             assert ("--maps" in step) == maps
+
+
+@needs_anomalib
+@pytest.mark.slow
+def test_ctrl_c_ends_the_recipe_and_the_same_command_goes_on(photos):
+    root = Path(__file__).parents[2]
+    words = ["--good", "photos/normal", "--test", "photos/new", "--out", "runs/photos"]
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "adcli", "inspect", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(root)},
+    )
+    while not Path("runs/photos/scores.parquet/_adcli.partial.json").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, said = process.communicate(timeout=120)
+    assert (process.returncode, out) == (130, "") and "interrupted; the same command goes on from here" in said
+    assert said.count("$ adcli") == 2 and "Traceback" not in said
+    code, _, said = inspect()
+    assert code == 0 and "manifest.parquet: up to date" in said and len(ranking()) == 8
