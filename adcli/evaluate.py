@@ -13,9 +13,9 @@ DOC = """Metrics with 95% intervals, the papers' tables, and a report to look at
 
 Example: adcli evaluate runs/demo/scores.parquet --manifest runs/demo/manifest.parquet --out runs/demo/results
 
-OUT is a folder: metrics.parquet, report.html, tables/, thresholds.parquet and, with --maps, heatmaps/ are written into
-it. An option such as --report puts that one elsewhere. Where OUT ends in .parquet it is the table of metrics itself,
-and only the outputs that are named are written beside it.
+OUT is a folder: metrics.parquet, report.html, tables/, thresholds.parquet, ranking.csv and, where there are maps,
+heatmaps/ are written into it. An option such as --report puts that one elsewhere. Where OUT ends in .parquet it is the
+table of metrics itself, and only the outputs that are named are written beside it.
 
 Answers to questions have options of their own: `adcli evaluate --questions QUESTIONS --help` lists them.
 
@@ -41,6 +41,7 @@ OUTPUTS = {  # field -> its name in the folder
     "tables": "tables",
     "thresholds": "thresholds.parquet",
     "heatmaps": "heatmaps",
+    "ranking": "ranking.csv",
 }
 METRICS = "metrics.parquet"
 

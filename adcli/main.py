@@ -20,6 +20,7 @@ COMMANDS = {  # name -> (module, line in `adcli --help`), in the order of the pi
     "ask": ("adcli.ask", "Talk with a fine-tuned model about one image (VMAD)."),
     "models": ("adcli.models", "Vision-language models with a short name."),
     "evaluate": ("adcli.evaluate", "Metrics, tables and the HTML report."),
+    "inspect": ("adcli.inspect", "Rank your own pictures: a folder of good ones, one of new ones."),
 }
 KEEPS_NOTHING = (["ask"], ["models"], ["evaluate"], ["data", "check"])  # until their end: they start again
 

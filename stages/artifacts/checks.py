@@ -1,6 +1,7 @@
 """What can be said of a command's settings before any work: outputs in places of their own. Numbers: base/config.py."""
 
 import os
+import re
 from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -13,7 +14,7 @@ from stages.base.errors import InputError
 
 ARTIFACTS = ("out", "maps", "thresholds")  # outputs that a stage may empty (--overwrite)
 FOLDERS = ("tables", "heatmaps", "images", "masks", "explain", "merged")
-FILES = ("report", "mask")
+FILES = ("report", "ranking", "mask")
 TABLES = (
     "scores",
     "manifest",
@@ -27,7 +28,10 @@ TABLES = (
     "facts",
 )  # inputs that may be a folder of artifacts
 WEIGHTS = ("encoder", "backbone", "llava", "sam", "base", "vlm", "judge", "rewriter")  # inputs by name or by path
-REPORT = b"<title>adcli report"  # what a page that adcli wrote has near its beginning
+MARKS = {  # output -> endings of its name, and what a file that adcli wrote has near its beginning
+    "report": ((".html", ".htm"), re.compile(rb"<title>adcli report")),
+    "ranking": ((".csv",), re.compile(rb"\Afile,.*score,")),
+}
 
 
 def check_places(config: Any) -> None:
@@ -98,8 +102,8 @@ def _require_fit(name: str, path: Path) -> None:
         raise InputError(f"{flag(name)} {path}: a folder; give the name of a file in it")
     if name in FOLDERS and path.exists() and not path.is_dir():
         raise InputError(f"{flag(name)} {path}: a file, not a folder; give another name")
-    if name == "report":
-        _require_report(path)
+    if name in MARKS:
+        _require_ours(name, path)
     if name in ARTIFACTS and path.is_file():
         raise InputError(f"{path}: a file is there already; give another {flag(name)}")
     if name in ARTIFACTS and (path / COMPLETE).exists():
@@ -119,9 +123,12 @@ def _require_fit(name: str, path: Path) -> None:
         ) from None
 
 
-def _require_report(path: Path) -> None:
-    """A page is only put in the place of a page."""
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"--report {path}: expected a name that ends in .html")
-    if path.is_file() and (start := path.read_bytes()[:2000]) and REPORT not in start:
-        raise InputError(f"--report {path}: a file that adcli did not write is there; give another name or remove it")
+def _require_ours(name: str, path: Path) -> None:
+    """A page is only put in the place of a page, a ranking in that of a ranking."""
+    endings, mark = MARKS[name]
+    if path.suffix.lower() not in endings:
+        raise InputError(f"{flag(name)} {path}: expected a name that ends in {endings[0]}")
+    if path.is_file() and (start := path.read_bytes()[:2000]) and not mark.search(start):
+        raise InputError(
+            f"{flag(name)} {path}: a file that adcli did not write is there; give another name or remove it"
+        )

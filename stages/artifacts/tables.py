@@ -202,8 +202,8 @@ THRESHOLDS = Table(
             _column("condition", pa.string(), "the task's", True),
             _column("method", pa.string(), "whose scores"),
             _column("level", pa.string(), "image (score above it) or pixel (map at or above it)"),
-            _column("name", pa.string(), "train-max, train-q90, train-q80 or f1-max"),
-            _column("threshold", pa.float64(), "in the scores' own unit; f1-max: anomalous at or above, train: above"),
+            _column("name", pa.string(), "train-max, train-q90, train-q80, the same with val, or f1-max"),
+            _column("threshold", pa.float64(), "in the scores' own unit; f1-max: anomalous at or above, others: above"),
             _column("source", pa.string(), "the images it was taken from"),
             _column("n", pa.int32(), "how many of them"),
         ]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stderr
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from math import ceil
 
 from stages.training.prepared import torch
@@ -87,12 +88,16 @@ def fit_padim(model: PadimModel, batches: Batches) -> Fitted:
     model.gaussian.mean, model.gaussian.inv_covariance = mean.float(), _inverse(outer).float()
     if n == 2:
         return Fitted(model, _nobody_left)
-    scaled = _inverse(outer.mul_((n - 1) / (n - 2)), out=outer)
     generator, b = model.anomaly_map_generator, n / ((n - 1) * (n - 2))
+
+    @cache
+    @torch.inference_mode()
+    def scaled() -> Tensor:  # only where training images are scored
+        return _inverse(outer.mul_((n - 1) / (n - 2)), out=outer)
 
     def left_out(images: Tensor, numbers: Sequence[int]) -> InferenceBatch:
         embedding = model.generate_embedding(model.feature_extractor(images)).double()
-        q = generator.compute_distance(embedding, [mean, scaled]).square()
+        q = generator.compute_distance(embedding, [mean, scaled()]).square()
         distance = (n / (n - 1) * (q / (1 - b * q).clamp(min=1e-12)).sqrt()).float()
         maps = generator.smooth_anomaly_map(generator.up_sample(distance, images.shape[-2:]))
         return InferenceBatch(pred_score=maps.amax((-2, -1)), anomaly_map=maps)

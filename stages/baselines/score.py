@@ -46,14 +46,16 @@ def run(config: BaselineConfig, options: RunOptions) -> Summary:
     def results(todo: list[tuple], scores: Artifact) -> Iterator[Result]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of anomalib about its own parts
-            from stages.baselines.task import score_task  # takes seconds
+            from stages.baselines.task import images_to_fit, score_task  # takes seconds
 
         scores.ran_on = f"{device} fp32"
         wanted = {k[0] for k in todo}
-        for members in by_task(manifest.images).values():
-            some = [i for i in members if i.image_id in wanted]
-            if some:
-                yield from score_task(members, some, config, backbone, device, scores.progress.say)
+        tasks = [(m, [i for i in m if i.image_id in wanted]) for m in by_task(manifest.images).values()]
+        tasks = [(members, some) for members, some in tasks if some]
+        to_fit = sum(len(images_to_fit(members, config, 0)[1]) for members, _ in tasks)
+        scores.progress.expect(to_fit, "images fitted to")
+        for members, some in tasks:
+            yield from score_task(members, some, config, backbone, device, scores.progress)
 
     return scores_and_maps(
         config.out,

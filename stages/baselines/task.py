@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from math import ceil
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from stages.artifacts.scores_and_maps import Result
 from stages.base.errors import ImageError
 from stages.base.prefetch import Prefetch
+from stages.base.progress import Progress
 from stages.base.seeds import row_seed
 from stages.baselines.backbone import Backbone
 from stages.baselines.config import FIT_MOST, MODELS, BaselineConfig
@@ -33,9 +34,10 @@ def score_task(
     config: BaselineConfig,
     backbone: Backbone,
     device: str,
-    say: Callable[[str], None],
+    progress: Progress,
 ) -> Iterator[Result]:
-    """Results of the `wanted` ones among the task's images. say: takes a line for the user."""
+    """Results of the `wanted` ones among the task's images. progress: gets lines for the user, and counts the images
+    that were fitted to."""
     where = " / ".join(filter(None, members[0].task))
     seed = row_seed(config.seed, *map(str, members[0].task)) % 2**32
     torch.manual_seed(seed)
@@ -49,6 +51,7 @@ def score_task(
             number.update((i.image_id, len(number) + n) for n, (i, _) in enumerate(good))
             if good:
                 yield torch.stack([x for _, x in good]).to(device)
+            progress.prepare(len(batch))
         if len(number) < MODELS[config.model].least:
             raise ImageError(
                 f"{where} has {len(number)} readable normal training images, {config.method} needs at"
@@ -56,13 +59,14 @@ def score_task(
             )
 
     for line in plan(where, readable, len(normal), config, backbone) if normal else ():
-        say(line)
+        progress.say(line)
     try:
         with torch.inference_mode():
             fitted = fit(build(config, backbone).to(device), to_fit(), len(normal), config)
     except ImageError as e:
         yield from ((key(i, config), e, None) for i in wanted)
         return
+    progress.prepare()  # what a fit does when it has seen the last image
     for some in ([i for i in wanted if i.image_id not in number], [i for i in wanted if i.image_id in number]):
         for batch in batches(some, config, backbone):
             yield from scored(fitted, batch, number, config, device)

@@ -131,11 +131,15 @@ def first(names: Iterable[object]) -> str:
     return ", ".join(texts[:NAMED]) + ", ..." * (len(texts) > NAMED)
 
 
-def passed_over(root: Path, entries: Iterable[Entry], mentioned: Collection[Path | None] = ()) -> list[str]:
-    """A line about the images below `root` that are neither in an entry nor `mentioned`, one about other files."""
-    tree, used = walk(root), {p for e in entries for p in (e.path, *e.masks)} | set(mentioned)
-    images = [f for f in tree.images if f not in used]
-    others = [f for f in tree.others if f not in used]
+def passed_over(
+    root: Path, entries: Iterable[Entry], mentioned: Collection[Path | None] = (), inside: Path = Path()
+) -> list[str]:
+    """A line about the images below `root` that are neither in an entry nor `mentioned`, one about other files. inside:
+    a folder below the root that is looked at instead of all of it."""
+    used = {p for e in entries for p in (e.path, *e.masks)} | set(mentioned)
+    root, tree = root / inside, walk(root / inside)
+    images = [f for f in tree.images if inside / f not in used]
+    others = [f for f in tree.others if inside / f not in used]
     lines = []
     if images:
         lines.append(f"passed over: {len(images)} of the {len(tree.images)} images below {root}: {first(images)}")
@@ -213,6 +217,8 @@ def write_manifest(
     draw: Callable[[], None] | None = None,
     said: Iterable[str] = (),
     mentioned: Collection[Path | None] = (),
+    inside: Iterable[Path] = (Path(),),
+    paths: dict[str, str] | None = None,
 ) -> Summary:
     """Write the manifest of `entries`, sizes read from the images' headers, upright as the EXIF orientation says.
 
@@ -220,7 +226,8 @@ def write_manifest(
     becomes one in the stage that decodes it. A mask that is not there is said, and its row has no `error`: captions and
     image scores do not need it. What lies below the root and is in no row is counted and named.
     draw: makes the masks below `out` that are not there, once that folder is this artifact's. said: lines of the
-    layout's own; mentioned: files that these lines are about, or that were read.
+    layout's own; mentioned: files that these lines are about, or that were read; inside: folders below the root that
+    are looked through for what is passed over; paths: what else is recorded of places, as in Spec.
     """
     require_utf8(root)
     entries, notes = list(entries), Notes()
@@ -238,13 +245,14 @@ def write_manifest(
         inputs,
         seed,
         {"root": str(root.resolve())},
-        {"root": str(root.resolve())},
+        {"root": str(root.resolve()), **(paths or {})},
     )
     with Artifact(out, MANIFEST, spec, keys, options, flush_rows=100_000) as artifact:
         if draw:
             draw()
         artifact.write_all(rows)
-        for line in (_overview(dataset, entries), *said, *notes.lines(), *passed_over(root, entries, mentioned)):
+        over = [line for folder in inside for line in passed_over(root, entries, mentioned, folder)]
+        for line in (_overview(dataset, entries), *said, *notes.lines(), *over):
             artifact.progress.say(line)
     return artifact.summary
 

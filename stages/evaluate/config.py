@@ -17,7 +17,12 @@ class EvaluateConfig:
     report: Path | None = option("HTML page to write", None, OUTPUTS)
     tables: Path | None = option("folder for the tables as CSV, Markdown and LaTeX", None, OUTPUTS)
     thresholds: Path | None = option("table of thresholds to write, with where each comes from", None, OUTPUTS)
-    heatmaps: Path | None = option("folder for a picture of every map over its image", None, OUTPUTS)
+    heatmaps: Path | None = option(
+        "folder for a picture of every map over its image; of images without masks: the 200 highest scores of a task",
+        None,
+        OUTPUTS,
+    )
+    ranking: Path | None = option("CSV of the test images, the most anomalous first", None, OUTPUTS)
     root: Path | None = option("where the manifest's paths start (pictures of the report)", None)
     partial: bool = option("while scores are still being made: evaluate the tasks that are finished", False)
     pro_limit: float = option("false positive rate up to which PRO integrates", 0.3, PIXELS)

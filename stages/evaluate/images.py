@@ -1,5 +1,6 @@
 """Scores -> metrics, tables and a report. Runs without torch; nothing here depends on the method."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from stages.report.figures import curves
 from stages.report.heatmaps import example_panels, require_no_input, write_heatmaps
 from stages.report.html import write_report
 from stages.report.lvlm_mask_area import area_bins, area_figure, area_table
+from stages.report.ranking import outcome, shown, write_ranking
 from stages.report.tables import all_tables
 from stages.report.vidad import sensitivity
 from stages.results.metric_rows import metric_rows, pixel_rows, threshold_rows
@@ -53,7 +55,7 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
     tasks = [t for t in collect(scored, manifest.images, config.scores) if not (config.partial and t.unscored)]
     if not tasks:
         raise InputError(f"{config.scores}: no task is finished yet")
-    with_maps = _tasks_with_maps(config, manifest.images)
+    with_maps = _tasks_with_maps(config, manifest.images, tasks)
     rows = metric_rows(tasks, config.resamples, config.seed)
     if not (config.maps or any(t.test or t.train or t.decided for t in tasks)):
         why = next((r["reason"] for r in rows if r["reason"]), "every row failed")
@@ -85,13 +87,13 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
     return artifact.summary
 
 
-def _tasks_with_maps(config: EvaluateConfig, images: tuple[Image, ...]) -> list[PixelTask]:
+def _tasks_with_maps(config: EvaluateConfig, images: tuple[Image, ...], scored: list[TaskScores]) -> list[PixelTask]:
     """Raises InputError where a heat map would be written over an image."""
     tasks = pixel_tasks(images, config.maps) if config.maps else []
     if config.heatmaps:
         if not config.maps:
             raise InputError(f"--heatmaps {config.heatmaps}: pictures of what --maps holds; give that, too")
-        require_no_input(tasks, config.heatmaps)
+        require_no_input(tasks, scored, config.heatmaps)
     return tasks
 
 
@@ -128,10 +130,13 @@ def _publish(
 ) -> None:
     provenance = read_provenance(config.scores)
     grids = all_tables(tasks, rows, config.resamples, config.seed, pixels, provenance)
-    if not (options.quiet or options.json):
-        print("\n\n".join(grid.as_text(g) for g in grids if g.printed))
+    printed = [grid.as_text(g) for g in grids if g.printed]
+    if printed and not (options.quiet or options.json):
+        print("\n\n".join(printed))
     if config.heatmaps and config.maps:
-        write_heatmaps(pixels, config.maps, config.heatmaps)
+        write_heatmaps(pixels, tasks, config.maps, config.heatmaps, options.quiet)
+    if config.ranking:
+        write_ranking(tasks, config.ranking)
     if not (config.tables or config.report):
         return
     bins = area_bins(tasks, rows)
@@ -144,4 +149,18 @@ def _publish(
         grid.write([*grids, *area_table(bins)], config.tables, pictures)
     if config.report:
         examples = example_panels(pixels, config.maps)
-        write_report(config.report, tasks, rows, grids, pictures, examples, provenance)
+        unlabelled = all(s.image.label is None for t in tasks for s in t.test) and any(t.good for t in tasks)
+        beside = outcome(tasks, config.resamples, config.seed) if unlabelled else None
+        again = again_with_a_vlm(config)
+        write_report(config.report, tasks, rows, grids, pictures, examples, provenance, config.maps, beside, again)
+
+
+def again_with_a_vlm(config: EvaluateConfig) -> str:
+    """The command that inspects the same two folders with a vision-language model; empty for other data."""
+    paths = next((record.get("paths", {}) for record in read_provenance(config.manifest)), {})
+    if not {"good", "test"} <= paths.keys() or config.report is None:
+        return ""
+    good, test = shown(Path(paths["good"])), shown(Path(paths["test"]))
+    out = shown(config.report.parent) + "-lvlm"
+    words = ("adcli", "inspect", "--good", good, "--test", test, "--method", "lvlm", "--vlm", "qwen2-vl", "--out", out)
+    return shlex.join(words)

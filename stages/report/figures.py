@@ -25,7 +25,8 @@ def shown(name: str) -> str:
 
 
 def histograms(tasks: list[TaskScores]) -> bytes | None:
-    """Score histograms of one category's tasks, side by side; dashed: the train-q90 threshold."""
+    """Score histograms of one category's tasks, side by side; dashed: the line above 90 % of the good images, which are
+    drawn as normal ones where no test image is known to be normal."""
     order = list(CONDITIONS)
     tasks = sorted(
         (t for t in tasks if t.test), key=lambda t: order.index(t.condition) if t.condition in order else len(order)
@@ -35,15 +36,16 @@ def histograms(tasks: list[TaskScores]) -> bytes | None:
     plt = pyplot()
     figure, axes = plt.subplots(1, len(tasks), figsize=(max(2.1 * len(tasks), 3.6), 1.9), sharey=True, squeeze=False)
     for ax, task in zip(axes[0], tasks, strict=True):
-        scores = np.array([s.score for s in task.test])
-        labels = [s.image.label for s in task.test]
+        images = task.test if any(s.image.label == 0 for s in task.test) else (*task.test, *task.held_out)
+        scores = np.array([s.score for s in images])
+        labels = [s.image.label for s in images]
         bins = np.linspace(min(scores.min(), 0), max(scores.max(), 1e-3) * 1.02, 26)
         for label, colour in ((0, NORMAL), (1, ANOMALOUS), (None, UNKNOWN)):
             part = scores[[v == label for v in labels]]
             if len(part):
                 ax.hist(part, bins, color=colour, alpha=0.65)
-        if "train-q90" in task.thresholds:
-            ax.axvline(task.thresholds["train-q90"], color="black", lw=1, ls="--")
+        if task.line in task.thresholds:
+            ax.axvline(task.thresholds[task.line], color="black", lw=1, ls="--")
         ax.set_title(shown(condition_name(task.condition, task.category)), fontsize=9)
         ax.tick_params(labelsize=7)
     axes[0][0].set_ylabel("images")

@@ -1,21 +1,27 @@
 """Anomaly maps to look at: image, mask, heat map and overlay side by side."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from stages.artifacts.files import make_folder, write_bytes
-from stages.artifacts.maps import read_maps
+from stages.artifacts.maps import Key, read_maps
 from stages.artifacts.outputs import exactly, overwritten
 from stages.artifacts.paths import below, for_image
 from stages.base.errors import ImageError, InputError
+from stages.base.progress import Progress
 from stages.datasets.images import load_masks, load_rgb
 from stages.datasets.manifest import Image
 from stages.results.pixels import PixelResult, PixelTask
+from stages.results.scores import TaskScores
 
 SIDE = 240  # px, longer side of each of the four pictures in the report
+WITHOUT_MASK = 480  # px, longer side of each of the three pictures of an image that has no mask
+MOST = 200  # images without masks of a task that are drawn, those with the highest scores
 MASK, CONTOUR = (60, 220, 90), (255, 255, 255)  # RGB of the two outlines
 
 
@@ -41,17 +47,28 @@ def panel(
     import cv2
 
     height, width = rgb.shape[:2]
-    scores = cv2.resize(anomaly_map.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    scores, heat, over = blended(rgb, anomaly_map, scale)
     mask = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-    low, high = scale
-    grey = np.clip((scores - low) / max(high - low, 1e-12) * 255, 0, 255).astype(np.uint8)
-    heat = cv2.applyColorMap(grey, cv2.COLORMAP_TURBO)[:, :, ::-1]
-    over = np.ascontiguousarray((rgb.astype(np.float32) * 0.55 + heat * 0.45).astype(np.uint8))
     line = max(round(max(height, width) / 240), 1)
     for area, colour in (((scores >= threshold).astype(np.uint8), CONTOUR), (mask, MASK)):
         outline, _ = cv2.findContours(area, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(over, outline, -1, colour, line)
     return np.hstack([rgb, np.repeat(mask[:, :, None] * 255, 3, 2), heat, over])
+
+
+def blended(
+    rgb: np.ndarray, anomaly_map: np.ndarray, scale: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(H, W, 3) uint8, (h, w) float -> the scores (H, W) float32, their colours and these over the image, both
+    (H, W, 3) uint8."""
+    import cv2
+
+    height, width = rgb.shape[:2]
+    scores = cv2.resize(anomaly_map.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    low, high = scale
+    grey = np.clip((scores - low) / max(high - low, 1e-12) * 255, 0, 255).astype(np.uint8)
+    heat = cv2.applyColorMap(grey, cv2.COLORMAP_TURBO)[:, :, ::-1]
+    return scores, heat, np.ascontiguousarray((rgb.astype(np.float32) * 0.55 + heat * 0.45).astype(np.uint8))
 
 
 def example_panels(pixels: Sequence[PixelResult], maps: Path | None) -> list[Panel]:
@@ -72,30 +89,93 @@ def example_panels(pixels: Sequence[PixelResult], maps: Path | None) -> list[Pan
     return [made[key] for key in wanted if key in made]
 
 
-def heatmap_path(folder: Path, method: str, image_id: str) -> Path:
+def heatmap_path(folder: Path, method: str, image_id: str, ending: str = ".png") -> Path:
     """FOLDER/<method>/<image_id>.png, see stages/artifacts/paths.py."""
-    return for_image(below(folder, method), image_id, ".png")
+    return for_image(below(folder, method), image_id, ending)
 
 
-def require_no_input(tasks: Sequence[PixelTask], folder: Path) -> None:
+def require_no_input(tasks: Sequence[PixelTask], others: Sequence[TaskScores], folder: Path) -> None:
     """Raises InputError when a picture would take the place of an image or a mask."""
-    targets = [heatmap_path(folder, t.method, i.image_id) for t in tasks for i in t.images]
-    if found := overwritten(targets, (f for t in tasks for i in t.images for f in (i.file, *i.masks))):
+    named = [(t.method, i, ".png") for t in tasks for i in t.images]
+    named += [(t.method, s.image, ".jpg") for t in others for s in t.test]
+    targets = [heatmap_path(folder, method, image.image_id, ending) for method, image, ending in named]
+    if found := overwritten(targets, (f for _, i, _ in named for f in (i.file, *i.masks))):
         raise InputError(
             f"--heatmaps {folder}: {found} is an image of the manifest, and would be overwritten; give a"
             " folder outside the data set"
         )
 
 
-def write_heatmaps(pixels: Sequence[PixelResult], maps: Path, folder: Path) -> None:
-    """A picture of every map that was evaluated, at the image's size; those of an earlier run are taken away."""
+def write_heatmaps(
+    pixels: Sequence[PixelResult], tasks: Sequence[TaskScores], maps: Path, folder: Path, quiet: bool
+) -> None:
+    """A picture of every map that was evaluated, at the image's size; of the MOST highest scores of each task also
+    where there is no mask: image, heat map and overlay, at most WITHOUT_MASK px. Those of an earlier run go."""
     wanted = {(i.image_id, r.task.method): r for r in pixels if r.threshold is not None for i in r.task.images}
+    others = {k: t for k, t in highest(tasks).items() if k not in wanted}
     names = {key: heatmap_path(Path(), key[1], key[0]).as_posix() for key in wanted}
+    names |= {key: heatmap_path(Path(), key[1], key[0], ".jpg").as_posix() for key in others}
+    progress = Progress("heat maps", len(names), quiet)
     with exactly(folder, list(names.values())):
-        for key, png in _drawn(wanted, maps, 0):
-            path = folder / names[key]
-            make_folder(path.parent)
-            write_bytes(path, png)
+        try:
+            for key, picture in chain(_drawn(wanted, maps, 0), _without_mask(others, maps)):
+                path = folder / names[key]
+                make_folder(path.parent)
+                write_bytes(path, picture)
+                progress.advance()
+        finally:
+            progress.stop()
+
+
+def highest(tasks: Sequence[TaskScores]) -> dict[Key, TaskScores]:
+    """(image_id, method) of the MOST test images with the highest scores of each task."""
+    ranked = [(t, s) for t in tasks for s in sorted(t.test, key=lambda s: (-s.number, s.image.image_id))[:MOST]]
+    return {(s.image.image_id, t.method): t for t, s in ranked}
+
+
+def overlays(wanted: dict[Key, TaskScores], maps: Path, side: int) -> Iterator[tuple[Key, np.ndarray]]:
+    """(key, (H, 3 W, 3) uint8: image, heat map and overlay in a row) of each wanted image that can be read and whose
+    map is finite. side: of each picture, px, the longer one at most."""
+    import cv2
+
+    scales = colour_scales(wanted, maps)
+    files = {(s.image.image_id, t.method): s.image.file for t in wanted.values() for s in t.test}
+    for key, anomaly_map in read_maps(maps, set(wanted)) if wanted else ():
+        try:
+            rgb = load_rgb(files[key])
+        except ImageError:
+            continue
+        if np.isfinite(anomaly_map).all():
+            factor = min(side / max(rgb.shape[:2]), 1)
+            width, height = (max(round(x * factor), 1) for x in rgb.shape[1::-1])
+            rgb = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
+            _, heat, over = blended(rgb, anomaly_map, scales[_named(wanted[key])])
+            yield key, np.hstack([rgb, heat, over])
+
+
+def colour_scales(wanted: dict[Key, TaskScores], maps: Path) -> dict[tuple, tuple[float, float]]:
+    """For the tasks of the wanted images the scores that become the first and the last colour: the median of the lowest
+    values of their test images' maps, and what all but 2 % of the highest values stay below, so that one outlier does
+    not pale the rest."""
+    tasks = {_named(t): t for t in wanted.values()}
+    of_image = {(s.image.image_id, t.method): name for name, t in tasks.items() for s in t.test}
+    ends: dict[tuple, list[tuple[float, float]]] = defaultdict(list)
+    for key, anomaly_map in read_maps(maps, set(of_image)) if of_image else ():
+        if np.isfinite(anomaly_map).all():
+            ends[of_image[key]].append((float(anomaly_map.min()), float(anomaly_map.max())))
+    arrays = {name: np.array(found) for name, found in ends.items()}
+    return {n: (float(np.median(a[:, 0])), float(np.quantile(a[:, 1], 0.98))) for n, a in arrays.items()}
+
+
+def _named(task: TaskScores) -> tuple:
+    return task.dataset, task.category, task.condition, task.method
+
+
+def _without_mask(wanted: dict[Key, TaskScores], maps: Path) -> Iterator[tuple[Key, bytes]]:
+    import cv2
+
+    for key, row in overlays(wanted, maps, WITHOUT_MASK):
+        yield key, cv2.imencode(".jpg", row[:, :, ::-1])[1].tobytes()
 
 
 def _drawn(wanted: dict[tuple[str, str], PixelResult], maps: Path, side: int) -> Iterator[tuple]:

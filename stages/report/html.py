@@ -3,37 +3,49 @@
 import base64
 import io
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jinja2
+import numpy as np
 
 from stages.artifacts import outputs
+from stages.artifacts.maps import Key
 from stages.base.errors import ImageError
 from stages.captions.wording import differing_places
 from stages.datasets.images import load_rgb
 from stages.report import figures
 from stages.report.grid import Grid
-from stages.report.heatmaps import Panel
+from stages.report.heatmaps import Panel, overlays
 from stages.report.lvlm import overall
 from stages.report.names import condition_name
+from stages.report.ranking import Outcome
 from stages.report.vidad import SYNTHETIC
 from stages.results.scores import Scored, TaskScores
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 THUMBNAIL = 200  # px, longer side
 EACH = 4  # cards per group
 RANKED = 24  # cards of a ranking without labels
 
+Group = tuple[str, tuple[Scored, ...]]  # title, the images of its cards
+
 
 @dataclass(frozen=True)
 class Card:
     """One image of the report. caption, neighbour: (word, differs) in order; reference: the picture of the
-    reference image that the model was shown; answered: the text is an answer, not a description."""
+    reference image that the model was shown; overlay: the anomaly map over the image; answered: the text is an
+    answer, not a description."""
 
     picture: str | None
     reference: str | None
+    overlay: str | None
     problem: str | None
     title: str
     score: str
@@ -61,30 +73,39 @@ def write_report(
     pictures: dict[str, bytes | None],
     examples: list[Panel],
     provenance: list[dict],
+    maps: Path | None = None,
+    beside: Outcome | None = None,
+    again: str = "",
 ) -> None:
     """Render and write the page. Pictures that cannot be read are named as such on their card.
 
-    pictures: PNG of `figure5`, `figure7` and `curves`, None where the data have no such figure.
+    pictures: PNG of `figure5`, `figure7` and `curves`, None where the data have no such figure; maps: for the cards;
+    beside: what scores say beside those of good images; again: the command for the same with another kind of model.
     """
     by_category: dict[tuple, list] = defaultdict(list)
     for task in tasks:
         by_category[task.dataset, task.method, task.category].append(task)
     folded = {"decisions", "answers"} | ({"defects"} if any(g.name == "aspects" for g in grids) else set())
     methods = sorted({t.method for t in tasks})
+    chosen = {key: tuple(_groups(group)) for key, group in by_category.items()}
+    heat = _heat(chosen, tasks, maps) if maps else {}
     page = template("report.html.j2").render(
         datasets=sorted({t.dataset for t in tasks}),
         methods=methods,
         synthetic=any(t.dataset == SYNTHETIC for t in tasks),
         written=f"{datetime.now():%d %B %Y, %H:%M}",
-        numbers=_headline(tasks, rows),
-        main=[g for g in grids if g.name not in folded],
+        numbers=_headline(tasks, rows, beside),
+        beside=beside,
+        again=again,
+        main=[g for g in grids if g.name not in folded and not (beside and g.name.startswith("tasks"))],
         details=[g for g in grids if g.name in folded],
         pictures={name: data_url(png, "png") for name, png in pictures.items() if png},
         examples=[(p, data_url(p.png, "png")) for p in examples],
         captioned=any(s.row["neighbours"] for t in tasks for s in t.test if s.row["parsed"] is None),
         answered=any(s.row["parsed"] for t in tasks for s in t.rows),
         training=[(str(p), data_url(p.read_bytes(), "png")) for p in _loss_curves(provenance)],
-        sections=[_section(key, group) for key, group in by_category.items()],
+        mapped=bool(heat),
+        sections=[_section(key, group, chosen[key], heat) for key, group in by_category.items()],
         provenance=list(dict.fromkeys(map(said, provenance))),
     )
     outputs.write_page(path, page)
@@ -105,8 +126,9 @@ def _loss_curves(provenance: list[dict]) -> list[Path]:
     return [p for p in found if p.is_file()]
 
 
-def _headline(tasks: list[TaskScores], rows: list[dict]) -> list[tuple[str, str]]:
-    """The figures on top: AUROC and accuracy where there is one data set and one method, and what was counted."""
+def _headline(tasks: list[TaskScores], rows: list[dict], beside: Outcome | None) -> list[tuple[str, str]]:
+    """The figures on top: AUROC and accuracy where there is one data set and one method, images above the line where no
+    label says what they are, and what was counted."""
     pairs = {(t.dataset, t.method) for t in tasks}
     numbers = []
     if len(pairs) == 1:
@@ -122,6 +144,7 @@ def _headline(tasks: list[TaskScores], rows: list[dict]) -> list[tuple[str, str]
     failed = sum(t.failed for t in tasks)
     return [
         *numbers,
+        *([("above the line", str(beside.above))] if beside else []),
         ("tasks", str(len(tasks))),
         ("test images", f"{len(images):,}"),
         ("images without a score", str(failed)),
@@ -136,17 +159,32 @@ def said(record: dict) -> str:
     return f"{record['stage']} with {settings}, seed {record['seed']}, adcli {record['version']}"
 
 
-def _section(key: tuple, tasks: list[TaskScores]) -> Section:
+def _heat(chosen: dict[tuple, tuple[Group, ...]], tasks: list[TaskScores], maps: Path) -> dict[Key, str]:
+    """(image_id, method) of the images on the cards -> the anomaly map over the image."""
+    from PIL import Image
+
+    cards = {(s.image.image_id, key[1]) for key, groups in chosen.items() for _, images in groups for s in images}
+    of_image = {(s.image.image_id, t.method): t for t in tasks for s in t.test}
+    found = {}
+    for key, row in overlays({k: of_image[k] for k in cards & of_image.keys()}, maps, THUMBNAIL):
+        found[key] = _jpeg(Image.fromarray(np.ascontiguousarray(row[:, -row.shape[1] // 3 :])))
+    return found
+
+
+def _section(key: tuple, tasks: list[TaskScores], chosen: tuple[Group, ...], heat: dict[Key, str]) -> Section:
     histogram = figures.histograms(tasks)
-    return Section(key[1], key[2], data_url(histogram, "png") if histogram else None, tuple(_groups(tasks)))
+    groups = tuple(
+        (title, tuple(_card(s, heat.get((s.image.image_id, key[1]))) for s in images)) for title, images in chosen
+    )
+    return Section(key[1], key[2], data_url(histogram, "png") if histogram else None, groups)
 
 
-def _groups(tasks: list[TaskScores]):
-    """Most confident hits and misses by the method's own yes or no, or at the train-q90 threshold; a ranking
-    where there are no labels."""
+def _groups(tasks: list[TaskScores]) -> Iterator[Group]:
+    """Most confident hits and misses by the method's own yes or no, or at the line above 90 % of the good images; a
+    ranking where there are no labels."""
     if all(s.image.label is None for t in tasks for s in (*t.test, *t.decided)):
         ranked = sorted((s for t in tasks for s in t.test), key=lambda s: (-s.number, s.image.image_id))
-        yield "most anomalous first", tuple(map(_card, ranked[:RANKED]))
+        yield "most anomalous first", tuple(ranked[:RANKED])
         return
     judged = [j for t in tasks for j in _judged(t)]
     if not judged:  # neither yes or no nor training scores: nothing says where anomalous begins
@@ -156,7 +194,7 @@ def _groups(tasks: list[TaskScores]):
             ("anomalous, lowest scores", 1, -1),
             ("normal, highest scores", 0, 1),
         ):
-            yield title, tuple(map(_card, [s for s in ranked if s.image.label == label][::order][:EACH]))
+            yield title, tuple([s for s in ranked if s.image.label == label][::order][:EACH])
         return
     judged.sort(key=lambda j: (-j[1], j[0].image.image_id))
     wrong_low = [s for s, _, called in reversed(judged) if s.image.label == 1 and not called]
@@ -167,15 +205,15 @@ def _groups(tasks: list[TaskScores]):
         ("misses: anomalous, but taken for normal", wrong_low),
         ("false alarms: normal, but taken for anomalous", wrong_high),
     ):
-        yield f"{title} ({len(found)})", tuple(map(_card, found[:EACH]))
+        yield f"{title} ({len(found)})", tuple(found[:EACH])
 
 
 def _judged(task: TaskScores) -> list[tuple[Scored, float, bool]]:
     """(image, how far it lies above the threshold, called anomalous); a decision without score counts 0 or 1."""
     if task.decided:
         return [(s, s.number if s.has_score else float(called), called) for s, called in task.decisions("own")]
-    limit = task.thresholds.get("train-q90", 0)
-    return [(s, s.number - limit, called) for s, called in task.decisions("train-q90")]
+    limit = task.thresholds.get(task.line, 0)
+    return [(s, s.number - limit, called) for s, called in task.decisions(task.line)]
 
 
 def _varied(found: list[Scored]) -> list[Scored]:
@@ -187,7 +225,7 @@ def _varied(found: list[Scored]) -> list[Scored]:
     return front + [s for s in found if s not in front]
 
 
-def _card(scored: Scored) -> Card:
+def _card(scored: Scored, overlay: str | None) -> Card:
     image, row = scored.image, scored.row
     answered = row["parsed"] is not None  # then the neighbour is a reference image and has no words
     near = row["neighbours"][0]["text"] if row["neighbours"] and not answered else None
@@ -204,6 +242,7 @@ def _card(scored: Scored) -> Card:
     return Card(
         picture,
         reference,
+        overlay,
         problem,
         f"{where} · {image.file.name}",
         score,
@@ -224,6 +263,10 @@ def thumbnail(path: Path) -> str:
 
     picture = Image.fromarray(load_rgb(path))
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    return _jpeg(picture)
+
+
+def _jpeg(picture: "Image.Image") -> str:
     data = io.BytesIO()
     picture.save(data, "JPEG", quality=80)
     return data_url(data.getvalue(), "jpeg")

@@ -82,8 +82,11 @@ def _of_dataset(tasks: list[TaskScores], rows: list[dict], definition: str, name
     note += "; std: over conditions (population)." if spread else "."
     note += f" {failed} images without a score are left out." if failed else ""
     heads = [condition_name(c, "original" if several else "all") for c in conditions]
+    if stand_in := sum(t.normals_stand_in for t in tasks):
+        note += f" {stand_in} without normal test images: against the normal images held out (split val)."
     columns = ("data set", "method", "category", *heads, *(["mean", "std"] if spread else []))
-    return Grid(name, "AUROC per task", columns, tuple(lines), note, printed=True)
+    labelled = any(s.image.label is not None for t in tasks for s in t.rows if s.image.split == "test")
+    return Grid(name, "AUROC per task", columns, tuple(lines), note, printed=labelled)
 
 
 def per_pixel(rows: list[dict], pixels: Sequence[PixelResult]) -> Grid:
@@ -163,8 +166,8 @@ def decisions(tasks: list[TaskScores], rows: list[dict]) -> Grid:
         cells = [number(pick(rows, **at, metric=m)) for m in metrics]
         lines.append((*key[:3], condition_name(key[3]), *cells))
     note = (
-        "Thresholds come from the training normals' own scores (leave-one-out): maximum, 90th and 80th"
-        " percentile; an image above is called anomalous. F1-max looks at the test labels."
+        "Thresholds come from the training normals' own scores (leave-one-out; val: from those of normal images held"
+        " out): maximum, 90th and 80th percentile; an image above is called anomalous. F1-max looks at the test labels."
     )
     return Grid(
         "decisions",

@@ -65,6 +65,8 @@ def _row(task: TaskScores | PixelTask, metric: str, value: Value, level: str = "
 
 def _task_rows(task: TaskScores, resamples: int, seed: int) -> list[dict]:
     labelled = [s for s in task.test if s.image.label is not None]
+    if task.normals_stand_in:
+        labelled += task.held_out
     scores = np.array([s.score for s in labelled], float)
     labels = np.array([s.image.label for s in labelled], int)
     if (task.test or task.decided) and not labelled:
@@ -79,6 +81,9 @@ def _task_rows(task: TaskScores, resamples: int, seed: int) -> list[dict]:
             values = {
                 m: replace(v, reason=reason or "; ".join(filter(None, (v.reason, lacks)))) for m, v in values.items()
             }
+        if task.normals_stand_in:
+            lacking = f"the split val has its {len(task.held_out)} normal images, test has none"
+            values = {m: replace(v, reason="; ".join(filter(None, (v.reason, lacking)))) for m, v in values.items()}
         rows = [_row(task, m, v) for m, v in values.items()]
     for rule in ("own", *task.thresholds):
         if called := task.decisions(rule):
@@ -158,7 +163,10 @@ def threshold_rows(tasks: list[TaskScores], pixels: Sequence[PixelResult]) -> li
     for t in tasks:
         normal = sum(s.image.label != 1 for s in t.train)
         for name, value in t.thresholds.items():
-            rows.append(_threshold_row(t, "image", name, value, "normal training images", normal))
+            source = ("normal validation images", len(t.held_out))
+            if name.startswith("train"):
+                source = ("normal training images", normal)
+            rows.append(_threshold_row(t, "image", name, value, *source))
         labelled = [s for s in t.test if s.image.label is not None]
         best = f1_threshold(np.array([s.score for s in labelled]), np.array([s.image.label for s in labelled]))
         if best is not None:

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from stages.artifacts.reader import read_table
+from stages.artifacts.tables import SCORES
 from stages.base.errors import InputError
-from stages.datasets.manifest import Image, Task
+from stages.datasets.manifest import Image, Task, read_manifest
 from stages.results.metrics.image import train_thresholds
 
 
@@ -64,6 +66,28 @@ class TaskScores:
         return tuple(s for s in self.rows if s.image.split == "train" and s.has_score)
 
     @cached_property
+    def held_out(self) -> tuple[Scored, ...]:
+        """Normal images of the split val with a score: known to be normal, and not trained on."""
+        return tuple(s for s in self.rows if s.image.split == "val" and s.image.label == 0 and s.has_score)
+
+    @property
+    def good(self) -> tuple[Scored, ...]:
+        """The normal images that new ones are compared with: those held out, where there are none the training images,
+        whose scores most methods compute with that image left out."""
+        return self.held_out or tuple(s for s in self.train if s.image.label != 1)
+
+    @property
+    def normals_stand_in(self) -> bool:
+        """Whether `held_out` stands for normal test images: of the labelled ones all are anomalous."""
+        labels = {s.image.label for s in self.test} - {None}
+        return labels == {1} and bool(self.held_out)
+
+    @property
+    def line(self) -> str:
+        """The threshold that lies above 90 % of `good`; one of `thresholds` where these have scores."""
+        return "val-q90" if self.held_out else "train-q90"
+
+    @cached_property
     def decided(self) -> tuple[Scored, ...]:
         """Test images with a yes or no of the method's own, also where it gives no score."""
         return tuple(s for s in self.rows if s.image.split == "test" and s.row["prediction"] is not None)
@@ -81,7 +105,8 @@ class TaskScores:
 
     @cached_property
     def thresholds(self) -> dict[str, float]:
-        return train_thresholds(np.array([s.score for s in self.train if s.image.label != 1]))
+        train = np.array([s.score for s in self.train if s.image.label != 1])
+        return train_thresholds(train) | train_thresholds(np.array([s.score for s in self.held_out]), "val")
 
     def decisions(self, rule: str) -> list[tuple[Scored, bool]]:
         """(labelled test image, whether it is called anomalous) by `own` or by one of `thresholds`; empty
@@ -125,6 +150,11 @@ def collect(rows: list[dict], images: tuple[Image, ...], path: Path) -> list[Tas
         dataset, category, condition = task
         tasks.append(TaskScores(dataset, category, condition, method, members, unscored))
     return sorted(tasks, key=lambda t: (t.dataset, t.method, t.category, t.condition or ""))
+
+
+def read_tasks(scores: Path, manifest: Path) -> list[TaskScores]:
+    """`collect` of two tables on disk. Raises InputError as the readers do."""
+    return collect(read_scores(read_table(scores, SCORES), scores), read_manifest(manifest).images, scores)
 
 
 def listed(names: list[str], limit: int = 3) -> str:

@@ -53,14 +53,20 @@ def test_a_folder_gets_everything(inputs):
     before = names(inputs)
     assert evaluate("--out", "results") == 0
     assert names(inputs) == sorted([*before, "results"])
-    assert names(inputs / "results") == ["metrics.parquet", "report.html", "tables", "thresholds.parquet"]
+    assert names(inputs / "results") == [
+        "metrics.parquet",
+        "ranking.csv",
+        "report.html",
+        "tables",
+        "thresholds.parquet",
+    ]
     assert json.loads((inputs / "results/metrics.parquet/_adcli.json").read_text())["table"] == "metrics"
     assert evaluate("--out", "results") == 0  # the same command again
 
 
 def test_maps_give_pictures_and_a_named_output_goes_where_it_is_named(inputs):
     assert evaluate("--out", "results", "--maps", "p.parquet", "--report", "mine.html") == 0
-    assert names(inputs / "results") == ["heatmaps", "metrics.parquet", "tables", "thresholds.parquet"]
+    assert names(inputs / "results") == ["heatmaps", "metrics.parquet", "ranking.csv", "tables", "thresholds.parquet"]
     assert (inputs / "mine.html").is_file() and list((inputs / "results/heatmaps").rglob("*.*"))
 
 

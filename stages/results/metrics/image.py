@@ -135,12 +135,12 @@ def interval(spread: list[np.ndarray]) -> tuple[float | None, float | None]:
     return float(low), float(high)
 
 
-def train_thresholds(scores: np.ndarray) -> dict[str, float]:
-    """Thresholds from the scores of training normals alone; an image is anomalous above, not at it."""
+def train_thresholds(scores: np.ndarray, split: str = "train") -> dict[str, float]:
+    """Thresholds from the scores of a split's normals alone; an image is anomalous above, not at it."""
     if not len(scores):
         return {}
     return {
-        "train-max": float(scores.max()),
-        "train-q90": float(np.quantile(scores, 0.9)),
-        "train-q80": float(np.quantile(scores, 0.8)),
+        f"{split}-max": float(scores.max()),
+        f"{split}-q90": float(np.quantile(scores, 0.9)),
+        f"{split}-q80": float(np.quantile(scores, 0.8)),
     }
