@@ -182,13 +182,13 @@ Example: adcli data index folder runs/demo/scenes --train-normal '*/*/train' --t
   --out runs/demo/to-be-judged.parquet
 """
 
-TWO_FOLDERS = """Index a folder of good pictures and one of new ones, wherever they are, for a model to compare.
+GOOD_AND_NEW = """Index a folder of good pictures and one of new ones, wherever they are, for a model to compare.
 
 A fifth of the good ones is held out (split val), where there are 25 and more: the line between usual and unusual is
 drawn from pictures that no model was fitted to. Folders of the same names below both are kinds of pictures, each
 compared with its own. Folder names below --test such as scratch or good are labels. `adcli inspect` goes on from here.
 
-Example: adcli data index two-folders --good photos/normal --test photos/new --out runs/photos/manifest.parquet
+Example: adcli data index good-and-new --good photos/normal --test photos/new --out runs/photos/manifest.parquet
 """
 
 SYNTH = """Render the ten scenarios of VID-AD's Table 2 under its five capture conditions.
@@ -269,7 +269,7 @@ INDEX = {  # data set -> its configuration, what runs it (both below `stages.`),
     "kvasir": ("datasets.entries:IndexConfig", "datasets.polyps:kvasir", KVASIR),
     "meta-json": ("datasets.meta_json:MetaJsonConfig", "datasets.meta_json:run", META_JSON),
     "folder": ("datasets.folder:FolderConfig", "datasets.folder:run", FOLDER),
-    "two-folders": ("datasets.two_folders:TwoFoldersConfig", "datasets.two_folders:run", TWO_FOLDERS),
+    "good-and-new": ("datasets.good_and_new:GoodAndNewConfig", "datasets.good_and_new:run", GOOD_AND_NEW),
 }
 
 

@@ -46,7 +46,7 @@ class InspectConfig:
     )
     encoder: str = option("text-knn: the text encoder to fine-tune, as in train-encoder; minilm by default", "")
     checkpoint: Path | None = option("visualad, vmad: what train-visualad or finetune-mllm wrote", None)
-    defects: str = option("folders below --test that hold defective pictures, as in `data index two-folders`", "")
+    defects: str = option("folders below --test that hold defective pictures, as in `data index good-and-new`", "")
 
     def check(self) -> None:
         """Raises InputError for a method that gives no scores, an option that it needs or does not take, or results
@@ -94,7 +94,7 @@ def steps(config: InspectConfig) -> Iterator[list[str]]:
     at = {
         n: str(config.out / f"{n}.parquet") for n in ("manifest", "captions", "negatives", "encoders", "scores", "maps")
     }
-    index = ["data", "index", "two-folders", "--good", str(config.good), "--test", str(config.test)]
+    index = ["data", "index", "good-and-new", "--good", str(config.good), "--test", str(config.test)]
     index += ["--defects", config.defects] if config.defects else []
     yield [*index, "--out", at["manifest"]]
     manifest = at["manifest"]

@@ -27,7 +27,7 @@ DEFECT = re.compile(  # a word in the name of a folder of defective pictures
 
 
 @dataclass(frozen=True, kw_only=True)
-class TwoFoldersConfig:
+class GoodAndNewConfig:
     good: Path = option("folder of good pictures, however deep")
     test: Path = option("folder of the pictures to look at, likewise")
     out: Path = option("the manifest to write")
@@ -39,7 +39,7 @@ class TwoFoldersConfig:
     name: str = option("data set name; by default that of the folder that holds both", "")
 
 
-def run(config: TwoFoldersConfig, options: RunOptions) -> Summary:
+def run(config: GoodAndNewConfig, options: RunOptions) -> Summary:
     """Index both folders. Good pictures are training images, but for a fifth that is held out as validation images: a
     model has not seen them, as it has not seen the new ones, so that the scores of both can be compared. Pictures below
     --test are test images, labelled where folder names say what they are.
@@ -98,7 +98,7 @@ def says(name: str) -> str:
 
 
 def labels_of(
-    test: Sequence[Path], kinds: bool, config: TwoFoldersConfig
+    test: Sequence[Path], kinds: bool, config: GoodAndNewConfig
 ) -> tuple[dict[Path, tuple[int | None, str | None]], list[str]]:
     """(path -> label and defect, what is to be said). kinds: the first folder names the category. Raises InputError."""
     named = {n.strip() for n in config.defects.split(",")} - {""}

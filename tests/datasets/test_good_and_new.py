@@ -9,7 +9,7 @@ from stages.artifacts.reader import read_provenance, read_table
 from stages.artifacts.tables import MANIFEST
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
-from stages.datasets.two_folders import TwoFoldersConfig, held_out, kinds_of, run, says
+from stages.datasets.good_and_new import GoodAndNewConfig, held_out, kinds_of, run, says
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def index(tmp_path, save_image, capsys):
     def index(files, good="good", test="new", **more):
         for n, name in enumerate(files):
             save_image(tmp_path / name, n)
-        config = TwoFoldersConfig(good=tmp_path / good, test=tmp_path / test, out=tmp_path / "m", **more)
+        config = GoodAndNewConfig(good=tmp_path / good, test=tmp_path / test, out=tmp_path / "m", **more)
         run(config, RunOptions(overwrite=True))
         rows = read_table(tmp_path / "m", MANIFEST).to_pylist()
         return {r["path"]: r for r in rows}, capsys.readouterr().err
@@ -138,7 +138,7 @@ def test_kinds_that_have_no_good_ones_are_named(index):
     assert {r["category"] for r in rows.values()} == {"all"} and "no folder lamp below" in said
 
 
-def test_nothing_but_the_two_folders_is_looked_at(index, tmp_path):
+def test_nothing_but_the_good_and_new_is_looked_at(index, tmp_path):
     """Their common root may be the whole disk."""
     files = [*many("a/good", 3), *many("b/c/new", 2), "other/x.png"]
     rows, said = index(files, "a/good", "b/c/new")
@@ -155,5 +155,5 @@ def test_one_in_the_other_is_refused(index, good, test):
 
 def test_the_same_command_again_is_up_to_date(index, tmp_path):
     index([*many("good", 3), *many("new", 2)])
-    config = TwoFoldersConfig(good=tmp_path / "good", test=tmp_path / "new", out=tmp_path / "m")
+    config = GoodAndNewConfig(good=tmp_path / "good", test=tmp_path / "new", out=tmp_path / "m")
     assert run(config, RunOptions(quiet=True)).up_to_date
