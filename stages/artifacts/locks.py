@@ -76,25 +76,34 @@ def take(path: Path, make: bool = False) -> Lock | None:
 
 
 @contextmanager
-def held(path: Path, keep: Callable[[], bool], make: bool = False) -> Iterator[None]:
-    """Within it this process holds a lock, for moments. Where another holds it, it is waited for; a long wait is said
-    once, as the holder may be stopped. keep: whether the file stays when the lock is let go of.
+def tried(path: Path, keep: Callable[[], bool], make: bool = False) -> Iterator[Lock | None]:
+    """A lock for moments, None when another process holds it. keep: whether the file stays when it is let go of.
 
-    Interrupts end the wait, but not what is done with the lock held: a lock that were not let go of would keep this
-    process itself waiting for ever, when it cleans up.
+    Interrupts wait for the end: a lock that were not let go of would keep this process itself waiting for ever, when it
+    cleans up.
 
     Raises:
         InputError: as `take`.
     """
+    with interrupts_later():
+        lock = take(path, make)
+        try:
+            yield lock
+        finally:
+            if lock:
+                lock.release(remove=not keep())
+
+
+@contextmanager
+def held(path: Path, keep: Callable[[], bool], make: bool = False) -> Iterator[None]:
+    """As `tried`, but where another process holds the lock, it is waited for, which an interrupt ends; a long wait is
+    said once, as the holder may be stopped."""
     patience = time.monotonic() + PATIENCE
     while True:
-        with interrupts_later():
-            if lock := take(path, make):
-                try:
-                    yield
-                    return
-                finally:
-                    lock.release(remove=not keep())
+        with tried(path, keep, make) as lock:
+            if lock:
+                yield
+                return
         if time.monotonic() > patience:
             _say_waiting(path)
             patience = float("inf")

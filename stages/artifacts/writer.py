@@ -28,7 +28,6 @@ from stages.artifacts.tables import Table
 from stages.artifacts.values import encodable, require_encodable_keys
 from stages.base.config import RunOptions
 from stages.base.errors import InputError, TooManyErrors
-from stages.base.interrupts import interrupts_later
 from stages.base.memory import peak_rss_mb
 from stages.base.progress import Progress
 
@@ -178,12 +177,11 @@ class Artifact:
         with suppress(OSError, InputError):
             os.utime(self.out / COMPLETE)
             left = any(self.out.glob(f"{locks.FOLDER}*")) or any(self.out.rglob(".tmp-*"))
-            with interrupts_later():
-                if left and (lock := locks.take(self.out / locks.FOLDER)):
-                    try:
-                        self._clean(locks.living(self.out, ""), lock.real)
-                    finally:
-                        lock.release(remove=not self._shard_locks())
+            if not left:
+                return
+            with locks.tried(self.out / locks.FOLDER, self._shard_locks) as lock:
+                if lock:
+                    self._clean(locks.living(self.out, ""), lock.real)
 
     def _open(self) -> None:
         self._made = [p for p in (self.out, *self.out.parents) if not p.exists()]

@@ -2,17 +2,41 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
+
+Handler = Callable[[int, FrameType | None], object]
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def handlers() -> dict[int, Any]:
+    """SIGINT and SIGTERM -> what answers them now, of those that may be answered otherwise: signals that the process
+    ignores stay as they are, and so does everything in other threads than the main one, which gets them."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    found = {s: signal.getsignal(s) for s in SIGNALS}
+    return {s: handler for s, handler in found.items() if handler not in (signal.SIG_IGN, None)}
+
+
+@contextmanager
+def answered_by(handler: Handler, before: Mapping[int, Any]) -> Iterator[None]:
+    """Within it `handler` answers the signals of `before`, afterwards what is named there."""
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 @contextmanager
 def interrupts_later() -> Iterator[None]:
     """Within it SIGINT and SIGTERM wait for its end, where the first one's handler is called: for moments, in which
     `try: ... finally:` is not enough, since KeyboardInterrupt may be raised between any two lines, those of `finally`
-    among them. A third one is not kept back. Signals that the process ignores, and other threads than the main one
-    (which gets them), stay as they are."""
+    among them. A third one is not kept back. A signal that ends the process without asking it still does."""
     came: list[tuple[int, FrameType | None]] = []
     waiting = True
 
@@ -22,18 +46,14 @@ def interrupts_later() -> Iterator[None]:
         else:
             before[number](number, frame)
 
-    before: dict[int, Callable[[int, FrameType | None], object]] = {}
-    if threading.current_thread() is threading.main_thread():
-        found = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-        before = {s: handler for s, handler in found.items() if callable(handler)}
-    for number in before:
-        signal.signal(number, note)
+    before = {s: handler for s, handler in handlers().items() if callable(handler)}
     try:
-        yield
+        with answered_by(note, before):
+            try:
+                yield
+            finally:
+                waiting = False
     finally:
-        waiting = False
-        for number, handler in before.items():
-            signal.signal(number, handler)
         if came:
             number, frame = came[0]
             before[number](number, frame)

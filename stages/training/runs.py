@@ -5,8 +5,6 @@ import csv
 import json
 import os
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,6 +19,7 @@ from stages.artifacts.tables import ENCODERS
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
+from stages.base.interrupts import answered_by, handlers
 from stages.training import distributed
 from stages.training.curves import loss_curves
 from stages.training.saved_models import FOLDER, folder_fingerprint, lost_checkpoints
@@ -170,14 +169,5 @@ def stop_asked() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         came.append(True)
 
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-        before = {s: handler for s, handler in before.items() if handler not in (signal.SIG_IGN, None)}
-    for number in before:
-        signal.signal(number, note)
-    try:
+    with answered_by(note, handlers()):
         yield lambda: bool(came)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
