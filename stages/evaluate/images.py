@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 from stages.artifacts.checks import check_places
@@ -17,7 +18,7 @@ from stages.datasets.manifest import Image, read_manifest
 from stages.evaluate.config import EvaluateConfig
 from stages.report import grid
 from stages.report.figures import curves
-from stages.report.heatmaps import example_panels, require_no_input, write_heatmaps
+from stages.report.heatmaps import colour_scales, example_panels, overlays, require_no_input, write_heatmaps
 from stages.report.html import write_report
 from stages.report.lvlm_mask_area import area_bins, area_figure, area_table
 from stages.report.ranking import outcome, shown, write_ranking
@@ -133,8 +134,12 @@ def _publish(
     printed = [grid.as_text(g) for g in grids if g.printed]
     if printed and not (options.quiet or options.json):
         print("\n\n".join(printed))
-    if config.heatmaps and config.maps:
-        write_heatmaps(pixels, tasks, config.maps, config.heatmaps, options.quiet)
+    draw = None
+    if config.maps:
+        scales = cache(partial(colour_scales, tasks, config.maps))  # all maps are read: once, if at all
+        draw = partial(overlays, config.maps, scales)
+        if config.heatmaps:
+            write_heatmaps(pixels, tasks, config.maps, draw, config.heatmaps, options.quiet)
     if config.ranking:
         write_ranking(tasks, config.ranking)
     if not (config.tables or config.report):
@@ -152,7 +157,7 @@ def _publish(
         unlabelled = all(s.image.label is None for t in tasks for s in t.test) and any(t.good for t in tasks)
         beside = outcome(tasks, config.resamples, config.seed) if unlabelled else None
         again = again_with_a_vlm(config)
-        write_report(config.report, tasks, rows, grids, pictures, examples, provenance, config.maps, beside, again)
+        write_report(config.report, tasks, rows, grids, pictures, examples, provenance, draw, beside, again)
 
 
 def again_with_a_vlm(config: EvaluateConfig) -> str:

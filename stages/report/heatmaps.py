@@ -1,7 +1,7 @@
 """Anomaly maps to look at: image, mask, heat map and overlay side by side."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -22,6 +22,8 @@ from stages.results.scores import TaskScores
 SIDE = 240  # px, longer side of each of the four pictures in the report
 WITHOUT_MASK = 480  # px, longer side of each of the three pictures of an image that has no mask
 MOST = 200  # images without masks of a task that are drawn, those with the highest scores
+Scales = dict[tuple, tuple[float, float]]  # name of a task by a method -> scores of the first and the last colour
+Draw = Callable[[dict[Key, TaskScores], int], Iterator[tuple[Key, np.ndarray]]]  # `overlays` of given maps and scales
 MASK, CONTOUR = (60, 220, 90), (255, 255, 255)  # RGB of the two outlines
 
 
@@ -107,7 +109,12 @@ def require_no_input(tasks: Sequence[PixelTask], others: Sequence[TaskScores], f
 
 
 def write_heatmaps(
-    pixels: Sequence[PixelResult], tasks: Sequence[TaskScores], maps: Path, folder: Path, quiet: bool
+    pixels: Sequence[PixelResult],
+    tasks: Sequence[TaskScores],
+    maps: Path,
+    draw: Draw,
+    folder: Path,
+    quiet: bool,
 ) -> None:
     """A picture of every map that was evaluated, at the image's size; of the MOST highest scores of each task also
     where there is no mask: image, heat map and overlay, at most WITHOUT_MASK px. Those of an earlier run go."""
@@ -118,7 +125,7 @@ def write_heatmaps(
     progress = Progress("heat maps", len(names), quiet)
     with exactly(folder, list(names.values())):
         try:
-            for key, picture in chain(_drawn(wanted, maps, 0), _without_mask(others, maps)):
+            for key, picture in chain(_drawn(wanted, maps, 0), _without_mask(others, draw)):
                 path = folder / names[key]
                 make_folder(path.parent)
                 write_bytes(path, picture)
@@ -133,12 +140,14 @@ def highest(tasks: Sequence[TaskScores]) -> dict[Key, TaskScores]:
     return {(s.image.image_id, t.method): t for t, s in ranked}
 
 
-def overlays(wanted: dict[Key, TaskScores], maps: Path, side: int) -> Iterator[tuple[Key, np.ndarray]]:
+def overlays(
+    maps: Path, scales: Callable[[], Scales], wanted: dict[Key, TaskScores], side: int
+) -> Iterator[tuple[Key, np.ndarray]]:
     """(key, (H, 3 W, 3) uint8: image, heat map and overlay in a row) of each wanted image that can be read and whose
-    map is finite. side: of each picture, px, the longer one at most."""
+    map is finite. scales: the `colour_scales`, asked for where there is something to draw; side: of each picture, px,
+    the longer one at most."""
     import cv2
 
-    scales = colour_scales(wanted, maps)
     files = {(s.image.image_id, t.method): s.image.file for t in wanted.values() for s in t.test}
     for key, anomaly_map in read_maps(maps, set(wanted)) if wanted else ():
         try:
@@ -149,16 +158,15 @@ def overlays(wanted: dict[Key, TaskScores], maps: Path, side: int) -> Iterator[t
             factor = min(side / max(rgb.shape[:2]), 1)
             width, height = (max(round(x * factor), 1) for x in rgb.shape[1::-1])
             rgb = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
-            _, heat, over = blended(rgb, anomaly_map, scales[_named(wanted[key])])
+            _, heat, over = blended(rgb, anomaly_map, scales()[_named(wanted[key])])
             yield key, np.hstack([rgb, heat, over])
 
 
-def colour_scales(wanted: dict[Key, TaskScores], maps: Path) -> dict[tuple, tuple[float, float]]:
-    """For the tasks of the wanted images the scores that become the first and the last colour: the median of the lowest
-    values of their test images' maps, and what all but 2 % of the highest values stay below, so that one outlier does
-    not pale the rest."""
-    tasks = {_named(t): t for t in wanted.values()}
-    of_image = {(s.image.image_id, t.method): name for name, t in tasks.items() for s in t.test}
+def colour_scales(tasks: Sequence[TaskScores], maps: Path) -> Scales:
+    """For each task by each method the scores that become the first and the last colour: the median of the lowest
+    values of its test images' maps, and what all but 2 % of the highest values stay below, so that one outlier does
+    not pale the rest. Reads all of these maps."""
+    of_image = {(s.image.image_id, t.method): _named(t) for t in tasks for s in t.test}
     ends: dict[tuple, list[tuple[float, float]]] = defaultdict(list)
     for key, anomaly_map in read_maps(maps, set(of_image)) if of_image else ():
         if np.isfinite(anomaly_map).all():
@@ -171,10 +179,10 @@ def _named(task: TaskScores) -> tuple:
     return task.dataset, task.category, task.condition, task.method
 
 
-def _without_mask(wanted: dict[Key, TaskScores], maps: Path) -> Iterator[tuple[Key, bytes]]:
+def _without_mask(wanted: dict[Key, TaskScores], draw: Draw) -> Iterator[tuple[Key, bytes]]:
     import cv2
 
-    for key, row in overlays(wanted, maps, WITHOUT_MASK):
+    for key, row in draw(wanted, WITHOUT_MASK):
         yield key, cv2.imencode(".jpg", row[:, :, ::-1])[1].tobytes()
 
 

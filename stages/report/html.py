@@ -20,7 +20,7 @@ from stages.captions.wording import differing_places
 from stages.datasets.images import load_rgb
 from stages.report import figures
 from stages.report.grid import Grid
-from stages.report.heatmaps import Panel, overlays
+from stages.report.heatmaps import Draw, Panel
 from stages.report.lvlm import overall
 from stages.report.names import condition_name
 from stages.report.ranking import Outcome
@@ -73,14 +73,14 @@ def write_report(
     pictures: dict[str, bytes | None],
     examples: list[Panel],
     provenance: list[dict],
-    maps: Path | None = None,
+    draw: Draw | None = None,
     beside: Outcome | None = None,
     again: str = "",
 ) -> None:
     """Render and write the page. Pictures that cannot be read are named as such on their card.
 
-    pictures: PNG of `figure5`, `figure7` and `curves`, None where the data have no such figure; maps: for the cards;
-    beside: what scores say beside those of good images; again: the command for the same with another kind of model.
+    pictures: PNG of `figure5`, `figure7` and `curves`, None where the data have no such figure; draw: the maps of the
+    cards; beside: what scores say beside those of good images; again: the command for the same with another kind of model.
     """
     by_category: dict[tuple, list] = defaultdict(list)
     for task in tasks:
@@ -88,7 +88,7 @@ def write_report(
     folded = {"decisions", "answers"} | ({"defects"} if any(g.name == "aspects" for g in grids) else set())
     methods = sorted({t.method for t in tasks})
     chosen = {key: tuple(_groups(group)) for key, group in by_category.items()}
-    heat = _heat(chosen, tasks, maps) if maps else {}
+    heat = _heat(chosen, tasks, draw) if draw else {}
     page = template("report.html.j2").render(
         datasets=sorted({t.dataset for t in tasks}),
         methods=methods,
@@ -159,14 +159,14 @@ def said(record: dict) -> str:
     return f"{record['stage']} with {settings}, seed {record['seed']}, adcli {record['version']}"
 
 
-def _heat(chosen: dict[tuple, tuple[Group, ...]], tasks: list[TaskScores], maps: Path) -> dict[Key, str]:
+def _heat(chosen: dict[tuple, tuple[Group, ...]], tasks: list[TaskScores], draw: Draw) -> dict[Key, str]:
     """(image_id, method) of the images on the cards -> the anomaly map over the image."""
     from PIL import Image
 
     cards = {(s.image.image_id, key[1]) for key, groups in chosen.items() for _, images in groups for s in images}
     of_image = {(s.image.image_id, t.method): t for t in tasks for s in t.test}
     found = {}
-    for key, row in overlays({k: of_image[k] for k in cards & of_image.keys()}, maps, THUMBNAIL):
+    for key, row in draw({k: of_image[k] for k in cards & of_image.keys()}, THUMBNAIL):
         found[key] = _jpeg(Image.fromarray(np.ascontiguousarray(row[:, -row.shape[1] // 3 :])))
     return found
 

@@ -145,7 +145,7 @@ def test_the_colours_of_most_pictures_do_not_pale_for_one(unlabelled):
     """98 % of 5, 6, ..., 10 is 9.9; every map begins at 0."""
     images = read_manifest(unlabelled.manifest, unlabelled.root).images
     (found,) = collect(read_scores(read_table(unlabelled.scores, SCORES), unlabelled.scores), images, unlabelled.scores)
-    (scale,) = heatmaps.colour_scales({("d/5.png", "m"): found}, unlabelled.maps).values()
+    (scale,) = heatmaps.colour_scales([found], unlabelled.maps).values()
     assert scale == (0, pytest.approx(9.9, rel=1e-3))
 
 
