@@ -108,7 +108,7 @@ def steps(config: InspectConfig) -> Iterator[list[str]]:
     else:
         score += ["--vlm", config.vlm] if config.vlm else []
         score += ["--checkpoint", str(config.checkpoint)] if config.checkpoint else []
-        score += ["--splits", splits(config.out / "manifest.parquet")]
+        score += ["--splits", splits(Path(manifest))]
     maps = [] if config.method in WITHOUT_MAPS else ["--maps", at["maps"]]
     yield [*score, "--out", at["scores"], *maps]
     yield ["evaluate", at["scores"], "--manifest", manifest, *maps, "--out", str(config.out)]

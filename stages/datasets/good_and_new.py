@@ -128,7 +128,10 @@ def labels_of(
 
 def _good(files: Sequence[Path], kinds: Collection[str], place: Path) -> tuple[list[Entry], list[str]]:
     """(entries of the good pictures, what is to be said). Those of kinds that --test has not are left out."""
-    entries, lines = [], [f"{many(kinds, 'kind')} of pictures, each with its own good ones: {first(sorted(kinds))}"]
+    entries: list[Entry] = []
+    lines: list[str] = []
+    if kinds:
+        lines = [f"{many(kinds, 'kind')} of pictures, each with its own good ones: {first(sorted(kinds))}"]
     for kind in sorted(kinds) or [ALL]:
         own = [f for f in files if f.parts[0] == kind] if kinds else list(files)
         out = held_out(len(own))
@@ -141,7 +144,7 @@ def _good(files: Sequence[Path], kinds: Collection[str], place: Path) -> tuple[l
                 f"{front}only {many(own, 'good picture')}: the line is a rough guess, and scores depend on which"
                 f" pictures these are; from {FEW} on a fifth is held out to draw the line"
             )
-    return entries, lines if kinds else lines[1:]
+    return entries, lines
 
 
 def held_out(count: int) -> set[int]:

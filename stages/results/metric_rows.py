@@ -161,11 +161,10 @@ def threshold_rows(tasks: list[TaskScores], pixels: Sequence[PixelResult]) -> li
     """Rows of THRESHOLDS: those from training normals, and those of the best F1, which look at test labels."""
     rows = []
     for t in tasks:
-        normal = sum(s.image.label != 1 for s in t.train)
         for name, value in t.thresholds.items():
             source = ("normal validation images", len(t.held_out))
             if name.startswith("train"):
-                source = ("normal training images", normal)
+                source = ("normal training images", len(t.train_normal))
             rows.append(_threshold_row(t, "image", name, value, *source))
         labelled = [s for s in t.test if s.image.label is not None]
         best = f1_threshold(np.array([s.score for s in labelled]), np.array([s.image.label for s in labelled]))

@@ -66,6 +66,11 @@ class TaskScores:
         return tuple(s for s in self.rows if s.image.split == "train" and s.has_score)
 
     @cached_property
+    def train_normal(self) -> tuple[Scored, ...]:
+        """Training images with a score that are not known to be anomalous."""
+        return tuple(s for s in self.train if s.image.label != 1)
+
+    @cached_property
     def held_out(self) -> tuple[Scored, ...]:
         """Normal images of the split val with a score: known to be normal, and not trained on."""
         return tuple(s for s in self.rows if s.image.split == "val" and s.image.label == 0 and s.has_score)
@@ -74,7 +79,7 @@ class TaskScores:
     def good(self) -> tuple[Scored, ...]:
         """The normal images that new ones are compared with: those held out, where there are none the training images,
         whose scores most methods compute with that image left out."""
-        return self.held_out or tuple(s for s in self.train if s.image.label != 1)
+        return self.held_out or self.train_normal
 
     @property
     def normals_stand_in(self) -> bool:
@@ -105,8 +110,8 @@ class TaskScores:
 
     @cached_property
     def thresholds(self) -> dict[str, float]:
-        train = np.array([s.score for s in self.train if s.image.label != 1])
-        return train_thresholds(train) | train_thresholds(np.array([s.score for s in self.held_out]), "val")
+        train, val = (np.array([s.score for s in images]) for images in (self.train_normal, self.held_out))
+        return train_thresholds(train) | train_thresholds(val, "val")
 
     def decisions(self, rule: str) -> list[tuple[Scored, bool]]:
         """(labelled test image, whether it is called anomalous) by `own` or by one of `thresholds`; empty
