@@ -80,7 +80,8 @@ def write_report(
     """Render and write the page. Pictures that cannot be read are named as such on their card.
 
     pictures: PNG of `figure5`, `figure7` and `curves`, None where the data have no such figure; draw: the maps of the
-    cards; beside: what scores say beside those of good images; again: the command for the same with another kind of model.
+    cards; beside: what scores say beside those of good images; again: the command for the same with another kind of
+    model.
     """
     by_category: dict[tuple, list] = defaultdict(list)
     for task in tasks:
