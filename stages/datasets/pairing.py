@@ -11,6 +11,7 @@ from stages.datasets.entries import SUFFIXES
 
 WORDS = "mask|masks|gt|groundtruth|ground_truth|label|labels|seg|segmentation|annotation|anno|bw"
 AFTER = re.compile(rf"^(.+?)[ _.-]*[ _.-]({WORDS})([ _.-]?\d+)?$")  # x_mask, x-mask, x_mask_2
+FOLDER = re.compile(WORDS)  # a folder's name as plain_stem gives it
 BEFORE = re.compile(rf"^({WORDS})[ _.-]+(.+)$")  # mask_x
 
 

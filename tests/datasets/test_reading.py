@@ -219,6 +219,16 @@ def test_cookies_whole(tmp_path):
     assert values["pixel_auroc"] == 1.0 and values["pro@0.3"] == pytest.approx(1.0, abs=1e-9), values
 
 
+def test_masks_beside_the_pictures_are_not_taken_for_pictures_without_a_word(tmp_path, save_image):
+    """The shortest command on a tree as annotation tools leave it."""
+    for name in ("images/0", "images/1", "Masks/0", "maskedball/0"):
+        save_image(tmp_path / "d" / f"{name}.png")
+    _, said = indexed(tmp_path / "d", out=tmp_path / "m")
+    assert "1 image in folders called Masks, taken as pictures: Masks/0.png (--masks, if they are masks)" in said
+    _, said = indexed(tmp_path / "d", out=tmp_path / "m2", test_anomalous="images", masks="Masks")
+    assert "taken as pictures" not in said
+
+
 if __name__ == "__main__":
     text = PAGE.read_text()
     for part, kinds in PARTS.items():
