@@ -38,8 +38,9 @@ def born(pid: int) -> str | None:
 
 def end_children_with_this_process() -> None:
     """Start the guard. On an ordinary end there is nothing left for it to do."""
+    bare = ("-I", "-S")  # what site-packages load at a start of Python may take seconds, in which the guard is blind
     subprocess.Popen(
-        [sys.executable, __file__, str(os.getpid())],
+        [sys.executable, *bare, __file__, str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
