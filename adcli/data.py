@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from adcli import describe
 from adcli.ending import ANEW, DONE, FAILED_ROWS
 from adcli.options import command
 
@@ -286,8 +287,8 @@ def check_and_say(config: "CheckConfig", options: "RunOptions") -> None:
 
 
 def add_to(app: typer.Typer, arguments: list[str]) -> None:
-    """Add `data index ...`, `data check`, `data augment`, `data questions`, `data import-questions` and
-    `data synth ...`; with options only what `arguments` name."""
+    """Add `data index ...`, `data check`, `data augment`, `data questions`, `data import-questions`, `data synth ...`
+    and `data describe`; with options only what `arguments` name."""
 
     def group(text: str) -> typer.Typer:
         return typer.Typer(help=text, no_args_is_help=True, rich_markup_mode=None)
@@ -312,6 +313,11 @@ def add_to(app: typer.Typer, arguments: list[str]) -> None:
     leaf(data, "questions", "questions.config:QuestionsConfig", make, QUESTIONS, ("vlm", "captions"))
     leaf(data, "import-questions", "questions.imports:ImportConfig", "stages.questions.imports:run", IMPORT)
     leaf(synth, "synth vidad", "datasets.synth.vidad:SynthConfig", "stages.datasets.synth.vidad:run", SYNTH)
+    if arguments[1:2] == ["describe"]:
+        config, run = describe.DescribeConfig, describe.describe_and_say
+        command(data, "describe", config, run, describe.DOC, without=describe.WITHOUT, again=ANEW)
+    else:
+        data.command("describe", help=describe.DOC.partition("\n\n")[0])(lambda: None)
     synth.callback()(lambda: None)  # keeps `vidad` a subcommand although it is the only one
     data.add_typer(index, name="index")
     data.add_typer(synth, name="synth")

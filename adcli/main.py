@@ -22,7 +22,8 @@ COMMANDS = {  # name -> (module, line in `adcli --help`), in the order of the pi
     "evaluate": ("adcli.evaluate", "Metrics, tables and the HTML report."),
     "inspect": ("adcli.inspect", "Rank your own pictures: a folder of good ones, one of new ones."),
 }
-KEEPS_NOTHING = (["ask"], ["models"], ["evaluate"], ["data", "check"])  # until their end: they start again
+# Until their end: they start again.
+KEEPS_NOTHING = (["ask"], ["models"], ["evaluate"], ["data", "check"], ["data", "describe"])
 
 EPILOG = (
     "Every stage reads and writes Parquet, resumes when it was interrupted, and takes --help; run in "

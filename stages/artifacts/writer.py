@@ -12,6 +12,7 @@ docs/artifacts.md says what holds at which instant.
 
 import os
 import socket
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -21,7 +22,7 @@ from pathlib import Path
 from stages.artifacts import folder, locks, parts
 from stages.artifacts.files import make_folder, plain_error
 from stages.artifacts.parts import Written
-from stages.artifacts.record import COMPLETE, Spec, find_record, now
+from stages.artifacts.record import COMPLETE, Spec, command_line, find_record, now
 from stages.artifacts.shards import parse_shard, prefix, shard_of, spelled
 from stages.artifacts.summary import Summary, said_of
 from stages.artifacts.tables import Table
@@ -285,6 +286,7 @@ class Artifact:
         """This run's entry in the record."""
         return {
             "shard": self.options.shard,
+            "command": command_line(sys.argv),
             "date": now(),
             "rows": self.written,
             "tokens": self.tokens,

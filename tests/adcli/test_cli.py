@@ -23,6 +23,7 @@ LEAVES = [
     ["data", "index", "visa"],
     ["data", "index", "folder"],
     ["data", "check"],
+    ["data", "describe"],
     ["data", "augment"],
     ["data", "questions"],
     ["data", "import-questions"],
@@ -113,6 +114,7 @@ def test_the_examples_work_as_they_stand_one_after_the_other(tmp_path):
         ["score"],
         ["score", "--method", "text-knn"],
         ["score", "--method", "lvlm"],
+        ["data", "describe"],
         ["evaluate"],
     ]
     here = tmp_path / "project"  # beside it, where they are there, the photographs that some examples are about
