@@ -12,7 +12,7 @@ from adcli.options import command
 
 if TYPE_CHECKING:
     from stages.base.config import RunOptions
-    from stages.datasets.check import CheckConfig
+    from stages.datasets.config import CheckConfig
 
 VIDAD = """Index VID-AD: 10 scenarios x 5 capture conditions.
 
@@ -249,28 +249,28 @@ Example: adcli data import-questions /data/MMAD/mmad.json --format mmad --manife
 
 
 INDEX = {  # data set -> its configuration, what runs it (both below `stages.`), its help
-    "vidad": ("datasets.vidad:VidadConfig", "datasets.vidad:run", VIDAD),
-    "magnetic-tile": ("datasets.magnetic_tile:MagneticTileConfig", "datasets.magnetic_tile:run", TILES),
-    "mvtec-ad": ("datasets.mvtec:MvtecConfig", "datasets.mvtec:run", MVTEC),
-    "mvtec-loco": ("datasets.mvtec:MvtecConfig", "datasets.loco:run", LOCO),
-    "visa": ("datasets.visa:VisaConfig", "datasets.visa:run", VISA),
-    "btad": ("datasets.mvtec:MvtecConfig", "datasets.btad:run", BTAD),
-    "ksdd2": ("datasets.entries:IndexConfig", "datasets.ksdd2:run", KSDD2),
-    "dagm": ("datasets.mvtec:MvtecConfig", "datasets.dagm:run", DAGM),
-    "dtd-synthetic": ("datasets.mvtec:MvtecConfig", "datasets.mvtec:dtd_synthetic", DTD),
-    "wfdd": ("datasets.mvtec:MvtecConfig", "datasets.mvtec:wfdd", WFDD),
-    "riad": ("datasets.riad:RiadConfig", "datasets.riad:run", RIAD),
-    "brain-ad": ("datasets.entries:IndexConfig", "datasets.bmad:brain_ad", BRAIN_AD),
-    "oct17": ("datasets.entries:IndexConfig", "datasets.bmad:oct17", OCT17),
-    "his": ("datasets.entries:IndexConfig", "datasets.bmad:his", HIS),
-    "brain-mri": ("datasets.entries:IndexConfig", "datasets.brain_mri:run", BRAIN_MRI),
-    "cvc-clinicdb": ("datasets.entries:IndexConfig", "datasets.polyps:cvc_clinicdb", CLINICDB),
-    "cvc-colondb": ("datasets.entries:IndexConfig", "datasets.polyps:cvc_colondb", COLONDB),
-    "endo": ("datasets.entries:IndexConfig", "datasets.polyps:endo", ENDO),
-    "kvasir": ("datasets.entries:IndexConfig", "datasets.polyps:kvasir", KVASIR),
-    "meta-json": ("datasets.meta_json:MetaJsonConfig", "datasets.meta_json:run", META_JSON),
-    "folder": ("datasets.folder:FolderConfig", "datasets.folder:run", FOLDER),
-    "good-and-new": ("datasets.good_and_new:GoodAndNewConfig", "datasets.good_and_new:run", GOOD_AND_NEW),
+    "vidad": ("datasets.config:VidadConfig", "datasets.vidad:run", VIDAD),
+    "magnetic-tile": ("datasets.config:MagneticTileConfig", "datasets.magnetic_tile:run", TILES),
+    "mvtec-ad": ("datasets.config:MvtecConfig", "datasets.mvtec:run", MVTEC),
+    "mvtec-loco": ("datasets.config:MvtecConfig", "datasets.loco:run", LOCO),
+    "visa": ("datasets.config:VisaConfig", "datasets.visa:run", VISA),
+    "btad": ("datasets.config:MvtecConfig", "datasets.btad:run", BTAD),
+    "ksdd2": ("datasets.config:IndexConfig", "datasets.ksdd2:run", KSDD2),
+    "dagm": ("datasets.config:MvtecConfig", "datasets.dagm:run", DAGM),
+    "dtd-synthetic": ("datasets.config:MvtecConfig", "datasets.mvtec:dtd_synthetic", DTD),
+    "wfdd": ("datasets.config:MvtecConfig", "datasets.mvtec:wfdd", WFDD),
+    "riad": ("datasets.config:RiadConfig", "datasets.riad:run", RIAD),
+    "brain-ad": ("datasets.config:IndexConfig", "datasets.bmad:brain_ad", BRAIN_AD),
+    "oct17": ("datasets.config:IndexConfig", "datasets.bmad:oct17", OCT17),
+    "his": ("datasets.config:IndexConfig", "datasets.bmad:his", HIS),
+    "brain-mri": ("datasets.config:IndexConfig", "datasets.brain_mri:run", BRAIN_MRI),
+    "cvc-clinicdb": ("datasets.config:IndexConfig", "datasets.polyps:cvc_clinicdb", CLINICDB),
+    "cvc-colondb": ("datasets.config:IndexConfig", "datasets.polyps:cvc_colondb", COLONDB),
+    "endo": ("datasets.config:IndexConfig", "datasets.polyps:endo", ENDO),
+    "kvasir": ("datasets.config:IndexConfig", "datasets.polyps:kvasir", KVASIR),
+    "meta-json": ("datasets.config:MetaJsonConfig", "datasets.meta_json:run", META_JSON),
+    "folder": ("datasets.config:FolderConfig", "datasets.folder:run", FOLDER),
+    "good-and-new": ("datasets.config:GoodAndNewConfig", "datasets.good_and_new:run", GOOD_AND_NEW),
 }
 
 
@@ -307,12 +307,12 @@ def add_to(app: typer.Typer, arguments: list[str]) -> None:
     for name, (config, run, text) in INDEX.items():
         leaf(index, f"index {name}", config, f"stages.{run}", text)
     without = ("shard", "max_errors", "overwrite", "retry")
-    leaf(data, "check", "datasets.check:CheckConfig", check_and_say, CHECK, without=without, again=ANEW)
-    leaf(data, "augment", "datasets.augment:AugmentConfig", "stages.datasets.augment:run", AUGMENT)
+    leaf(data, "check", "datasets.config:CheckConfig", check_and_say, CHECK, without=without, again=ANEW)
+    leaf(data, "augment", "datasets.config:AugmentConfig", "stages.datasets.augment:run", AUGMENT)
     make = "stages.questions.make:run"
     leaf(data, "questions", "questions.config:QuestionsConfig", make, QUESTIONS, ("vlm", "captions"))
-    leaf(data, "import-questions", "questions.imports:ImportConfig", "stages.questions.imports:run", IMPORT)
-    leaf(synth, "synth vidad", "datasets.synth.vidad:SynthConfig", "stages.datasets.synth.vidad:run", SYNTH)
+    leaf(data, "import-questions", "questions.config:ImportConfig", "stages.questions.imports:run", IMPORT)
+    leaf(synth, "synth vidad", "datasets.config:SynthConfig", "stages.datasets.synth.vidad:run", SYNTH)
     if arguments[1:2] == ["describe"]:
         config, run = describe.DescribeConfig, describe.describe_and_say
         command(data, "describe", config, run, describe.DOC, without=describe.WITHOUT, again=ANEW)

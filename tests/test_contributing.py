@@ -49,7 +49,7 @@ def parts(tmp_path, save_image):
 
 @pytest.fixture
 def manifest(example, parts, tmp_path):
-    from stages.datasets.entries import IndexConfig
+    from stages.datasets.config import IndexConfig
 
     example("stages.datasets.parts").run(IndexConfig(root=parts, out=tmp_path / "manifest"), QUIET)
     return tmp_path / "manifest"

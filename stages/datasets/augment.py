@@ -17,9 +17,10 @@ from stages.artifacts.paths import for_image
 from stages.artifacts.scores_and_maps import check_folder
 from stages.artifacts.tables import MANIFEST
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.base.config import RunOptions, argument, check_numbers, named_paths, option
+from stages.base.config import RunOptions, check_numbers, named_paths
 from stages.base.errors import ImageError, InputError
 from stages.base.worker_pool import worker_pool
+from stages.datasets.config import AUGMENTATIONS, AugmentConfig
 from stages.datasets.files import look_at
 from stages.datasets.images import load_rgb
 from stages.datasets.manifest import Image, read_manifest, state_columns
@@ -82,21 +83,8 @@ def _same(mask: np.ndarray) -> np.ndarray:
     return mask
 
 
-KINDS = {  # name -> (what happens to the image, what happens to its masks)
-    "rotate90": (rotate90, rotate90),
-    "pad20": (pad_image, pad_mask),
-    "timestamp": (timestamp, _same),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    manifest: Path = argument("whose test images to augment: manifest artifact or Parquet file")
-    kind: str = option(f"{', '.join(KINDS)}; several, comma-separated, are applied in this order")
-    out: Path = option("the manifest to write")
-    images: Path = option("folder for the new images and masks (PNG)")
-    root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
-    workers: int = option("processes; 0 = one per core", 0)
+HOW = ((rotate90, rotate90), (pad_image, pad_mask), (timestamp, _same))
+KINDS = dict(zip(AUGMENTATIONS, HOW, strict=True))  # name -> (what happens to the image, what happens to its masks)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 from stages.artifacts.writer import Summary
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
-from stages.datasets.entries import Entry, IndexConfig, image_files, require_one_place, write_manifest
+from stages.datasets.config import IndexConfig
+from stages.datasets.entries import Entry, image_files, require_one_place, write_manifest
 
 DATASET, CATEGORY = "brain-mri", "brain"
 ORIGINAL = "brain_tumor_dataset"

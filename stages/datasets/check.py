@@ -15,18 +15,13 @@ from importlib.resources import files
 from pathlib import Path
 
 from stages.artifacts.reader import read_provenance
-from stages.base.config import RunOptions, argument, option
+from stages.base.config import RunOptions
 from stages.base.progress import Progress
 from stages.base.threads import threads
+from stages.datasets.config import CheckConfig
 from stages.datasets.contents import Seen, look_at, of_all, of_task
 from stages.datasets.manifest import Image, Task, by_task, read_manifest
 from stages.datasets.synth.scenarios import COUNTS
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckConfig:
-    manifest: Path = argument("what to check: manifest artifact, a folder of them, or a Parquet file")
-    root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
 
 
 @dataclass(frozen=True)

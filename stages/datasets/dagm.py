@@ -13,8 +13,9 @@ from pathlib import Path
 from stages.artifacts.writer import Summary
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
+from stages.datasets.config import MvtecConfig
 from stages.datasets.entries import Entry, image_files, image_stem, masks_by
-from stages.datasets.mvtec import MvtecConfig, index_categories
+from stages.datasets.mvtec import index_categories
 
 
 def run(config: MvtecConfig, options: RunOptions) -> Summary:

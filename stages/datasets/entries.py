@@ -17,7 +17,7 @@ from stages.artifacts.digests import FileState, states_of
 from stages.artifacts.reader import COMPLETE, PARTIAL, fingerprint, read_provenance, read_table
 from stages.artifacts.tables import MANIFEST
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.base.config import RunOptions, argument, option
+from stages.base.config import RunOptions
 from stages.base.errors import ImageError, InputError
 from stages.base.threads import threads
 from stages.datasets.manifest import recorded_states, state_columns
@@ -43,14 +43,6 @@ SUFFIXES = {
 }
 JUNK = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"}  # nobody's data, like .*
 NAMED = 3  # files that a line names; the others are counted
-
-
-@dataclass(frozen=True, kw_only=True)
-class IndexConfig:
-    """For a data set without categories of its own: there is nothing to choose."""
-
-    root: Path = argument("folder that holds the data set")
-    out: Path = option("the manifest to write")
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from stages.artifacts.paths import below
 from stages.artifacts.writer import Summary
-from stages.base.config import RunOptions, argument, option
+from stages.base.config import RunOptions
 from stages.base.errors import ImageError, InputError
 from stages.base.regular import regular
 from stages.datasets import annotations
+from stages.datasets.config import FolderConfig
 from stages.datasets.entries import Entry, first, image_files, many, write_manifest
 from stages.datasets.labels import read_labels
 from stages.datasets.opening import opened, upright_size
@@ -20,40 +21,6 @@ from stages.datasets.pairing import FOLDER, Pairing, pair, plain_stem
 
 DRAWN = "_masks"  # folder below --out; readers of tables leave names with `_` alone
 PART = re.compile(r"\{(\d+)\}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FolderConfig:
-    root: Path = argument("folder that holds the images, however deep")
-    out: Path = option("the manifest to write")
-    train_normal: str = option(
-        "normal images to train on: a folder below ROOT (ok/train) or a glob ('ok/train/*.png')", ""
-    )
-    test_normal: str = option("normal images to test on, likewise", "")
-    test_anomalous: str = option("anomalous images to test on, likewise; the file's folder names the defect", "")
-    test: str = option("images to test on whose label nobody knows, likewise", "")
-    labels: Path | None = option(
-        "CSV file in place of these patterns: image,label[,split,category,mask,defect]."
-        " Labels: normal, good, ok or 0; anomalous, defect, bad, ng or 1; empty = unknown."
-        " Splits: train, val, test",
-        None,
-    )
-    masks: str = option(
-        "masks of anomalous images, a folder or a glob: paired by stem, with or without mask, gt, label"
-        " or segmentation before or behind it, and a number",
-        "",
-    )
-    annotations: Path | None = option(
-        "folder of Pascal VOC's XML or labelme's JSON files, paired like masks: boxes and"
-        " polygons are drawn as masks into --out. Without a pattern, images with a shape"
-        " are anomalous, those with none in their file normal",
-        None,
-    )
-    name: str = option("data set name; by default the folder's", "")
-    category: str = option(
-        "category of all images; {1} stands for the first folder below ROOT on the way to an image, {2} for the second",
-        "all",
-    )
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from stages.artifacts.writer import Summary
-from stages.base.config import RunOptions, option
+from stages.base.config import RunOptions
 from stages.base.errors import InputError
+from stages.datasets.config import GoodAndNewConfig
 from stages.datasets.entries import Entry, first, image_files, many, write_manifest
 from stages.datasets.labels import ANOMALOUS, NORMAL
 
@@ -24,19 +24,6 @@ DEFECT = re.compile(  # a word in the name of a folder of defective pictures
     "|reject(s|ed)?|rough|rust(y|ed)?|scrap|scratch(es|ed)?|scuff(s|ed)?|smear(s|ed)?|squeezed|stain(s|ed)?|tears?|torn"
     "|warp(s|ed)?|worn|wrinkle(s|d)?"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class GoodAndNewConfig:
-    good: Path = option("folder of good pictures, however deep")
-    test: Path = option("folder of the pictures to look at, likewise")
-    out: Path = option("the manifest to write")
-    defects: str = option(
-        "names of folders below --test that hold defective pictures, comma-separated; by default those whose names say"
-        " so (scratch, dents, ng), and where one is called good or ok, all others",
-        "",
-    )
-    name: str = option("data set name; by default that of the folder that holds both", "")
 
 
 def run(config: GoodAndNewConfig, options: RunOptions) -> Summary:

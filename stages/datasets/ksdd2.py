@@ -12,9 +12,9 @@ from stages.artifacts.writer import Summary
 from stages.base.config import RunOptions
 from stages.base.errors import ImageError, InputError
 from stages.base.threads import threads
+from stages.datasets.config import IndexConfig
 from stages.datasets.entries import (
     Entry,
-    IndexConfig,
     image_files,
     image_stem,
     masks_by,

@@ -20,9 +20,10 @@ from stages.artifacts.writer import Summary
 from stages.base.config import RunOptions
 from stages.base.errors import ImageError, InputError
 from stages.base.regular import regular
+from stages.datasets.config import MvtecConfig
 from stages.datasets.entries import Entry, image_files
 from stages.datasets.images import load_rgb
-from stages.datasets.mvtec import MvtecConfig, index_categories
+from stages.datasets.mvtec import index_categories
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 CONFIG = "defects_config.json"

@@ -7,24 +7,15 @@ under up to six exposures, whose running numbers follow each other closely (in t
 
 import random
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from stages.artifacts.writer import Summary
-from stages.base.config import RunOptions, argument, option
+from stages.base.config import RunOptions
 from stages.base.errors import InputError
+from stages.datasets.config import MagneticTileConfig
 from stages.datasets.entries import Entry, image_files, write_manifest
 
 SAME_TILE_GAP = 100  # gaps in the running number are below 60 within a tile and mostly above 200 between
-
-
-@dataclass(frozen=True, kw_only=True)
-class MagneticTileConfig:
-    root: Path = argument("folder that holds MT_Free, MT_Blowhole, ...")
-    out: Path = option("the manifest to write")
-    train_fraction: float = option("share of the normal tiles that goes to train, 0 to 1", 0.5)
-    train_defects: float = option("share of the defects that goes to train, for methods that learn from masks", 0.0)
-    seed: int = option("which tiles those are", 0)
 
 
 def run(config: MagneticTileConfig, options: RunOptions) -> Summary:

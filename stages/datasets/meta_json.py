@@ -13,19 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from stages.artifacts.writer import Summary
-from stages.base.config import RunOptions, argument, option
+from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.base.progress import Progress
+from stages.datasets.config import MetaJsonConfig
 from stages.datasets.entries import SUFFIXES, Entry, image_files, image_stem, write_manifest
 
 FILE = "meta.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class MetaJsonConfig:
-    root: Path = argument(f"folder that holds {FILE}")
-    out: Path = option("the manifest to write")
-    name: str = option("data set name; by default the folder's", "")
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ disk, since no description of them says.
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from stages.artifacts.writer import Summary
-from stages.base.config import RunOptions, argument, option
+from stages.base.config import RunOptions
 from stages.base.errors import InputError
+from stages.datasets.config import MvtecConfig
 from stages.datasets.entries import (
     Entry,
     image_files,
@@ -26,13 +26,6 @@ from stages.datasets.entries import (
     write_manifest,
 )
 from stages.datasets.vidad import chosen
-
-
-@dataclass(frozen=True, kw_only=True)
-class MvtecConfig:
-    root: Path = argument("folder that holds the categories")
-    out: Path = option("the manifest to write")
-    categories: str = option("only these, comma-separated", "")
 
 
 def run(config: MvtecConfig, options: RunOptions) -> Summary:

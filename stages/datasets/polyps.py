@@ -11,9 +11,9 @@ from pathlib import Path
 from stages.artifacts.writer import Summary
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
+from stages.datasets.config import IndexConfig
 from stages.datasets.entries import (
     Entry,
-    IndexConfig,
     image_files,
     image_stem,
     masks_by,

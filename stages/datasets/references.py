@@ -9,10 +9,10 @@ import numpy as np
 
 from stages.base.errors import ImageError, InputError
 from stages.base.seeds import row_seed
+from stages.datasets.config import RULES
 from stages.datasets.images import load_rgb
 from stages.datasets.manifest import Image, reference_images
 
-RULES = ("first", "random", "nearest")
 SIDE = 32  # px of the thumbnails that `nearest` compares
 
 

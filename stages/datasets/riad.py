@@ -21,9 +21,10 @@ import numpy as np
 from stages.artifacts.files import make_folder, write_atomically
 from stages.artifacts.paths import for_image
 from stages.artifacts.writer import Summary
-from stages.base.config import RunOptions, argument, option
+from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.base.read_json import read_json
+from stages.datasets.config import RiadConfig
 from stages.datasets.entries import Entry, image_files, write_manifest
 from stages.datasets.masks import INDEX_VALUES
 
@@ -46,16 +47,6 @@ NO_OBJECT = {
     "defect",
     "masks",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class RiadConfig:
-    root: Path = argument("folder that holds the data set")
-    out: Path = option("the manifest to write")
-    masks: Path = option("folder for the masks, drawn from the COCO files; not below the data set")
-    test_objects: int = option("objects held out for test; the paper: 8 of 24, or none to test on other data sets", 8)
-    test: str = option("which, comma-separated; by default those that Table II names, and others at random", "")
-    seed: int = option("of the random ones", 0)
 
 
 @dataclass

@@ -6,12 +6,12 @@ way to an image there is a folder named after the scenario, one after the captur
 """
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from stages.artifacts.writer import Summary
-from stages.base.config import RunOptions, argument, option
+from stages.base.config import RunOptions
 from stages.base.errors import InputError
+from stages.datasets.config import CONDITIONS, VidadConfig
 from stages.datasets.entries import Entry, image_files, write_manifest
 
 SCENARIOS = ("sticks", "fruits", "tools", "cookies", "tapes", "stationery", "ropes", "blocks", "dishes", "balls")
@@ -27,24 +27,9 @@ ASPECTS = {  # Table 2: the two aspects of each scenario, first and second
     "dishes": ("type", "relation"),
     "balls": ("placement", "relation"),
 }
-CONDITIONS = {  # ours, in the paper's order -> names accepted
-    "white_bg": {"whitebg", "white", "whitebackground"},
-    "cable_bg": {"cablebg", "cable", "cables", "cablebackground"},
-    "mesh_bg": {"meshbg", "mesh", "meshbackground"},
-    "low_light": {"lowlight", "lowlightcd", "lowlightcondition", "dark"},
-    "blurry": {"blurry", "blurrycd", "blur", "blurred", "blurrycondition"},
-}
 NORMAL = {"normal", "good", "ok"}
 ANOMALOUS = {"anomaly", "anomalies", "anomalous", "abnormal", "bad", "ng", "defect", "logicalanomaly"}
 SYNTHETIC_MARK = "SYNTHETIC"  # file in the root of rendered scenes
-
-
-@dataclass(frozen=True, kw_only=True)
-class VidadConfig:
-    root: Path = argument("folder that holds the scenarios, or the capture conditions")
-    out: Path = option("the manifest to write")
-    scenarios: str = option("only these, comma-separated", "")
-    conditions: str = option(f"only these, comma-separated, of {', '.join(CONDITIONS)}", "")
 
 
 def run(config: VidadConfig, options: RunOptions) -> Summary:

@@ -8,29 +8,19 @@ values number the kinds of defects, split by `split_csv/1cls.csv`, kinds of defe
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from stages.artifacts.writer import Summary
-from stages.base.config import RunOptions, argument, option
+from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.base.regular import regular
+from stages.datasets.config import VisaConfig
 from stages.datasets.entries import Entry, image_files, write_manifest
 from stages.datasets.mvtec import entries_of, require_whole_categories
 
 LAYOUTS = {"raw": "<category>/Data/Images", "1cls": "<category>/train/good"}
 SPLIT_CSV = Path("split_csv", "1cls.csv")
 ANNOTATIONS = ("image_anno.csv", "image_annot.csv")  # the file's name, and the name in its README
-
-
-@dataclass(frozen=True, kw_only=True)
-class VisaConfig:
-    root: Path = argument("folder that holds candle, capsules, ...")
-    out: Path = option("the manifest to write")
-    layout: str = option("raw (Data/Images), 1cls (train/good), or auto: the one that is there", "auto")
-    split_csv: Path | None = option(
-        "the split of the raw layout, if not split_csv/1cls.csv beside the categories", None
-    )
 
 
 def run(config: VisaConfig, options: RunOptions) -> Summary:

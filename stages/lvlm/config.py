@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from stages.base.config import argument, option
 from stages.base.errors import InputError
-from stages.datasets.references import RULES
+from stages.datasets.config import RULES
 from stages.vlm.factory import check_engine
 from stages.vlm.options import EngineOptions
 

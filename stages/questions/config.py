@@ -1,13 +1,14 @@
-"""Options of the stages that make, answer and judge questions with a vision-language model."""
+"""Options of the stages that make, import, answer and judge questions with a vision-language model."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from stages.base.config import argument, option
-from stages.datasets.references import RULES
+from stages.datasets.config import RULES
 from stages.questions.words_judge import NAME as WORDS
 from stages.vlm.options import EngineOptions
 
+FORMATS = ("ad-pl", "conversations", "mmad", "manta", "riad")  # of questions that are imported
 TEMPLATES = "templates"  # --vlm: answers without a model
 
 
@@ -46,6 +47,15 @@ class QuestionsConfig(ReplyOptions):
     top_p: float = option("for a model: nucleus mass", 0.95)
     max_tokens: int = option("for a model: longest reply, tokens", 512)
     seed: int = option("other seed, other wordings, references and wrong answers", 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportConfig:
+    source: Path = argument("the file, or a folder of such files")
+    manifest: Path = option("the images that are asked about: manifest artifact or Parquet file")
+    format: str = option(f"of the source: {', '.join(FORMATS)}")
+    out: Path = option("where the questions go")
+    root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
 
 
 @dataclass(frozen=True, kw_only=True)

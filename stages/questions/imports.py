@@ -2,32 +2,23 @@
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 from stages.artifacts.tables import QUESTIONS
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.base.config import RunOptions, argument, named_paths, option
+from stages.base.config import RunOptions, named_paths
 from stages.base.errors import InputError
 from stages.base.regular import regular
 from stages.base.seeds import source_fingerprint, source_of
 from stages.datasets.manifest import read_manifest
 from stages.questions import ad_pl, conversations, drafts, manta, mmad, places, riad, table
+from stages.questions.config import FORMATS, ImportConfig
 from stages.questions.drafts import Draft, source_files
 from stages.questions.places import places_of, resolve
 from stages.questions.table import problem
 
-FORMATS = {"ad-pl": ad_pl, "conversations": conversations, "mmad": mmad, "manta": manta, "riad": riad}
+READERS = dict(zip(FORMATS, (ad_pl, conversations, mmad, manta, riad), strict=True))
 READING = (drafts, places, table)  # beside this module and the reader: what the rows depend on
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportConfig:
-    source: Path = argument("the file, or a folder of such files")
-    manifest: Path = option("the images that are asked about: manifest artifact or Parquet file")
-    format: str = option(f"of the source: {', '.join(FORMATS)}")
-    out: Path = option("where the questions go")
-    root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
 
 
 def run(config: ImportConfig, options: RunOptions) -> Summary:
@@ -39,7 +30,7 @@ def run(config: ImportConfig, options: RunOptions) -> Summary:
     """
     if config.format not in FORMATS:
         raise InputError(f"--format {config.format}: expected {', '.join(FORMATS)}")
-    reader = FORMATS[config.format]
+    reader = READERS[config.format]
     manifest = read_manifest(config.manifest, config.root)
     files = source_files(config.source, reader.PATTERN)
     drafts = [draft for file in files for draft in reader.read(file, config.source)]

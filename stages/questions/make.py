@@ -20,10 +20,11 @@ from stages.base.config import RunOptions, check_numbers, named_paths
 from stages.base.errors import ImageError, InputError
 from stages.base.prompts import fill, load_prompt, prompt_ids
 from stages.base.seeds import row_seed, source_fingerprint, source_of
+from stages.datasets.config import RULES
 from stages.datasets.files import look_at
 from stages.datasets.images import load_masks
 from stages.datasets.manifest import Image, Manifest, Task, by_task, images_of, read_manifest
-from stages.datasets.references import RULES, references_for
+from stages.datasets.references import references_for
 from stages.questions import geometry, ranking, templates, writing
 from stages.questions.config import TEMPLATES, QuestionsConfig
 from stages.questions.geometry import geometry_of

@@ -26,7 +26,8 @@ from transformers import (
 from stages.base.errors import InputError, last_line
 from stages.sage.config import FUSION, RECORD, SageSettings, hub_id, read_record, stock
 from stages.sage.model import ADAPTER, attach, core_of, linear_names, require_family
-from stages.training.saved_models import check_merged, trained_fingerprint
+from stages.training.saved_models import check_merged
+from stages.training.trained import trained_fingerprint
 from stages.training.weights import checkpoint_fingerprint
 from stages.vlm.models import not_found
 

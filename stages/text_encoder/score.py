@@ -17,8 +17,9 @@ from stages.captions.wording import differing_words
 from stages.datasets.manifest import Image, Task, by_task, read_manifest, reference_images
 from stages.text_encoder.config import METHOD, ScoreTextKnnConfig, check_encoder
 from stages.text_encoder.model import encode, load_encoder
-from stages.training.saved_models import check_model, require_weights
+from stages.training.saved_models import check_model
 from stages.training.torch_setup import pick_device
+from stages.training.trained import require_weights
 from stages.training.weights import checkpoint_fingerprint
 
 BLOCK = 1024  # queries that are compared at once

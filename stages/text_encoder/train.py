@@ -29,8 +29,8 @@ from stages.text_encoder.config import TrainEncoderConfig, encoder_fingerprint
 from stages.text_encoder.loss import nt_xent
 from stages.text_encoder.model import load_encoder, longest_text, mean_pool, save_encoder
 from stages.training.runs import STATE, forget, last_saved, put_in_place, recorded_key, require_current, stop_asked
-from stages.training.saved_models import folder_fingerprint, lost_checkpoints
 from stages.training.torch_setup import resolved_precision
+from stages.training.trained import folder_fingerprint, lost_checkpoints
 from stages.training.trainer import StepsCallback, TimedSaving, TrainableOnlyCheckpoints, one_gpu
 
 FOLDER = "_encoders"  # below the artifact; readers of Parquet pass over names with an underscore

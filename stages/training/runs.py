@@ -22,7 +22,8 @@ from stages.base.errors import InputError
 from stages.base.interrupts import answered_by, handlers
 from stages.training import distributed
 from stages.training.curves import loss_curves
-from stages.training.saved_models import FOLDER, folder_fingerprint, lost_checkpoints
+from stages.training.saved_models import FOLDER
+from stages.training.trained import folder_fingerprint, lost_checkpoints
 
 STATE = "_training"  # saved states while training, below the artifact
 

@@ -1,16 +1,13 @@
-"""What a directory with a model is looked at for before any library is loaded and before an artifact is touched."""
+"""What a directory with a model is looked at for before any library is loaded and before an artifact is touched.
+Loads without pyarrow: the configurations of the methods need it."""
 
-import hashlib
 import json
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
-from stages.artifacts.reader import read_table
-from stages.artifacts.record import COMPLETE, MEND, PARTIAL, Damaged, find_record
-from stages.artifacts.tables import ENCODERS
 from stages.base.errors import InputError, first_line
 from stages.base.regular import regular
-from stages.training.weights import check_checkpoint, checkpoint_fingerprint
+from stages.training.weights import check_checkpoint
 
 FOLDER = "_checkpoint"  # of a training's artifact; readers of Parquet pass over names with an underscore
 ADAPTER_WEIGHTS = "adapter_model.safetensors"  # PEFT's
@@ -79,75 +76,6 @@ def trained_folder(place: Path, names: tuple[str, ...], by: str) -> Path:
                 header_of(file)
             return folder
     raise InputError(f"--checkpoint {place}: no {names[0]} here (expected what {by} wrote)")
-
-
-def lost_checkpoints(out: Path, key: str, overwrite: bool) -> frozenset[tuple]:
-    """Keys of the rows in `out` whose checkpoint is gone or damaged, to be trained again.
-
-    key: of the training that is to be run; rows of another one are replaced as a whole. overwrite: also compare the
-    digests, which reads every byte.
-
-    Raises:
-        Damaged: there are such rows, and `overwrite` is false; names the first.
-    """
-    try:
-        found = find_record(out)
-        if not found or found[0]["key"] != key:
-            return frozenset()
-        rows = read_table(out, ENCODERS, partial=True).to_pylist()
-    except InputError:  # said when the artifact is opened
-        return frozenset()
-    faults = {tuple(r[k] for k in ENCODERS.key): _fault(out, r, overwrite) for r in rows if r["path"]}
-    lost = {task: fault for task, fault in faults.items() if fault}
-    if lost and not overwrite:
-        raise Damaged(f"{next(iter(lost.values()))}; the same command with --overwrite trains it again")
-    return frozenset(lost)
-
-
-def _fault(out: Path, row: dict, digests: bool) -> str | None:
-    """What is wrong with the checkpoint that a row names; None when it is whole."""
-    place = out / row["path"]
-    if PurePath(row["path"]).is_absolute() or ".." in PurePath(row["path"]).parts:
-        return f"{place}: a checkpoint outside of the artifact"
-    try:
-        weights = sorted(place.rglob("*.safetensors"))
-        if not place.is_dir() or not weights:
-            return f"{place}: this checkpoint is gone"
-        for file in weights:
-            header_of(file)
-        if digests:
-            require_weights(place, row)
-    except InputError as e:
-        return str(e).rpartition(";")[0]  # the way out is another here
-    return None
-
-
-def folder_fingerprint(place: Path) -> str:
-    """`checkpoint_fingerprint` of a directory together with the directories of weights below it (LoRA's, a base)."""
-    below = sorted({file.parent for file in place.rglob("*.safetensors")} - {place})
-    own = checkpoint_fingerprint(str(place))
-    if not below:
-        return own
-    said = [own, *(f"{p.relative_to(place).as_posix()} {checkpoint_fingerprint(str(p))}" for p in below)]
-    return hashlib.sha256("\n".join(said).encode()).hexdigest()[:32]
-
-
-def require_weights(place: Path, row: dict) -> str:
-    """The fingerprint of a checkpoint that an ENCODERS row names. Raises Damaged when the row has another one's."""
-    found = folder_fingerprint(place)
-    if row["weights"] not in (None, found):
-        raise Damaged(f"{place}: these weights are not those that the training wrote; {MEND}")
-    return found
-
-
-def trained_fingerprint(folder: Path) -> str:
-    """`folder_fingerprint` of what a training wrote. Where it lies in its artifact, Damaged is raised when the training
-    wrote something else."""
-    if any((folder.parent / name).is_file() for name in (COMPLETE, PARTIAL)):
-        for row in read_table(folder.parent, ENCODERS).to_pylist():
-            if row["path"] == folder.name:
-                return require_weights(folder, row)
-    return folder_fingerprint(folder)
 
 
 def check_merged(target: Path | None, out: Path, finished: str = "") -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from stages.base.errors import InputError
-from stages.training.saved_models import trained_fingerprint
+from stages.training.trained import trained_fingerprint
 from stages.training.weights import fingerprint_of, must_fit
 from stages.visualad.backbone import load_backbone
 from stages.visualad.config import RECORD, WEIGHTS, VisualAdSettings, checkpoint_folder

@@ -18,7 +18,8 @@ from torch import nn
 from transformers import CLIPImageProcessor, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
 from stages.base.errors import InputError
-from stages.training.saved_models import ADAPTER_WEIGHTS, trained_fingerprint
+from stages.training.saved_models import ADAPTER_WEIGHTS
+from stages.training.trained import trained_fingerprint
 from stages.training.weights import checkpoint_fingerprint, must_fit
 from stages.vmad.build import (
     add_token_row,

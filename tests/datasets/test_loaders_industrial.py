@@ -10,7 +10,7 @@ import pytest
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.datasets import btad, dagm, ksdd2, loco, meta_json, mvtec
-from stages.datasets.entries import IndexConfig
+from stages.datasets.config import IndexConfig
 from stages.datasets.manifest import read_manifest, reference_images
 
 QUIET = RunOptions(quiet=True)

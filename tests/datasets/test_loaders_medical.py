@@ -12,7 +12,7 @@ import pytest
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.datasets import bmad, brain_mri, check, meta_json, polyps
-from stages.datasets.entries import IndexConfig
+from stages.datasets.config import IndexConfig
 from stages.datasets.images import load_mask
 from stages.datasets.manifest import read_manifest
 

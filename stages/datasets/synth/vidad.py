@@ -12,27 +12,18 @@ import numpy as np
 from stages.artifacts.files import make_folder, write_alone
 from stages.artifacts.tables import TRUTH
 from stages.artifacts.writer import Artifact, Spec, Summary
-from stages.base.config import RunOptions, option
+from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.base.seeds import row_seed
 from stages.base.worker_pool import worker_pool
+from stages.datasets.config import CONDITIONS, SynthConfig
 from stages.datasets.synth.scenarios import ASPECTS, COUNTS, State, sample_state
-from stages.datasets.vidad import CONDITIONS, SCENARIOS, SYNTHETIC_MARK, chosen
+from stages.datasets.vidad import SCENARIOS, SYNTHETIC_MARK, chosen
 
 NOTE = """These images were rendered by `adcli data synth vidad`. They follow the rules and counts of VID-AD
 (Tables 2 and 3), but none of them is a photograph and none belongs to VID-AD. Figures measured on them
 are no results on VID-AD.
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class SynthConfig:
-    out: Path = option("folder for the images; truth.parquet goes beside them")
-    scenarios: str = option("only these, comma-separated, e.g. fruits,sticks", "")
-    conditions: str = option(f"only these, comma-separated, of {', '.join(CONDITIONS)}", "")
-    size: int = option("side of the square pictures, px", 1080)
-    seed: int = option("other seed, other pictures", 0)
-    workers: int = option("processes; 0 = one per core", 0)
 
 
 @dataclass(frozen=True)
