@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import stages.captions.caption as caption
+from benchmarks.tiny import tiny_qwen2_vl
 from stages.base.config import RunOptions
 from stages.base.prompts import load_prompt
 from stages.base.seeds import row_seed
@@ -26,7 +27,6 @@ from stages.datasets.images import load_rgb
 from stages.vlm.factory import make_engine
 from stages.vlm.options import EngineOptions
 from stages.vlm.pixels import fit
-from tests.tiny import tiny_qwen2_vl
 
 QUIET = RunOptions(quiet=True)
 TOKENS = 16

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.listing import listing
 from stages.artifacts.reader import read_table
 from stages.artifacts.record import source_commit
 from stages.artifacts.tables import (
@@ -41,7 +42,6 @@ from stages.artifacts.tables import (
 from stages.artifacts.writer import Artifact, Spec
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
-from tests.crash_points import listing
 
 QUIET = RunOptions(quiet=True, max_errors=0)
 

@@ -65,8 +65,8 @@ def make(w: World, trained: bool) -> None:
     lvlm.run(lvlm.LvlmConfig(manifest=w.manifest, out=w.scores, root=w.root, workers=1), QUIET)
     if not trained:
         return
+    from benchmarks.tiny import tiny_bert
     from stages.text_encoder import train
-    from tests.tiny import tiny_bert
 
     if not (w.bert / "model.safetensors").exists():
         w.bert.mkdir(exist_ok=True)

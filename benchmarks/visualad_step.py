@@ -19,13 +19,13 @@ from stages.training.prepared import torch
 from scipy.ndimage import gaussian_filter
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from benchmarks import visualad_reference as reference
 from stages.training.torch_setup import has_bf16
 from stages.visualad.backbone import Backbone
 from stages.visualad.config import TrainVisualadConfig, VisualAdSettings
 from stages.visualad.loss import losses
 from stages.visualad.model import VisualAD, image_scores, smoothed
 from stages.visualad.train import optimiser_of
-from tests import visualad_reference as reference
 
 TARGET = 0.9
 

@@ -14,7 +14,6 @@ training in one that is forked from it then waits for ever. So train in children
 """
 
 import os
-import re
 import shutil
 import signal
 import sys
@@ -23,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.listing import listing
 from stages.artifacts.record import source_commit
 from stages.base.errors import InputError
 
@@ -111,12 +111,6 @@ def in_child(work: Callable[[Path], Any], folder: Path, kill_before: int = 0) ->
             sys.stderr.flush()
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def listing(folder: Path, ignore: str = "$.") -> set[str]:
-    """Relative names of everything below a folder; parts of an artifact count as one name per artifact."""
-    names = {re.sub(r"part-\d+-of-\d+-\d+\.parquet$", "part", str(p.relative_to(folder))) for p in folder.rglob("*")}
-    return {name for name in names if not re.search(ignore, name)}
 
 
 def _read(read: Callable[[Path], Any], folder: Path) -> Any:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import visualad_reference as reference
 from stages.base.errors import InputError
 from stages.visualad.backbone import Backbone, load_backbone
 from stages.visualad.config import POSITIONS, VisualAdSettings
@@ -21,7 +22,6 @@ from stages.visualad.model import (
     smoothed,
     upsampled,
 )
-from tests import visualad_reference as reference
 from tests.tiny import tiny_clip_vision
 
 SMALL = VisualAdSettings(layers=(1, 3, 4), size=56)
