@@ -5,13 +5,14 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from stages.artifacts.files import make_folder, write_atomically, write_json
 from stages.base.regular import regular
 
+TEMPORARY_NAME = re.compile(r"\.tmp-\d+-(.+)", re.DOTALL)
 INDEX = "_adcli_files.json"  # in such a folder: what adcli wrote there
 
 
@@ -26,12 +27,25 @@ def exactly(folder: Path, names: list[str]) -> Iterator[None]:
     make_folder(folder)
     before = [n for n in _noted(folder) if n not in set(names)]
     _note(folder, [*before, *names])
-    for name in (*before, *names, INDEX):
-        remove_unfinished(folder / name)
+    by_folder: dict[Path, set[str]] = {}
+    for path in (folder / name for name in (*before, *names, INDEX)):
+        by_folder.setdefault(path.parent, set()).add(path.name)
+    for place, own in by_folder.items():
+        _remove_unfinished(place, own)
     yield
     for name in before:
         _remove(folder, name)
     _note(folder, names)
+
+
+def withdraw(folder: Path) -> None:
+    """Take away what `exactly` wrote in FOLDER, its index, and FOLDER where nothing else lies in it."""
+    if (folder / INDEX).is_file():
+        with exactly(folder, []):
+            pass
+        (folder / INDEX).unlink()
+        with suppress(OSError):  # holds other files
+            folder.rmdir()
 
 
 def write_page(path: Path, content: str) -> None:
@@ -50,10 +64,14 @@ def overwritten(targets: Iterable[Path], inputs: Iterable[Path]) -> Path | None:
 
 def remove_unfinished(path: Path) -> None:
     """Take away what `write_atomically` left of this path when its process was killed."""
-    if path.parent.is_dir():
-        temporary = re.compile(r"\.tmp-\d+-" + re.escape(path.name))
-        for entry in list(path.parent.iterdir()):
-            if temporary.fullmatch(entry.name):
+    _remove_unfinished(path.parent, {path.name})
+
+
+def _remove_unfinished(folder: Path, names: set[str]) -> None:
+    """The same of several files of one folder, which is read once."""
+    if folder.is_dir():
+        for entry in list(folder.iterdir()):
+            if (found := TEMPORARY_NAME.fullmatch(entry.name)) and found[1] in names:
                 entry.unlink(missing_ok=True)
 
 

@@ -1,6 +1,7 @@
 """Scores -> metrics, tables and a report. Runs without torch; nothing here depends on the method."""
 
 import shlex
+from collections.abc import Collection
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -14,13 +15,14 @@ from stages.base.config import RunOptions, check_numbers, named_paths
 from stages.base.errors import InputError
 from stages.base.progress import Progress
 from stages.datasets.files import look_at
-from stages.datasets.manifest import Image, read_manifest
+from stages.datasets.manifest import Image, Task, read_manifest
 from stages.evaluate.config import EvaluateConfig
 from stages.report import grid
 from stages.report.figures import curves
 from stages.report.heatmaps import colour_scales, example_panels, overlays, require_no_input, write_heatmaps
-from stages.report.html import write_report
+from stages.report.html import Results, write_report
 from stages.report.lvlm_mask_area import area_bins, area_figure, area_table
+from stages.report.page import figures
 from stages.report.ranking import outcome, shown, write_ranking
 from stages.report.tables import all_tables
 from stages.report.vidad import sensitivity
@@ -84,7 +86,7 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
             artifact.progress.say(f"{config.scores}: {listed(named)}: `score` is NaN or infinite; counted as failed")
     if config.thresholds:
         write_thresholds(tasks, pixels, config.thresholds, spec, options)
-    _publish(tasks, rows, pixels, config, options)
+    _publish(tasks, rows, pixels, {i.task for i in manifest.images}, config, options)
     return artifact.summary
 
 
@@ -127,37 +129,55 @@ def write_thresholds(
 
 
 def _publish(
-    tasks: list[TaskScores], rows: list[dict], pixels: list[PixelResult], config: EvaluateConfig, options: RunOptions
+    tasks: list[TaskScores],
+    rows: list[dict],
+    pixels: list[PixelResult],
+    indexed: Collection[Task],
+    config: EvaluateConfig,
+    options: RunOptions,
 ) -> None:
     provenance = read_provenance(config.scores)
     grids = all_tables(tasks, rows, config.resamples, config.seed, pixels, provenance)
     printed = [grid.as_text(g) for g in grids if g.printed]
     if printed and not (options.quiet or options.json):
         print("\n\n".join(printed))
-    draw = None
-    if config.maps:
-        scales = cache(partial(colour_scales, tasks, config.maps))  # all maps are read: once, if at all
+    scales = cache(partial(colour_scales, tasks, config.maps or Path()))  # all maps are read: once, if at all
+    if config.maps and config.heatmaps:
         draw = partial(overlays, config.maps, scales)
-        if config.heatmaps:
-            write_heatmaps(pixels, tasks, config.maps, draw, config.heatmaps, options.quiet)
+        write_heatmaps(pixels, tasks, config.maps, draw, config.heatmaps, options.quiet)
     if config.ranking:
         write_ranking(tasks, config.ranking)
     if not (config.tables or config.report):
         return
     bins = area_bins(tasks, rows)
-    pictures = {
-        "figure5": sensitivity(rows),
-        "figure7": area_figure(bins),
-        "curves": curves(pixels, config.pro_limit),
-    }
     if config.tables:
+        pictures = {
+            "figure5": sensitivity(rows),
+            "figure7": area_figure(bins),
+            "curves": curves(pixels, config.pro_limit),
+        }
         grid.write([*grids, *area_table(bins)], config.tables, pictures)
     if config.report:
-        examples = example_panels(pixels, config.maps)
+        drawn = {
+            "figure5": figures.sensitivity(rows),
+            "figure7": figures.area(bins),
+            "curves": figures.curves(pixels, config.pro_limit),
+        }
         unlabelled = all(s.image.label is None for t in tasks for s in t.test) and any(t.good for t in tasks)
-        beside = outcome(tasks, config.resamples, config.seed) if unlabelled else None
-        again = again_with_a_vlm(config)
-        write_report(config.report, tasks, rows, grids, pictures, examples, provenance, draw, beside, again)
+        results = Results(
+            tasks,
+            rows,
+            grids,
+            drawn,
+            example_panels(pixels, config.maps),
+            provenance,
+            indexed,
+            config.maps,
+            scales,
+            outcome(tasks, config.resamples, config.seed) if unlabelled else None,
+            again_with_a_vlm(config),
+        )
+        write_report(config.report, results, options.quiet)
 
 
 def again_with_a_vlm(config: EvaluateConfig) -> str:

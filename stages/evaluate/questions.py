@@ -85,4 +85,4 @@ def _publish(
     if config.tables:
         grid.write(grids, config.tables)
     if config.report:
-        write_page(config.report, joined, rows, grids, [*provenance, *judged], models)
+        write_page(config.report, joined, rows, grids, [*provenance, *judged], models, options.quiet)
