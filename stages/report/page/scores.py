@@ -48,8 +48,16 @@ def in_columns(methods: list[dict]) -> list[dict]:
 
 
 def _scales(tasks: list[TaskScores]) -> list[tuple[TaskScores, tuple[float, float]]]:
-    """Scores of one task are shown as they are, of several in the units of their lines, as the ranking has them."""
-    return [(t, scale_of(t) if len(tasks) > 1 else (0.0, 1.0)) for t in tasks]
+    """Scores of one task are shown as they are, of several in the units of their lines, as the ranking has them: every
+    line lies at 1."""
+    if len(tasks) == 1:
+        return [(tasks[0], (0.0, 1.0))]
+    return [(t, _scale(t)) for t in tasks]
+
+
+def _scale(task: TaskScores) -> tuple[float, float]:
+    line, scale = task.thresholds.get(task.line), scale_of(task)
+    return (line - 1, 1.0) if line is not None and scale == (0.0, 1.0) else scale
 
 
 def _task(task: TaskScores, gallery: Gallery, scale: tuple[float, float]) -> dict:

@@ -59,9 +59,9 @@ function scored(row) {
     const facts = row.failed
         ? [`failed: ${text(row.error) || "no score"}`]
         : [
-              `score ${row.score}`,
+              row.scored ? `score ${row.score}` : "no score",
               row.percentile !== null && `above ${row.percentile} % of the good pictures`,
-              own && line() !== null && (above(row) ? "above the line" : "not above the line"),
+              own && row.scored && line() !== null && (above(row) ? "above the line" : "not above the line"),
               row.said !== null && `its own answer: ${row.said ? "anomalous" : "normal"}`,
           ].filter(Boolean);
     parts.push(element("h3", {}, m.name), element("p", { className: "facts" }, element("b", {}, facts.join(" · "))));
@@ -108,14 +108,9 @@ function draw(n) {
     ]
         .filter(Boolean)
         .join(" · ");
-    const first = element("div", { className: "views" });
-    if (asked)
-        first.append(
-            plain(row),
-            ...(row.near >= 0
-                ? [view(picture(row, { image: row.near, alt: "reference image" }), "reference image")]
-                : []),
-        );
+    const first = asked ? [element("div", { className: "views" }, plain(row))] : [];
+    if (asked && row.near >= 0)
+        first[0].append(view(picture(row, { image: row.near, alt: "reference image" }), "reference image"));
     const by = r =>
         element(
             "div",
@@ -125,7 +120,7 @@ function draw(n) {
     const others_of_group = asked ? state.method.rows.filter(r => r.image === row.image && r !== row) : [];
     at("shown").replaceChildren(
         element("p", { className: "note" }, where),
-        first,
+        ...first,
         by(row),
         ...others.map(by),
         ...(others_of_group.length
@@ -141,7 +136,7 @@ function draw(n) {
     );
     at("previous").disabled = n === 0;
     at("next").disabled = n === state.shown.length - 1;
-    at("here").hidden = asked || row.failed;
+    at("here").hidden = !row.scored;
     pressed(row);
 }
 function open(n) {
@@ -155,7 +150,7 @@ const walk = by => {
     if (to >= 0 && to < state.shown.length) draw(to);
 };
 at("detail").addEventListener("keydown", e => {
-    const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[e.key];
+    const by = { ArrowRight: 1, ArrowLeft: -1 }[e.key];
     if (by && !e.ctrlKey && !e.metaKey && !e.altKey) {
         e.preventDefault();
         walk(by);

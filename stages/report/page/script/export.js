@@ -28,7 +28,7 @@ function table() {
               ...(methods.length > 1 ? [["method", r => methods[r.method].name]] : []),
               ["score", r => r.score],
               ["percentile among the good", r => r.percentile],
-              ["above the line", r => (r.failed ? "no score" : yes(r))],
+              ["above the line", r => (r.scored ? yes(r) : "no score")],
               ...(labelled ? [["label", r => (r.label === null ? "" : r.label ? "anomalous" : "normal")]] : []),
           ];
     return [...columns, ["mark", r => marks[r.key] ?? ""]];
@@ -54,7 +54,7 @@ at("json").onclick = () =>
             {
                 run: data.run,
                 method: state.method.name,
-                line: asked ? null : rawLine(),
+                line: state.tasks.length === 1 ? rawLine() : null,
                 rows: state.shown.map(r => Object.fromEntries(table().map(([n, f]) => [n, f(r) ?? null]))),
             },
             null,

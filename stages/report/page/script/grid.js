@@ -1,4 +1,4 @@
-// The grid: only the cards in view, and the focused one, are in the document.
+// The grid: only the cards in view, and the one that has the focus or had it last, are in the document.
 const grid = at("grid"),
     GAP = 10,
     cards = new Map();
@@ -19,14 +19,18 @@ function layout(anew) {
 }
 function render() {
     const top = -grid.getBoundingClientRect().top,
-        first = Math.max(Math.floor(top / place.row) - 2, 0) * place.columns;
-    const last = Math.min((Math.ceil((top + innerHeight) / place.row) + 2) * place.columns, state.shown.length);
+        rows = Math.ceil(state.shown.length / place.columns);
+    const from = Math.min(Math.max(Math.floor(top / place.row) - 2, 0), Math.max(rows - 2, 0)),
+        to = Math.max(Math.ceil((top + innerHeight) / place.row) + 2, from + 2);
+    const first = from * place.columns,
+        last = Math.min(to * place.columns, state.shown.length);
     for (const [n, card] of cards)
-        if ((n < first || n >= last) && !card.contains(document.activeElement)) {
+        if ((n < first || n >= last) && n !== state.at) {
             card.remove();
             cards.delete(n);
         }
     for (let n = first; n < last; n++) if (!cards.has(n)) add(n);
+    if (state.shown.length && !cards.has(state.at)) add(state.at); // where the keyboard enters the list
 }
 function add(n) {
     const card = cardOf(state.shown[n], n),
@@ -40,6 +44,7 @@ function add(n) {
 }
 const truth = row =>
     row.label === null || row.label === undefined ? "" : row.label === 1 ? of(row, "defect") || "anomalous" : "normal";
+const ANSWERS = ["answered: normal", "answered: anomalous"];
 const verdict = row =>
     asked
         ? row.right === null
@@ -51,7 +56,9 @@ const verdict = row =>
           ? "failed"
           : above(row)
             ? "above the line"
-            : "";
+            : row.scored
+              ? ""
+              : ANSWERS[row.said];
 
 function picture(row, { heat, outline, alt, image = row.image }) {
     const box = element("div", { className: "picture" }),
@@ -92,8 +99,10 @@ function picture(row, { heat, outline, alt, image = row.image }) {
 
 function cardOf(row, n) {
     const name = row.file.split("/").pop(),
-        said = [verdict(row), marks[row.key] && `marked ${marks[row.key]}`].filter(Boolean).join(" · ");
-    const score = asked ? text(row.question) : row.failed ? text(row.error) || "no score" : row.score;
+        said = [verdict(row).replace(" the line", ""), marks[row.key] && `marked ${marks[row.key]}`]
+            .filter(Boolean)
+            .join(" · ");
+    const score = asked ? text(row.question) : row.scored ? row.score : text(row.error) || "no score";
     const where = [
         truth(row),
         !asked && row.percentile !== null && `above ${row.percentile} % of good`,
@@ -178,8 +187,5 @@ function set(row, wanted) {
         if (focused) card.firstChild.focus();
     }
     if (at("detail").open) pressed(row);
-    for (const option of at("show").options) {
-        const [, name, test] = SHOWN.find(([v]) => v === option.value);
-        option.textContent = `${name} (${state.base.filter(test).length})`;
-    }
+    choices();
 }

@@ -9,9 +9,15 @@ const beyond = (sorted, limit) => {
     }
     return low;
 };
+// How many of those in view each choice of what to show holds.
+function choices() {
+    for (const option of at("show").options) {
+        const [, name, wanted] = SHOWN.find(([v]) => v === option.value);
+        option.textContent = `${name} (${state.base.filter(wanted).length.toLocaleString("en")})`;
+    }
+}
 function count() {
-    for (const option of at("show").options)
-        option.textContent = `${SHOWN.find(([v]) => v === option.value)[1]} (${state.base.filter(SHOWN.find(([v]) => v === option.value)[2]).length})`;
+    choices();
     if (at("line").hidden) return;
     const n = beyond(state.heights, line());
     const high = state.good.filter(v => v > line()).length,
@@ -26,14 +32,18 @@ function count() {
               [0, "normal"],
           ]
         : []) {
-        const known = state.base.filter(r => r.label === label && !r.failed);
-        if (known.length) parts.push(`of ${known.length} ${name} ones ${known.filter(above).length}`);
+        const known = state.base.filter(r => r.label === label && r.scored);
+        if (known.length) parts.push(`${known.filter(above).length} of ${known.length} ${name}`);
     }
     at("count").textContent = parts.join(" · ");
     const raw = rawLine();
     at("slider").value = line();
     if (document.activeElement !== at("value")) at("value").value = +raw.toPrecision(6);
-    at("unit").textContent = unit() ? "Line, in distances from the median good picture to the drawn line" : "Line";
+    at("unit").textContent = state.method.tasks.every(t => t.line === null)
+        ? "Line (no good picture has a score of its own, which could draw it)"
+        : unit()
+          ? "Line, in distances from the median good picture to the drawn line"
+          : "Line";
     at("distribution-line")?.setAttribute("x1", state.X(line()));
     at("distribution-line")?.setAttribute("x2", state.X(line()));
 }
@@ -56,11 +66,13 @@ const schedule = () => {
         } else select();
     });
 };
-// Just below the nth highest of those in view (from 0), so that it is the last one above.
+// Below the nth highest of those in view (from 0), which is then the last one above; no good picture lies between.
 const below = n => {
     const own = state.heights[n],
-        next = state.heights.find(h => h < own);
-    return next === undefined ? own - Math.max(Math.abs(own) * 1e-6, 1e-9) : (own + next) / 2;
+        next = Math.max(
+            ...[state.heights, [...state.good].reverse()].map(sorted => sorted.find(h => h < own) ?? -Infinity),
+        );
+    return next === -Infinity ? own - Math.max(Math.abs(own) * 1e-6, 1e-9) : (own + next) / 2;
 };
 const lower = () => {
     const n = beyond(state.heights, line());
@@ -90,9 +102,9 @@ function distribution() {
     drawing.setAttribute("viewBox", `0 0 ${W} ${H}`);
     const groups = [
         ["good", state.good, "var(--good)"],
-        ["anomalous", state.base.filter(r => r.label === 1 && !r.failed).map(r => r.height), "var(--bad)"],
-        ["normal", state.base.filter(r => r.label === 0 && !r.failed).map(r => r.height), "var(--good)"],
-        ["pictures", state.base.filter(r => r.label === null && !r.failed).map(r => r.height), "var(--unknown)"],
+        ["anomalous", state.base.filter(r => r.label === 1 && r.scored).map(r => r.height), "var(--bad)"],
+        ["normal", state.base.filter(r => r.label === 0 && r.scored).map(r => r.height), "var(--good)"],
+        ["pictures", state.base.filter(r => r.label === null && r.scored).map(r => r.height), "var(--unknown)"],
     ];
     drawing.replaceChildren();
     for (const [name, values, fill] of groups.filter(g => g[1].length)) {

@@ -15,7 +15,8 @@ const methods = data.methods.map((m, number) => {
         row.method = number;
         row.file = text(data.images.file[row.image]);
         row.label = data.images.label[row.image];
-        row.failed = asked ? row.failed : row.height === null;
+        row.scored = !asked && row.height !== null;
+        row.failed = asked ? row.failed : !row.scored && row.said === null;
         row.key = `${text(m.name)}\n${asked ? text(row.id) : text(data.images.id[row.image])}`;
         return row;
     });
@@ -44,12 +45,12 @@ const mark = (row, value) => {
 };
 
 // The line: where the good pictures put it, in the unit of the rows' heights.
-const numbers = m => m.rows.filter(r => !r.failed && !asked).map(r => r.height);
+const numbers = m => m.rows.filter(r => r.scored).map(r => r.height);
 const drawnLine = m => {
     const line = m.tasks.map(t => t.line).find(l => l !== null);
     if (line !== undefined) return line;
     const sorted = numbers(m).sort((a, b) => b - a),
-        called = m.own ? m.rows.filter(r => r.said === 1 && !r.failed).length : Math.floor(sorted.length / 10);
+        called = m.own ? m.rows.filter(r => r.said === 1 && r.scored).length : Math.floor(sorted.length / 10);
     return sorted.length ? (sorted[called] ?? sorted[sorted.length - 1] - 1e-9) : null;
 };
 const line = () => {
@@ -57,9 +58,9 @@ const line = () => {
     return state.lines.get(state.method);
 };
 const byOwn = () => state.method.own && at("rule").value === "own";
-const above = row => !row.failed && line() !== null && row.height > line();
+const above = row => row.scored && line() !== null && row.height > line();
 const called = row => (byOwn() ? row.said === 1 : above(row));
-const judged = row => row.label !== null && (byOwn() ? row.said !== null : !row.failed && line() !== null);
+const judged = row => row.label !== null && (byOwn() ? row.said !== null : row.scored && line() !== null);
 const wrong = row => (asked ? row.right === false : judged(row) && called(row) !== (row.label === 1));
 
 const SHOWN = asked
@@ -75,7 +76,7 @@ const SHOWN = asked
     : [
           ["all", "all", () => true],
           ["above", "above the line", above],
-          ["below", "not above the line", r => !r.failed && !above(r)],
+          ["below", "not above the line", r => r.scored && !above(r)],
           ...(labelled
               ? [
                     ["mistakes", "only mistakes", wrong],
@@ -91,7 +92,8 @@ SHOWN.push(
     ["wrong", "marked wrong", r => marks[r.key] === "wrong"],
     ["open-marks", "not marked", r => !marks[r.key]],
 );
-const height = r => (r.failed ? -Infinity : r.height);
+// Rows with a yes or no alone follow those with a score, failed ones come last.
+const height = r => (r.scored ? r.height : r.said === 1 ? -1e300 : r.said === 0 ? -2e300 : -Infinity);
 const names = (a, b) => (a.file > b.file) - (a.file < b.file);
 const id = r => text(data.images.id[r.image]);
 const highest = (a, b) =>
@@ -106,12 +108,12 @@ const ORDERS = asked
       ]
     : [
           ["highest", "most unusual first", highest],
-          ["lowest", "least unusual first", (a, b) => a.failed - b.failed || -highest(a, b)],
+          ["lowest", "least unusual first", (a, b) => b.scored - a.scored || -highest(a, b)],
           [
               "nearest",
               "nearest to the line first",
               (a, b) =>
-                  a.failed - b.failed || (a.failed ? 0 : Math.abs(a.height - line()) - Math.abs(b.height - line())),
+                  b.scored - a.scored || (!a.scored ? 0 : Math.abs(a.height - line()) - Math.abs(b.height - line())),
           ],
           ["name", "by name", names],
       ];
@@ -145,7 +147,7 @@ function filter() {
     state.tasks = state.method.tasks.filter((_, n) => tasks.has(n));
     state.good = state.tasks.flatMap(t => t.good).sort((a, b) => a - b);
     state.heights = state.base
-        .filter(r => !r.failed)
+        .filter(r => r.scored)
         .map(r => r.height)
         .sort((a, b) => b - a);
     distribution();

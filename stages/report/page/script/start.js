@@ -3,13 +3,13 @@ function histograms() {
     const box = at("task-histograms");
     for (const m of box ? methods : []) {
         m.tasks.forEach((t, n) => {
-            const chart = element("div", { className: "chart small" }),
-                rows = m.rows.filter(r => r.task === n && !r.failed),
-                of_label = l => rows.filter(r => r.label === l).map(r => t.zero + r.height * t.unit);
+            const chart = element("div", { className: "chart small" });
             chart.style.minHeight = "140px";
             box.append(chart);
             Charts.lazily(chart, () => {
-                const raw = t.good.map(h => t.zero + h * t.unit),
+                const rows = m.rows.filter(r => r.task === n && r.scored),
+                    of_label = l => rows.filter(r => r.label === l).map(r => t.zero + r.height * t.unit),
+                    raw = t.good.map(h => t.zero + h * t.unit),
                     own = of_label(0),
                     groups = [
                         {
@@ -52,7 +52,7 @@ function start() {
     for (const [name, title] of FILTERS) {
         const found = [...new Set(methods.flatMap(m => m.rows.map(r => value(r, name))))].sort();
         if (found.length < 2) continue;
-        const select = (state.filters[name] = element("select", { onchange: filter }));
+        const select = (state.filters[name] = element("select", { id: `filter-${name}`, onchange: filter }));
         options(select, [["", "all"], ...found.map(v => [`=${v}`, v || "none"])]);
         at("filters").append(element("label", {}, title, select));
     }
