@@ -13,7 +13,7 @@ function layout(anew) {
     const width = grid.clientWidth,
         columns = Math.max(2, Math.floor((width + GAP) / (190 + GAP))),
         card = (width - GAP * (columns - 1)) / columns;
-    place = { columns, card, row: card + 74 + GAP };
+    place = { columns, card, row: card + 84 + GAP };
     grid.style.height = `${Math.ceil(state.shown.length / columns) * place.row}px`;
     render();
 }
@@ -105,7 +105,6 @@ function cardOf(row, n) {
     const score = asked ? text(row.question) : row.scored ? row.score : text(row.error) || "no score";
     const where = [
         truth(row),
-        !asked && row.percentile !== null && `above ${row.percentile} % of good`,
         ...FILTERS.slice(0, 3)
             .filter(([f]) => state.filters[f])
             .map(([f]) => of(row, f === "condition" ? "conditionName" : f)),
@@ -134,6 +133,7 @@ function cardOf(row, n) {
                 asked && said && where ? " · " : "",
                 where,
             ),
+            element("div", {}, !asked && row.percentile !== null ? `above ${row.percentile} % of the good` : ""),
         ),
     );
     button.addEventListener("click", () => open(n));

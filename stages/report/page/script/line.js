@@ -24,7 +24,7 @@ function count() {
         parts = [`${n.toLocaleString("en")} of ${state.heights.length.toLocaleString("en")} above the line`];
     if (state.good.length)
         parts.push(
-            `${high} of ${state.good.length} good pictures above it (${((100 * high) / state.good.length).toFixed(1)} %)`,
+            `${high} of ${state.good.length.toLocaleString("en")} good pictures above it (${((100 * high) / state.good.length).toFixed(1)} %)`,
         );
     for (const [label, name] of labelled
         ? [
@@ -33,11 +33,14 @@ function count() {
           ]
         : []) {
         const known = state.base.filter(r => r.label === label && r.scored);
-        if (known.length) parts.push(`${known.filter(above).length} of ${known.length} ${name}`);
+        if (known.length)
+            parts.push(
+                `${known.filter(above).length.toLocaleString("en")} of ${known.length.toLocaleString("en")} ${name}`,
+            );
     }
     at("count").textContent = parts.join(" · ");
     const raw = rawLine();
-    at("slider").value = line();
+    at("slider").value = state.T(line());
     if (document.activeElement !== at("value")) at("value").value = +raw.toPrecision(6);
     at("unit").textContent = state.method.tasks.every(t => t.line === null)
         ? "Line (no good picture has a score of its own, which could draw it)"
@@ -92,13 +95,19 @@ function distribution() {
         room = (high - low || 1) * 0.01;
     at("line").hidden = asked || !all.length || line() === null;
     if (at("line").hidden) return;
-    [slider.min, slider.max] = [Math.min(low - room, line()), Math.max(high + room, line())];
-    const min = +slider.min,
-        max = +slider.max,
+    // Even steps around the middle half of all scores, ever larger ones beyond: one outlier does not take all the room.
+    const sorted = all.sort((a, b) => a - b),
+        [lower, middle, upper] = [0.25, 0.5, 0.75].map(q => sorted[Math.floor(q * (sorted.length - 1))]),
+        scale = upper - lower || high - low || 1;
+    state.T = v => Math.asinh((v - middle) / scale);
+    state.back = t => middle + scale * Math.sinh(t);
+    const min = state.T(Math.min(low - room, line())),
+        max = state.T(Math.max(high + room, line())),
         bins = 80,
         W = 1000,
         H = 56;
-    state.X = v => 8 + ((v - min) / (max - min)) * (W - 16);
+    [slider.min, slider.max] = [min, max];
+    state.X = v => 8 + ((state.T(v) - min) / (max - min)) * (W - 16);
     drawing.setAttribute("viewBox", `0 0 ${W} ${H}`);
     const groups = [
         ["good", state.good, "var(--good)"],
@@ -109,12 +118,13 @@ function distribution() {
     drawing.replaceChildren();
     for (const [name, values, fill] of groups.filter(g => g[1].length)) {
         const c = new Array(bins).fill(0);
-        for (const v of values) c[Math.min(Math.max(Math.floor(((v - min) / (max - min)) * bins), 0), bins - 1)]++;
+        for (const v of values)
+            c[Math.min(Math.max(Math.floor(((state.T(v) - min) / (max - min)) * bins), 0), bins - 1)]++;
         const most = c.reduce((a, b) => Math.max(a, b));
         c.forEach((n, i) => {
             if (n) {
                 const bar = svg("rect", {
-                    x: state.X(min + (i * (max - min)) / bins),
+                    x: 8 + (i * (W - 16)) / bins,
                     width: (W - 16) / bins,
                     y: H - (n / most) * H,
                     height: (n / most) * H,

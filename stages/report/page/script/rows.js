@@ -143,13 +143,11 @@ function filter() {
             ) &&
             (!words || texts(r).some(t => t.toLowerCase().includes(words))),
     );
+    if (!asked) state.base.sort(highest);
     const tasks = new Set(state.base.map(r => r.task));
     state.tasks = state.method.tasks.filter((_, n) => tasks.has(n));
     state.good = state.tasks.flatMap(t => t.good).sort((a, b) => a - b);
-    state.heights = state.base
-        .filter(r => r.scored)
-        .map(r => r.height)
-        .sort((a, b) => b - a);
+    state.heights = state.base.filter(r => r.scored).map(r => r.height);
     distribution();
     select();
 }
@@ -158,7 +156,7 @@ function select() {
     const [, , wanted] = SHOWN.find(([v]) => v === at("show").value) ?? SHOWN[0];
     const [, , order] = ORDERS.find(([v]) => v === at("order").value);
     state.shown = state.base.filter(wanted);
-    if (order) state.shown.sort(order);
+    if (order && order !== highest) state.shown.sort(order); // that order they have already
     count();
     at("found").textContent =
         `${state.shown.length.toLocaleString("en")} of ${state.method.rows.length.toLocaleString("en")} ${asked ? "questions" : "pictures"}`;

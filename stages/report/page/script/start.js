@@ -73,7 +73,7 @@ function start() {
         at("order").value = ORDERS[0][0];
         filter();
     };
-    at("slider").oninput = () => moveTo(+at("slider").value);
+    at("slider").oninput = () => moveTo(state.back(+at("slider").value));
     at("slider").onkeydown = e => {
         const step = { ArrowLeft: lower, ArrowDown: lower, ArrowRight: raise, ArrowUp: raise }[e.key];
         if (step) {
