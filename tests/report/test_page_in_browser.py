@@ -8,11 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from stages.artifacts.tables import ANSWERS, JUDGEMENTS, QUESTIONS
 from stages.evaluate.images import run
+from stages.evaluate.questions import EvaluateQaConfig
+from stages.evaluate.questions import run as evaluate_qa
 from stages.report.grid import FIGURE, FORMULA
 from stages.report.page import pictures
 from tests.hostile import HOSTILE, QUIET, images
 from tests.pages import page_data
+from tests.qa import question, write, write_manifest
 from tests.report.browser import card, chromium, counted, exported, findings, names_shown, opened  # noqa: F401
 from tests.report.page_world import SAID, config, world
 
@@ -74,7 +78,7 @@ def test_filters_search_and_order(chromium, page):  # noqa: F811
         show.select_option("failed")
         assert names_shown(tab) == ["new-6.png"] and "the camera was off" in tab.locator("#grid").inner_text()
         tab.get_by_role("button", name="Show all").click()
-        tab.locator("#filter-defect").select_option("dent")
+        tab.locator("#filter-defect").select_option("=dent")
         assert names_shown(tab) == ["new-2.png", "new-6.png"]
         counted(tab)("1 of 1 above the line")
         tab.get_by_role("button", name="Show all").click()
@@ -222,3 +226,76 @@ def test_of_thousands_only_those_in_view_are_in_the_document(chromium, tmp_path)
         tab.keyboard.press("PageDown")
         tab.keyboard.press("Enter")
         assert tab.get_by_role("dialog").is_visible()
+
+
+def test_values_of_a_figure_under_the_pointer_and_by_keys(chromium, tmp_path):  # noqa: F811
+    manifest, rows, _ = world(tmp_path, _save)
+    for n, row in enumerate(manifest):
+        row |= {"dataset": "vidad", "category": "fruits", "condition": ("white_bg", "blurry")[n // 2 % 2]}
+    made = config(tmp_path, manifest, rows)
+    run(made, QUIET)
+    with opened(chromium, made.report) as tab:
+        figure = tab.locator("[data-figures=figure5] svg")
+        figure.scroll_into_view_if_needed()
+        figure.locator("circle").first.hover()
+        tip = tab.locator("[data-figures=figure5] .tip")
+        assert tip.inner_text().startswith("fruits · White BG · AUROC ")
+        figure.focus()
+        tab.keyboard.press("ArrowRight")
+        tab.keyboard.press("ArrowRight")
+        assert tip.inner_text().startswith("fruits · ")
+        assert "1 of 10 scenarios, 2 of 5 conditions" in tab.locator("header").first.inner_text()
+        tab.locator("#task-histograms svg").first.scroll_into_view_if_needed()
+        assert tab.locator("#task-histograms svg rect").count() > 0
+
+
+def test_questions_with_answers_marks_and_groups(chromium, tmp_path, save_image):  # noqa: F811
+    """Two questions about a cable, one answered wrong, and one about a screw, which failed."""
+    rows = [("d/cable/a", "cable", "test", 1), ("d/screw/s", "screw", "test", 0), ("d/cable/ref", "cable", "train", 0)]
+    asked = [
+        question(f"a{n}", "d/cable/a", reference_id="d/cable/ref", level=level) for n, level in ((0, "x"), (1, "y"))
+    ]
+    asked.append(question("s", "d/screw/s", reference_id=None, level="x", question="<b>Why?</b>"))
+    answers = [
+        {"question_id": "a0", "method": "m", "choice": 0, "parsed": "strict", "response": "A."},
+        {"question_id": "a1", "method": "m", "choice": 2, "parsed": "strict", "response": "=C."},
+        {"question_id": "s", "method": "m", "error": "the server was away"},
+    ]
+    marks = [{"question_id": "a0", "method": "m", "category": 5, "location": 4, "logic": 3}]
+    made = EvaluateQaConfig(
+        questions=write(tmp_path / "q.parquet", QUESTIONS, asked),
+        answers=write(tmp_path / "a.parquet", ANSWERS, answers),
+        judgements=write(tmp_path / "j.parquet", JUDGEMENTS, marks),
+        manifest=write_manifest(tmp_path, save_image, rows),
+        root=tmp_path,
+        out=tmp_path / "e",
+        report=tmp_path / "r.html",
+        encoder="none",
+        resamples=0,
+    )
+    evaluate_qa(made, QUIET)
+    with opened(chromium, made.report) as tab:
+        assert tab.locator("#grid li").count() == 3 and not tab.locator("#line").is_visible()
+        assert tab.locator("#grid .said").all_inner_texts() == ["right", "wrong", "failed"]
+        tab.locator("#show").select_option("mistakes")
+        tab.locator("#grid button").click()
+        detail = tab.get_by_role("dialog").inner_text()
+        for part in (
+            "(chosen)",
+            "✓",
+            "reply\n\n=C.",
+            "1 of 2 questions about this image right",
+            "right: ",
+            "reference image",
+        ):
+            assert part in detail, part
+        assert findings(tab) == []
+        tab.keyboard.press("Escape")
+        heads, line = csv.reader(io.StringIO(exported(tab, "Export as CSV")[1]))
+        assert dict(zip(heads, line, strict=True))["reply"] == "'=C."
+        tab.get_by_role("button", name="Show all").click()
+        tab.locator("#filter-level").select_option("=x")
+        tab.locator("#grid button").first.click()
+        assert "judge: category 5, location 4, logic 3" in tab.get_by_role("dialog").inner_text()
+        tab.keyboard.press("ArrowRight")
+        assert "<b>Why?</b>" in tab.get_by_role("dialog").inner_text()

@@ -67,7 +67,15 @@ const Charts = (() => {
             let best = -1,
                 least = Infinity;
             points.forEach((p, n) => {
-                const d = p.wide ? (x >= p.from && x <= p.to ? 0 : Infinity) : (p.x - x) ** 2 + (p.y - y) ** 2;
+                const d = p.tall
+                    ? y >= p.from && y <= p.to
+                        ? 0
+                        : Infinity
+                    : p.wide
+                      ? x >= p.from && x <= p.to
+                          ? 0
+                          : Infinity
+                      : (p.x - x) ** 2 + (p.y - y) ** 2;
                 if (d < least) [best, least] = [n, d];
             });
             if (best >= 0 && least < 1600) show(best);
@@ -228,6 +236,9 @@ const Charts = (() => {
                 drawing.append(svg("line", { x1: X(low), x2: X(high), y1: y + 9, y2: y + 9, stroke: "var(--ink)" }));
             drawing.append(svg("text", { x: X(high ?? b.value) + 6, y: y + 14 }, b.value.toFixed(1)));
             points.push({
+                tall: true,
+                from: y - 4,
+                to: y + 22,
                 x: X(b.value),
                 y,
                 text:

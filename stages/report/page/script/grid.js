@@ -121,7 +121,7 @@ function cardOf(row, n) {
             element("div", { className: "name", title: row.file }, name),
             element(
                 "div",
-                { title: score },
+                { title: score, className: asked ? "asked" : "" },
                 element("b", {}, score),
                 said && !asked ? " · " : "",
                 asked ? "" : element("span", { className: "said" }, said),
@@ -129,7 +129,7 @@ function cardOf(row, n) {
             element(
                 "div",
                 { title: where },
-                asked ? element("span", { className: "said" }, said) : "",
+                asked ? element("span", { className: row.right === false ? "said" : "said fine" }, said) : "",
                 asked && said && where ? " · " : "",
                 where,
             ),
