@@ -156,6 +156,31 @@ def test_marks_are_kept_and_exported(chromium, page):  # noqa: F811
     context.close()
 
 
+def test_own_pictures_lower_the_line_until_a_known_defect_is_caught(chromium, tmp_path, save_image):  # noqa: F811
+    """Without labels: no mistakes to show, the list is that of ranking.csv."""
+    manifest, rows, maps = world(tmp_path, save_image)
+    for row in manifest[5:]:
+        row |= {"label": None, "defect": None, "mask_paths": []}
+    made = config(tmp_path, manifest, rows, maps)
+    run(made, QUIET)
+    with opened(chromium, made.report) as tab:
+        assert "mistakes" not in tab.locator("#show").inner_text()
+        tab.get_by_label("Search").fill("new-4")
+        tab.locator("#grid button").first.click()
+        tab.get_by_role("button", name="Line just below it").click()
+        tab.keyboard.press("Escape")
+        tab.get_by_role("button", name="Show all").click()
+        counted(tab)("5 of 6 above the line · 3 of 5 good pictures above it (60.0 %)")
+        tab.get_by_role("button", name="As drawn").click()
+        counted(tab)("3 of 6")
+        lines = exported(tab, "Export as CSV")[1].splitlines()
+    assert lines == [f"{line},mark" if n == 0 else f"{line}," for n, line in enumerate(_lines(made.ranking))]
+
+
+def _lines(path):
+    return path.read_text().splitlines()
+
+
 def test_no_name_becomes_markup_or_a_formula(chromium, tmp_path):  # noqa: F811
     bad = "<img src=x onerror=alert(1)>"
     made = images(tmp_path / "a", [f"{v}{n}" for n in range(2) for v in HOSTILE], HOSTILE[:-1], bad, bad, tables=None)

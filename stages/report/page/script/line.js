@@ -69,13 +69,14 @@ const schedule = () => {
         } else select();
     });
 };
-// Below the nth highest of those in view (from 0), which is then the last one above; no good picture lies between.
+// Below the nth highest of those in view (from 0): above the next lower one of all, ranked or good.
 const below = n => {
     const own = state.heights[n],
-        next = Math.max(
-            ...[state.heights, [...state.good].reverse()].map(sorted => sorted.find(h => h < own) ?? -Infinity),
+        next = [...numbers(state.method), ...state.good].reduce(
+            (most, h) => (h < own && h > most ? h : most),
+            -Infinity,
         );
-    return next === -Infinity ? own - Math.max(Math.abs(own) * 1e-6, 1e-9) : (own + next) / 2;
+    return Number.isFinite(next) ? (own + next) / 2 : own - Math.max(Math.abs(own) * 1e-6, 1e-9);
 };
 const lower = () => {
     const n = beyond(state.heights, line());

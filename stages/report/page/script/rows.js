@@ -23,7 +23,7 @@ const methods = data.methods.map((m, number) => {
     return { ...m, name: text(m.name), number, rows, own: rows.some(r => r.said !== null && r.said !== undefined) };
 });
 const of = (row, column) => text(data.images[column][row.image]);
-const labelled = data.images.label.some(l => l !== null);
+const labelled = methods.some(m => m.rows.some(r => r.label !== null)); // good ones beside them are known anyway
 const state = { method: methods[0], shown: [], base: [], at: 0, lines: new Map(), filters: {}, open: -1 };
 
 // Marks are kept by the browser, as far as it lets a page do so.
