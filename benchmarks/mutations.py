@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("adcli", "stages", "prompts", "tests", "benchmarks")
+FOLDERS = ("adcli", "stages", "pipelines", "prompts", "tests", "benchmarks")
 
 
 class Mutation(NamedTuple):
