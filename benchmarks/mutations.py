@@ -59,7 +59,7 @@ MUTATIONS = {
         "tests/captions/test_clean_text.py",
     ),
     "no fsync": Mutation(
-        "stages/artifacts/files.py", "os.fsync(f.fileno())", "pass", "tests/artifacts/test_artifacts.py"
+        "stages/artifacts/files.py", "os.fsync(f.fileno())", "pass", "tests/artifacts/test_damage.py"
     ),
 }
 
