@@ -58,9 +58,7 @@ MUTATIONS = {
         "text.strip()",
         "tests/captions/test_clean_text.py",
     ),
-    "no fsync": Mutation(
-        "stages/artifacts/files.py", "os.fsync(f.fileno())", "pass", "tests/artifacts/test_damage.py"
-    ),
+    "no fsync": Mutation("stages/artifacts/files.py", "os.fsync(f.fileno())", "pass", "tests/artifacts/test_damage.py"),
 }
 
 

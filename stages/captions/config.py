@@ -34,4 +34,8 @@ class NegativesConfig(EngineOptions):
     temperature: float = option("for a model (the paper's 0.9)", 0.9)
     top_p: float = option("for a model: nucleus mass", 0.95)
     max_tokens: int = option("for a model: longest answer, tokens", 512)
+    keep_unchecked: bool = option(
+        "for a model: keep its first answer, whatever it is, as the paper does; rows without edits broke a constraint",
+        False,
+    )
     seed: int = option("other seed, other contradictions", 0)
