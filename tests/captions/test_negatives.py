@@ -1,5 +1,6 @@
 """Contradictions: the three constraints, the rules, prompts, words that differ."""
 
+import re
 from dataclasses import replace
 
 import pyarrow as pa
@@ -13,11 +14,14 @@ from stages.artifacts.tables import MANIFEST, NEGATIVES
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.base.prompts import Prompt, fill, load_prompt, prompt_ids
+from stages.captions.caption import prompt_for
 from stages.captions.constraints import Rejected, check_negative, mended, words_of
 from stages.captions.negatives import NegativesConfig, reference_captions, run
 from stages.captions.rules import rewrite
 from stages.captions.vocabulary import meanings, named
 from stages.captions.wording import differing_places, differing_words
+from stages.datasets.manifest import Image
+from stages.datasets.vidad import SCENARIOS
 
 CAPTIONS = [
     "three oranges, two kiwis.",
@@ -163,7 +167,7 @@ def test_captions_of_another_manifest():
 
 def test_prompts_are_files(tmp_path):
     assert {"vidad/fruits", "vidad/balls", "vidad/rewrite", "general", "magnetic-tile"} <= set(prompt_ids())
-    assert len([p for p in prompt_ids() if p.startswith("vidad/")]) == 11
+    assert len([p for p in prompt_ids() if p.startswith("vidad/")]) == 21
     (tmp_path / "own.txt").write_text("look\n")
     assert load_prompt(str(tmp_path / "own.txt")).text == "look"
     with pytest.raises(InputError, match="did you mean vidad/fruits"):
@@ -177,6 +181,18 @@ def test_prompts_for_captions_do_not_speak_of_background_or_light():
     for prompt in ("general", "magnetic-tile", *(p for p in prompt_ids() if p.startswith("vidad/"))):
         text = load_prompt(prompt).text.lower()
         assert not any(w in text for w in ("background", "lighting", "illuminat", "blur", "cable", "mesh"))
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_model_is_asked_in_free_sentences_without_the_renderers_words(scenario):
+    image = Image("i", "i.png", "vidad", scenario, None, "train", 0, None, (), None, None, None)
+    closed, free = (prompt_for(image, "auto", vlm) for vlm in ("scene", "qwen2-vl"))
+    assert (closed.id, free.id) == (f"vidad/{scenario}", f"vidad/models/{scenario}")
+    question, example = free.text.splitlines()[:2], free.text.splitlines()[-1]
+    assert "<" not in free.text and "total number of" in example and example.endswith(".")
+    slots = re.findall(r"^(?:Types|Colours): (.*)$", closed.text, re.MULTILINE)
+    words = {w for line in slots for w in line.split(", ")}
+    assert words and not [w for w in words if w in example and w not in " ".join(question)]
 
 
 def test_differing_words():
