@@ -13,8 +13,8 @@ class CaptionConfig(EngineOptions):
     out: Path = option("where the captions go")
     vlm: str = option("scene, a short name (qwen2-vl, llava-1.5-13b, ...), a hub id or a directory", "scene")
     prompt: str = option(
-        "prompt id or text file; auto = vidad/models/<category> for VID-AD (with scene vidad/<category>), magnetic-tile for"
-        " that data set, else general",
+        "prompt id or text file; auto = vidad/models/<category> for VID-AD (with scene vidad/<category>),"
+        " magnetic-tile for that data set, else general",
         "auto",
     )
     samples: int = option("texts per image", 1)
