@@ -103,7 +103,7 @@ const Charts = (() => {
             tabindex: 0,
             "aria-label": `${title}. Arrow keys read its values.`,
         });
-        box.replaceChildren(element("h4", {}, title), drawing);
+        box.replaceChildren(element("h3", {}, title), drawing);
         return drawing;
     };
 

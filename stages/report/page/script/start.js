@@ -25,7 +25,7 @@ function histograms() {
                     .filter(Boolean)
                     .join(" · ");
                 if (!all.length) {
-                    chart.replaceChildren(element("h4", {}, title), element("p", { className: "note" }, "no scores"));
+                    chart.replaceChildren(element("h3", {}, title), element("p", { className: "note" }, "no scores"));
                     return;
                 }
                 Charts.histogram(chart, {
