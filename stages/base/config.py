@@ -82,6 +82,8 @@ def check_numbers(config: Any) -> None:
     """Raises InputError for a number that no stage can use. config: any dataclass of options."""
     for f in fields(config):
         value = getattr(config, f.name)
+        if value is None:  # not given
+            continue
         positive = f.name in POSITIVE or (f.name == "workers" and f.default != 0)  # where it is 0: one per core
         if positive and isinstance(value, int) and value < 1:
             raise InputError(f"{flag(f.name)} {value}: expected 1 or more")

@@ -72,6 +72,7 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
         rows += pixel_rows(pixels)
         inputs |= {"maps": content_key(config.maps, MAPS), "mask files": files.masks}
         parameters |= {"pro_limit": config.pro_limit, "pixel_size": config.pixel_size, "pro_200": config.pro_200}
+        parameters |= {"masks": "bilinear, above one half"} if config.pixel_size else {}
     spec = Spec("evaluate", parameters, inputs, config.seed, paths=named_paths(config))
     keys = [tuple(row[k] for k in METRICS.key) for row in rows]
     with Artifact(config.out, METRICS, spec, keys, options, flush_rows=100_000) as artifact:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import islice
 
 from stages.training.prepared import torch
@@ -16,7 +17,7 @@ from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, images_of, read_manifest
 from stages.training.torch_setup import resolved_precision
 from stages.visualad.checkpoint import fingerprint, load
-from stages.visualad.config import ScoreVisualadConfig
+from stages.visualad.config import ScoreVisualadConfig, sigma_of
 from stages.visualad.data import ImageTransform
 from stages.visualad.explain import PatchClouds, write_attention
 from stages.visualad.model import VisualAD, image_scores, smoothed
@@ -31,6 +32,7 @@ def run(config: ScoreVisualadConfig, options: RunOptions) -> Summary:
         InputError: see `config.check`; or no image in the splits.
     """
     config.check()
+    config = replace(config, sigma=sigma_of(config))
     device, precision = resolved_precision(config.device, config.precision)
     manifest = read_manifest(config.manifest, config.root)
     images = images_of(manifest, config.splits, config.manifest)

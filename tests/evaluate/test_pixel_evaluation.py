@@ -15,6 +15,7 @@ from stages.base.config import RunOptions
 from stages.base.errors import ImageError, InputError
 from stages.datasets import loco, mvtec
 from stages.datasets.manifest import read_manifest
+from stages.datasets.masks import at_size
 from stages.evaluate.images import EvaluateConfig, run
 from stages.results.metrics.pixel import metrics, picture
 from stages.results.pixels import fitted
@@ -53,6 +54,14 @@ def test_resizing_is_torchs_bilinear_without_aligned_corners():
     )[0, 0].numpy()
     assert fitted(small, (40, 33)) == pytest.approx(theirs, abs=1e-5)
     assert fitted(small, (9, 7)) is small
+
+
+def test_masks_at_another_size_are_bilinear_and_above_one_half():
+    """Halved: a column's weights in the first output column are 3/7, 3/7 and 1/7."""
+    columns = np.arange(4)[None].repeat(4, 0)
+    assert at_size(columns < 2, 2).tolist() == [[True, False]] * 2
+    assert not at_size(columns == 1, 2).any()  # nearest neighbour finds it
+    assert at_size(columns < 4, 2).all() and at_size(columns < 1, 4).tolist() == (columns < 1).tolist()
 
 
 def metric(config, category, name):
