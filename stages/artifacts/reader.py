@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from stages.artifacts.parquet import opened
 from stages.artifacts.parts import KEY, UNREADABLE
 from stages.artifacts.record import COMPLETE, MEND, PARTIAL, Damaged, load_record
 from stages.artifacts.sound import sound
@@ -47,7 +47,7 @@ def scan(path: Path, table: Table, columns: tuple[str, ...] | None = None, rows:
     narrow = Table(table.name, table.key, wanted)
     for part in part_files(path, table):
         try:
-            file = pq.ParquetFile(part)
+            file = opened(part)
             there = [name for name in wanted.names if name in file.schema_arrow.names]
             for batch in file.iter_batches(rows, columns=there):
                 yield _fit(pa.Table.from_batches([batch]), narrow, part)
@@ -128,7 +128,7 @@ def _belongs(part: Path) -> bool:
     """Whether a part of an unfinished artifact is one of its own, not what --overwrite has still to remove."""
     try:
         record = load_record(part.parent / PARTIAL)
-        said = (pq.read_schema(part).metadata or {}).get(KEY)
+        said = (opened(part).schema_arrow.metadata or {}).get(KEY)
     except (FileNotFoundError, Damaged):
         return True
     except UNREADABLE as e:
@@ -156,7 +156,7 @@ def _hidden(part: Path, base: Path) -> bool:
 
 def _read_part(part: Path) -> pa.Table:
     try:
-        return pq.ParquetFile(part).read()
+        return opened(part).read()
     except UNREADABLE as e:
         raise _unreadable(part, e) from e
 
