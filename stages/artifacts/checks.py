@@ -33,6 +33,7 @@ HOLD_WEIGHTS = ("encoders", "checkpoint", "merged", *WEIGHTS)
 MARKS = {  # output -> endings of its name, and what a file that adcli wrote has near its beginning
     "report": ((".html", ".htm"), re.compile(rb"<title>adcli report")),
     "ranking": ((".csv",), re.compile(rb"\Afile,.*score,")),
+    "mask": ((".png",), re.compile(rb"adcli ask")),
 }
 
 
@@ -125,7 +126,7 @@ def _require_fit(name: str, path: Path) -> None:
     if name in FOLDERS and path.exists() and not path.is_dir():
         raise InputError(f"{flag(name)} {path}: a file, not a folder; give another name")
     if name in MARKS:
-        _require_ours(name, path)
+        require_ours(name, path)
     if name in ARTIFACTS and path.is_file():
         raise InputError(f"{path}: a file is there already; give another {flag(name)}")
     if name in ARTIFACTS and (path / COMPLETE).exists():
@@ -145,8 +146,9 @@ def _require_fit(name: str, path: Path) -> None:
         ) from None
 
 
-def _require_ours(name: str, path: Path) -> None:
-    """A page is only put in the place of a page, a ranking in that of a ranking."""
+def require_ours(name: str, path: Path) -> None:
+    """A page is only put in the place of a page, a ranking in that of a ranking. Raises InputError for another file,
+    or for a name with another ending."""
     endings, mark = MARKS[name]
     if path.suffix.lower() not in endings:
         raise InputError(f"{flag(name)} {path}: expected a name that ends in {endings[0]}")

@@ -136,6 +136,27 @@ def prepare(
     return state
 
 
+def require_place(out: Path, spec: Spec, overwrite: bool) -> None:
+    """What `prepare` would refuse for all that can be said without reading a part, before anything is touched: for a
+    command that writes several artifacts, none of which is to be replaced when another one is refused.
+
+    Raises:
+        OtherSettings, Damaged, InputError: as `prepare`.
+    """
+    if not out.exists():
+        return
+    try:
+        found = find_record(out)
+    except Damaged:
+        if not overwrite:
+            raise
+        return
+    if found is None:
+        _require_empty(out)
+    elif (found[0].get("format") != FORMAT or found[0]["key"] != spec.key) and not (overwrite or _replaceable(out)):
+        raise OtherSettings(difference(out, found[0], spec))
+
+
 def _replaceable(out: Path) -> bool:
     """Whether an artifact of other settings holds nothing that could be lost."""
     found = find_record(out)
@@ -164,10 +185,14 @@ def close(out: Path, record: dict, run: dict, rows: list[Written], complete: boo
 
 def begin(out: Path, record: dict) -> None:
     """Put the record of a new artifact into an empty folder. Raises InputError where other files are in it."""
+    _require_empty(out)
+    write_json(out / PARTIAL, record)
+
+
+def _require_empty(out: Path) -> None:
     others = [e.name for e in out.iterdir() if not passing(e.name)]
     if others:
         raise InputError(f"{out}: holds other files ({others[0]}, ...) and no artifact of adcli; give another --out")
-    write_json(out / PARTIAL, record)
 
 
 def replace(out: Path, record: dict) -> None:

@@ -15,8 +15,8 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from stages.artifacts import folder, locks, parts
@@ -359,3 +359,11 @@ class Artifact:
     def _folder_locked(self, make: bool = False) -> AbstractContextManager[None]:
         """The folder's lock, whose file goes with the last shard's."""
         return locks.held(self.out / locks.FOLDER, self._shard_locks, make)
+
+
+def open_all(artifacts: Sequence[Artifact], stack: ExitStack) -> None:
+    """Enter the artifacts of one command: all of them, or none is touched. Raises InputError where one is refused."""
+    for artifact in artifacts:
+        folder.require_place(artifact.out, artifact.spec, artifact.options.overwrite)
+    for artifact in artifacts:
+        stack.enter_context(artifact)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from stages.artifacts import outputs
 from stages.artifacts.files import write_bytes
 from stages.artifacts.outputs import exactly
 from stages.artifacts.paths import below
@@ -103,11 +104,20 @@ def named_files(grids: list[Grid]) -> dict[str, str]:
 def write(grids: list[Grid], folder: Path, pictures: dict[str, bytes | None] | None = None) -> None:
     """FOLDER/<name>.csv, .md and .tex for each table, <name>.png for each picture; tables of an earlier run that this
     one does not have are taken away."""
-    files = {name: text.encode(errors="replace") for name, text in named_files(grids).items()}
-    files |= {f"{name}.png": png for name, png in (pictures or {}).items() if png}
+    files = _files(grids, pictures)
     with exactly(folder, list(files)):
         for name, content in files.items():
             write_bytes(folder / name, content)
+
+
+def require_free(grids: list[Grid], folder: Path, pictures: dict[str, bytes | None] | None = None) -> None:
+    """Raises InputError where `write` would take the place of files of others."""
+    outputs.require_free(folder, _files(grids, pictures))
+
+
+def _files(grids: list[Grid], pictures: dict[str, bytes | None] | None) -> dict[str, bytes]:
+    files = {name: text.encode(errors="replace") for name, text in named_files(grids).items()}
+    return files | {f"{name}.png": png for name, png in (pictures or {}).items() if png}
 
 
 def _printable(text: str) -> str:
