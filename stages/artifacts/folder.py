@@ -42,8 +42,13 @@ def notes_fit(record: dict, spec: Spec) -> bool:
     """Whether a record's notes are of the kinds that this command writes; they are in no key, and damage to them
     is not seen otherwise."""
     said, new = record["notes"], json.loads(json.dumps(spec.notes, default=str))
-    kinds = [{name: type(value) for name, value in notes.items()} for notes in (said, new)]
+    kinds = [{n: (type(v), v == "") for n, v in notes.items()} for notes in (said, new)]  # an empty root is none
     return kinds[0] == kinds[1] and not any("\0" in str(value) for value in said.values())
+
+
+def moved(record: dict, spec: Spec) -> bool:
+    """Whether the images of a manifest, whose paths start at its note `root`, lie elsewhere by now."""
+    return record["notes"].get("root") != spec.notes.get("root")
 
 
 class OtherSettings(InputError):
@@ -129,7 +134,7 @@ def prepare(
     elif state.record.get(REPLACING):
         replace(out, state.record)
     else:
-        if overwrite and not notes_fit(state.record, spec):
+        if moved(state.record, spec) or (overwrite and not notes_fit(state.record, spec)):
             write_json(out / (COMPLETE if state.complete else PARTIAL), state.record | {"notes": spec.notes})
         for part in state.stale:
             part.unlink()

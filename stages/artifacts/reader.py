@@ -73,7 +73,7 @@ def part_files(path: Path, table: Table, partial: bool = False) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise InputError(f"{path}: no such file or directory (expected a {table.name} table)")
+        raise InputError(f"{path}: no such file or directory (expected {_a(table)})")
     parts = [p for p in sorted(path.rglob("*.parquet")) if p.is_file() and not _hidden(p, path)]
     _require_complete(path, partial)  # after the listing, or parts that remain of an old artifact could be in it
     records = read_provenance(path)
@@ -82,7 +82,7 @@ def part_files(path: Path, table: Table, partial: bool = False) -> list[Path]:
     if partial:
         parts = [p for p in parts if _belongs(p)]
     if not parts and not records:
-        raise InputError(f"{path}: holds no Parquet files (expected a {table.name} table)")
+        raise InputError(f"{path}: holds no Parquet files (expected {_a(table)})")
     return parts
 
 
@@ -177,12 +177,11 @@ def _fit(rows: pa.Table, table: Table, part: Path) -> pa.Table:
             column = column.cast(field.type)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
             raise InputError(
-                f"{part}: column `{field.name}` is {column.type}, a {table.name} table has"
-                f" {field.type} there ({first_line(e)})"
+                f"{part}: column `{field.name}` is {column.type}, {_a(table)} has {field.type} there ({first_line(e)})"
             ) from None
-        if not field.nullable and column.null_count:
+        if not field.nullable and (n := column.null_count):
             raise InputError(
-                f"{part}: column `{field.name}` has {column.null_count} nulls; a {table.name} table allows none there"
+                f"{part}: column `{field.name}` has {n} null{'s' * (n > 1)}; {_a(table)} allows none there"
             )
         columns.append(column)
     return sound(pa.table(columns, schema=table.schema), table, part)
@@ -194,9 +193,13 @@ def _absent(field: pa.Field, n: int, table: Table, part: Path) -> pa.Array:
     if pa.types.is_list(field.type):
         return pa.array([[]] * n, field.type)
     raise InputError(
-        f"{part}: no column `{field.name}`; a {table.name} table needs"
+        f"{part}: no column `{field.name}`; {_a(table)} needs"
         f" {', '.join(f.name for f in table.schema if not f.nullable)}"
     )
+
+
+def _a(table: Table) -> str:
+    return f"{'an' if table.name[0] in 'aeiou' else 'a'} {table.name} table"
 
 
 def _require_unique(rows: pa.Table, table: Table, path: Path) -> None:

@@ -166,7 +166,9 @@ class Artifact:
             return False  # said by whoever looks with the folder locked
         if state is None or not state.complete or state.extra or state.stale or self._to_try(state.rows):
             return False
-        if self.options.overwrite and not folder.notes_fit(state.record, self.spec):
+        if folder.moved(state.record, self.spec) or (
+            self.options.overwrite and not folder.notes_fit(state.record, self.spec)
+        ):
             return False
         self.up_to_date = True
         self._sum_up(state.rows, complete=True)

@@ -67,7 +67,7 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
         raise InputError(f"{config.scores}: no task is finished yet")
     with_maps = _tasks_with_maps(config, manifest.images, tasks)
     rows = metric_rows(tasks, config.resamples, config.seed)
-    if not (config.maps or any(t.test or t.train or t.decided for t in tasks)):
+    if not (config.maps or any(t.test or t.train or t.held_out or t.decided for t in tasks)):
         why = next((r["reason"] for r in rows if r["reason"]), "every row failed")
         raise InputError(f"{config.scores}: nothing to evaluate, no image has a score or a decision: {why}")
     inputs = {"scores": fingerprint(table, SCORES), "manifest": manifest.fingerprint}

@@ -251,7 +251,7 @@ def test_shards_in_worker_processes_and_resuming_give_the_same(bottles, tmp_path
     with pytest.raises(InputError, match="images was"):
         augmented(bottles, "timestamp", tmp_path / "a", tmp_path / "elsewhere")
     (tmp_path / "mvtec/bottle/ground_truth/hole/000_mask.png").write_bytes(b"another mask")
-    with pytest.raises(InputError, match="the mask files has changed"):
+    with pytest.raises(InputError, match="the mask files have changed"):
         augmented(bottles, "timestamp", tmp_path / "a", tmp_path / "f")
 
 
