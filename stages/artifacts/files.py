@@ -135,6 +135,11 @@ def plain_error(e: OSError, path: Path) -> InputError:
         return InputError(
             f"{path}: the disk is full; free some space and run the same command again (what is finished is kept)"
         )
+    if e.errno == errno.EFBIG:
+        return InputError(
+            f"{path}: larger than a file may be here (`ulimit -f` shows the limit); raise it, and run the same command"
+            " again"
+        )
     if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return InputError(f"{path}: may not be written ({e.strerror}); give another place")
     if e.errno in (errno.ENOENT, errno.ESTALE):

@@ -153,6 +153,7 @@ class Artifact:
             raise plain_error(e, self.out) from e
         finally:
             self._let_go()
+            self._drop_lock()
 
     # -- opening ------------------------------------------------------------------------------------
 
@@ -322,6 +323,13 @@ class Artifact:
         if self._own:
             self._own.release(remove=True)
             self._own = None
+
+    def _drop_lock(self) -> None:
+        """Remove the folder's lock where an error kept `_close` from it: it goes with the last writer."""
+        with suppress(OSError, InputError):
+            if (self.out / locks.FOLDER).exists():
+                with locks.tried(self.out / locks.FOLDER, self._shard_locks):
+                    pass
 
     # -- small things -------------------------------------------------------------------------------
 
