@@ -61,6 +61,10 @@ class InspectConfig:
         elif self.method not in NEEDS:
             why = "answers questions and gives no scores" if self.method in NO_SCORES else "no such method"
             raise InputError(f"--method {self.method}: {why}; expected anomalib/padim, {', '.join(NEEDS)}")
+        if self.method == "text-knn":
+            from stages.artifacts.checks import require_name_for_weights
+
+            require_name_for_weights("--out", str(self.out))
         needed = NEEDS.get(self.method, ())
         for name in ("vlm", "encoder", "checkpoint"):
             if getattr(self, name) and name not in (*needed, *MAY.get(self.method, ())):

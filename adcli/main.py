@@ -1,6 +1,7 @@
 """`adcli`: one subcommand per stage. Only the module of the subcommand asked for is imported."""
 
 import importlib
+import io
 import sys
 from typing import TYPE_CHECKING
 
@@ -93,4 +94,6 @@ def main() -> None:
     from adcli.ending import end_on_signals, leave
 
     end_on_signals()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names of files need not be UTF-8
     leave(run(sys.argv[1:]))

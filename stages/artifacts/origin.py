@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from stages.artifacts import parts, tables
 from stages.artifacts.checks import ARTIFACTS, FILES, FOLDERS
 from stages.artifacts.files import OWN_FOLDERS
+from stages.artifacts.parquet import opened
 from stages.artifacts.parts import UNREADABLE
 from stages.artifacts.reader import content_key, fingerprint, read_table
 from stages.artifacts.record import COMPLETE, PARTIAL, Damaged, find_record
@@ -142,7 +141,7 @@ def _counted(path: Path) -> tuple[int | None, int | None]:
     rows = errors = 0
     try:
         for part in parts.names(path):
-            file = pq.ParquetFile(part)
+            file = opened(part)
             rows += file.metadata.num_rows
             if "error" in file.schema_arrow.names:
                 column = file.read(["error"])["error"]
@@ -156,8 +155,8 @@ def _foreign(path: Path) -> Made:
     """A table of other tools. Raises InputError where it is not Parquet."""
     files = [path] if path.is_file() else sorted(path.glob("*.parquet"))
     try:
-        schema = pq.read_schema(files[0])
-        rows = sum(pq.read_metadata(f).num_rows for f in files)
+        schema = opened(files[0]).schema_arrow
+        rows = sum(opened(f).metadata.num_rows for f in files)
     except UNREADABLE as e:
         raise Damaged(f"{path}: cannot be read as Parquet ({first_line(e)})") from e
     columns = tuple((f.name, str(f.type)) for f in schema)

@@ -10,10 +10,8 @@ import numpy as np
 
 from stages.artifacts.digests import Files
 from stages.artifacts.maps import Key, to_row
-from stages.artifacts.reader import COMPLETE, PARTIAL
-from stages.artifacts.record import recorded_key
 from stages.artifacts.tables import MAPS, SCORES
-from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.artifacts.writer import Artifact, Spec, Summary, open_all
 from stages.base.config import RunOptions
 from stages.base.errors import ImageError, InputError
 
@@ -46,14 +44,6 @@ def check_folder(option: str, folder: Path) -> None:
         raise InputError(f"{option} {folder}: {existing} may not be written; give another folder")
 
 
-def _is_another(out: Path, spec: Spec) -> bool:
-    """Whether something lies at `out` that is not this artifact."""
-    for name in (COMPLETE, PARTIAL):
-        if key := recorded_key(out / name):
-            return key != spec.key
-    return out.exists()
-
-
 def scores_and_maps(
     out: Path,
     maps_out: Path | None,
@@ -82,9 +72,7 @@ def scores_and_maps(
     if maps_out:
         maps = Artifact(maps_out, MAPS, replace(of_scores, stage="score maps", notes={}), keys, silent, map_rows)
     with ExitStack() as stack:
-        # the one that will be refused is opened first, so that the other stays as it is
-        for artifact in sorted(filter(None, (scores, maps)), key=lambda a: not _is_another(a.out, a.spec)):
-            stack.enter_context(artifact)
+        open_all([a for a in (scores, maps) if a], stack)
         if files:
             files.keep(out)
         lacking = [set(a.pending) if a else set() for a in (scores, maps)]

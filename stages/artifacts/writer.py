@@ -15,8 +15,8 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from stages.artifacts import folder, locks, parts
@@ -153,6 +153,7 @@ class Artifact:
             raise plain_error(e, self.out) from e
         finally:
             self._let_go()
+            self._drop_lock()
 
     # -- opening ------------------------------------------------------------------------------------
 
@@ -166,7 +167,9 @@ class Artifact:
             return False  # said by whoever looks with the folder locked
         if state is None or not state.complete or state.extra or state.stale or self._to_try(state.rows):
             return False
-        if self.options.overwrite and not folder.notes_fit(state.record, self.spec):
+        if folder.moved(state.record, self.spec) or (
+            self.options.overwrite and not folder.notes_fit(state.record, self.spec)
+        ):
             return False
         self.up_to_date = True
         self._sum_up(state.rows, complete=True)
@@ -321,6 +324,13 @@ class Artifact:
             self._own.release(remove=True)
             self._own = None
 
+    def _drop_lock(self) -> None:
+        """Remove the folder's lock where an error kept `_close` from it: it goes with the last writer."""
+        with suppress(OSError, InputError):
+            if (self.out / locks.FOLDER).exists():
+                with locks.tried(self.out / locks.FOLDER, self._shard_locks):
+                    pass
+
     # -- small things -------------------------------------------------------------------------------
 
     def _key(self, row: dict) -> tuple:
@@ -359,3 +369,11 @@ class Artifact:
     def _folder_locked(self, make: bool = False) -> AbstractContextManager[None]:
         """The folder's lock, whose file goes with the last shard's."""
         return locks.held(self.out / locks.FOLDER, self._shard_locks, make)
+
+
+def open_all(artifacts: Sequence[Artifact], stack: ExitStack) -> None:
+    """Enter the artifacts of one command: all of them, or none is touched. Raises InputError where one is refused."""
+    for artifact in artifacts:
+        folder.require_place(artifact.out, artifact.spec, artifact.options.overwrite)
+    for artifact in artifacts:
+        stack.enter_context(artifact)

@@ -53,6 +53,11 @@ def run(config: EvaluateQaConfig, options: RunOptions) -> Summary:
         paths=named_paths(config),
     )
     keys = [tuple(row[k] for k in METRICS.key) for row in rows]
+    judged_by = read_provenance(config.judgements) if config.judgements else []
+    judges = list(dict.fromkeys(r["parameters"].get("judge", "unknown") for r in judged_by))
+    grids = all_tables(joined, rows, judges, config.resamples, config.seed)
+    if config.tables:
+        grid.require_free(grids, config.tables)
     with Artifact(config.out, METRICS, spec, keys, options, flush_rows=100_000) as artifact:
         artifact.write_all(rows)
         known = {q.question_id for q in questions.rows} | questions.failed.keys()
@@ -60,7 +65,7 @@ def run(config: EvaluateQaConfig, options: RunOptions) -> Summary:
             artifact.progress.say(f"{strangers} answers are to other questions and are left out")
         if questions.failed:
             artifact.progress.say(f"{len(questions.failed)} questions have an `error` and are left out")
-    _publish(joined, rows, provenance, models, config, options)
+    _publish(joined, rows, grids, [*provenance, *judged_by], models, config, options)
     return artifact.summary
 
 
@@ -72,17 +77,15 @@ def models_of(provenance: Sequence[dict]) -> dict[str, dict]:
 def _publish(
     joined: list[AnswerRecord],
     rows: list[dict],
+    grids: list[grid.Grid],
     provenance: list[dict],
     models: dict[str, dict],
     config: EvaluateQaConfig,
     options: RunOptions,
 ) -> None:
-    judged = read_provenance(config.judgements) if config.judgements else []
-    judges = list(dict.fromkeys(r["parameters"].get("judge", "unknown") for r in judged))
-    grids = all_tables(joined, rows, judges, config.resamples, config.seed)
     if not (options.quiet or options.json):
         print("\n\n".join(grid.as_text(g) for g in grids if g.printed))
     if config.tables:
         grid.write(grids, config.tables)
     if config.report:
-        write_page(config.report, joined, rows, grids, [*provenance, *judged], models)
+        write_page(config.report, joined, rows, grids, provenance, models)

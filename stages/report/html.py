@@ -16,6 +16,7 @@ import numpy as np
 from stages.artifacts import outputs
 from stages.artifacts.maps import Key
 from stages.base.errors import ImageError
+from stages.base.texts import without_controls
 from stages.captions.wording import differing_places
 from stages.datasets.images import load_rgb
 from stages.report import figures
@@ -77,7 +78,8 @@ def write_report(
     beside: Outcome | None = None,
     again: str = "",
 ) -> None:
-    """Render and write the page. Pictures that cannot be read are named as such on their card.
+    """Render and write the page. Pictures that cannot be read are named as such on their card; control characters are
+    written as \\xNN.
 
     pictures: PNG of `figure5`, `figure7` and `curves`, None where the data have no such figure; draw: the maps of the
     cards; beside: what scores say beside those of good images; again: the command for the same with another kind of
@@ -109,7 +111,7 @@ def write_report(
         sections=[_section(key, group, chosen[key], heat) for key, group in by_category.items()],
         provenance=list(dict.fromkeys(map(said, provenance))),
     )
-    outputs.write_page(path, page)
+    outputs.write_page(path, without_controls(page))
 
 
 def template(name: str) -> "jinja2.Template":

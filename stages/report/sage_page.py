@@ -8,6 +8,7 @@ from pathlib import Path
 
 from stages.artifacts import outputs
 from stages.base.errors import ImageError
+from stages.base.texts import without_controls
 from stages.questions.mle import AXES
 from stages.report.grid import Grid
 from stages.report.html import data_url, said, template, thumbnail
@@ -49,7 +50,7 @@ def write_page(
     models: dict[str, dict],
 ) -> None:
     """Render and write the page. models: method -> what its model is made of (Figure 7). Pictures that cannot be read
-    are named as such on their card."""
+    are named as such on their card; control characters are written as \\xNN."""
     of: dict[str, list] = defaultdict(list)
     for a in joined:
         of[a.method].append(a)
@@ -65,7 +66,7 @@ def write_page(
         sections=[Section(method, tuple(_groups(members))) for method, members in of.items()],
         provenance=list(dict.fromkeys(map(said, provenance))),
     )
-    outputs.write_page(path, page)
+    outputs.write_page(path, without_controls(page))
 
 
 def _headline(joined: list[AnswerRecord], rows: list[dict]) -> list[tuple[str, str]]:
