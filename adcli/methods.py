@@ -9,12 +9,13 @@ from adcli.options import command
 
 class Method(NamedTuple):
     """config, run: "module:name", see `options.command`; text: the help below the command's first sentence; first:
-    options that stand among the needed ones."""
+    options that stand among the needed ones; limit: see `options.command`."""
 
     config: str
     run: str
     text: str
     first: tuple[str, ...] = ()
+    limit: bool = False
 
 
 def by_method(
@@ -30,7 +31,7 @@ def by_method(
     says which there are. example: for the latter's help."""
     if method := methods.get(asked(arguments) or ""):
         doc = f"{sentence}\n\n{method.text}"
-        command(app, name, method.config, method.run, doc, ("method", *method.first), without)
+        command(app, name, method.config, method.run, doc, ("method", *method.first), without, limit=method.limit)
         return
 
     def choose(method: str = typer.Option(help=f"one of {', '.join(methods)}")) -> None:
