@@ -21,6 +21,7 @@ from stages.report.figures import curves
 from stages.report.heatmaps import colour_scales, example_panels, overlays, require_no_input, write_heatmaps
 from stages.report.html import write_report
 from stages.report.lvlm_mask_area import area_bins, area_figure, area_table
+from stages.report.made import how_made
 from stages.report.ranking import outcome, shown, write_ranking
 from stages.report.tables import all_tables
 from stages.report.vidad import sensitivity
@@ -145,19 +146,20 @@ def _publish(
     if not (config.tables or config.report):
         return
     bins = area_bins(tasks, rows)
+    made = how_made([config.scores], {t.dataset for t in tasks})
     pictures = {
         "figure5": sensitivity(rows),
         "figure7": area_figure(bins),
         "curves": curves(pixels, config.pro_limit),
     }
     if config.tables:
-        grid.write([*grids, *area_table(bins)], config.tables, pictures)
+        grid.write([*grids, *area_table(bins), *made.tables], config.tables, pictures)
     if config.report:
         examples = example_panels(pixels, config.maps)
         unlabelled = all(s.image.label is None for t in tasks for s in t.test) and any(t.good for t in tasks)
         beside = outcome(tasks, config.resamples, config.seed) if unlabelled else None
         again = again_with_a_vlm(config)
-        write_report(config.report, tasks, rows, grids, pictures, examples, provenance, draw, beside, again)
+        write_report(config.report, tasks, rows, grids, pictures, examples, provenance, made, draw, beside, again)
 
 
 def again_with_a_vlm(config: EvaluateConfig) -> str:

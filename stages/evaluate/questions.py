@@ -11,6 +11,7 @@ from stages.datasets.manifest import read_manifest
 from stages.evaluate.config import EvaluateQaConfig
 from stages.questions.table import read_questions
 from stages.report import grid
+from stages.report.made import how_made
 from stages.report.sage import all_tables
 from stages.report.sage_page import write_page
 from stages.results.answer_rows import grown, metric_rows
@@ -60,7 +61,7 @@ def run(config: EvaluateQaConfig, options: RunOptions) -> Summary:
             artifact.progress.say(f"{strangers} answers are to other questions and are left out")
         if questions.failed:
             artifact.progress.say(f"{len(questions.failed)} questions have an `error` and are left out")
-    _publish(joined, rows, provenance, models, config, options)
+    _publish(joined, rows, models, config, options)
     return artifact.summary
 
 
@@ -72,7 +73,6 @@ def models_of(provenance: Sequence[dict]) -> dict[str, dict]:
 def _publish(
     joined: list[AnswerRecord],
     rows: list[dict],
-    provenance: list[dict],
     models: dict[str, dict],
     config: EvaluateQaConfig,
     options: RunOptions,
@@ -82,7 +82,11 @@ def _publish(
     grids = all_tables(joined, rows, judges, config.resamples, config.seed)
     if not (options.quiet or options.json):
         print("\n\n".join(grid.as_text(g) for g in grids if g.printed))
+    if not (config.tables or config.report):
+        return
+    paths = [config.answers, *([config.judgements] if config.judgements else [])]
+    made = how_made(paths, {a.source.dataset for a in joined})
     if config.tables:
-        grid.write(grids, config.tables)
+        grid.write([*grids, *made.tables], config.tables)
     if config.report:
-        write_page(config.report, joined, rows, grids, [*provenance, *judged], models)
+        write_page(config.report, joined, rows, grids, made, models)
