@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import typer
 
+from adcli.completion import among
 from adcli.options import command
 
 
@@ -34,7 +35,9 @@ def by_method(
         command(app, name, method.config, method.run, doc, ("method", *method.first), without, limit=method.limit)
         return
 
-    def choose(method: str = typer.Option(help=f"one of {', '.join(methods)}")) -> None:
+    option = typer.Option(help=f"one of {', '.join(methods)}", autocompletion=among(methods))
+
+    def choose(method: str = option) -> None:
         raise typer.BadParameter(f"{method!r} is none of {', '.join(methods)}", param_hint="--method")
 
     loose = {"allow_extra_args": True, "ignore_unknown_options": True}  # they belong to some method

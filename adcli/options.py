@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from adcli.completion import among, values_of
 from adcli.ending import FAILED_ROWS, GOES_ON, one_line_errors
 from adcli.help import EXAMPLE, NEEDED, RUN, SETTINGS, StageCommand
 from stages.base.config import RunOptions, check_numbers, flag
@@ -104,7 +105,7 @@ def _parameter(field: Field, hint: Any, group: str) -> inspect.Parameter:
         info = typer.Option(flag(field.name), help=text, show_default=False, rich_help_panel=group)
     else:
         shown = default not in (inspect.Parameter.empty, None, "")
-        info = make(help=text, show_default=shown, rich_help_panel=group)
+        info = make(help=text, show_default=shown, rich_help_panel=group, autocompletion=values_of(field.name))
     return inspect.Parameter(
         field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, info]
     )
@@ -124,6 +125,7 @@ def _preset(presets: dict[str, dict[str, Any]]) -> inspect.Parameter:
     info = typer.Option(
         help=f"options to start from, those given beside it win ({said})",
         callback=use,
+        autocompletion=among(presets),
         is_eager=True,
         show_default=False,
         rich_help_panel=SETTINGS,
