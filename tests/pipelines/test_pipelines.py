@@ -142,6 +142,26 @@ def test_a_scenario_is_scored_while_the_next_ones_are_made(tmp_path):
     assert f"report: {runs}/report.html" in run.output
 
 
+@pytest.mark.parametrize("settings", [{}, {"PAPER": "1"}])
+def test_real_data_get_the_papers_models_and_each_model_is_loaded_once(settings, tmp_path):
+    run = Run(tmp_path, "vidad.sh", VIDAD_ROOT="/d/VID AD", ASK="--engine vllm", MAX_ERRORS="0", **settings).done()
+    assert run.code == 0 and not run.of("synth")
+    (caption,), (rewrite,) = run.of("caption"), run.of("rewrite-negatives")
+    assert value(caption, "--vlm") == value(rewrite, "--rewriter") == "qwen2-vl"
+    assert value(caption, "--engine") == value(rewrite, "--engine") == "vllm" and "--keep-unchecked" in rewrite
+    for training in run.of("train-encoder"):
+        assert (value(training, "--encoder"), value(training, "--precision")) == ("bert-base-uncased", "fp32")
+    assert all(value(c, "--max-errors") == "0" for c in (caption, rewrite, *run.of("train-encoder"), *run.of("score")))
+
+
+def test_each_model_of_table_7_is_its_own_rewriter_and_embedded_parts_keep_their_rules(tmp_path):
+    run = Run(tmp_path, "vidad.sh", VIDAD_ROOT="/d/VID-AD", VLM="llava-1.5-13b").done()
+    assert value(run.of("rewrite-negatives")[0], "--rewriter") == "llava-1.5-13b"
+    run = Run(tmp_path, "vidad.sh", VIDAD_ROOT="/d/VID-AD", VLM="scene", SCENARIOS="fruits,tapes").done()
+    rewrites = run.of("rewrite-negatives")
+    assert [value(c, "--rewriter") for c in rewrites] == ["rules"] * 2 and not run.of("--keep-unchecked")
+
+
 @pytest.mark.parametrize("stage", ["caption", "train-encoder", "score"])
 def test_a_stage_that_fails_beside_others_fails_the_script(stage, tmp_path):
     run = Run(tmp_path, "vidad.sh", SCENARIOS="fruits,tapes,ropes", FAIL_ON=stage, FAIL_WITH="1").done()
