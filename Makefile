@@ -15,7 +15,7 @@ export PYTHON BIN
 .DEFAULT_GOAL := help
 .PHONY: help setup check test test-fast test-vllm clean-runs reproduce-vidad reproduce-vidad-check reproduce-tiles \
         reproduce-lvlm reproduce-visualad ablate-visualad reproduce-sage reproduce-vmad ablate-vmad \
-        ablate-vmad-projectors
+        ablate-vmad-projectors ablate-vidad
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-24s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,7 @@ test-vllm: .venv-vllm/installed  ## the tests that need vLLM, with the real one
 
 reproduce-vidad: $(READY); @pipelines/vidad.sh  ## VID-AD, rendered scenes or VIDAD_ROOT
 reproduce-vidad-check: $(READY); @CHECK=yes pipelines/vidad.sh  ## the same, and the figures with their targets
+ablate-vidad: $(READY); @pipelines/vidad_ablations.sh  ## VID-AD's Table 7, VIDAD_ROOT
 reproduce-tiles: $(READY); @pipelines/tiles.sh  ## the same stages on real photographs, TILES
 reproduce-lvlm: $(READY); @pipelines/lvlm.sh  ## LVLM, scenes and tiles or MVTEC_ROOT and VISA_ROOT
 reproduce-visualad: $(READY); @pipelines/visualad$(if $(REAL),,_demo).sh  ## VisualAD, tiles or MVTEC_ROOT and VISA_ROOT

@@ -35,6 +35,9 @@ by_settings=$(folder runs/vidad "$(basename "$VIDAD_ROOT")" "" "vlm $VLM" "vlm $
   "rewriter $own" "encoder $ENCODER" "encoder ${paper[1]}" "$ASK" "" "$REWRITE" "${paper[2]}" "$TRAIN" "${paper[3]}" \
   "$chosen" "$all" "$CONDITIONS" "" "size $SIZE" "size 360" "seed $SEED" "seed 0")
 : "${RUN:=$by_settings}"   # folder for everything, named by the settings that are not the default
+: "${TRAINED:=$RUN}"       # folder for encoders and tables, where other runs share these captions
+: "${SCORES:=$TRAINED/scores.parquet}"  # folder for the scores, where several runs make one table
+: "${NAME:=text-knn}"      # what tables call this run
 read -ra each <<< "$each"; read -ra ask <<< "$ASK"; read -ra rewrite <<< "$ASK $REWRITE"; read -ra train <<< "$TRAIN"
 more=(--seed "$SEED" --overwrite --max-errors "$MAX_ERRORS")
 
@@ -51,16 +54,15 @@ describe() {
 train() {
   seq 0 $((JOBS - 1)) | OMP_NUM_THREADS=$([ "$JOBS" -eq 1 ] || echo 1) xargs -P "$JOBS" -I{} bash -c 'run "$@"' run \
     adcli train-encoder "$RUN/negatives.parquet/$1" --manifest "$RUN/manifest.parquet/$1" --encoder "$ENCODER" \
-    "${train[@]}" --out "$RUN/encoders.parquet/$1" "${more[@]}" --shard "{}/$JOBS"
+    "${train[@]}" --out "$TRAINED/encoders.parquet/$1" "${more[@]}" --shard "{}/$JOBS"
 }
 score() {
-  run adcli score "$RUN/manifest.parquet/$1" --method text-knn --captions "$RUN/captions.parquet/$1" \
-    --encoders "$RUN/encoders.parquet/$1" --out "$RUN/scores.parquet/$1" --overwrite --max-errors "$MAX_ERRORS"
-  run adcli evaluate "$RUN/scores.parquet" --partial --manifest "$RUN/manifest.parquet" \
-    --out "$RUN/metrics-so-far.parquet" --overwrite
+  run adcli score "$RUN/manifest.parquet/$1" --method text-knn --name "$NAME" --captions "$RUN/captions.parquet/$1" \
+    --encoders "$TRAINED/encoders.parquet/$1" --out "$SCORES/$1" --overwrite --max-errors "$MAX_ERRORS"
+  run adcli evaluate "$SCORES" --partial --manifest "$RUN/manifest.parquet" \
+    --out "$TRAINED/metrics-so-far.parquet" --overwrite
 }
-# While one scenario trains, the next is rendered and described with what is left of the processor, and the last is
-# scored: each loop hands the names that are ready to the next one.
+# Scenarios are described, trained and scored side by side: each loop hands the names that are ready to the next one.
 describe_all() {
   renice -n 5 $BASHPID > /dev/null 2>&1 || true
   for s in "${each[@]}"; do describe "$s" >&2; echo "$s"; done
@@ -70,11 +72,9 @@ score_all() { while read -r s; do score "$s" < /dev/null; done; }
 
 if [ "$JOBS" -gt 1 ] && [ "${#each[@]}" -gt 1 ]; then
   { describe_all | train_all | score_all; } 2>&1 | cat      # lines instead of three progress bars
-else
-  for s in "${each[@]}"; do describe "$s"; train "$s"; score "$s"; done
-fi
-run adcli evaluate "$RUN/scores.parquet" --manifest "$RUN/manifest.parquet" --out "$RUN/metrics.parquet" \
-  --tables "$RUN/tables" --report "$RUN/report.html" --seed "$SEED" --overwrite
-echo "report: $RUN/report.html"
+else for s in "${each[@]}"; do describe "$s"; train "$s"; score "$s"; done; fi
+run adcli evaluate "$SCORES" --manifest "$RUN/manifest.parquet" --out "$TRAINED/metrics.parquet" \
+  --tables "$TRAINED/tables" --report "$TRAINED/report.html" --seed "$SEED" --overwrite
+echo "report: $TRAINED/report.html"
 # shellcheck source=pipelines/controls/vidad_check.sh
 if [ "$CHECK" = yes ]; then . pipelines/controls/vidad_check.sh; fi

@@ -33,6 +33,11 @@ from tests.pipelines.recorded import BOTH, MANIFESTS, NEEDED, Run, value
                 {"TRAIN": "--epochs 2"},
             ],
         ),
+        (
+            "vidad_ablations.sh",
+            {"SCENARIOS": "fruits", "VLMS": "q"},
+            [{"VIDAD_ROOT": "/d/A"}, {"ASK": "--dtype float32"}, {"TRAIN": "--epochs 2"}, {"SEED": "1"}],
+        ),
         ("tiles.sh", {}, [{"VLM": "q"}, {"REWRITER": "q"}, {"ENCODER": "q"}, {"SEED": "1"}, {"TILES": "other"}]),
         (
             "lvlm.sh",

@@ -22,6 +22,7 @@ ON_REAL_DATA = {  # script -> settings as for the paper, with blanks in the path
         "ENCODER": "bert-base-uncased",
         "CHECK": "yes",
     },
+    "vidad_ablations.sh": {"VIDAD_ROOT": "/my data/VID AD", "ASK": "--engine vllm", "ENCODERS": "/models/my_bert"},
     "tiles.sh": {"VLM": "qwen2-vl", "SEED": "1"},
     "lvlm.sh": BOTH | {"VLM": "qwen2-vl-72b-awq", "ASK": "--engine vllm --prompt 'my prompt.txt'"},
     "visualad.sh": BOTH | {"BACKBONE": "/models/dino v2", "TRAIN": "--batch-size 4"},
@@ -152,6 +153,23 @@ def test_real_data_get_the_papers_models_and_each_model_is_loaded_once(settings,
     for training in run.of("train-encoder"):
         assert (value(training, "--encoder"), value(training, "--precision")) == ("bert-base-uncased", "fp32")
     assert all(value(c, "--max-errors") == "0" for c in (caption, rewrite, *run.of("train-encoder"), *run.of("score")))
+
+
+def test_table_7_asks_each_model_once_and_trains_other_encoders_on_the_first_ones_captions(tmp_path):
+    run = Run(tmp_path, "vidad_ablations.sh", VIDAD_ROOT="/d/VID-AD", VLMS="qwen2-vl,org/llava", ENCODERS="bert").done()
+    assert run.code == 0, run.output
+    root = "runs/vidad-ablation-VID-AD"
+    assert {(value(c, "--vlm"), value(c, "--out").split("/")[2]) for c in run.of("caption")} == {
+        ("qwen2-vl", "qwen2-vl"),
+        ("org/llava", "org_llava"),
+    }
+    assert {value(c, "--rewriter") for c in run.of("rewrite-negatives")} == {"qwen2-vl", "org/llava"}
+    scored = {value(c, "--name"): (value(c, "--captions"), value(c, "--encoders")) for c in run.of("text-knn")}
+    assert list(scored) == ["text-knn/qwen2-vl", "text-knn/org/llava", "text-knn/qwen2-vl/bert"]
+    assert scored["text-knn/qwen2-vl/bert"][0] == scored["text-knn/qwen2-vl"][0]
+    assert scored["text-knn/qwen2-vl/bert"][1].startswith(f"{root}/qwen2-vl-bert/encoders.parquet")
+    assert run.commands[-1][2] == f"{root}/scores.parquet"
+    assert len({value(c, "--out") for c in run.of("text-knn")}) == 3
 
 
 def test_each_model_of_table_7_is_its_own_rewriter_and_embedded_parts_keep_their_rules(tmp_path):
