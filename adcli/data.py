@@ -311,7 +311,7 @@ def add_to(app: typer.Typer, arguments: list[str]) -> None:
     leaf(data, "check", "datasets.config:CheckConfig", check_and_say, CHECK, without=without, again=ANEW)
     leaf(data, "augment", "datasets.config:AugmentConfig", "stages.datasets.augment:run", AUGMENT)
     make = "stages.questions.make:run"
-    leaf(data, "questions", "questions.config:QuestionsConfig", make, QUESTIONS, ("vlm", "captions"))
+    leaf(data, "questions", "questions.config:QuestionsConfig", make, QUESTIONS, ("vlm", "captions"), limit=True)
     leaf(data, "import-questions", "questions.config:ImportConfig", "stages.questions.imports:run", IMPORT)
     leaf(synth, "synth vidad", "datasets.config:SynthConfig", "stages.datasets.synth.vidad:run", SYNTH)
     if arguments[1:2] == ["describe"]:

@@ -12,6 +12,7 @@ import typer
 
 from adcli.ending import DONE, FAILED_ROWS
 from adcli.options import command
+from adcli.score import METHODS as SCORING
 from stages.base.config import RunOptions, flag, option
 from stages.base.errors import InputError
 
@@ -31,6 +32,7 @@ Example: adcli inspect --good photos/normal --test photos/new --method lvlm --vl
 """
 NEEDS = {"lvlm": ("vlm",), "text-knn": ("vlm",), "visualad": ("checkpoint",), "vmad": ("checkpoint",)}
 MAY = {"text-knn": ("encoder",)}
+METHODS = (*(name for name in SCORING if name.startswith("anomalib/")), *NEEDS)
 NO_SCORES = ("vlm-qa", "sage", "mle")  # methods of `score` that answer questions
 FITTED, WITHOUT_MAPS = "anomalib/", ("anomalib/dfkde", "lvlm", "text-knn")
 

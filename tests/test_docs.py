@@ -67,12 +67,12 @@ def test_a_command_that_is_not_valid_is_found(tmp_path):
 
 @cache
 def every_option() -> set[str]:
-    """The long options of all commands, whatever the method."""
+    """The long options of adcli itself and of all commands, whatever the method."""
     words = [[name] for name in COMMANDS if name not in ("score", "finetune-mllm", "data")]
     words += [["evaluate", "--questions"]]
     words += [["score", "--method", m] for m in METHODS] + [["finetune-mllm", "--method", m] for m in TRAININGS]
     words += [["data", *leaf] for leaf in leaves(get_command(build(["data"])).commands["data"])]
-    found = set()
+    found = {option for parameter in get_command(build([])).params for option in parameter.opts}
     for line in words:
         command = get_command(build(line))
         for name in line[: 1 if line[0] != "data" else len(line)]:

@@ -104,8 +104,8 @@ def _require_complete(path: Path, partial: bool = False) -> None:
         except Damaged:
             raise Damaged(f"{unfinished}: damaged, and the artifact not complete; {MEND}") from None
         raise InputError(
-            f"{unfinished.parent}: not complete (`{stage}` was interrupted, or another shard is"
-            " still to be run); run that command again first"
+            f"{unfinished.parent}: not complete (`{stage}` was interrupted, stopped at its --limit, or another shard"
+            " is still to be run); run that command again first, without --limit"
         )
 
 

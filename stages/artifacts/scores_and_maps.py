@@ -58,7 +58,7 @@ def scores_and_maps(
     files: Files | None = None,
     paths: dict[str, str] | None = None,
 ) -> Summary:
-    """Write both artifacts, of one cache key; returns the summary of the scores.
+    """Write both artifacts, of one cache key; returns the summary of the scores, complete when both are.
 
     map_rows: of a part; results: from the keys that one of the two lacks, and the open scores, whose `ran_on` it may
     set, to a result for each; not called when there is nothing to do. notes: of the scores;
@@ -67,7 +67,7 @@ def scores_and_maps(
     """
     of_scores = Spec("score", parameters, inputs, notes=notes or {}, paths=paths or {})
     scores = Artifact(out, SCORES, of_scores, keys, options)
-    silent = replace(options, quiet=True)  # one progress bar for both
+    silent = replace(options, quiet=True, limit=None)  # one progress bar for both; the limit is that of the scores
     maps = None
     if maps_out:
         maps = Artifact(maps_out, MAPS, replace(of_scores, stage="score maps", notes={}), keys, silent, map_rows)
@@ -76,7 +76,8 @@ def scores_and_maps(
         if files:
             files.keep(out)
         lacking = [set(a.pending) if a else set() for a in (scores, maps)]
-        todo = [k for k in keys if any(k in some for some in lacking)]
+        wanted = set(list(dict.fromkeys([*scores.pending, *(maps.pending if maps else ())]))[: options.limit])
+        todo = [k for k in keys if k in wanted]
         for key, result, anomaly_map in results(todo, scores) if todo else ():
             columns = dict(zip(SCORES.key, key, strict=True))
             failed = isinstance(result, ImageError)  # before any work
@@ -86,4 +87,5 @@ def scores_and_maps(
             if maps and key in lacking[1]:
                 of_map = columns | row if anomaly_map is None else to_row(key, anomaly_map, map_kind)
                 maps.write(of_map, tried=not failed)
-    return scores.summary
+    whole = scores.summary.complete and (maps is None or maps.summary.complete)
+    return replace(scores.summary, complete=whole)

@@ -206,7 +206,8 @@ class Artifact:
             raise
         done = {row.key for row in state.rows} if state else set()
         self._failed = self._to_try(state.rows) if state else {}
-        self.pending = [key for key in self._mine() if key not in done or key in self._failed]
+        todo = [key for key in self._mine() if key not in done or key in self._failed]
+        self.pending = sorted(todo, key=self._failed.__contains__)[: self.options.limit]  # those never made come first
 
     def _take_shard(self) -> tuple[locks.Lock, set[str]]:
         """Take this shard's lock; returns it and the prefixes of the other shards that are being written."""

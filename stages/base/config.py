@@ -42,6 +42,7 @@ POSITIVE = frozenset(
         "epochs",
         "k",
         "learning_rate",
+        "limit",
         "loss_temperature",
         "max_num_seqs",
         "max_tokens",
@@ -123,7 +124,8 @@ def named_paths(config: Any) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """The options that every row-wise stage takes. None of them changes a row's content."""
+    """The options that every row-wise stage takes, `limit` only those that offer it. None of them changes a row's
+    content."""
 
     shard: str = option("do share I of N (I counts from 0); run all shares, in any order", "0/1")
     overwrite: bool = option("replace an artifact that was made with other settings", False)
@@ -133,6 +135,9 @@ class RunOptions:
         "largest image that is opened, 10^6 pixels; each takes up to 8 bytes a pixel, for a"
         " moment, and those above 50 are decoded one at a time",
         179.0,
+    )
+    limit: int | None = option(
+        "for a quick try: do the first N rows that are missing and stop; the same command without it goes on", None
     )
     quiet: bool = option("no progress, no summary; errors only", False)
     json: bool = option("print one JSON line with the summary on stdout", False)

@@ -30,6 +30,7 @@ from stages.report.heatmaps import (
 )
 from stages.report.html import write_report
 from stages.report.lvlm_mask_area import area_bins, area_figure, area_table
+from stages.report.made import HowMade, how_made
 from stages.report.ranking import outcome, shown, write_ranking
 from stages.report.tables import all_tables
 from stages.report.vidad import sensitivity
@@ -144,6 +145,7 @@ class _Pages:
     of its figures."""
 
     provenance: list[dict]
+    made: HowMade
     grids: list[grid.Grid]
     more: list[grid.Grid]
     pictures: dict[str, bytes | None]
@@ -152,19 +154,20 @@ class _Pages:
 def _pages(tasks: list[TaskScores], rows: list[dict], pixels: list[PixelResult], config: EvaluateConfig) -> _Pages:
     """Raises InputError where tables or heat maps would take the place of files of others."""
     provenance = read_provenance(config.scores)
+    made = how_made([config.scores], {t.dataset for t in tasks})
     grids = all_tables(tasks, rows, config.resamples, config.seed, pixels, provenance)
     more: list[grid.Grid] = []
     pictures: dict[str, bytes | None] = {}
     if config.tables or config.report:
         bins = area_bins(tasks, rows)
-        more = area_table(bins)
+        more = [*area_table(bins), *made.tables]
         pictures = {"figure5": sensitivity(rows), "figure7": area_figure(bins)}
         pictures["curves"] = curves(pixels, config.pro_limit)
     if config.tables:
         grid.require_free([*grids, *more], config.tables, pictures)
     if config.heatmaps:
         require_free(config.heatmaps, named_heatmaps(pixels, tasks).values())
-    return _Pages(provenance, grids, more, pictures)
+    return _Pages(provenance, made, grids, more, pictures)
 
 
 def _publish(
@@ -201,6 +204,7 @@ def _publish(
             pages.pictures,
             examples,
             pages.provenance,
+            pages.made,
             draw,
             beside,
             again,

@@ -23,6 +23,7 @@ from stages.report import figures
 from stages.report.grid import Grid
 from stages.report.heatmaps import Draw, Panel
 from stages.report.lvlm import overall
+from stages.report.made import HowMade
 from stages.report.names import condition_name
 from stages.report.ranking import Outcome
 from stages.report.vidad import SYNTHETIC
@@ -74,6 +75,7 @@ def write_report(
     pictures: dict[str, bytes | None],
     examples: list[Panel],
     provenance: list[dict],
+    made: HowMade,
     draw: Draw | None = None,
     beside: Outcome | None = None,
     again: str = "",
@@ -81,9 +83,9 @@ def write_report(
     """Render and write the page. Pictures that cannot be read are named as such on their card; control characters are
     written as \\xNN.
 
-    pictures: PNG of `figure5`, `figure7` and `curves`, None where the data have no such figure; draw: the maps of the
-    cards; beside: what scores say beside those of good images; again: the command for the same with another kind of
-    model.
+    pictures: PNG of `figure5`, `figure7` and `curves`, None where the data have no such figure; made: the chain of
+    records that ends at the scores; draw: the maps of the cards; beside: what scores say beside those of good images;
+    again: the command for the same with another kind of model.
     """
     by_category: dict[tuple, list] = defaultdict(list)
     for task in tasks:
@@ -109,7 +111,7 @@ def write_report(
         training=[(str(p), data_url(p.read_bytes(), "png")) for p in _loss_curves(provenance)],
         mapped=bool(heat),
         sections=[_section(key, group, chosen[key], heat) for key, group in by_category.items()],
-        provenance=list(dict.fromkeys(map(said, provenance))),
+        made=made,
     )
     outputs.write_page(path, without_controls(page))
 
@@ -152,14 +154,6 @@ def _headline(tasks: list[TaskScores], rows: list[dict], beside: Outcome | None)
         ("test images", f"{len(images):,}"),
         ("images without a score", str(failed)),
     ]
-
-
-def said(record: dict) -> str:
-    """One line on how an artifact was made."""
-    settings = ", ".join(
-        f"{k} {v}" for k, v in record["parameters"].items() if isinstance(v, str | int | float) and v != ""
-    )
-    return f"{record['stage']} with {settings}, seed {record['seed']}, adcli {record['version']}"
 
 
 def _heat(chosen: dict[tuple, tuple[Group, ...]], tasks: list[TaskScores], draw: Draw) -> dict[Key, str]:

@@ -11,7 +11,8 @@ from stages.base.errors import ImageError
 from stages.base.texts import without_controls
 from stages.questions.mle import AXES
 from stages.report.grid import Grid
-from stages.report.html import data_url, said, template, thumbnail
+from stages.report.html import data_url, template, thumbnail
+from stages.report.made import HowMade
 from stages.report.sage_figures import by_setting, curves_by_setting, group_accuracy
 from stages.results.answers import AnswerRecord
 
@@ -46,11 +47,12 @@ def write_page(
     joined: list[AnswerRecord],
     rows: list[dict],
     grids: list[Grid],
-    provenance: list[dict],
+    made: HowMade,
     models: dict[str, dict],
 ) -> None:
-    """Render and write the page. models: method -> what its model is made of (Figure 7). Pictures that cannot be read
-    are named as such on their card; control characters are written as \\xNN."""
+    """Render and write the page. made: the chain of records that ends at the answers; models: method -> what its model
+    is made of (Figure 7). Pictures that cannot be read are named as such on their card; control characters are written
+    as \\xNN."""
     of: dict[str, list] = defaultdict(list)
     for a in joined:
         of[a.method].append(a)
@@ -64,7 +66,7 @@ def write_page(
         main=[g for g in grids if g.name != "qa-figures"],
         details=[g for g in grids if g.name == "qa-figures"],
         sections=[Section(method, tuple(_groups(members))) for method, members in of.items()],
-        provenance=list(dict.fromkeys(map(said, provenance))),
+        made=made,
     )
     outputs.write_page(path, without_controls(page))
 

@@ -112,7 +112,7 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
             "mask files": files.masks,
         },
         config.seed,
-        {"left out": failed, "longest sample": longest},
+        {"left out": failed, "longest sample": longest, "llava": config.llava, "sam": config.sam},
         named_paths(config),
     )
 
