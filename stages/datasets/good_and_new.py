@@ -9,7 +9,7 @@ from pathlib import Path
 from stages.artifacts.writer import Summary
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
-from stages.datasets.config import GoodAndNewConfig
+from stages.datasets.config import SURFACES, SURFACES_MARK, GoodAndNewConfig
 from stages.datasets.entries import Entry, first, image_files, many, write_manifest
 from stages.datasets.labels import ANOMALOUS, NORMAL
 
@@ -55,7 +55,7 @@ def run(config: GoodAndNewConfig, options: RunOptions) -> Summary:
         label, defect = labels[path]
         category = path.parts[0] if kinds else ALL
         entries.append(Entry(places[1] / path, category, "test", label, defect=defect))
-    name = config.name or root.resolve().name or "pictures"
+    name = config.name or (SURFACES if (root / SURFACES_MARK).exists() else root.resolve().name or "pictures")
     paths = {"good": os.path.abspath(config.good), "test": os.path.abspath(config.test)}
     parameters = {"defects": config.defects, "held out": SHARE, "not below": FEW}
     return write_manifest(
