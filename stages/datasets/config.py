@@ -153,6 +153,6 @@ class SynthConfig:
 class SurfacesConfig:
     out: Path = option("folder for the images; truth.parquet goes beside them")
     good: int = option("pictures in OUT/good", 80)
-    each: int = option("pictures in each of OUT/new/good, OUT/new/scratch and OUT/new/spot", 24)
+    new: int = option("pictures in OUT/new: a sixth of them with a scratch, a sixth with a spot, the others good", 90)
     size: int = option("side of the square pictures, px", 256)
     seed: int = option("other seed, other pictures", 0)

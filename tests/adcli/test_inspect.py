@@ -133,7 +133,7 @@ def test_a_method_without_maps(photos):
 
 def test_the_page_of_rendered_surfaces_says_that_they_are_made_up(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert adcli("data", "synth", "surfaces", "--out", "photos", "--good", "3", "--each", "1", "--size", "96")[0] == 0
+    assert adcli("data", "synth", "surfaces", "--out", "photos", "--good", "3", "--new", "3", "--size", "96")[0] == 0
     code, out, said = adcli(
         *("inspect", "--good", "photos/good", "--test", "photos/new", "--out", "runs/photos"),
         *("--method", "lvlm", "--vlm", "scene"),

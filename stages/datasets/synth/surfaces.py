@@ -35,13 +35,14 @@ class Grain:
 
 def run(config: SurfacesConfig, options: RunOptions) -> Summary:
     """Render OUT/good, OUT/new/{good,scratch,spot} and OUT/masks/{scratch,spot}, and write the table OUT/truth.parquet.
-    Raises InputError for counts below 1 or a size below 64."""
+    Raises InputError for too few pictures or a size below 64."""
     if config.size < 64:
         raise InputError(f"--size {config.size}: too small to show anything; at least 64 px")
-    for name in ("good", "each"):
-        if getattr(config, name) < 1:
-            raise InputError(f"--{name} {getattr(config, name)}: at least 1")
-    counts = dict.fromkeys(FOLDERS, config.each) | {"good": config.good}
+    for name, least in (("good", 1), ("new", 3)):
+        if getattr(config, name) < least:
+            raise InputError(f"--{name} {getattr(config, name)}: at least {least}")
+    each = max(config.new // 6, 1)
+    counts = dict(zip(FOLDERS, (config.good, config.new - 2 * each, each, each), strict=True))
     files = {f"{SURFACES}/{folder}/{n:03d}.jpg": (folder, n) for folder, count in counts.items() for n in range(count)}
     make_folder(config.out)
     write_alone(config.out / SURFACES_MARK, lambda f: f.write(NOTE.encode()))
