@@ -206,7 +206,7 @@ OUT/good and OUT/new are what `adcli inspect` takes; the folders in OUT/new say 
 surfaces are alike in light, colour and grain, and good ones have marks of the brush and dust, too. They are made up:
 figures measured on them say nothing of any product.
 
-Example: adcli data synth surfaces --out runs/demo/surfaces --good 40 --new 24
+Example: adcli data synth surfaces --out runs/demo/surfaces --good 40 --new 20
 """
 
 

@@ -152,7 +152,7 @@ class SynthConfig:
 @dataclass(frozen=True, kw_only=True)
 class SurfacesConfig:
     out: Path = option("folder for the images; truth.parquet goes beside them")
-    good: int = option("pictures in OUT/good", 80)
-    new: int = option("pictures in OUT/new: a sixth of them with a scratch, a sixth with a spot, the others good", 90)
+    good: int = option("pictures in OUT/good", 100)
+    new: int = option("pictures in OUT/new: a fifth of them with a scratch, a fifth with a spot, the others good", 90)
     size: int = option("side of the square pictures, px", 256)
     seed: int = option("other seed, other pictures", 0)

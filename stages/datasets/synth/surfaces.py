@@ -41,7 +41,7 @@ def run(config: SurfacesConfig, options: RunOptions) -> Summary:
     for name, least in (("good", 1), ("new", 3)):
         if getattr(config, name) < least:
             raise InputError(f"--{name} {getattr(config, name)}: at least {least}")
-    each = max(config.new // 6, 1)
+    each = max(config.new // 5, 1)
     counts = dict(zip(FOLDERS, (config.good, config.new - 2 * each, each, each), strict=True))
     files = {f"{SURFACES}/{folder}/{n:03d}.jpg": (folder, n) for folder, count in counts.items() for n in range(count)}
     make_folder(config.out)
