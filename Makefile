@@ -13,7 +13,7 @@ REAL     := $(strip $(MVTEC_ROOT) $(VISA_ROOT))
 export PYTHON BIN
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-fast test-vllm clean-runs reproduce-vidad reproduce-vidad-check \
+.PHONY: help setup demo check test test-fast test-vllm clean-runs reproduce-vidad reproduce-vidad-check ablate-vidad \
         reproduce-tiles reproduce-lvlm reproduce-visualad ablate-visualad reproduce-sage reproduce-vmad ablate-vmad \
         ablate-vmad-projectors
 
@@ -42,6 +42,7 @@ test-vllm: .venv-vllm/installed  ## the tests that need vLLM, with the real one
 demo: $(READY); @pipelines/demo.sh  ## a first look: `inspect` and VID-AD on pictures that it renders
 reproduce-vidad: $(READY); @pipelines/vidad.sh  ## VID-AD, rendered scenes or VIDAD_ROOT
 reproduce-vidad-check: $(READY); @CHECK=yes pipelines/vidad.sh  ## the same, and the figures with their targets
+ablate-vidad: $(READY); @pipelines/vidad_ablations.sh  ## VID-AD's Table 7, VIDAD_ROOT
 reproduce-tiles: $(READY); @pipelines/tiles.sh  ## the same stages on real photographs, TILES
 reproduce-lvlm: $(READY); @pipelines/lvlm.sh  ## LVLM, scenes and tiles or MVTEC_ROOT and VISA_ROOT
 reproduce-visualad: $(READY); @pipelines/visualad$(if $(REAL),,_demo).sh  ## VisualAD, tiles or MVTEC_ROOT and VISA_ROOT

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 VIDAD = """Index VID-AD: 10 scenarios x 5 capture conditions.
 
-On the way from ROOT to an image there must be one folder named after the scenario (fruits, ...), one
-after the capture condition (white_bg, Cable BG, low-light CD, ...) and `train` or `test`, nested in any
-order; case and punctuation do not matter. Below `test`, folders named normal, good or ok hold normal
-images, any other folder names the violated aspect. Scenes rendered by `adcli data synth vidad` are
+The folders on the way from ROOT to an image name the scenario (fruits, ...), the capture condition
+(white_bg, Cable BG, low-light CD, ...) and `train` or `test`, nested in any order or several in one
+name (Sticks_White_BG, 01_Sticks, train_normal); case, numbers and punctuation do not matter. Below
+`test`, folders named normal, good or ok hold normal images, any other folder names the violated aspect
+(quantity, Q, single_A, Q+L, dual, ...). Scenes rendered by `adcli data synth vidad` are
 recognised and named `vidad-synthetic`.
 
 Example: adcli data index vidad runs/demo/scenes --out runs/demo/manifest.parquet

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("adcli", "stages", "prompts", "tests", "benchmarks")
+FOLDERS = ("adcli", "stages", "pipelines", "prompts", "tests", "benchmarks")
 
 
 class Mutation(NamedTuple):
@@ -58,9 +58,7 @@ MUTATIONS = {
         "text.strip()",
         "tests/captions/test_clean_text.py",
     ),
-    "no fsync": Mutation(
-        "stages/artifacts/files.py", "os.fsync(f.fileno())", "pass", "tests/artifacts/test_artifacts.py"
-    ),
+    "no fsync": Mutation("stages/artifacts/files.py", "os.fsync(f.fileno())", "pass", "tests/artifacts/test_damage.py"),
 }
 
 

@@ -49,6 +49,7 @@ RUN: dict[str, Kind] = {"shard": str, "rows": int, "tokens": int, "seconds": NUM
 MEND = "the command that made it mends it with --overwrite"
 
 
+CODE = ("code", "parser")  # settings that are a digest of adcli's own files
 DECISIVE = ("stage", "parameters", "inputs", "seed")  # with FORMAT
 
 
@@ -173,7 +174,7 @@ def difference(out: Path, found: dict, spec: Spec) -> str:
     else:
         now = json.loads(json.dumps(asdict(spec), default=str))
         what = [
-            f"{name} was {found['parameters'].get(name)!r}, now {now['parameters'].get(name)!r}"
+            _changed(name, found["parameters"].get(name), now["parameters"].get(name))
             for name in sorted({*found["parameters"], *now["parameters"]})
             if found["parameters"].get(name) != now["parameters"].get(name)
         ]
@@ -185,6 +186,15 @@ def difference(out: Path, found: dict, spec: Spec) -> str:
         if found.get("seed") != spec.seed:
             what.append(f"seed was {found.get('seed')}, now {spec.seed}")
     return f"{out} was made with other settings ({'; '.join(what)}): --overwrite replaces it, another --out keeps both"
+
+
+def _changed(name: str, then: object, now: object) -> str:
+    """What differs in one setting, without digests, which tell a reader nothing."""
+    if name in CODE:
+        return f"adcli's own code has changed ({name})"
+    if name == "weights":
+        return "the weights have changed, or adcli's own code where that is the model (scene, rules)"
+    return f"{name} was {then!r}, now {now!r}"
 
 
 def now() -> str:

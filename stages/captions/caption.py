@@ -31,7 +31,7 @@ def run(config: CaptionConfig, options: RunOptions) -> Summary:
             )
         )
     manifest = read_manifest(config.manifest, config.root)
-    prompts = {image.image_id: prompt_for(image, config.prompt) for image in manifest.images}
+    prompts = {image.image_id: prompt_for(image, config.prompt, config.vlm) for image in manifest.images}
     images = {image.image_id: image for image in manifest.images}
     engine = make_engine(config.vlm, config)
     texts = {p.id: p.fingerprint for p in prompts.values()}
@@ -90,12 +90,14 @@ def run(config: CaptionConfig, options: RunOptions) -> Summary:
     return artifact.summary
 
 
-def prompt_for(image: Image, prompt: str) -> Prompt:
-    """The prompt of one image: the same for training and test images of a task."""
+def prompt_for(image: Image, prompt: str, vlm: str) -> Prompt:
+    """The prompt of one image: the same for training and test images of a task. VID-AD's come in two sets, both ours
+    (the paper prints none): for `scene` a closed form with its words, for models a question that is answered in free
+    sentences with a total count, as in the paper's printed examples (Table 6)."""
     if prompt != "auto":
         return load_prompt(prompt)
     if image.dataset in ("vidad", "vidad-synthetic"):
-        return load_prompt(f"vidad/{image.category}")
+        return load_prompt(f"vidad/{image.category}" if vlm == "scene" else f"vidad/models/{image.category}")
     return load_prompt("magnetic-tile" if image.dataset == "magnetic-tile" else "general")
 
 

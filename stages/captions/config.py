@@ -13,7 +13,8 @@ class CaptionConfig(EngineOptions):
     out: Path = option("where the captions go")
     vlm: str = option("scene, a short name (qwen2-vl, llava-1.5-13b, ...), a hub id or a directory", "scene")
     prompt: str = option(
-        "prompt id or text file; auto = vidad/<category> for VID-AD, magnetic-tile for that data set, else general",
+        "prompt id or text file; auto = vidad/models/<category> for VID-AD (with scene vidad/<category>),"
+        " magnetic-tile for that data set, else general",
         "auto",
     )
     samples: int = option("texts per image", 1)
@@ -34,4 +35,8 @@ class NegativesConfig(EngineOptions):
     temperature: float = option("for a model (the paper's 0.9)", 0.9)
     top_p: float = option("for a model: nucleus mass", 0.95)
     max_tokens: int = option("for a model: longest answer, tokens", 512)
+    keep_unchecked: bool = option(
+        "for a model: keep its first answer, whatever it is, as the paper does; rows without edits broke a constraint",
+        False,
+    )
     seed: int = option("other seed, other contradictions", 0)

@@ -10,16 +10,16 @@ from stages.base.config import RunOptions, named_paths
 from stages.base.errors import InputError
 from stages.base.prompts import fill, load_prompt
 from stages.base.seeds import row_seed, source_fingerprint
-from stages.captions import constraints, rules, vocabulary
+from stages.captions import constraints, facts, rules, vocabulary
 from stages.captions.caption import clean_text
 from stages.captions.config import NegativesConfig
-from stages.captions.constraints import LONGEST, Rejected, check_negative
+from stages.captions.constraints import LONGEST, Rejected, check_negative, mended
 from stages.datasets.manifest import by_task, read_manifest, reference_images
 from stages.vlm.engine import Engine, Request, Sampling
 from stages.vlm.factory import check_engine, make_engine
 from stages.vlm.options import engine_parameters
 
-RULES = (constraints, rules, vocabulary)  # what the rule-based rewriter's negatives depend on
+RULES = (constraints, facts, rules, vocabulary)  # what the rule-based rewriter's negatives depend on
 ATTEMPTS = 5  # rewrites drawn from a model before the row is given up
 
 
@@ -44,6 +44,7 @@ def run(config: NegativesConfig, options: RunOptions) -> Summary:
             "temperature": config.temperature,
             "top_p": config.top_p,
             "max_tokens": config.max_tokens,
+            **({"keep_unchecked": True} if config.keep_unchecked else {}),
         }
         parameters |= engine_parameters(config.rewriter, config)
     inputs = {"captions": fingerprint(captions, CAPTIONS), "manifest": manifest.fingerprint}
@@ -114,12 +115,13 @@ def _by_model(work: dict, engine: Engine, config: NegativesConfig) -> Iterator[d
         ]
         for reply in engine.run(asked, sampling) if asked else ():
             text, normals = open_rows[reply.key]
-            negative = clean_text(reply.text or "")
+            negative = mended(text, clean_text(reply.text or ""))
             try:
                 if reply.error:
                     faults |= {reply.key} if reply.retry is None else set()
                     raise Rejected(reply.error)
-                row = _row(reply.key, text, check_negative(text, negative, normals), attempt, negative)
+                edits = _checked(text, negative, normals, config.keep_unchecked)
+                row = _row(reply.key, text, edits, attempt, negative)
             except Rejected as e:
                 if attempt < ATTEMPTS:
                     continue
@@ -133,6 +135,16 @@ def _by_model(work: dict, engine: Engine, config: NegativesConfig) -> Iterator[d
                 )
             del open_rows[reply.key]
             yield row
+
+
+def _checked(text: str, negative: str, normals: frozenset, keep: bool) -> list:
+    """The edits; with `keep` none where a constraint is broken, and only an empty answer is rejected."""
+    try:
+        return check_negative(text, negative, normals)
+    except Rejected:
+        if keep and negative:
+            return []
+        raise
 
 
 def _row(

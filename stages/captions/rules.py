@@ -24,7 +24,10 @@ def rewrite(text: str, normals: Collection[str], seed: int) -> tuple[str, list[E
             _contradict(words, rng)
         negative = _joined(words, text)
         try:
-            return negative, check_negative(text, negative, normals), attempt
+            edits = check_negative(text, negative, normals)
+            if len(edits) > max(sum(w[0].isalnum() for w in words) / 2, 2):  # near its caption: the harder to tell
+                raise Rejected(f"structure: {len(edits)} of {len(words)} words replaced")
+            return negative, edits, attempt
         except Rejected as e:
             reason = str(e)
     raise Rejected(reason)

@@ -6,6 +6,7 @@ way to an image there is a folder named after the scenario, one after the captur
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from stages.artifacts.writer import Summary
@@ -29,6 +30,14 @@ ASPECTS = {  # Table 2: the two aspects of each scenario, first and second
 }
 NORMAL = {"normal", "good", "ok"}
 ANOMALOUS = {"anomaly", "anomalies", "anomalous", "abnormal", "bad", "ng", "defect", "logicalanomaly"}
+SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+KNOWN = {  # a word, or several in a row written as one -> what it says
+    **{s: ("scenario", s) for s in SCENARIOS},
+    **{name: ("condition", c) for c, names in CONDITIONS.items() for name in names},
+    **{name: ("split", split) for name, split in SPLITS.items()},
+    **{name: ("normal", name) for name in NORMAL},
+    **{name: ("anomalous", name) for name in ANOMALOUS},
+}
 SYNTHETIC_MARK = "SYNTHETIC"  # file in the root of rendered scenes
 
 
@@ -68,26 +77,63 @@ def plain(name: str) -> str:
 
 
 def entry_of(path: Path) -> Entry | None:
-    """What the folders of `path` say of the image; None when one of the three names is missing."""
-    folders = [plain(p) for p in path.parts[:-1]]
-    scenario = next((f for f in folders if f in SCENARIOS), None)
-    condition = next((c for f in folders for c, names in CONDITIONS.items() if f in names), None)
-    split = next((f for f in folders if f in ("train", "test")), None)
-    if not (scenario and condition and split):
+    """What the folders of `path` say of the image; None when scenario, condition or split is missing. One folder may
+    say several of them (`Sticks_White_BG`, `train_normal`), and numbers count for nothing (`01_Sticks`); where a folder
+    says just one of them, that counts more than a word within another name."""
+    folders = [list(_read(folder)) for folder in path.parts[:-1]]
+    said: dict[str, tuple[str, int]] = {}
+    for alone in (True, False):
+        for at, words in enumerate(folders):
+            for kind, word in words if not alone or len(words) == 1 else ():
+                said.setdefault(kind, (word, at))
+    if not said.keys() >= {"scenario", "condition", "split"}:
         return None
-    used = {scenario, split} | CONDITIONS[condition]
-    at = folders.index(split)
-    rest = [
-        name.lower()
-        for name, f in zip(path.parts[:-1], folders, strict=True)
-        if f not in used and folders.index(f) > at
-    ]
-    if (not rest and split == "train") or any(plain(r) in NORMAL for r in rest):
+    scenario, condition, split = (said[kind][0] for kind in ("scenario", "condition", "split"))
+    below = range(said["split"][1], len(folders))
+    kinds = {kind for at in below for kind, _ in folders[at]}
+    known = {(kind, said[kind][0]) for kind in ("scenario", "condition", "split")}
+    rest = []
+    for at in below:
+        left = [word for kind, word in folders[at] if (kind, word) not in known and kind not in ("normal", "anomalous")]
+        if left:
+            rest.append(path.parts[at].lower() if len(left) == len(folders[at]) else "_".join(left))
+    if "normal" in kinds or (split == "train" and not rest and "anomalous" not in kinds):
         return Entry(path, scenario, split, 0, condition)
-    kinds = [r for r in rest if plain(r) not in ANOMALOUS]
-    return Entry(
-        path, scenario, split, 1 if rest else None, condition, "/".join(kinds) or ("anomaly" if rest else None)
+    defect = "/".join(_aspect(r, scenario) for r in rest) or ("anomaly" if "anomalous" in kinds else None)
+    return Entry(path, scenario, split, 1 if defect else None, condition, defect)
+
+
+def _read(folder: str) -> Iterator[tuple[str, str]]:
+    """(what it is, the word) for each word of a folder's name, the longest that is known first: `scenario`,
+    `condition`, `split`, `normal`, `anomalous`, or `left`. Numbers are passed over beside words."""
+    words = re.findall(r"[^\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", folder).lower())
+    words = [w for w in words if not w.isdigit()] or words
+    at = 0
+    while at < len(words):
+        for end in range(len(words), at, -1):
+            if found := KNOWN.get("".join(words[at:end])):
+                yield found
+                at = end
+                break
+        else:
+            yield "left", words[at]
+            at += 1
+
+
+def _aspect(name: str, scenario: str) -> str:
+    """The violated aspect as Table 3's groups name it: `quantity`, `length`, `quantity+length`, for names such as
+    `single_A`, `Q`, `Q+L`, `quantity_length`, `dual`; any other name as it is."""
+    both = ASPECTS[scenario]
+    words = [w for w in re.findall(r"[a-z]+", name) if w not in ("single", "and", "aspect", "violation")]
+    letters = (
+        {"a": both[0], "b": both[1]} | {aspect[0]: aspect for aspect in both} | {aspect: aspect for aspect in both}
     )
+    if words in (["dual"], ["both"]) or set(words) == {"a", "b"} or words == ["ab"]:
+        return "+".join(both)
+    if len(words) == 1 and len(words[0]) == 2 and set(words[0]) == {aspect[0] for aspect in both}:  # ql
+        return "+".join(both)
+    found = [letters.get(w) for w in words]
+    return "+".join(dict.fromkeys(found)) if found and all(found) else name
 
 
 def _require_both_splits(entries: list[Entry], root: Path) -> None:

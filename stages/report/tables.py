@@ -34,7 +34,7 @@ def all_tables(
         *vmad.all_tables(tasks, rows, provenance),
     ]
     if any(t.dataset.startswith("vidad") for t in tasks):
-        grids += [vidad.table4(rows), vidad.table5(rows), vidad.per_aspect(rows)]
+        grids += [vidad.table4(rows), vidad.table5(rows), vidad.table7(rows), vidad.per_aspect(rows)]
     grids += [per_defect(rows, resamples, seed), decisions(tasks, rows)]
     return [g for g in grids if g.rows]
 

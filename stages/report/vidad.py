@@ -1,4 +1,4 @@
-"""VID-AD's Tables 4 and 5, its groups of Table 3, and its Figure 5."""
+"""VID-AD's Tables 4, 5 and 7, its groups of Table 3, and its Figure 5."""
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,16 @@ def _whose(dataset: str, method: str) -> str:
 
 def table4(rows: list[dict]) -> Grid:
     """The paper's Table 4: mean AUROC over scenarios per condition, mean and std over conditions."""
+    return _per_condition(rows, "table4", "VID-AD, Table 4: AUROC per capture condition")
+
+
+def table7(rows: list[dict]) -> Grid:
+    """The paper's Table 7, the same for runs that differ in the captioner: methods named `text-knn/...`."""
+    ours = [r for r in rows if r["method"].startswith("text-knn/")]
+    return _per_condition(ours, "table7", "VID-AD, Table 7: the model that writes captions and negatives")
+
+
+def _per_condition(rows: list[dict], name: str, title: str) -> Grid:
     lines = []
     for dataset, method in dict.fromkeys((r["dataset"], r["method"]) for r in rows):
         at = {"dataset": dataset, "method": method, "category": "mean"}
@@ -29,20 +39,17 @@ def table4(rows: list[dict]) -> Grid:
         mean, std = (number(pick(rows, **at, condition=None, metric=m)) for m in ("auroc", "auroc_std"))
         if dataset.startswith("vidad") and (mean != "-" or any(c != "-" for c in cells)):
             lines.append((_whose(dataset, method), *cells, mean if std == "-" else f"{mean}±{std}"))
-    lines += (
-        [
+    if lines:
+        lines += [
             (f"{p['method']} (published)", *(p[c] for c in CONDITIONS), f"{p['mean']}±{p['std']}")
-            for p in published("vid_ad_table4")
+            for p in published(f"vid_ad_{name}")
         ]
-        if lines
-        else []
-    )
     note = (
         "AUROC, mean over scenarios. Mean±std: over the five conditions, population standard deviation,"
         " which reproduces the paper's own column. " + _caution(rows)
     )
     columns = ("method", *(CONDITION_NAMES[c] for c in CONDITIONS), "mean±std")
-    return Grid("table4", "VID-AD, Table 4: AUROC per capture condition", columns, tuple(lines), note)
+    return Grid(name, title, columns, tuple(lines), note)
 
 
 def table5(rows: list[dict]) -> Grid:

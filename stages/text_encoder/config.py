@@ -45,6 +45,7 @@ class ScoreTextKnnConfig:
     encoders: Path = option("the fine-tuned encoders, from train-encoder")
     out: Path = option("where the scores go")
     method: str = option("text-knn", METHOD)
+    name: str = option("what tables call this run; text-knn/<captioner> makes it a row of VID-AD's Table 7", METHOD)
     k: int = option("nearest normal captions that count", 5)
     device: str = option("auto, cpu or cuda", "auto")
 

@@ -15,7 +15,7 @@ from stages.base.config import RunOptions, named_paths
 from stages.base.errors import InputError
 from stages.captions.wording import differing_words
 from stages.datasets.manifest import Image, Task, by_task, read_manifest, reference_images
-from stages.text_encoder.config import METHOD, ScoreTextKnnConfig, check_encoder
+from stages.text_encoder.config import ScoreTextKnnConfig, check_encoder
 from stages.text_encoder.model import encode, load_encoder
 from stages.training.saved_models import check_model
 from stages.training.torch_setup import pick_device
@@ -53,8 +53,8 @@ def run(config: ScoreTextKnnConfig, options: RunOptions) -> Summary:
         "encoders": fingerprint(encoders, ENCODERS),
         "training": _training_key(config.encoders, checkpoints),
     }
-    spec = Spec("score", {"method": METHOD, "k": config.k}, inputs, paths=named_paths(config))
-    keys = [(image.image_id, METHOD) for image in manifest.images]
+    spec = Spec("score", {"method": config.name, "k": config.k}, inputs, paths=named_paths(config))
+    keys = [(image.image_id, config.name) for image in manifest.images]
     with Artifact(config.out, SCORES, spec, keys, options) as artifact:
         pending = {image_id for image_id, _ in artifact.pending}
         for task in {image.task for image in manifest.images if image.image_id in pending} & weights.keys():
@@ -64,7 +64,7 @@ def run(config: ScoreTextKnnConfig, options: RunOptions) -> Summary:
             if wanted:
                 artifact.ran_on = device
                 for row in score_task(task, images, wanted, texts, checkpoints, config.k, device):
-                    artifact.write(row, tried=False)  # what fails here failed before
+                    artifact.write(row | {"method": config.name}, tried=False)  # what fails here failed before
     return artifact.summary
 
 
@@ -130,7 +130,7 @@ def score_task(
     k: int,
     device: str,
 ) -> Iterator[dict]:
-    """Rows of one task, in order."""
+    """Rows of one task, in order, without the method's name."""
     reference = [i.image_id for i in reference_images(images) if _text(texts, i)]
     place = checkpoints.get(task, "no encoder for this task: run train-encoder on this manifest")
     reason = place if isinstance(place, str) else None if reference else "no normal caption to compare with"
@@ -145,7 +145,7 @@ def score_task(
         result = knn(z, [i.image_id for i in scored], reference, k)
     seconds = (time.monotonic() - started) / max(len(scored), 1)
     for image in wanted:
-        row = {"image_id": image.image_id, "method": METHOD, "seconds": seconds}
+        row = {"image_id": image.image_id, "seconds": seconds}
         caption = texts.get(image.image_id)
         failed = reason or (caption or {}).get("error") or (None if caption else "no caption")
         near = result.get(image.image_id)

@@ -174,7 +174,8 @@ class FirstToken:
 
 
 class RowSampler:
-    """Temperature and nucleus sampling by the Gumbel trick: arg max of (log p / T + noise) is a draw.
+    """Temperature and nucleus sampling: one random number per row and token, looked up in the nucleus' cumulated mass,
+    so that of a vocabulary of 152,000 no more is drawn and all but that number stays on the device.
 
     Each row has its own generator, seeded by the row, so that a row's text does not depend on which
     rows share its batch (as far as the model's own arithmetic does not).
@@ -192,11 +193,12 @@ class RowSampler:
 
         p = torch.softmax(scores.float() / self.sampling.temperature, dim=-1)
         ranked, order = p.sort(dim=-1, descending=True)
-        outside = ranked.cumsum(-1) - ranked >= self.sampling.top_p  # the first token always stays
-        p = p.masked_fill(outside.gather(-1, order.argsort(-1)), 0)
-        uniform = torch.stack([torch.rand(p.shape[1], generator=g) for g in self.generators])
-        gumbel = -(-uniform.clamp_min(1e-20).log()).clamp_min(1e-20).log()
-        return p.log() + gumbel.to(p.device)
+        before = ranked.cumsum(-1) - ranked
+        nucleus = (before < self.sampling.top_p) & (ranked > 0)  # the first token always stays
+        uniform = torch.stack([torch.rand(1, generator=g) for g in self.generators]).to(p.device)
+        at = uniform * (ranked * nucleus).sum(-1, keepdim=True)
+        place = ((before <= at) & nucleus).sum(-1, keepdim=True) - 1
+        return torch.full_like(scores, -torch.inf).scatter(-1, order.gather(-1, place), 0.0)
 
 
 def open_engine(name: str, options: "EngineOptions") -> TransformersEngine:

@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 from stages.artifacts.files import write_atomically
 from stages.artifacts.reader import content_key, read_provenance, read_table, scan
-from stages.artifacts.record import command_line
+from stages.artifacts.record import FORMAT, command_line, difference
 from stages.artifacts.tables import CAPTIONS, METRICS, NEGATIVES
 from stages.artifacts.writer import Artifact, Spec
 from stages.base.config import RunOptions
@@ -115,6 +116,20 @@ def test_a_file_that_the_record_does_not_name(tmp_path):
     shutil.copy(out / PART, out / "copy.parquet")
     with pytest.raises(InputError, match="copy.parquet: the artifact's record does not name this file"):
         read_table(out, CAPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("parser", "adcli's own code has changed .parser."),
+        ("weights", "the weights have changed, or adcli's own code where that is the model"),
+        ("vlm", "vlm was 1, now 2"),
+    ],
+)
+def test_what_differs_is_said_without_digests(name, said):
+    then, now = (Spec("caption", {name: value}, {}) for value in (1, 2))
+    found = {"format": FORMAT, "stage": "caption", "parameters": then.parameters, "inputs": {}, "seed": 0}
+    assert re.search(f"[(]{said}", difference(Path("c"), found, now))
 
 
 def test_an_artifact_of_an_older_version(tmp_path):

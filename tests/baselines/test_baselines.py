@@ -293,7 +293,7 @@ def test_other_weights_are_other_settings(made, photos, tiny, tmp_path):
     _, out = made
     torch.manual_seed(9)
     timm.models.save_for_hf(timm.create_model("test_resnet", num_classes=2), tmp_path / "tiny", safe_serialization=True)
-    with pytest.raises(InputError, match="weights was"):
+    with pytest.raises(InputError, match="the weights have changed"):
         run(arguments(photos, str(tmp_path / "tiny"), out), QUIET)
 
 

@@ -1,5 +1,6 @@
 """Contradictions: the three constraints, the rules, prompts, words that differ."""
 
+import re
 from dataclasses import replace
 
 import pyarrow as pa
@@ -13,11 +14,14 @@ from stages.artifacts.tables import MANIFEST, NEGATIVES
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.base.prompts import Prompt, fill, load_prompt, prompt_ids
-from stages.captions.constraints import Rejected, check_negative, words_of
+from stages.captions.caption import prompt_for
+from stages.captions.constraints import Rejected, check_negative, mended, words_of
 from stages.captions.negatives import NegativesConfig, reference_captions, run
 from stages.captions.rules import rewrite
 from stages.captions.vocabulary import meanings, named
 from stages.captions.wording import differing_places, differing_words
+from stages.datasets.manifest import Image
+from stages.datasets.vidad import SCENARIOS
 
 CAPTIONS = [
     "three oranges, two kiwis.",
@@ -70,8 +74,9 @@ def test_number_agreement():
         ("three oranges, two kiwis. really.", "structure"),
         ("three oranges, two kiwis.", "contradiction"),
         ("three oranges, two kiwi.", "contradiction"),
-        ("four apples, one lemon.", "structure"),
-        ("three nice, two kiwis.", "contradiction"),
+        ("3 oranges, 2 kiwis.", "contradiction"),
+        ("two kiwis, three oranges.", "contradiction"),
+        ("three of, two kiwis.", "structure"),
         ("two oranges, two kiwis.", "another normal image"),
     ],
 )
@@ -90,6 +95,66 @@ def test_what_is_accepted():
     assert [e["attribute"] for e in edits] == ["colour", "length", "other"]
 
 
+GOOD = [
+    ("three orange, two kiwi.", "four apple, one banana."),
+    ("three orange, two kiwi.", "three pear, two kiwi."),  # a pear is in no list of ours
+    ("three mango, two papaya.", "three papaya, two mango."),
+    ("fork, plate, spoon.", "plate, spoon, fork."),
+    ("ladle, tray, whisk.", "whisk, tray, ladle."),  # pure order, of words that no list has
+    ("green tape longer than red tape.", "red tape longer than green tape."),
+    ("top: two circles. bottom: two squares.", "top: two squares. bottom: two circles."),
+    ("There are three oranges and two kiwis.", "There are two oranges and three kiwis."),
+    ("no marks.", "several marks."),
+]
+BAD = [
+    ("three orange, two kiwi.", "three oranges, two kiwis."),
+    ("There are three oranges and two kiwis.", "There are two kiwis and three oranges."),
+    ("The total number of items is five.", "The total number of objects is 5."),
+    ("top: two circles. bottom: two squares.", "bottom: two squares. top: two circles."),
+    ("green tape longer than red tape.", "red tape shorter than green tape."),
+    ("rope similar to stick.", "stick similar to rope."),
+    ("The red cup is above the blue cup.", "The blue cup is below the red cup."),
+    ("There is one red ball.", "There is a red ball."),
+    ("fork, plate, spoon.", "fork , plate , spoon ."),
+]
+
+
+@pytest.mark.parametrize(("text", "negative"), GOOD)
+def test_what_contradicts(text, negative):
+    assert any(e["attribute"] != "other" for e in check_negative(text, negative, [text]))
+
+
+@pytest.mark.parametrize(("text", "negative"), BAD)
+def test_what_says_the_same_or_is_no_replacement(text, negative):
+    with pytest.raises(Rejected):
+        check_negative(text, negative, [])
+
+
+def test_a_negative_is_not_what_another_normal_caption_says_in_other_words():
+    with pytest.raises(Rejected, match="another normal image"):
+        check_negative("three oranges, two kiwis.", "four oranges, two kiwis.", ["2 kiwis, 4 oranges."])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Description: two orange, three kiwi.",
+        "**Rewritten description:** two orange, three kiwi.",
+        "Here is the contradicting caption: two orange, three kiwi",
+        '"two orange, three kiwi."',
+        "Form: “two orange, three kiwi”",
+        "two orange, three kiwi",
+    ],
+)
+def test_labels_quotes_and_a_missing_full_stop_are_mended(answer):
+    assert mended("three orange, two kiwi.", answer) == "two orange, three kiwi."
+
+
+def test_what_the_caption_has_itself_is_not_taken_off():
+    assert mended('"A" left of "B"', '"B" left of "A"') == '"B" left of "A"'
+    assert mended("Text: red label.", "Text: blue label.") == "Text: blue label."
+
+
 def test_a_caption_without_attributes_is_rejected():
     with pytest.raises(Rejected, match="no word of the caption|no attribute"):
         rewrite("something strange.", [], 0)
@@ -102,7 +167,7 @@ def test_captions_of_another_manifest():
 
 def test_prompts_are_files(tmp_path):
     assert {"vidad/fruits", "vidad/balls", "vidad/rewrite", "general", "magnetic-tile"} <= set(prompt_ids())
-    assert len([p for p in prompt_ids() if p.startswith("vidad/")]) == 11
+    assert len([p for p in prompt_ids() if p.startswith("vidad/")]) == 21
     (tmp_path / "own.txt").write_text("look\n")
     assert load_prompt(str(tmp_path / "own.txt")).text == "look"
     with pytest.raises(InputError, match="did you mean vidad/fruits"):
@@ -116,6 +181,18 @@ def test_prompts_for_captions_do_not_speak_of_background_or_light():
     for prompt in ("general", "magnetic-tile", *(p for p in prompt_ids() if p.startswith("vidad/"))):
         text = load_prompt(prompt).text.lower()
         assert not any(w in text for w in ("background", "lighting", "illuminat", "blur", "cable", "mesh"))
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_model_is_asked_in_free_sentences_without_the_renderers_words(scenario):
+    image = Image("i", "i.png", "vidad", scenario, None, "train", 0, None, (), None, None, None)
+    closed, free = (prompt_for(image, "auto", vlm) for vlm in ("scene", "qwen2-vl"))
+    assert (closed.id, free.id) == (f"vidad/{scenario}", f"vidad/models/{scenario}")
+    question, example = free.text.splitlines()[:2], free.text.splitlines()[-1]
+    assert "<" not in free.text and "total number of" in example and example.endswith(".")
+    slots = re.findall(r"^(?:Types|Colours): (.*)$", closed.text, re.MULTILINE)
+    words = {w for line in slots for w in line.split(", ")}
+    assert words and not [w for w in words if w in example and w not in " ".join(question)]
 
 
 def test_differing_words():
@@ -227,6 +304,21 @@ def test_a_model_whose_rewrites_are_all_refused_is_asked_five_times_and_no_more(
     rows = negatives(config)
     assert {i: (r["attempts"], r["retry"]) for i, r in rows.items()} == {"good": (5, False), "shaky": (5, None)}
     assert all("last of 5 rewrites" in r["error"] for r in rows.values())
+
+
+def test_what_a_model_answers_is_kept_unchecked_as_in_the_paper(tmp_path):
+    from tests.vlm.test_server_engine import Faulty
+
+    server = Faulty(lambda text: None)
+    said = {"three kiwi.": "two kiwi", "one blue ball.": "The image shows apples.", "one long rope.": ""}
+    server.say = lambda body, text: next(answer for caption, answer in said.items() if caption in text)
+    config = write_captions(tmp_path, dict(zip("abc", said, strict=True)))
+    config = replace(config, rewriter="tiny", engine="server", base_url=server.url, keep_unchecked=True)
+    run(config, RunOptions(quiet=True, max_errors=0))
+    a, b, c = (negatives(config)[i] for i in "abc")
+    assert a["negative"] == "two kiwi." and len(a["edits"]) == 1 and a["attempts"] == 1
+    assert b["negative"] == "The image shows apples." and b["edits"] == [] and b["error"] is None
+    assert c["negative"] is None and c["error"] and c["attempts"] == 5  # an empty answer is no text
 
 
 def test_long_texts_are_compared_from_both_ends():

@@ -49,6 +49,32 @@ def test_vidad_in_any_nesting_and_spelling(tmp_path, save_image, layout):
     assert {r["dataset"] for r in rows} == {"vidad-synthetic"} and {r["condition"] for r in rows} == {"white_bg"}
 
 
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("Sticks_White_BG/train/0.jpg", ("sticks", "white_bg", "train", 0, None)),
+        ("Sticks_White_BG/test/single_A/0.jpg", ("sticks", "white_bg", "test", 1, "quantity")),
+        ("01_Sticks/03_MeshBG/train_normal/0.jpg", ("sticks", "mesh_bg", "train", 0, None)),
+        ("01_Sticks/low light/test_normal/0.jpg", ("sticks", "low_light", "test", 0, None)),
+        ("01_Sticks/Blurry-CD/test_anomaly/0.jpg", ("sticks", "blurry", "test", 1, "anomaly")),
+        ("sticks/blurry/test/anomaly/Single-B/0.jpg", ("sticks", "blurry", "test", 1, "length")),
+        ("sticks/blurry/test/dual/0.jpg", ("sticks", "blurry", "test", 1, "quantity+length")),
+        ("sticks/blurry/test/Q/0.jpg", ("sticks", "blurry", "test", 1, "quantity")),
+        ("sticks/blurry/test/Q+L/0.jpg", ("sticks", "blurry", "test", 1, "quantity+length")),
+        ("sticks/blurry/test/QL/0.jpg", ("sticks", "blurry", "test", 1, "quantity+length")),
+        ("sticks/blurry/test/quantity_length/0.jpg", ("sticks", "blurry", "test", 1, "quantity+length")),
+        ("dishes/cable/test/anomaly_R/0.jpg", ("dishes", "cable_bg", "test", 1, "relation")),
+        ("fruits/white/test/dark_spot/0.jpg", ("fruits", "white_bg", "test", 1, "dark_spot")),
+        ("VID-AD-test-release/fruits/white/train/0.jpg", ("fruits", "white_bg", "train", 0, None)),
+        ("fruits/white/test/0.jpg", ("fruits", "white_bg", "test", None, None)),
+        ("TestAnomaly/FruitsWhiteBG/0.jpg", ("fruits", "white_bg", "test", 1, "anomaly")),
+    ],
+)
+def test_vidad_as_people_name_its_folders(path, said):
+    e = vidad.entry_of(Path(path))
+    assert (e.category, e.condition, e.split, e.label, e.defect) == said
+
+
 def test_vidad_that_cannot_be(tmp_path, save_image):
     with pytest.raises(InputError, match="no such directory"):
         index_vidad(tmp_path / "nowhere", tmp_path / "m")

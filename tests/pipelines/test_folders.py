@@ -27,7 +27,16 @@ from tests.pipelines.recorded import BOTH, MANIFESTS, NEEDED, Run, value
                 {"VIDAD_ROOT": "/d/A"},
                 {"VLM": "a/q"},
                 {"VLM": "b/q"},
+                {"VLM": "b/q", "ASK": "--dtype float32"},
+                {"VLM": "b/q", "REWRITE": "--keep-unchecked"},
+                {"VLM": "b/q", "SCENARIOS": "fruits,tapes"},
+                {"TRAIN": "--epochs 2"},
             ],
+        ),
+        (
+            "vidad_ablations.sh",
+            {"SCENARIOS": "fruits", "VLMS": "q"},
+            [{"VIDAD_ROOT": "/d/A"}, {"ASK": "--dtype float32"}, {"TRAIN": "--epochs 2"}, {"SEED": "1"}],
         ),
         ("tiles.sh", {}, [{"VLM": "q"}, {"REWRITER": "q"}, {"ENCODER": "q"}, {"SEED": "1"}, {"TILES": "other"}]),
         (
@@ -121,6 +130,7 @@ def test_every_setting_that_decides_results_has_a_folder_of_its_own(script, sett
         ("lvlm.sh", BOTH | {"VLM": "qwen2-vl-72b-awq"}, "runs/lvlm-qwen2-vl-72b-awq"),
         ("visualad.sh", BOTH, "runs/visualad-clip-vit-large-patch14-336"),
         ("vmad.sh", {"RIAD_ROOT": "/d/RIAD"}, "runs/vmad-llava-1.5-7b-hf"),
+        ("vidad.sh", {"VIDAD_ROOT": "/d/VID AD"}, "runs/vidad-VID_AD"),
         ("vidad.sh", {"RUN": "my runs/a b"}, "my runs/a b"),
     ],
 )

@@ -48,7 +48,7 @@ def test_make_hands_its_settings_to_the_script(tmp_path):
     assert done.returncode == 0, done.stderr
     first = (tmp_path / "log").read_text().splitlines()[0].split("\x1f")
     assert first[1:5] == ["data", "index", "vidad", "/my data/VID AD"]
-    assert value(first, "--out") == "runs/vidad-VID_AD/manifest.parquet/fruits"
+    assert value(first, "--out") == "runs/vidad-VID_AD-fruits/manifest.parquet/fruits"
 
 
 def test_the_makefile_is_short_and_lists_its_targets():

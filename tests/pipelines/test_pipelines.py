@@ -23,6 +23,7 @@ ON_REAL_DATA = {  # script -> settings as for the paper, with blanks in the path
         "CHECK": "yes",
     },
     "demo.sh": {},
+    "vidad_ablations.sh": {"VIDAD_ROOT": "/my data/VID AD", "ASK": "--engine vllm", "ENCODERS": "/models/my_bert"},
     "tiles.sh": {"VLM": "qwen2-vl", "SEED": "1"},
     "lvlm.sh": BOTH | {"VLM": "qwen2-vl-72b-awq", "ASK": "--engine vllm --prompt 'my prompt.txt'"},
     "visualad.sh": BOTH | {"BACKBONE": "/models/dino v2", "TRAIN": "--batch-size 4"},
@@ -141,6 +142,43 @@ def test_a_scenario_is_scored_while_the_next_ones_are_made(tmp_path):
         assert all(value(c, "--conditions") == "white_bg,blurry" for c in steps[:2])
     assert len(run.of("--partial")) == 3 and value(run.commands[-1], "--tables") == f"{runs}/tables"
     assert f"report: {runs}/report.html" in run.output
+
+
+@pytest.mark.parametrize("settings", [{}, {"PAPER": "1"}])
+def test_real_data_get_the_papers_models_and_each_model_is_loaded_once(settings, tmp_path):
+    run = Run(tmp_path, "vidad.sh", VIDAD_ROOT="/d/VID AD", ASK="--engine vllm", MAX_ERRORS="0", **settings).done()
+    assert run.code == 0 and not run.of("synth")
+    (caption,), (rewrite,) = run.of("caption"), run.of("rewrite-negatives")
+    assert value(caption, "--vlm") == value(rewrite, "--rewriter") == "qwen2-vl"
+    assert value(caption, "--engine") == value(rewrite, "--engine") == "vllm" and "--keep-unchecked" in rewrite
+    for training in run.of("train-encoder"):
+        assert (value(training, "--encoder"), value(training, "--precision")) == ("bert-base-uncased", "fp32")
+    assert all(value(c, "--max-errors") == "0" for c in (caption, rewrite, *run.of("train-encoder"), *run.of("score")))
+
+
+def test_table_7_asks_each_model_once_and_trains_other_encoders_on_the_first_ones_captions(tmp_path):
+    run = Run(tmp_path, "vidad_ablations.sh", VIDAD_ROOT="/d/VID-AD", VLMS="qwen2-vl,org/llava", ENCODERS="bert").done()
+    assert run.code == 0, run.output
+    root = "runs/vidad-ablation-VID-AD"
+    assert {(value(c, "--vlm"), value(c, "--out").split("/")[2]) for c in run.of("caption")} == {
+        ("qwen2-vl", "qwen2-vl"),
+        ("org/llava", "org_llava"),
+    }
+    assert {value(c, "--rewriter") for c in run.of("rewrite-negatives")} == {"qwen2-vl", "org/llava"}
+    scored = {value(c, "--name"): (value(c, "--captions"), value(c, "--encoders")) for c in run.of("text-knn")}
+    assert list(scored) == ["text-knn/qwen2-vl", "text-knn/org/llava", "text-knn/qwen2-vl/bert"]
+    assert scored["text-knn/qwen2-vl/bert"][0] == scored["text-knn/qwen2-vl"][0]
+    assert scored["text-knn/qwen2-vl/bert"][1].startswith(f"{root}/qwen2-vl-bert/encoders.parquet")
+    assert run.commands[-1][2] == f"{root}/scores.parquet"
+    assert len({value(c, "--out") for c in run.of("text-knn")}) == 3
+
+
+def test_each_model_of_table_7_is_its_own_rewriter_and_embedded_parts_keep_their_rules(tmp_path):
+    run = Run(tmp_path, "vidad.sh", VIDAD_ROOT="/d/VID-AD", VLM="llava-1.5-13b").done()
+    assert value(run.of("rewrite-negatives")[0], "--rewriter") == "llava-1.5-13b"
+    run = Run(tmp_path, "vidad.sh", VIDAD_ROOT="/d/VID-AD", VLM="scene", SCENARIOS="fruits,tapes").done()
+    rewrites = run.of("rewrite-negatives")
+    assert [value(c, "--rewriter") for c in rewrites] == ["rules"] * 2 and not run.of("--keep-unchecked")
 
 
 @pytest.mark.parametrize("stage", ["caption", "train-encoder", "score"])

@@ -140,7 +140,7 @@ def test_scores_and_maps(trained, spots, tmp_path):
     assert all(again[i] == pytest.approx(r["score"], abs=1e-5) for i, r in rows.items()), "batches change nothing"
     assert score(c, QUIET).up_to_date
     other = tiny_clip_vision(tmp_path / "other", image_size=70)
-    with pytest.raises(InputError, match="made with other settings .weights"):
+    with pytest.raises(InputError, match="made with other settings .the weights have changed"):
         score(replace(c, backbone=str(other)), QUIET)
     import PIL.Image
 

@@ -77,6 +77,34 @@ def test_the_nucleus_keeps_the_smallest_set_that_reaches_top_p():
     assert abs(share[0] - 0.5 / 0.8) < 0.04  # renormalised
 
 
+def test_a_draw_takes_one_random_number_and_looks_at_no_other_row():
+    import torch
+
+    from stages.vlm.transformers_engine import RowSampler
+
+    logits = torch.randn(3, 5000, generator=torch.Generator().manual_seed(0)).bfloat16()  # with ties, as models give
+    together = RowSampler([7, 8, 9], Sampling(0.9, 0.95))
+    drawn = torch.stack([together(None, logits).argmax(-1) for _ in range(40)], dim=1)
+    for row, seed in enumerate((7, 8, 9)):
+        alone = RowSampler([seed], Sampling(0.9, 0.95))
+        assert [int(alone(None, logits[row : row + 1]).argmax()) for _ in range(40)] == drawn[row].tolist()
+        after_forty = torch.Generator().manual_seed(seed)
+        torch.rand(40, generator=after_forty)
+        assert torch.equal(torch.rand(1, generator=alone.generators[0]), torch.rand(1, generator=after_forty))
+    assert len(set(drawn[0].tolist())) > 20
+
+
+def test_at_a_whole_nucleus_tokens_are_drawn_as_often_as_they_are_probable():
+    import torch
+
+    from stages.vlm.transformers_engine import RowSampler
+
+    p = torch.tensor([[0.1, 0.0, 0.6, 0.3]])
+    sampler = RowSampler([3], Sampling(1.0, 1.0))
+    share = np.bincount([int(sampler(None, p.log()).argmax()) for _ in range(4000)], minlength=4) / 4000
+    assert share[1] == 0 and np.abs(share - p[0].numpy()).max() < 0.03
+
+
 def test_out_of_memory_halves_the_batch(qwen, requests, monkeypatch):
     import torch
 

@@ -1,0 +1,9 @@
+# shellcheck shell=bash
+# Read by pipelines/vidad.sh with CHECK=yes: its figures beside their targets, and how often `scene` is right on scenes of
+# a seed that it was not tuned on.
+run python -m benchmarks.vidad_check "$RUN"
+run adcli data synth vidad --out "$RUN/check/scenes" --size "$SIZE" --seed 100 --overwrite
+run adcli data index vidad "$RUN/check/scenes" --out "$RUN/check/manifest.parquet" --overwrite
+run adcli caption "$RUN/check/manifest.parquet" --out "$RUN/check/captions.parquet" --overwrite
+echo "scenes of a seed that the captioner was not tuned on:"
+run python -m benchmarks.caption_accuracy "$RUN/check/captions.parquet" "$RUN/check/scenes/truth.parquet"
