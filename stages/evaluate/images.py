@@ -15,6 +15,7 @@ from stages.artifacts.writer import Artifact, Spec, Summary, open_all
 from stages.base.config import RunOptions, check_numbers, named_paths
 from stages.base.errors import InputError
 from stages.base.progress import Progress
+from stages.datasets.entries import many
 from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, read_manifest
 from stages.evaluate.config import EvaluateConfig
@@ -36,6 +37,7 @@ from stages.report.tables import all_tables
 from stages.report.vidad import sensitivity
 from stages.results.metric_rows import metric_rows, pixel_rows, threshold_rows
 from stages.results.pixels import (
+    NO_MASK,
     PixelOptions,
     PixelResult,
     PixelTask,
@@ -132,6 +134,11 @@ def _pixels(
     finally:
         progress.stop()
     lines = [line for r in results for line in r.task.left_out]
+    if maskless := [line.removesuffix(f": {NO_MASK}") for line in lines if line.endswith(f": {NO_MASK}")]:
+        which = f"{many(maskless, 'anomalous image')} without a mask, as {maskless[0]}"
+        without = "no pixel metrics" if all(v.value is None for r in results for v in r.values.values()) else ""
+        progress.say(f"{without or 'left out of the pixel metrics'}: {which}")
+    lines = [line for line in lines if not line.endswith(f": {NO_MASK}")]
     for line in lines[:5]:
         progress.say(f"left out of the pixel metrics: {line}")
     if len(lines) > 5:

@@ -24,9 +24,8 @@ from stages.report.grid import Grid
 from stages.report.heatmaps import Draw, Panel
 from stages.report.lvlm import overall
 from stages.report.made import HowMade
-from stages.report.names import condition_name
+from stages.report.names import MADE_UP, condition_name
 from stages.report.ranking import Outcome
-from stages.report.vidad import SYNTHETIC
 from stages.results.scores import Scored, TaskScores
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def write_report(
     page = template("report.html.j2").render(
         datasets=sorted({t.dataset for t in tasks}),
         methods=methods,
-        synthetic=any(t.dataset == SYNTHETIC for t in tasks),
+        synthetic=[MADE_UP[name] for name in sorted({t.dataset for t in tasks} & set(MADE_UP))],
         written=f"{datetime.now():%d %B %Y, %H:%M}",
         numbers=_headline(tasks, rows, beside),
         beside=beside,

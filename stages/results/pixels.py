@@ -29,6 +29,7 @@ from stages.results.metrics.pixel import (
     sorted_pixels,
 )
 
+NO_MASK = "anomalous, but without a mask"
 LOCO = "mvtec-loco"
 LOCO_LIMIT = 0.05  # false positive rate, MVTec LOCO's convention
 POINTS = 400  # of a curve that is drawn
@@ -86,7 +87,7 @@ def pixel_tasks(images: Iterable[Image], maps: Path) -> list[PixelTask]:
         if error:
             failed[*image.task, method].append(f"{image_id}: {error}")
         elif image.label == 1 and not image.masks:
-            failed[*image.task, method].append(f"{image_id}: anomalous, but without a mask")
+            failed[*image.task, method].append(f"{image_id}: {NO_MASK}")
         else:
             groups[*image.task, method].append(image)
     for image in known.values():

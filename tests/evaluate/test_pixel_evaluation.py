@@ -155,6 +155,22 @@ def test_maps_that_lack_something(two_categories):
     assert line.endswith(",4,3"), "a0 without a map, a5 without a mask, a6 failed"
 
 
+def test_without_any_mask_one_line_says_so_and_no_table_is_shown(two_categories, capsys):
+    """As with own pictures in folders named after their defects; the reasons stand in the metrics."""
+    config, _kept = two_categories
+    rows = pq.read_table(config.manifest)
+    column = rows.schema.get_field_index("mask_paths")
+    empty = pa.array([[]] * len(rows), rows.schema.field(column).type)
+    pq.write_table(rows.set_column(column, rows.schema.field(column), empty), config.manifest)
+    run(config, RunOptions())
+    said = capsys.readouterr()
+    assert said.err.count("without a mask") == 1, said.err
+    assert "no pixel metrics: 8 anomalous images without a mask, as a" in said.err
+    assert "AUROC per task" in said.out and "Pixel metrics" not in said.out
+    assert "Pixel metrics" not in config.report.read_text() and not (config.tables / "pixels.csv").exists()
+    assert "no anomalous pixels" in metric(config, "a", "pixel_auroc")["reason"]
+
+
 def test_a_one_class_category_has_reasons(two_categories):
     config, _kept = two_categories
     table = pq.read_table(config.maps)
