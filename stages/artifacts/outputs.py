@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +13,7 @@ from stages.artifacts.files import make_folder, short, write_alone, write_atomic
 from stages.base.errors import InputError
 from stages.base.regular import regular
 
+TEMPORARY_NAME = re.compile(r"\.tmp-\d+-(.+)", re.DOTALL)
 INDEX = "_adcli_files.json"  # in such a folder: what adcli wrote there
 MARK = "_adcli_pictures.txt"  # in a folder of pictures that a stage makes one after the other, and makes again
 
@@ -35,8 +36,11 @@ def exactly(folder: Path, names: list[str]) -> Iterator[None]:
     make_folder(folder)
     before = [n for n in _noted(folder) if n not in set(names)]
     _note(folder, [*before, *names])
-    for name in (*before, *names, INDEX):
-        remove_unfinished(folder / name)
+    by_folder: dict[Path, set[str]] = {}
+    for path in (folder / name for name in (*before, *names, INDEX)):
+        by_folder.setdefault(path.parent, set()).add(path.name)
+    for place, own in by_folder.items():
+        _remove_unfinished(place, own)
     yield
     for name in before:
         _remove(folder, name)
@@ -83,6 +87,16 @@ def claim(folder: Path, names: Iterable[str], mark: str = MARK, text: str = "") 
     write_alone(folder / mark, lambda f: f.write((text or f"{MARKED}\n").encode()))
 
 
+def withdraw(folder: Path) -> None:
+    """Take away what `exactly` wrote in FOLDER, its index, and FOLDER where nothing else lies in it."""
+    if (folder / INDEX).is_file():
+        with exactly(folder, []):
+            pass
+        (folder / INDEX).unlink()
+        with suppress(OSError):  # holds other files
+            folder.rmdir()
+
+
 def write_page(path: Path, content: str) -> None:
     """A page that is wholly there or not at all; what a killed run began is taken away."""
     make_folder(path.parent)
@@ -99,10 +113,15 @@ def overwritten(targets: Iterable[Path], inputs: Iterable[Path]) -> Path | None:
 
 def remove_unfinished(path: Path) -> None:
     """Take away what `write_atomically` left of this path when its process was killed."""
-    if path.parent.is_dir():
-        temporary = re.compile(r"\.tmp-\d+-" + re.escape(short(path.name)))
-        for entry in list(path.parent.iterdir()):
-            if temporary.fullmatch(entry.name):
+    _remove_unfinished(path.parent, {path.name})
+
+
+def _remove_unfinished(folder: Path, names: set[str]) -> None:
+    """The same of several files of one folder, which is read once."""
+    names = set(map(short, names))
+    if folder.is_dir():
+        for entry in list(folder.iterdir()):
+            if (found := TEMPORARY_NAME.fullmatch(entry.name)) and found[1] in names:
                 entry.unlink(missing_ok=True)
 
 

@@ -14,6 +14,14 @@ def differing_words(text: str, neighbour: str) -> tuple[list[str], list[str]]:
     return [w for j, w in enumerate(b) if j not in in_b], [w for i, w in enumerate(a) if i not in in_a]
 
 
+def both_differ(text: str, neighbour: str) -> tuple[list[bool], list[bool]]:
+    """`differing_places` of either text beside the other."""
+    a, b = _words(text), _words(neighbour)
+    same = _aligned(a, b)
+    in_a, in_b = {i for i, _ in same}, {j for _, j in same}
+    return [i not in in_a for i in range(len(a))], [j not in in_b for j in range(len(b))]
+
+
 def differing_places(text: str, neighbour: str) -> list[bool]:
     """For each blank-separated word of `text`: whether it differs from `neighbour` at that place."""
     a = _words(text)

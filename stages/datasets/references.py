@@ -45,10 +45,15 @@ def references_for(image: Image, task_images: Sequence[Image], shots: int, rule:
 @cache
 def thumbnail(path: Path) -> np.ndarray:
     """(32, 32) float32 grey, 0..1. Raises ImageError when the image cannot be read."""
+    return grey(load_rgb(path))
+
+
+def grey(rgb: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 -> its thumbnail, (32, 32) float32, 0..1."""
     from PIL import Image as Pil
 
-    grey = Pil.fromarray(load_rgb(path)).convert("L").resize((SIDE, SIDE), Pil.Resampling.BOX)
-    return np.asarray(grey, np.float32) / 255
+    small = Pil.fromarray(rgb).convert("L").resize((SIDE, SIDE), Pil.Resampling.BOX)
+    return np.asarray(small, np.float32) / 255
 
 
 def _distance(own: np.ndarray, path: Path) -> float:

@@ -1,6 +1,7 @@
 """Scores -> metrics, tables and a report. Runs without torch; nothing here depends on the method."""
 
 import shlex
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -17,7 +18,7 @@ from stages.base.errors import InputError
 from stages.base.progress import Progress
 from stages.datasets.entries import many
 from stages.datasets.files import look_at
-from stages.datasets.manifest import Image, read_manifest
+from stages.datasets.manifest import Image, Task, read_manifest
 from stages.evaluate.config import EvaluateConfig
 from stages.report import grid
 from stages.report.figures import curves
@@ -29,9 +30,10 @@ from stages.report.heatmaps import (
     require_no_input,
     write_heatmaps,
 )
-from stages.report.html import write_report
+from stages.report.html import Results, write_report
 from stages.report.lvlm_mask_area import area_bins, area_figure, area_table
 from stages.report.made import HowMade, how_made
+from stages.report.page import figures
 from stages.report.ranking import outcome, shown, write_ranking
 from stages.report.tables import all_tables
 from stages.report.vidad import sensitivity
@@ -104,7 +106,7 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
             artifact.progress.say(f"{strangers} scored images are not in the manifest and are left out")
         if named := [s.image.image_id for t in tasks for s in t.rows if s.no_number]:
             artifact.progress.say(f"{config.scores}: {listed(named)}: `score` is NaN or infinite; counted as failed")
-    _publish(tasks, rows, pixels, pages, config, options)
+    _publish(tasks, rows, pixels, pages, {i.task for i in manifest.images}, config, options)
     return artifact.summary
 
 
@@ -165,7 +167,7 @@ def _pages(tasks: list[TaskScores], rows: list[dict], pixels: list[PixelResult],
     grids = all_tables(tasks, rows, config.resamples, config.seed, pixels, provenance)
     more: list[grid.Grid] = []
     pictures: dict[str, bytes | None] = {}
-    if config.tables or config.report:
+    if config.tables:
         bins = area_bins(tasks, rows)
         more = [*area_table(bins), *made.tables]
         pictures = {"figure5": sensitivity(rows), "figure7": area_figure(bins)}
@@ -182,40 +184,43 @@ def _publish(
     rows: list[dict],
     pixels: list[PixelResult],
     pages: _Pages,
+    indexed: Collection[Task],
     config: EvaluateConfig,
     options: RunOptions,
 ) -> None:
     printed = [grid.as_text(g) for g in pages.grids if g.printed]
     if printed and not (options.quiet or options.json):
         print("\n\n".join(printed))
-    draw = None
-    if config.maps:
-        scales = cache(partial(colour_scales, tasks, config.maps))  # all maps are read: once, if at all
+    scales = cache(partial(colour_scales, tasks, config.maps or Path()))  # all maps are read: once, if at all
+    if config.maps and config.heatmaps:
         draw = partial(overlays, config.maps, scales)
-        if config.heatmaps:
-            write_heatmaps(pixels, tasks, config.maps, draw, config.heatmaps, options.quiet)
+        write_heatmaps(pixels, tasks, config.maps, draw, config.heatmaps, options.quiet)
     if config.ranking:
         write_ranking(tasks, config.ranking)
     if config.tables:
         grid.write([*pages.grids, *pages.more], config.tables, pages.pictures)
     if config.report:
-        examples = example_panels(pixels, config.maps)
+        drawn = {
+            "figure5": figures.sensitivity(rows),
+            "figure7": figures.area(area_bins(tasks, rows)),
+            "curves": figures.curves(pixels, config.pro_limit),
+        }
         unlabelled = all(s.image.label is None for t in tasks for s in t.test) and any(t.good for t in tasks)
-        beside = outcome(tasks, config.resamples, config.seed) if unlabelled else None
-        again = again_with_a_vlm(config)
-        write_report(
-            config.report,
+        results = Results(
             tasks,
             rows,
             pages.grids,
-            pages.pictures,
-            examples,
+            drawn,
+            example_panels(pixels, config.maps),
             pages.provenance,
             pages.made,
-            draw,
-            beside,
-            again,
+            indexed,
+            config.maps,
+            scales,
+            outcome(tasks, config.resamples, config.seed) if unlabelled else None,
+            again_with_a_vlm(config),
         )
+        write_report(config.report, results, options.quiet)
 
 
 def again_with_a_vlm(config: EvaluateConfig) -> str:

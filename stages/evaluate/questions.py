@@ -91,4 +91,4 @@ def _publish(
     if config.tables:
         grid.write([*grids, *made.tables], config.tables)
     if config.report:
-        write_page(config.report, joined, rows, grids, made, models)
+        write_page(config.report, joined, rows, grids, made, models, options.quiet)

@@ -1,12 +1,7 @@
 """Figures of the report, as PNG bytes."""
 
-import numpy as np
-
 from stages.base.plots import as_png, pyplot
-from stages.datasets.vidad import CONDITIONS
-from stages.report.names import condition_name
 from stages.results.pixels import PixelResult
-from stages.results.scores import TaskScores
 
 NORMAL, ANOMALOUS, UNKNOWN = "#4c78a8", "#e45756", "#888888"
 MARKS = {
@@ -22,34 +17,6 @@ def shown(name: str) -> str:
     """A name as a figure's label: legends leave out labels that begin with an underscore."""
     name = "".join(c if c.isprintable() else " " for c in name)
     return f" {name}" if name.startswith("_") else name
-
-
-def histograms(tasks: list[TaskScores]) -> bytes | None:
-    """Score histograms of one category's tasks, side by side; dashed: the line above 90 % of the good images, which are
-    drawn as normal ones where no test image is known to be normal."""
-    order = list(CONDITIONS)
-    tasks = sorted(
-        (t for t in tasks if t.test), key=lambda t: order.index(t.condition) if t.condition in order else len(order)
-    )
-    if not tasks:
-        return None
-    plt = pyplot()
-    figure, axes = plt.subplots(1, len(tasks), figsize=(max(2.1 * len(tasks), 3.6), 1.9), sharey=True, squeeze=False)
-    for ax, task in zip(axes[0], tasks, strict=True):
-        images = task.test if any(s.image.label == 0 for s in task.test) else (*task.test, *task.held_out)
-        scores = np.array([s.score for s in images])
-        labels = [s.image.label for s in images]
-        bins = np.linspace(min(scores.min(), 0), max(scores.max(), 1e-3) * 1.02, 26)
-        for label, colour in ((0, NORMAL), (1, ANOMALOUS), (None, UNKNOWN)):
-            part = scores[[v == label for v in labels]]
-            if len(part):
-                ax.hist(part, bins, color=colour, alpha=0.65)
-        if task.line in task.thresholds:
-            ax.axvline(task.thresholds[task.line], color="black", lw=1, ls="--")
-        ax.set_title(shown(condition_name(task.condition, task.category)), fontsize=9)
-        ax.tick_params(labelsize=7)
-    axes[0][0].set_ylabel("images")
-    return as_png(figure)
 
 
 def curves(pixels: list[PixelResult], limit: float) -> bytes | None:

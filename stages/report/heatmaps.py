@@ -29,13 +29,14 @@ MASK, CONTOUR = (60, 220, 90), (255, 255, 255)  # RGB of the two outlines
 
 @dataclass(frozen=True)
 class Panel:
-    """One row of pictures. title: where it stands among its category; png: image, mask, heat map, overlay."""
+    """One row of pictures. title: where it stands among its category; picture: WebP of image, mask, heat map and
+    overlay."""
 
     method: str
     category: str
     title: str
     image_id: str
-    png: bytes
+    picture: bytes
 
 
 def panel(
@@ -67,10 +68,17 @@ def blended(
 
     height, width = rgb.shape[:2]
     scores = cv2.resize(anomaly_map.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    heat = coloured(scores, scale)
+    return scores, heat, np.ascontiguousarray((rgb.astype(np.float32) * 0.55 + heat * 0.45).astype(np.uint8))
+
+
+def coloured(scores: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
+    """(H, W) float32 -> (H, W, 3) uint8, blue to red between the two scores of the scale."""
+    import cv2
+
     low, high = scale
     grey = np.clip((scores - low) / max(high - low, 1e-12) * 255, 0, 255).astype(np.uint8)
-    heat = cv2.applyColorMap(grey, cv2.COLORMAP_TURBO)[:, :, ::-1]
-    return scores, heat, np.ascontiguousarray((rgb.astype(np.float32) * 0.55 + heat * 0.45).astype(np.uint8))
+    return cv2.applyColorMap(grey, cv2.COLORMAP_TURBO)[:, :, ::-1]
 
 
 def example_panels(pixels: Sequence[PixelResult], maps: Path | None) -> list[Panel]:
@@ -85,8 +93,8 @@ def example_panels(pixels: Sequence[PixelResult], maps: Path | None) -> list[Pan
         for name, place in places.items():
             wanted.setdefault((ranked[place], r.task.method), (r, f"{name}: F1 {f1[ranked[place]]:.2f}"))
     made = {
-        key: Panel(key[1], wanted[key][0].task.category, wanted[key][1], key[0], png)
-        for key, png in _drawn({k: r for k, (r, _) in wanted.items()}, maps, SIDE)
+        key: Panel(key[1], wanted[key][0].task.category, wanted[key][1], key[0], picture)
+        for key, picture in _drawn({k: r for k, (r, _) in wanted.items()}, maps, SIDE, ".webp")
     }
     return [made[key] for key in wanted if key in made]
 
@@ -168,7 +176,7 @@ def overlays(
             factor = min(side / max(rgb.shape[:2]), 1)
             width, height = (max(round(x * factor), 1) for x in rgb.shape[1::-1])
             rgb = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
-            _, heat, over = blended(rgb, anomaly_map, scales()[_named(wanted[key])])
+            _, heat, over = blended(rgb, anomaly_map, scales()[named(wanted[key])])
             yield key, np.hstack([rgb, heat, over])
 
 
@@ -176,7 +184,7 @@ def colour_scales(tasks: Sequence[TaskScores], maps: Path) -> Scales:
     """For each task by each method the scores that become the first and the last colour: the median of the lowest
     values of its test images' maps, and what all but 2 % of the highest values stay below, so that one outlier does
     not pale the rest. Reads all of these maps."""
-    of_image = {(s.image.image_id, t.method): _named(t) for t in tasks for s in t.test}
+    of_image = {(s.image.image_id, t.method): named(t) for t in tasks for s in t.test}
     ends: dict[tuple, list[tuple[float, float]]] = defaultdict(list)
     for key, anomaly_map in read_maps(maps, set(of_image)) if of_image else ():
         if np.isfinite(anomaly_map).all():
@@ -185,7 +193,7 @@ def colour_scales(tasks: Sequence[TaskScores], maps: Path) -> Scales:
     return {n: (float(np.median(a[:, 0])), float(np.quantile(a[:, 1], 0.98))) for n, a in arrays.items()}
 
 
-def _named(task: TaskScores) -> tuple:
+def named(task: TaskScores) -> tuple:
     return task.dataset, task.category, task.condition, task.method
 
 
@@ -196,8 +204,8 @@ def _without_mask(wanted: dict[Key, TaskScores], draw: Draw) -> Iterator[tuple[K
         yield key, cv2.imencode(".jpg", row[:, :, ::-1])[1].tobytes()
 
 
-def _drawn(wanted: dict[tuple[str, str], PixelResult], maps: Path, side: int) -> Iterator[tuple]:
-    """(key, PNG of the panel); images that cannot be read are left out. side: px, 0 = as they are."""
+def _drawn(wanted: dict[tuple[str, str], PixelResult], maps: Path, side: int, ending: str = ".png") -> Iterator[tuple]:
+    """(key, the panel as a PNG or WebP); images that cannot be read are left out. side: px, 0 = as they are."""
     import cv2
 
     images: dict[str, Image] = {i.image_id: i for r in wanted.values() for i in r.task.images}
@@ -212,4 +220,5 @@ def _drawn(wanted: dict[tuple[str, str], PixelResult], maps: Path, side: int) ->
         factor = min(side / max(rgb.shape[:2]), 1) if side else 1
         rgb = cv2.resize(rgb, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA) if factor < 1 else rgb
         picture = panel(rgb, mask, anomaly_map, result.threshold, result.scale)
-        yield key, cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes()
+        options = [cv2.IMWRITE_WEBP_QUALITY, 80] if ending == ".webp" else []
+        yield key, cv2.imencode(ending, picture[:, :, ::-1], options)[1].tobytes()

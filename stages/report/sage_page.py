@@ -1,45 +1,19 @@
-"""The page on answers to questions: SAGE's tables, then questions with what was answered."""
+"""The page on answers to questions: SAGE's tables, then every question with what was answered."""
 
-from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from stages.artifacts import outputs
-from stages.base.errors import ImageError
-from stages.base.texts import without_controls
-from stages.questions.mle import AXES
+from stages.base.progress import Progress
 from stages.report.grid import Grid
-from stages.report.html import data_url, template, thumbnail
 from stages.report.made import HowMade
-from stages.report.sage_figures import by_setting, curves_by_setting, group_accuracy
+from stages.report.page import figures
+from stages.report.page.gallery import Gallery
+from stages.report.page.questions import methods_of
+from stages.report.page.render import key_of, write
+from stages.report.page.scores import in_columns
+from stages.report.sage_figures import curves_by_setting
 from stages.results.answers import AnswerRecord
-
-EACH = 6  # cards per group
-LONGEST = 400  # characters of a reply on a card
-
-
-@dataclass(frozen=True)
-class Card:
-    """One question. options: (text, is right, was chosen); answer: the right one where there are no options."""
-
-    pictures: tuple[str, ...]
-    problem: str | None
-    title: str
-    question: str
-    options: tuple[tuple[str, bool, bool], ...]
-    answer: str
-    response: str
-    note: str
-
-
-@dataclass(frozen=True)
-class Section:
-    """One method: groups of cards."""
-
-    title: str
-    groups: tuple[tuple[str, tuple[Card, ...]], ...]
 
 
 def write_page(
@@ -49,26 +23,48 @@ def write_page(
     grids: list[Grid],
     made: HowMade,
     models: dict[str, dict],
+    quiet: bool = True,
 ) -> None:
     """Render and write the page. made: the chain of records that ends at the answers; models: method -> what its model
-    is made of (Figure 7). Pictures that cannot be read are named as such on their card; control characters are written
-    as \\xNN."""
-    of: dict[str, list] = defaultdict(list)
-    for a in joined:
-        of[a.method].append(a)
-    figures = {"figure5": group_accuracy(rows), "figure7": by_setting(curves_by_setting(rows, models))}
-    page = template("qa.html.j2").render(
-        datasets=sorted({a.source.dataset for a in joined}),
-        methods=sorted(of),
-        written=f"{datetime.now():%d %B %Y, %H:%M}",
-        numbers=_headline(joined, rows),
-        pictures={name: data_url(png, "png") for name, png in figures.items() if png},
-        main=[g for g in grids if g.name != "qa-figures"],
-        details=[g for g in grids if g.name == "qa-figures"],
-        sections=[Section(method, tuple(_groups(members))) for method, members in of.items()],
-        made=made,
-    )
-    outputs.write_page(path, without_controls(page))
+    is made of (Figure 7). Pictures that cannot be read are named as such in their place."""
+    gallery = Gallery()
+    methods = methods_of(joined, gallery)
+    run = key_of([[[r["id"], r["choice"], r["text"]] for r in m["rows"]] for m in methods], gallery.texts.values)
+    drawn = {
+        "figure5": figures.groups_right(rows),
+        "figure7": figures.by_setting(curves_by_setting(rows, models)),
+    }
+    context = {
+        "kind": "questions",
+        "datasets": sorted({a.source.dataset for a in joined}),
+        "methods": list(dict.fromkeys(a.method for a in joined)),
+        "written": f"{datetime.now():%d %B %Y, %H:%M}",
+        "numbers": _headline(joined, rows),
+        "figures": {place for place, found in drawn.items() if found},
+        "main": [g for g in grids if g.name != "qa-figures"],
+        "details": [g for g in grids if g.name == "qa-figures"],
+        "made": made,
+    }
+
+    def data() -> dict:
+        return {
+            "kind": "questions",
+            "methods": in_columns(methods),
+            "images": gallery.described(),
+            "figures": drawn,
+            "texts": gallery.texts.values,  # last, when all have their numbers
+        }
+
+    def drawn_one_by_one() -> Iterator[tuple[str, bytes]]:
+        progress = Progress("pictures of the page", len(gallery.known), quiet)
+        try:
+            for picture in gallery.drawn():
+                yield picture
+                progress.advance()
+        finally:
+            progress.stop()
+
+    write(path, "qa.html.j2", context, data, run, drawn_one_by_one(), [f"p{n}" for n in range(len(gallery.known))])
 
 
 def _headline(joined: list[AnswerRecord], rows: list[dict]) -> list[tuple[str, str]]:
@@ -86,52 +82,3 @@ def _headline(joined: list[AnswerRecord], rows: list[dict]) -> list[tuple[str, s
         ("images", f"{len({a.question.image_id for a in joined}):,}"),
         ("unread or failed", str(sum(a.how in ("refused", "unparsable", "failed", "missing") for a in joined))),
     ]
-
-
-def _groups(members: list[AnswerRecord]) -> Iterator[tuple[str, tuple[Card, ...]]]:
-    wanted = (
-        ("right", lambda a: a.right),
-        ("wrong", lambda a: a.right is False and a.row["choice"] is not None),
-        ("named no option: counts as wrong", lambda a: a.how in ("refused", "unparsable")),
-        ("open questions", lambda a: not a.question.choices and a.how == "in words"),
-        ("failed", lambda a: a.how == "failed"),
-    )
-    for title, belongs in wanted:
-        if found := [a for a in members if a.row and belongs(a)]:
-            yield f"{title} ({len(found)})", tuple(map(_card, _varied(found)))
-
-
-def _varied(found: list[AnswerRecord]) -> list[AnswerRecord]:
-    """EACH of them, of as many images and levels as there are."""
-    picked: list = []
-    for _ in found[:EACH]:
-        seen = Counter(v for a in picked for v in (a.question.image_id, a.question.level))
-        left = [a for a in found if a not in picked]
-        picked.append(min(left, key=lambda a: (seen[a.question.image_id], seen[a.question.level])))
-    return picked
-
-
-def _card(a: AnswerRecord) -> Card:
-    question, row = a.question, a.row
-    assert row is not None  # only answers have cards
-    pictures: tuple[str, ...] = ()
-    problem = None
-    try:
-        pictures = tuple(thumbnail(i.file) for i in (a.source.reference, a.source.image) if i)
-    except ImageError as e:
-        problem = str(e)
-    options = tuple((text, text == question.answer, i == row["choice"]) for i, text in enumerate(question.choices))
-    marks = ", ".join(f"{axis} {a.marks[axis]}" for axis in AXES) if a.marks and not a.marks["error"] else ""
-    similar = "" if a.similarity is None else f"similarity {a.similarity:.2f}"
-    notes = "; ".join(filter(None, (row["error"], marks, similar)))
-    reply, wanted = row["response"] or "", "" if question.choices else question.answer or ""
-    return Card(
-        pictures,
-        problem,
-        f"{question.level} · {question.image_id}",
-        question.question,
-        options,
-        wanted,
-        reply[:LONGEST] + "…" * (len(reply) > LONGEST),
-        notes,
-    )

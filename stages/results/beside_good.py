@@ -47,10 +47,17 @@ def heights(task: TaskScores) -> np.ndarray:
     """(N,) how far each of `task.test` lies above the median of the good images, in units of the distance from there to
     the line: what makes a ranking of several tasks, whose scores have no common unit. The raw scores where there is
     no such distance."""
-    test, good, line = numbers(task.test), numbers(task.good), task.thresholds.get(task.line)
+    zero, unit = scale_of(task)
+    return (numbers(task.test) - zero) / unit
+
+
+def scale_of(task: TaskScores) -> tuple[float, float]:
+    """(score of height 0, its distance to the score of height 1): the median of the good images and the line above it;
+    0 and 1 where there is no such distance."""
+    good, line = numbers(task.good), task.thresholds.get(task.line)
     if line is None or not line > (middle := float(np.median(good))):
-        return test
-    return (test - middle) / (line - middle)
+        return 0.0, 1.0
+    return middle, line - middle
 
 
 def numbers(images: tuple[Scored, ...]) -> np.ndarray:

@@ -20,6 +20,7 @@ import pytest
 from adcli.inspect import InspectConfig, common, steps
 from adcli.main import run
 from stages.base.config import RunOptions
+from tests.pages import page_data
 
 needs_anomalib = pytest.mark.skipif(find_spec("anomalib") is None, reason="needs adcli[baselines]")
 
@@ -81,7 +82,9 @@ def test_one_command_ranks_the_new_ones_and_says_where_to_look(photos):
         " page: runs/photos/report.html"
     )
     page = Path("runs/photos/report.html").read_text()
-    assert "anomalib/padim" in page and page.count('alt="anomaly map"') == 8
+    shown = page_data(Path("runs/photos/report.html")).rows()
+    assert "anomalib/padim" in page and len(shown) == 8 and all(r["picture"] and r["heat"] for r in shown)
+    assert all("photos/normal" in r["nearFile"] for r in shown), "a good picture stands beside each"
     assert "adcli inspect --good photos/normal --test photos/new --method lvlm --vlm qwen2-vl" in page
     assert len(list(Path("runs/photos/heatmaps").rglob("*.jpg"))) == 8
 

@@ -19,6 +19,7 @@ from stages.datasets.masks import at_size
 from stages.evaluate.images import EvaluateConfig, run
 from stages.results.metrics.pixel import metrics, picture
 from stages.results.pixels import fitted
+from tests.pages import page_data
 
 QUIET = RunOptions(quiet=True)
 
@@ -98,7 +99,9 @@ def test_metrics_thresholds_and_pictures_of_maps_on_disk(two_categories):
     pages = sorted((config.heatmaps / "m").glob("*.png"))
     assert len(pages) == 14 and PIL.Image.open(pages[0]).size == (4 * 60, 40)
     page = config.report.read_text()
-    assert "anomalous, lowest scores" in page and "hits: anomalous" not in page, "no threshold tells them apart"
+    shown = page_data(config.report)
+    assert {t["line"] for m in shown.data["methods"] for t in m["tasks"]} == {None}, "no threshold tells them apart"
+    assert [bool(r["outline"]) for r in shown.rows()] == [r["label"] == 1 for r in shown.rows()], "masks are outlined"
     assert "Anomaly maps" in page and "worst: F1" in page and "ROC and PRO curves" in page and "pro_200" in page
     assert (config.tables / "pixels.csv").exists() and (config.tables / "curves.png").exists()
 

@@ -20,6 +20,7 @@ from stages.report.sage_figures import Curve, by_setting, curves_by_setting, gro
 from stages.results.answer_rows import grown
 from stages.results.answers import AnswerRecord, QuestionSource
 from stages.sage.entropy import Pair
+from tests.pages import page_data
 from tests.qa import RANKED, question, write, write_manifest
 
 QUIET = RunOptions(quiet=True)
@@ -182,8 +183,12 @@ def test_tables_and_page(config, tmp_path):
     # 13 questions: 10 strict, one open, one unparsable, one failed
     assert read[2] == f"mpdd,{ONE},13,10,0,0,1,0,1,1,0" and read[1] == f"mpdd,{ZERO},13,2,0,0,0,0,0,0,11"
     page = (tmp_path / "r.html").read_text()
-    assert page.count("data:image/jpeg") >= 4 and "Hm." in page and "category 5, location 4, logic 3" in page
-    assert 'class="right chosen"' in page and "counts as wrong" in page and "no such image" in page
+    shown = page_data(tmp_path / "r.html")
+    rows = shown.rows()
+    assert len(shown.pictures) >= 4 and "Hm." in {r["text"] for r in rows}
+    assert "category 5, location 4, logic 3" in {r["marks"] for r in rows} and "Hm." not in page.partition("<script")[0]
+    assert any(r["right"] and r["choices"][r["choice"]] == r["answer"] for r in rows)
+    assert any("counts as wrong" in r["how"] for r in rows) and any("no such image" in t for t in shown.data["texts"])
 
 
 def test_other_levels_have_a_table_of_their_own(config, tmp_path):

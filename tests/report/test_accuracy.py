@@ -16,6 +16,7 @@ from stages.datasets.augment import split_condition
 from stages.evaluate.images import EvaluateConfig, run
 from stages.report.grid import published
 from stages.report.lvlm_mask_area import Bin, correlation, in_bins, mask_percent
+from tests.pages import page_data
 
 QUIET = RunOptions(quiet=True)
 LVLM, OTHER = "lvlm/m/1-shot+specific", "knn"
@@ -105,7 +106,9 @@ def test_accuracy_is_the_mean_over_categories_also_without_scores(two_methods):
     assert ours[f"{OTHER}, ours"][3:5] == ["75.0", "train-q90"] and ours[f"{OTHER}, ours"][5] == "2"
     assert ["mvtec-ad", "Qwen2-VL-72B-AWQ (published)", "NA", "91.8", "its own yes or no", "15", ""] in lines
     page = (folder / "report.html").read_text()
-    assert "hits: anomalous, highest scores (2)" in page and "&lt;b&gt;cut" in page and "no score" in page
+    shown = {(r["method"], r["id"]): r for r in page_data(folder / "report.html").rows()}
+    assert shown[LVLM, "a3"]["said"] == 1 and shown[LVLM, "a3"]["score"] is None and "<b>cut" not in page
+    assert shown[LVLM, "a3"]["text"] == "Yes, <b>cut</b>." and shown[OTHER, "a4"]["score"] == "11"
     assert "Figure 7" not in page, "no masks, no figure"
 
 

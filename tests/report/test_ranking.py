@@ -19,6 +19,7 @@ from stages.report import heatmaps
 from stages.report.grid import as_csv
 from stages.report.ranking import outcome, ranking
 from stages.results.scores import collect, read_scores
+from tests.pages import page_data
 from tests.results.test_beside_good import task
 
 GOOD = [0, 1, 2, 3, 4]
@@ -136,7 +137,9 @@ def test_unlabelled_pictures_get_heat_maps_a_page_and_a_ranking(unlabelled, tmp_
     assert drawn == ["10.png.jpg", "7.png.jpg", "8.png.jpg", "9.png.jpg"], "the highest scores"
     assert cv2.imread(str(tmp_path / "heat/m/d/10.png.jpg")).shape == (40, 180, 3)
     page = (tmp_path / "report.html").read_text()
-    assert page.count('alt="anomaly map"') == 6 and "6 of 6 lie above 90 % of the good ones (line 3.6" in page
+    assert "6 of 6 lie above 90 % of the good ones (line 3.6" in page
+    shown = page_data(tmp_path / "report.html").rows()
+    assert all(r["picture"] and r["heat"] for r in shown) and len(shown) == 6, "every picture, with its map"
     with (tmp_path / "ranking.csv").open() as f:
         assert [row["score"] for row in csv.DictReader(f)] == ["10", "9", "8", "7", "6", "5"]
 
