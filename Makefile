@@ -13,9 +13,9 @@ REAL     := $(strip $(MVTEC_ROOT) $(VISA_ROOT))
 export PYTHON BIN
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-fast test-vllm clean-runs reproduce-vidad reproduce-vidad-check reproduce-tiles \
-        reproduce-lvlm reproduce-visualad ablate-visualad reproduce-sage reproduce-vmad ablate-vmad \
-        ablate-vmad-projectors ablate-vidad
+.PHONY: help setup demo check test test-fast test-vllm clean-runs reproduce-vidad reproduce-vidad-check ablate-vidad \
+        reproduce-tiles reproduce-lvlm reproduce-visualad ablate-visualad reproduce-sage reproduce-vmad ablate-vmad \
+        ablate-vmad-projectors
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-24s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,7 @@ test-fast: $(READY); $(BIN)/python -m pytest -n 2 -m "not slow"  ## all but the 
 test-vllm: .venv-vllm/installed  ## the tests that need vLLM, with the real one
 	ADCLI_TORCHVISION=declare $(VLLM_BIN)/python -m pytest tests/vlm/test_vllm.py
 
+demo: $(READY); @pipelines/demo.sh  ## a first look: `inspect` and VID-AD on pictures that it renders
 reproduce-vidad: $(READY); @pipelines/vidad.sh  ## VID-AD, rendered scenes or VIDAD_ROOT
 reproduce-vidad-check: $(READY); @CHECK=yes pipelines/vidad.sh  ## the same, and the figures with their targets
 ablate-vidad: $(READY); @pipelines/vidad_ablations.sh  ## VID-AD's Table 7, VIDAD_ROOT

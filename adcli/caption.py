@@ -18,4 +18,4 @@ Example: adcli caption runs/demo/manifest.parquet --out runs/demo/captions.parqu
 def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add the subcommand."""
     config, run = "stages.captions.config:CaptionConfig", "stages.captions.caption:run"
-    command(app, "caption", config, run, DOC, first=("vlm", "prompt"))
+    command(app, "caption", config, run, DOC, first=("vlm", "prompt"), limit=True)

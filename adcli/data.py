@@ -201,6 +201,15 @@ them are no results on VID-AD.
 Example: adcli data synth vidad --out runs/demo/scenes --scenarios fruits --conditions white_bg --size 360
 """
 
+SURFACES = """Render surfaces of brushed metal: good ones, and new ones of which some have a scratch or a spot.
+
+OUT/good and OUT/new are what `adcli inspect` takes; the folders in OUT/new say what is in them, OUT/masks where. No two
+surfaces are alike in light, colour and grain, and good ones have marks of the brush and dust, too. They are made up:
+figures measured on them say nothing of any product.
+
+Example: adcli data synth surfaces --out runs/demo/surfaces --good 40 --new 20
+"""
+
 
 CHECK = """Decode every image and mask of a manifest, count them, and compare with the known counts.
 
@@ -304,22 +313,22 @@ def add_to(app: typer.Typer, arguments: list[str]) -> None:
 
     data = group("Index, check and augment data sets, ask questions about them, or render synthetic scenes.")
     index = group("Manifest of a data set in its original layout.")
-    synth = group("Render scenes with known logical state.")
+    synth = group("Render scenes with known logical state, or surfaces with known defects.")
     for name, (config, run, text) in INDEX.items():
         leaf(index, f"index {name}", config, f"stages.{run}", text)
     without = ("shard", "max_errors", "overwrite", "retry")
     leaf(data, "check", "datasets.config:CheckConfig", check_and_say, CHECK, without=without, again=ANEW)
     leaf(data, "augment", "datasets.config:AugmentConfig", "stages.datasets.augment:run", AUGMENT)
     make = "stages.questions.make:run"
-    leaf(data, "questions", "questions.config:QuestionsConfig", make, QUESTIONS, ("vlm", "captions"))
+    leaf(data, "questions", "questions.config:QuestionsConfig", make, QUESTIONS, ("vlm", "captions"), limit=True)
     leaf(data, "import-questions", "questions.config:ImportConfig", "stages.questions.imports:run", IMPORT)
     leaf(synth, "synth vidad", "datasets.config:SynthConfig", "stages.datasets.synth.vidad:run", SYNTH)
+    leaf(synth, "synth surfaces", "datasets.config:SurfacesConfig", "stages.datasets.synth.surfaces:run", SURFACES)
     if arguments[1:2] == ["describe"]:
         config, run = describe.DescribeConfig, describe.describe_and_say
         command(data, "describe", config, run, describe.DOC, without=describe.WITHOUT, again=ANEW)
     else:
         data.command("describe", help=describe.DOC.partition("\n\n")[0])(lambda: None)
-    synth.callback()(lambda: None)  # keeps `vidad` a subcommand although it is the only one
     data.add_typer(index, name="index")
     data.add_typer(synth, name="synth")
     app.add_typer(data, name="data")

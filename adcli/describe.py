@@ -1,6 +1,7 @@
 """`adcli data describe`: who made a table, from what, and what that was made from."""
 
 import json
+import os
 import shutil
 import textwrap
 from collections.abc import Iterator
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
 
 DOC = """Say who made a table, from what, with which settings, and so on up the chain.
 
-Inputs are found by the paths that were recorded. `unchanged` says that a table holds what it held then; of images,
-checkpoints and other folders it is only said whether they are there. A table that adcli did not write is `made
-elsewhere`.
+Weights below an artifact, and what a command wrote for people (the report, the ranking, heat maps), are described by
+the table they belong to. Inputs are found by the paths that were recorded. `unchanged` says that a table holds what it
+held then; of images, checkpoints and other folders it is only said whether they are there. A table that adcli did not
+write is `made elsewhere`.
 
 Example: adcli data describe runs/demo/scores.parquet
 """
@@ -28,7 +30,7 @@ COMMANDS = 3  # command lines of one artifact that are shown
 
 @dataclass(frozen=True, kw_only=True)
 class DescribeConfig:
-    artifact: Path = argument("an artifact, a folder of artifacts, or a Parquet file")
+    artifact: Path = argument("an artifact, a folder of artifacts, a Parquet file, or what was written with one")
 
 
 def describe_and_say(config: DescribeConfig, options: RunOptions) -> None:
@@ -39,10 +41,13 @@ def describe_and_say(config: DescribeConfig, options: RunOptions) -> None:
     if options.json:
         print(json.dumps({"artifacts": [asdict(made) for made in found.values()]}, default=str))
         return
+    asked = Path(os.path.abspath(config.artifact))
     width = max(shutil.get_terminal_size((80, 24)).columns, 40)
     shown: set[str] = set()
     for made in tops(config.artifact, found):
         if made.path not in shown:
+            if not Path(made.path).is_relative_to(asked):
+                print(f"{plain(short(str(asked)))} belongs to")
             print("\n".join([plain(short(made.path)), *lines(made, found, shown, width, "  ")]))
 
 
@@ -73,13 +78,13 @@ def facts(made: "Made") -> Iterator[tuple[str, str]]:
     """(heading, text) about one table."""
     if made.record is None:
         who = "an artifact's part without its record (_adcli.json)" if made.key else "made elsewhere"
-        yield "table", f"{who}, {made.rows} rows"
+        yield "table", f"{who}, {many(made.rows)}"
         yield "columns", ", ".join(f"{name} ({kind})" for name, kind in made.columns)
         return
     r = made.record
     of = "" if made.complete else f" of {r.get('expected', '?')}, not complete"
     failed = f", {made.errors} failed" if made.errors else ""
-    yield "table", f"{r.get('table', '?')}, {'?' if made.rows is None else made.rows} rows{of}{failed}"
+    yield "table", f"{r.get('table', '?')}, {many(made.rows)}{of}{failed}"
     commit = f", commit {r['commit'][:12]}" if isinstance(r.get("commit"), str) else ""
     yield "made by", f"{r['stage']} of adcli {r.get('version', '?')}{commit}{when(r.get('date'))}"
     commands = commands_of(r)
@@ -94,6 +99,11 @@ def facts(made: "Made") -> Iterator[tuple[str, str]]:
         yield "took", f"{r.get('seconds', '?')} s in {len(runs)} run{'s' * (len(runs) != 1)} on {where}"
     if caveat := r["notes"].get("caveat"):
         yield "note", str(caveat)
+
+
+def many(rows: int | None) -> str:
+    """'1 row'; '? rows' where nobody knows."""
+    return "1 row" if rows == 1 else f"{'?' if rows is None else rows} rows"
 
 
 def commands_of(record: dict) -> list[str]:

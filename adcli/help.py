@@ -16,7 +16,7 @@ class StageCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """An option's former name says what it is called now."""
-        for word in args:
+        for word in () if ctx.resilient_parsing else args:  # not while a line is being completed
             if new := self.renamed.get(old := word.partition("=")[0]):
                 ctx.fail(f"No such option: {old}; it is called {new} now")
         return super().parse_args(ctx, args)

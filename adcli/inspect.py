@@ -12,6 +12,7 @@ import typer
 
 from adcli.ending import DONE, FAILED_ROWS
 from adcli.options import command
+from adcli.score import METHODS as SCORING
 from stages.base.config import RunOptions, flag, option
 from stages.base.errors import InputError
 
@@ -31,6 +32,7 @@ Example: adcli inspect --good photos/normal --test photos/new --method lvlm --vl
 """
 NEEDS = {"lvlm": ("vlm",), "text-knn": ("vlm",), "visualad": ("checkpoint",), "vmad": ("checkpoint",)}
 MAY = {"text-knn": ("encoder",)}
+METHODS = (*(name for name in SCORING if name.startswith("anomalib/")), *NEEDS)
 NO_SCORES = ("vlm-qa", "sage", "mle")  # methods of `score` that answer questions
 FITTED, WITHOUT_MAPS = "anomalib/", ("anomalib/dfkde", "lvlm", "text-knn")
 
@@ -61,6 +63,10 @@ class InspectConfig:
         elif self.method not in NEEDS:
             why = "answers questions and gives no scores" if self.method in NO_SCORES else "no such method"
             raise InputError(f"--method {self.method}: {why}; expected anomalib/padim, {', '.join(NEEDS)}")
+        if self.method == "text-knn":
+            from stages.artifacts.checks import require_name_for_weights
+
+            require_name_for_weights("--out", str(self.out))
         needed = NEEDS.get(self.method, ())
         for name in ("vlm", "encoder", "checkpoint"):
             if getattr(self, name) and name not in (*needed, *MAY.get(self.method, ())):

@@ -1,10 +1,12 @@
 """`adcli`: one subcommand per stage. Only the module of the subcommand asked for is imported."""
 
 import importlib
+import io
+import os
 import sys
 from typing import TYPE_CHECKING
 
-from adcli import __version__
+from adcli import __version__, completion
 
 if TYPE_CHECKING:
     import typer
@@ -42,12 +44,11 @@ def build(arguments: list[str]) -> "typer.Typer":
         epilog=EPILOG,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        add_completion=False,
         rich_markup_mode=None,
     )
 
-    def show(asked: bool) -> None:
-        if asked:
+    def show(context: typer.Context, asked: bool) -> None:
+        if asked and not context.resilient_parsing:
             print(f"adcli {__version__}")
             raise typer.Exit
 
@@ -65,6 +66,8 @@ def build(arguments: list[str]) -> "typer.Typer":
 
 def run(arguments: list[str]) -> int:
     """Run one command line; returns its exit code. Errors are one line on stderr, see adcli.ending."""
+    if completion.VARIABLE in os.environ:
+        return completion.answer(build)
     from adcli.ending import ANEW, GOES_ON, exit_code_of
 
     def work() -> None:
@@ -93,4 +96,6 @@ def main() -> None:
     from adcli.ending import end_on_signals, leave
 
     end_on_signals()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names of files need not be UTF-8
     leave(run(sys.argv[1:]))

@@ -4,17 +4,19 @@ from typing import NamedTuple
 
 import typer
 
+from adcli.completion import among
 from adcli.options import command
 
 
 class Method(NamedTuple):
     """config, run: "module:name", see `options.command`; text: the help below the command's first sentence; first:
-    options that stand among the needed ones."""
+    options that stand among the needed ones; limit: see `options.command`."""
 
     config: str
     run: str
     text: str
     first: tuple[str, ...] = ()
+    limit: bool = False
 
 
 def by_method(
@@ -30,10 +32,12 @@ def by_method(
     says which there are. example: for the latter's help."""
     if method := methods.get(asked(arguments) or ""):
         doc = f"{sentence}\n\n{method.text}"
-        command(app, name, method.config, method.run, doc, ("method", *method.first), without)
+        command(app, name, method.config, method.run, doc, ("method", *method.first), without, limit=method.limit)
         return
 
-    def choose(method: str = typer.Option(help=f"one of {', '.join(methods)}")) -> None:
+    option = typer.Option(help=f"one of {', '.join(methods)}", autocompletion=among(methods))
+
+    def choose(method: str = option) -> None:
         raise typer.BadParameter(f"{method!r} is none of {', '.join(methods)}", param_hint="--method")
 
     loose = {"allow_extra_args": True, "ignore_unknown_options": True}  # they belong to some method

@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from adcli.completion import among, values_of
 from adcli.ending import FAILED_ROWS, GOES_ON, one_line_errors
 from adcli.help import EXAMPLE, NEEDED, RUN, SETTINGS, StageCommand
 from stages.base.config import RunOptions, check_numbers, flag
@@ -25,6 +26,7 @@ def command(
     without: tuple[str, ...] = (),
     again: str = GOES_ON,
     prepare: Callable[[Any], Any] = lambda config: config,
+    limit: bool = False,
 ) -> None:
     """Add a subcommand whose flags are the fields of `config_class` (and of RunOptions).
 
@@ -34,11 +36,12 @@ def command(
     run: takes (config, options) and returns a Summary, or None. doc: the help text: a sentence, and with an example
     that works as it stands. first: options that stand among the needed ones in the help.
     without: names of RunOptions that mean nothing here; again: what is said when it is interrupted; prepare: what is
-    made of the configuration before it is checked. A class with `presets` (name -> values of its fields) also gets
+    made of the configuration before it is checked; limit: whether --limit is offered, which is where each row is made
+    by itself. A class with `presets` (name -> values of its fields) also gets
     --preset: other defaults, so that what is given beside it wins.
     """
     config_class = loaded(config_class)
-    shared = [f for f in fields(RunOptions) if f.name not in without]
+    shared = [f for f in fields(RunOptions) if f.name not in without and (limit or f.name != "limit")]
 
     def body(**values: Any) -> None:
         common = {f.name: values.pop(f.name) for f in shared}
@@ -102,7 +105,7 @@ def _parameter(field: Field, hint: Any, group: str) -> inspect.Parameter:
         info = typer.Option(flag(field.name), help=text, show_default=False, rich_help_panel=group)
     else:
         shown = default not in (inspect.Parameter.empty, None, "")
-        info = make(help=text, show_default=shown, rich_help_panel=group)
+        info = make(help=text, show_default=shown, rich_help_panel=group, autocompletion=values_of(field.name))
     return inspect.Parameter(
         field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, info]
     )
@@ -122,6 +125,7 @@ def _preset(presets: dict[str, dict[str, Any]]) -> inspect.Parameter:
     info = typer.Option(
         help=f"options to start from, those given beside it win ({said})",
         callback=use,
+        autocompletion=among(presets),
         is_eager=True,
         show_default=False,
         rich_help_panel=SETTINGS,
@@ -130,8 +134,8 @@ def _preset(presets: dict[str, dict[str, Any]]) -> inspect.Parameter:
 
 
 def not_all_written(summary: Any, options: RunOptions) -> bool:
-    """True when rows of the only shard are missing: an engine that gave no reply for them."""
-    return options.shard == "0/1" and not summary.complete
+    """True when rows of the only shard are missing and nobody asked for a part: an engine that gave no reply."""
+    return options.shard == "0/1" and options.limit is None and not summary.complete
 
 
 def report(summary: Any, options: RunOptions) -> None:
@@ -140,12 +144,12 @@ def report(summary: Any, options: RunOptions) -> None:
         print(json.dumps(asdict(summary), default=str))
     if options.quiet:
         return
-    for line in lines_for_people(summary):
+    for line in lines_for_people(summary, options.limit):
         print(line, file=sys.stderr)
 
 
-def lines_for_people(s: Any) -> list[str]:
-    """s: Summary."""
+def lines_for_people(s: Any, limit: int | None = None) -> list[str]:
+    """s: Summary; limit: that of the run."""
     if s.up_to_date:
         return [f"{s.out}: up to date ({s.rows} rows)", *_failures(s)]
     rate = f", {s.written / s.seconds:.1f} rows/s" if s.written else ""
@@ -154,7 +158,9 @@ def lines_for_people(s: Any) -> list[str]:
         f" peak memory {s.peak_rss_mb} MB",
         *_failures(s),
     ]
-    if not s.complete:
+    if not s.complete and limit:
+        lines.append(f"{s.rows} of {s.expected} rows; the same command without --limit does the rest")
+    elif not s.complete:
         lines.append("not complete yet: other shards are still to be run")
     return lines
 

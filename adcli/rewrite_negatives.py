@@ -18,4 +18,4 @@ Example: adcli rewrite-negatives runs/demo/captions.parquet --manifest runs/demo
 def add_to(app: typer.Typer, arguments: list[str]) -> None:
     """Add the subcommand."""
     config, run = "stages.captions.config:NegativesConfig", "stages.captions.negatives:run"
-    command(app, "rewrite-negatives", config, run, DOC, first=("rewriter",))
+    command(app, "rewrite-negatives", config, run, DOC, first=("rewriter",), limit=True)

@@ -56,20 +56,25 @@ Example: adcli score runs/mvtec/manifest.parquet --method vmad --checkpoint runs
 
 ANOMALIB = """Vision baselines of anomalib on a packaged pretrained backbone (needs adcli[baselines]). A model is fitted
 per task to its normal training images; these are scored as if it had not seen them (left out one by one, or in fifths),
-so that thresholds mean something.
+so that thresholds mean something. There is no --limit, as a model is fitted to all pictures of a task at once; for a
+quick try index fewer pictures.
 
 Example: adcli score runs/tiles/manifest.parquet --method anomalib/padim --out runs/tiles/padim-scores.parquet \\
   --maps runs/tiles/padim-maps.parquet
 """
 
 METHODS = {  # --method -> its configuration, what runs it, its help, options among the needed ones
-    "text-knn": Method("stages.text_encoder.config:ScoreTextKnnConfig", "stages.text_encoder.score:run", TEXT_KNN),
-    "lvlm": Method("stages.lvlm.config:LvlmConfig", "stages.lvlm.score:run", LVLM, ("vlm",)),
-    "vlm-qa": Method("stages.questions.config:VlmQaConfig", "stages.questions.vlm_qa:run", VLM_QA),
-    "sage": Method("stages.sage.config:ScoreSageConfig", "stages.sage.score:run", SAGE, ("facts",)),
-    "mle": Method("stages.questions.config:JudgeConfig", "stages.questions.judge:run", MLE, ("answers", "judge")),
-    "visualad": Method("stages.visualad.config:ScoreVisualadConfig", "stages.visualad.score:run", VISUALAD, ("maps",)),
-    "vmad": Method("stages.vmad.config:ScoreVmadConfig", "stages.vmad.score:run", VMAD, ("maps",)),
+    "text-knn": Method(
+        "stages.text_encoder.config:ScoreTextKnnConfig", "stages.text_encoder.score:run", TEXT_KNN, limit=True
+    ),
+    "lvlm": Method("stages.lvlm.config:LvlmConfig", "stages.lvlm.score:run", LVLM, ("vlm",), True),
+    "vlm-qa": Method("stages.questions.config:VlmQaConfig", "stages.questions.vlm_qa:run", VLM_QA, limit=True),
+    "sage": Method("stages.sage.config:ScoreSageConfig", "stages.sage.score:run", SAGE, ("facts",), True),
+    "mle": Method("stages.questions.config:JudgeConfig", "stages.questions.judge:run", MLE, ("answers", "judge"), True),
+    "visualad": Method(
+        "stages.visualad.config:ScoreVisualadConfig", "stages.visualad.score:run", VISUALAD, ("maps",), True
+    ),
+    "vmad": Method("stages.vmad.config:ScoreVmadConfig", "stages.vmad.score:run", VMAD, ("maps",), True),
 }
 BASELINE = Method("stages.baselines.config:BaselineConfig", "stages.baselines.score:run", ANOMALIB, ("maps",))
 METHODS |= {f"anomalib/{model}": BASELINE for model in ("padim", "patchcore", "dfm", "dfkde")}

@@ -2,6 +2,8 @@
 
 import re
 import subprocess
+import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from typer.main import get_command
 from adcli.finetune_mllm import METHODS as TRAININGS
 from adcli.main import COMMANDS, build
 from adcli.score import METHODS
-from tests.command_lines import USAGE_ERROR, adcli_of, check, fenced, lines_of, shown
+from tests.command_lines import USAGE_ERROR, adcli_of, check, fenced, lines_of, shown, words_of
 
 ROOT = Path(__file__).parents[1]
 MANUAL = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -52,6 +54,15 @@ def test_every_command_of_a_page_is_valid(page):
             pytest.fail(f"{page.name}: adcli {' '.join(arguments)}: {error.format_message()}")
 
 
+def test_every_command_of_readme_is_run_by_the_checks():
+    """In their order, long ones replaced, each with its reason; no replacement is left over."""
+    listed = subprocess.run([sys.executable, ".ci/readme", "--list"], cwd=ROOT, capture_output=True, text=True)
+    assert listed.returncode == 0, listed.stderr
+    lines = [line.removeprefix("readme: ") for line in listed.stdout.splitlines() if line.startswith("readme: ")]
+    assert [words_of(line) for line in lines] == lines_of(ROOT / "README.md")
+    assert "instead: make -n test" in listed.stdout and "weights are not here" in listed.stdout
+
+
 def test_a_command_that_is_not_valid_is_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
@@ -67,12 +78,12 @@ def test_a_command_that_is_not_valid_is_found(tmp_path):
 
 @cache
 def every_option() -> set[str]:
-    """The long options of all commands, whatever the method."""
+    """The long options of adcli itself and of all commands, whatever the method."""
     words = [[name] for name in COMMANDS if name not in ("score", "finetune-mllm", "data")]
     words += [["evaluate", "--questions"]]
     words += [["score", "--method", m] for m in METHODS] + [["finetune-mllm", "--method", m] for m in TRAININGS]
     words += [["data", *leaf] for leaf in leaves(get_command(build(["data"])).commands["data"])]
-    found = set()
+    found = {option for parameter in get_command(build([])).params for option in parameter.opts}
     for line in words:
         command = get_command(build(line))
         for name in line[: 1 if line[0] != "data" else len(line)]:
@@ -103,6 +114,16 @@ def test_every_file_that_a_page_names_is_there(page):
     """Paths of this project in backticks, but for those with placeholders."""
     paths = re.findall(r"`((?:adcli|stages|prompts|pipelines|benchmarks|tests|docs)/[\w./-]*)`", page.read_text())
     assert not [path for path in paths if not (ROOT / path).exists()]
+
+
+@pytest.mark.parametrize("page", [*MANUAL, ROOT / "CONTRIBUTING.md"], ids=lambda p: p.name)
+def test_every_extra_that_a_page_names_is_there(page):
+    """pip itself only warns of those that are not."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = [
+        e.strip() for group in re.findall(r"(?:adcli|\.)\[([\w, -]+)\]", page.read_text()) for e in group.split(",")
+    ]
+    assert not set(named) - set(extras)
 
 
 @pytest.mark.parametrize("page", [*MANUAL, ROOT / "CONTRIBUTING.md"], ids=lambda p: p.name)

@@ -11,6 +11,7 @@ from stages.artifacts.files import TEMPORARY
 from stages.artifacts.reader import COMPLETE, PARTIAL
 from stages.base.config import flag
 from stages.base.errors import InputError
+from stages.base.texts import escaped, is_sound
 
 ARTIFACTS = ("out", "maps", "thresholds")  # outputs that a stage may empty (--overwrite)
 FOLDERS = ("tables", "heatmaps", "images", "masks", "explain", "merged")
@@ -28,9 +29,11 @@ TABLES = (
     "facts",
 )  # inputs that may be a folder of artifacts
 WEIGHTS = ("encoder", "backbone", "llava", "sam", "base", "vlm", "judge", "rewriter")  # inputs by name or by path
+HOLD_WEIGHTS = ("encoders", "checkpoint", "merged", *WEIGHTS)
 MARKS = {  # output -> endings of its name, and what a file that adcli wrote has near its beginning
     "report": ((".html", ".htm"), re.compile(rb"<title>adcli report")),
     "ranking": ((".csv",), re.compile(rb"\Afile,.*score,")),
+    "mask": ((".png",), re.compile(rb"adcli ask")),
 }
 
 
@@ -39,8 +42,10 @@ def check_places(config: Any) -> None:
 
     Raises:
         InputError: an output that is an input, that holds one, or lies within one as its part; two outputs in one
-            place; a file where a folder is to be or the reverse; a place that may not be written.
+            place; a file where a folder is to be or the reverse; a place that may not be written; weights in a place
+            whose name is not UTF-8.
     """
+    _require_names_for_weights(config)
     paths = {n: Path(v) for n, v in places_of(config).items()}
     outputs = {n: p for n, p in paths.items() if is_output(config, n)}
     real = {n: Path(os.path.realpath(p)) for n, p in paths.items()}
@@ -59,6 +64,24 @@ def places_of(config: Any) -> dict[str, Path | str]:
     return {
         n: v for n, v in given.items() if v and (hints[n] in (Path, Path | None) or (n in WEIGHTS and os.sep in str(v)))
     }
+
+
+def _require_names_for_weights(config: Any) -> None:
+    """Tables may lie anywhere; the libraries that read and write weights and tokenizers take names in UTF-8 alone, and
+    say so only when the training is over."""
+    trains = hasattr(config, "epochs")
+    for name in (f.name for f in fields(config)):
+        if name in HOLD_WEIGHTS or (trains and name == "out"):
+            require_name_for_weights(flag(name), str(getattr(config, name)))
+
+
+def require_name_for_weights(option: str, place: str) -> None:
+    """Raises InputError for a path that is not UTF-8."""
+    if not is_sound(place):
+        raise InputError(
+            f"{option} {escaped(place)}: this path is not UTF-8, and what reads and writes weights takes no other;"
+            " rename the folder or give another place"
+        )
 
 
 def is_output(config: Any, name: str) -> bool:
@@ -103,7 +126,7 @@ def _require_fit(name: str, path: Path) -> None:
     if name in FOLDERS and path.exists() and not path.is_dir():
         raise InputError(f"{flag(name)} {path}: a file, not a folder; give another name")
     if name in MARKS:
-        _require_ours(name, path)
+        require_ours(name, path)
     if name in ARTIFACTS and path.is_file():
         raise InputError(f"{path}: a file is there already; give another {flag(name)}")
     if name in ARTIFACTS and (path / COMPLETE).exists():
@@ -123,8 +146,9 @@ def _require_fit(name: str, path: Path) -> None:
         ) from None
 
 
-def _require_ours(name: str, path: Path) -> None:
-    """A page is only put in the place of a page, a ranking in that of a ranking."""
+def require_ours(name: str, path: Path) -> None:
+    """A page is only put in the place of a page, a ranking in that of a ranking. Raises InputError for another file,
+    or for a name with another ending."""
     endings, mark = MARKS[name]
     if path.suffix.lower() not in endings:
         raise InputError(f"{flag(name)} {path}: expected a name that ends in {endings[0]}")

@@ -2,6 +2,7 @@
 
 import errno
 import glob
+import hashlib
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from typing import Any, BinaryIO
 from stages.base.errors import InputError
 
 TEMPORARY = ".tmp-"  # what a process has in the making, followed by its number
+LONGEST_NAME = 100  # bytes of a name that stands in that of its temporary file; file systems take 255 in all
 OWN_TEMPORARY = re.compile(r"\.tmp-(\d+-.+|_checkpoint)", re.DOTALL)  # with a shard in place of a name, too
 OWN_FOLDERS = ("_encoders", "_checkpoint", "_training", "_tensorboard", "_masks")  # that stages make beside a table
 
@@ -31,7 +33,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 
 def write_alone(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """`write_atomically` of a file that one process at a time makes: what killed ones have left of it is removed."""
-    for left in path.parent.glob(f"{TEMPORARY}*-{glob.escape(path.name)}"):
+    for left in path.parent.glob(f"{TEMPORARY}*-{glob.escape(short(path.name))}"):
         if OWN_TEMPORARY.fullmatch(left.name):
             _remove(left)
     write_atomically(path, write)
@@ -42,9 +44,16 @@ def write_bytes(path: Path, content: bytes) -> None:
     write_atomically(path, lambda f: f.write(content))
 
 
+def short(name: str) -> str:
+    """What stands for a file's name in that of its temporary file: the name, or a digest of a long one, so that every
+    name that a file may have can be written."""
+    raw = os.fsencode(name)
+    return name if len(raw) <= LONGEST_NAME else "~" + hashlib.blake2b(raw, digest_size=16).hexdigest()
+
+
 def write_temporary(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
     """The first half of `write_atomically`: the content under a temporary name beside `path`, flushed to disk."""
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{short(path.name)}")
     try:
         with temporary.open("wb") as f:
             write(f)
@@ -125,6 +134,11 @@ def plain_error(e: OSError, path: Path) -> InputError:
     if e.errno in (errno.ENOSPC, errno.EDQUOT):
         return InputError(
             f"{path}: the disk is full; free some space and run the same command again (what is finished is kept)"
+        )
+    if e.errno == errno.EFBIG:
+        return InputError(
+            f"{path}: larger than a file may be here (`ulimit -f` shows the limit); raise it, and run the same command"
+            " again"
         )
     if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return InputError(f"{path}: may not be written ({e.strerror}); give another place")

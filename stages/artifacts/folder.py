@@ -42,8 +42,13 @@ def notes_fit(record: dict, spec: Spec) -> bool:
     """Whether a record's notes are of the kinds that this command writes; they are in no key, and damage to them
     is not seen otherwise."""
     said, new = record["notes"], json.loads(json.dumps(spec.notes, default=str))
-    kinds = [{name: type(value) for name, value in notes.items()} for notes in (said, new)]
+    kinds = [{n: (type(v), v == "") for n, v in notes.items()} for notes in (said, new)]  # an empty root is none
     return kinds[0] == kinds[1] and not any("\0" in str(value) for value in said.values())
+
+
+def moved(record: dict, spec: Spec) -> bool:
+    """Whether the images of a manifest, whose paths start at its note `root`, lie elsewhere by now."""
+    return record["notes"].get("root") != spec.notes.get("root")
 
 
 class OtherSettings(InputError):
@@ -129,11 +134,32 @@ def prepare(
     elif state.record.get(REPLACING):
         replace(out, state.record)
     else:
-        if overwrite and not notes_fit(state.record, spec):
+        if moved(state.record, spec) or (overwrite and not notes_fit(state.record, spec)):
             write_json(out / (COMPLETE if state.complete else PARTIAL), state.record | {"notes": spec.notes})
         for part in state.stale:
             part.unlink()
     return state
+
+
+def require_place(out: Path, spec: Spec, overwrite: bool) -> None:
+    """What `prepare` would refuse for all that can be said without reading a part, before anything is touched: for a
+    command that writes several artifacts, none of which is to be replaced when another one is refused.
+
+    Raises:
+        OtherSettings, Damaged, InputError: as `prepare`.
+    """
+    if not out.exists():
+        return
+    try:
+        found = find_record(out)
+    except Damaged:
+        if not overwrite:
+            raise
+        return
+    if found is None:
+        _require_empty(out)
+    elif (found[0].get("format") != FORMAT or found[0]["key"] != spec.key) and not (overwrite or _replaceable(out)):
+        raise OtherSettings(difference(out, found[0], spec))
 
 
 def _replaceable(out: Path) -> bool:
@@ -164,10 +190,14 @@ def close(out: Path, record: dict, run: dict, rows: list[Written], complete: boo
 
 def begin(out: Path, record: dict) -> None:
     """Put the record of a new artifact into an empty folder. Raises InputError where other files are in it."""
+    _require_empty(out)
+    write_json(out / PARTIAL, record)
+
+
+def _require_empty(out: Path) -> None:
     others = [e.name for e in out.iterdir() if not passing(e.name)]
     if others:
         raise InputError(f"{out}: holds other files ({others[0]}, ...) and no artifact of adcli; give another --out")
-    write_json(out / PARTIAL, record)
 
 
 def replace(out: Path, record: dict) -> None:

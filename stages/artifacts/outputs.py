@@ -9,11 +9,16 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from stages.artifacts.files import make_folder, write_atomically, write_json
+from stages.artifacts.files import make_folder, short, write_alone, write_atomically, write_json
+from stages.base.errors import InputError
 from stages.base.regular import regular
 
 TEMPORARY_NAME = re.compile(r"\.tmp-\d+-(.+)", re.DOTALL)
 INDEX = "_adcli_files.json"  # in such a folder: what adcli wrote there
+MARK = "_adcli_pictures.txt"  # in a folder of pictures that a stage makes one after the other, and makes again
+
+
+MARKED = "adcli writes pictures into this folder, and replaces them when it makes them again."
 
 
 @contextmanager
@@ -23,7 +28,11 @@ def exactly(folder: Path, names: list[str]) -> Iterator[None]:
 
     names: relative to the folder, with `/`. They are noted before the first is written, so that the next run knows a
     killed one's files, temporary ones too. What is not noted was put there by others and stays.
+
+    Raises:
+        InputError: as `require_free`.
     """
+    require_free(folder, names)
     make_folder(folder)
     before = [n for n in _noted(folder) if n not in set(names)]
     _note(folder, [*before, *names])
@@ -36,6 +45,46 @@ def exactly(folder: Path, names: list[str]) -> Iterator[None]:
     for name in before:
         _remove(folder, name)
     _note(folder, names)
+
+
+def require_free(folder: Path, names: Iterable[str]) -> None:
+    """Raises InputError where a file `names` of FOLDER would take the place of what adcli has not noted there, or
+    where the folder that it belongs into is a file."""
+    known, apart = set(_noted(folder)), {folder}
+    for name in names:
+        path = folder / name
+        if name not in known and os.path.lexists(path):
+            raise _of_others(path, folder)
+        for above in path.parents:
+            if above in apart:
+                break
+            apart.add(above)
+            if os.path.lexists(above) and not above.is_dir():
+                raise InputError(
+                    f"{above}: a file, where a folder is to be; give another folder than {folder}, or remove it"
+                )
+
+
+def _of_others(path: Path, folder: Path) -> InputError:
+    return InputError(
+        f"{path}: a file that adcli did not write is there; give another folder than {folder}, or remove it"
+    )
+
+
+def claim(folder: Path, names: Iterable[str], mark: str = MARK, text: str = "") -> None:
+    """Mark FOLDER as one whose pictures adcli writes and replaces, before the first of `names` is written there.
+
+    mark: name of the file that says so, text: what it says.
+
+    Raises:
+        InputError: one of them is there already and the folder not marked; it may not be written.
+    """
+    if not os.path.lexists(folder / mark):
+        for path in (folder / name for name in names):
+            if os.path.lexists(path):
+                raise _of_others(path, folder)
+    make_folder(folder)
+    write_alone(folder / mark, lambda f: f.write((text or f"{MARKED}\n").encode()))
 
 
 def withdraw(folder: Path) -> None:
@@ -69,6 +118,7 @@ def remove_unfinished(path: Path) -> None:
 
 def _remove_unfinished(folder: Path, names: set[str]) -> None:
     """The same of several files of one folder, which is read once."""
+    names = set(map(short, names))
     if folder.is_dir():
         for entry in list(folder.iterdir()):
             if (found := TEMPORARY_NAME.fullmatch(entry.name)) and found[1] in names:

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.artifacts.files import put_in_place, write_atomically, write_temporary
+from stages.artifacts.parquet import opened
 from stages.artifacts.record import MEND, Damaged
 from stages.artifacts.tables import Table
 from stages.base.errors import first_line
-from stages.base.regular import regular
 
 NAME = re.compile(r"part-\d{5}-of-\d{5}-\d{6}\.parquet")
 KEY = b"adcli_key"  # in the metadata of a part's schema
@@ -47,7 +47,7 @@ def read_keys(part: Path, table: Table, known: set[tuple], key: str) -> list[Wri
     """
     columns = [c for c in (*table.key, "error", "retry") if c in table.schema.names]
     try:
-        file = pq.ParquetFile(regular(part))
+        file = opened(part)
         if (file.schema_arrow.metadata or {}).get(KEY, key.encode()) != key.encode():
             return None
         rows = [
@@ -113,7 +113,7 @@ def _write(rows: pa.Table, file, key: str) -> None:
 
 def _read(part: Path) -> pa.Table:
     try:
-        return pq.ParquetFile(part).read()
+        return opened(part).read()
     except UNREADABLE as e:
         raise Damaged(f"{part}: damaged ({first_line(e)}); {MEND}") from e
 

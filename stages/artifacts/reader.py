@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from stages.artifacts.parquet import opened
 from stages.artifacts.parts import KEY, UNREADABLE
 from stages.artifacts.record import COMPLETE, MEND, PARTIAL, Damaged, load_record
 from stages.artifacts.sound import sound
@@ -47,7 +47,7 @@ def scan(path: Path, table: Table, columns: tuple[str, ...] | None = None, rows:
     narrow = Table(table.name, table.key, wanted)
     for part in part_files(path, table):
         try:
-            file = pq.ParquetFile(part)
+            file = opened(part)
             there = [name for name in wanted.names if name in file.schema_arrow.names]
             for batch in file.iter_batches(rows, columns=there):
                 yield _fit(pa.Table.from_batches([batch]), narrow, part)
@@ -73,7 +73,7 @@ def part_files(path: Path, table: Table, partial: bool = False) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise InputError(f"{path}: no such file or directory (expected a {table.name} table)")
+        raise InputError(f"{path}: no such file or directory (expected {_a(table)})")
     parts = [p for p in sorted(path.rglob("*.parquet")) if p.is_file() and not _hidden(p, path)]
     _require_complete(path, partial)  # after the listing, or parts that remain of an old artifact could be in it
     records = read_provenance(path)
@@ -82,7 +82,7 @@ def part_files(path: Path, table: Table, partial: bool = False) -> list[Path]:
     if partial:
         parts = [p for p in parts if _belongs(p)]
     if not parts and not records:
-        raise InputError(f"{path}: holds no Parquet files (expected a {table.name} table)")
+        raise InputError(f"{path}: holds no Parquet files (expected {_a(table)})")
     return parts
 
 
@@ -104,8 +104,8 @@ def _require_complete(path: Path, partial: bool = False) -> None:
         except Damaged:
             raise Damaged(f"{unfinished}: damaged, and the artifact not complete; {MEND}") from None
         raise InputError(
-            f"{unfinished.parent}: not complete (`{stage}` was interrupted, or another shard is"
-            " still to be run); run that command again first"
+            f"{unfinished.parent}: not complete (`{stage}` was interrupted, stopped at its --limit, or another shard"
+            " is still to be run); run that command again first, without --limit"
         )
 
 
@@ -128,7 +128,7 @@ def _belongs(part: Path) -> bool:
     """Whether a part of an unfinished artifact is one of its own, not what --overwrite has still to remove."""
     try:
         record = load_record(part.parent / PARTIAL)
-        said = (pq.read_schema(part).metadata or {}).get(KEY)
+        said = (opened(part).schema_arrow.metadata or {}).get(KEY)
     except (FileNotFoundError, Damaged):
         return True
     except UNREADABLE as e:
@@ -156,7 +156,7 @@ def _hidden(part: Path, base: Path) -> bool:
 
 def _read_part(part: Path) -> pa.Table:
     try:
-        return pq.ParquetFile(part).read()
+        return opened(part).read()
     except UNREADABLE as e:
         raise _unreadable(part, e) from e
 
@@ -177,12 +177,11 @@ def _fit(rows: pa.Table, table: Table, part: Path) -> pa.Table:
             column = column.cast(field.type)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
             raise InputError(
-                f"{part}: column `{field.name}` is {column.type}, a {table.name} table has"
-                f" {field.type} there ({first_line(e)})"
+                f"{part}: column `{field.name}` is {column.type}, {_a(table)} has {field.type} there ({first_line(e)})"
             ) from None
-        if not field.nullable and column.null_count:
+        if not field.nullable and (n := column.null_count):
             raise InputError(
-                f"{part}: column `{field.name}` has {column.null_count} nulls; a {table.name} table allows none there"
+                f"{part}: column `{field.name}` has {n} null{'s' * (n > 1)}; {_a(table)} allows none there"
             )
         columns.append(column)
     return sound(pa.table(columns, schema=table.schema), table, part)
@@ -194,9 +193,13 @@ def _absent(field: pa.Field, n: int, table: Table, part: Path) -> pa.Array:
     if pa.types.is_list(field.type):
         return pa.array([[]] * n, field.type)
     raise InputError(
-        f"{part}: no column `{field.name}`; a {table.name} table needs"
+        f"{part}: no column `{field.name}`; {_a(table)} needs"
         f" {', '.join(f.name for f in table.schema if not f.nullable)}"
     )
+
+
+def _a(table: Table) -> str:
+    return f"{'an' if table.name[0] in 'aeiou' else 'a'} {table.name} table"
 
 
 def _require_unique(rows: pa.Table, table: Table, path: Path) -> None:

@@ -179,13 +179,18 @@ def difference(out: Path, found: dict, spec: Spec) -> str:
             if found["parameters"].get(name) != now["parameters"].get(name)
         ]
         what += [
-            f"the {name} has changed"
+            f"the {name} {'have' if _plural(name) else 'has'} changed"
             for name in sorted({*found["inputs"], *now["inputs"]})
             if found["inputs"].get(name) != now["inputs"].get(name)
         ]
         if found.get("seed") != spec.seed:
             what.append(f"seed was {found.get('seed')}, now {spec.seed}")
     return f"{out} was made with other settings ({'; '.join(what)}): --overwrite replaces it, another --out keeps both"
+
+
+def _plural(name: str) -> bool:
+    """Of an input's name: `image files`, not `content of the files`."""
+    return name.partition(" of ")[0].endswith("s")
 
 
 def _changed(name: str, then: object, now: object) -> str:

@@ -10,10 +10,8 @@ import numpy as np
 
 from stages.artifacts.digests import Files
 from stages.artifacts.maps import Key, to_row
-from stages.artifacts.reader import COMPLETE, PARTIAL
-from stages.artifacts.record import recorded_key
 from stages.artifacts.tables import MAPS, SCORES
-from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.artifacts.writer import Artifact, Spec, Summary, open_all
 from stages.base.config import RunOptions
 from stages.base.errors import ImageError, InputError
 
@@ -46,14 +44,6 @@ def check_folder(option: str, folder: Path) -> None:
         raise InputError(f"{option} {folder}: {existing} may not be written; give another folder")
 
 
-def _is_another(out: Path, spec: Spec) -> bool:
-    """Whether something lies at `out` that is not this artifact."""
-    for name in (COMPLETE, PARTIAL):
-        if key := recorded_key(out / name):
-            return key != spec.key
-    return out.exists()
-
-
 def scores_and_maps(
     out: Path,
     maps_out: Path | None,
@@ -68,7 +58,7 @@ def scores_and_maps(
     files: Files | None = None,
     paths: dict[str, str] | None = None,
 ) -> Summary:
-    """Write both artifacts, of one cache key; returns the summary of the scores.
+    """Write both artifacts, of one cache key; returns the summary of the scores, complete when both are.
 
     map_rows: of a part; results: from the keys that one of the two lacks, and the open scores, whose `ran_on` it may
     set, to a result for each; not called when there is nothing to do. notes: of the scores;
@@ -77,18 +67,17 @@ def scores_and_maps(
     """
     of_scores = Spec("score", parameters, inputs, notes=notes or {}, paths=paths or {})
     scores = Artifact(out, SCORES, of_scores, keys, options)
-    silent = replace(options, quiet=True)  # one progress bar for both
+    silent = replace(options, quiet=True, limit=None)  # one progress bar for both; the limit is that of the scores
     maps = None
     if maps_out:
         maps = Artifact(maps_out, MAPS, replace(of_scores, stage="score maps", notes={}), keys, silent, map_rows)
     with ExitStack() as stack:
-        # the one that will be refused is opened first, so that the other stays as it is
-        for artifact in sorted(filter(None, (scores, maps)), key=lambda a: not _is_another(a.out, a.spec)):
-            stack.enter_context(artifact)
+        open_all([a for a in (scores, maps) if a], stack)
         if files:
             files.keep(out)
         lacking = [set(a.pending) if a else set() for a in (scores, maps)]
-        todo = [k for k in keys if any(k in some for some in lacking)]
+        wanted = set(list(dict.fromkeys([*scores.pending, *(maps.pending if maps else ())]))[: options.limit])
+        todo = [k for k in keys if k in wanted]
         for key, result, anomaly_map in results(todo, scores) if todo else ():
             columns = dict(zip(SCORES.key, key, strict=True))
             failed = isinstance(result, ImageError)  # before any work
@@ -98,4 +87,5 @@ def scores_and_maps(
             if maps and key in lacking[1]:
                 of_map = columns | row if anomaly_map is None else to_row(key, anomaly_map, map_kind)
                 maps.write(of_map, tried=not failed)
-    return scores.summary
+    whole = scores.summary.complete and (maps is None or maps.summary.complete)
+    return replace(scores.summary, complete=whole)

@@ -324,11 +324,11 @@ TRUTH = Table(
     pa.schema(
         [
             _column("image_id", pa.string(), "as the manifest of the rendered images will name it"),
-            _column("scenario", pa.string(), "VID-AD scenario"),
+            _column("scenario", pa.string(), "VID-AD scenario, or `surfaces`"),
             _column("condition", pa.string(), "capture condition"),
             _column("split", pa.string(), "train or test"),
             _column("label", pa.int8(), "0 normal, 1 anomalous"),
-            _column("violates", pa.list_(pa.string()), "aspects of Table 2 that the state breaks"),
+            _column("violates", pa.list_(pa.string()), "aspects of Table 2 that the state breaks, or the defect"),
             _column("state", pa.string(), "the logical state as JSON; for tests and caption accuracy only"),
         ]
     ),

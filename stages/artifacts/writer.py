@@ -15,8 +15,8 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from stages.artifacts import folder, locks, parts
@@ -153,6 +153,7 @@ class Artifact:
             raise plain_error(e, self.out) from e
         finally:
             self._let_go()
+            self._drop_lock()
 
     # -- opening ------------------------------------------------------------------------------------
 
@@ -166,7 +167,9 @@ class Artifact:
             return False  # said by whoever looks with the folder locked
         if state is None or not state.complete or state.extra or state.stale or self._to_try(state.rows):
             return False
-        if self.options.overwrite and not folder.notes_fit(state.record, self.spec):
+        if folder.moved(state.record, self.spec) or (
+            self.options.overwrite and not folder.notes_fit(state.record, self.spec)
+        ):
             return False
         self.up_to_date = True
         self._sum_up(state.rows, complete=True)
@@ -203,7 +206,8 @@ class Artifact:
             raise
         done = {row.key for row in state.rows} if state else set()
         self._failed = self._to_try(state.rows) if state else {}
-        self.pending = [key for key in self._mine() if key not in done or key in self._failed]
+        todo = [key for key in self._mine() if key not in done or key in self._failed]
+        self.pending = sorted(todo, key=self._failed.__contains__)[: self.options.limit]  # those never made come first
 
     def _take_shard(self) -> tuple[locks.Lock, set[str]]:
         """Take this shard's lock; returns it and the prefixes of the other shards that are being written."""
@@ -321,6 +325,13 @@ class Artifact:
             self._own.release(remove=True)
             self._own = None
 
+    def _drop_lock(self) -> None:
+        """Remove the folder's lock where an error kept `_close` from it: it goes with the last writer."""
+        with suppress(OSError, InputError):
+            if (self.out / locks.FOLDER).exists():
+                with locks.tried(self.out / locks.FOLDER, self._shard_locks):
+                    pass
+
     # -- small things -------------------------------------------------------------------------------
 
     def _key(self, row: dict) -> tuple:
@@ -359,3 +370,11 @@ class Artifact:
     def _folder_locked(self, make: bool = False) -> AbstractContextManager[None]:
         """The folder's lock, whose file goes with the last shard's."""
         return locks.held(self.out / locks.FOLDER, self._shard_locks, make)
+
+
+def open_all(artifacts: Sequence[Artifact], stack: ExitStack) -> None:
+    """Enter the artifacts of one command: all of them, or none is touched. Raises InputError where one is refused."""
+    for artifact in artifacts:
+        folder.require_place(artifact.out, artifact.spec, artifact.options.overwrite)
+    for artifact in artifacts:
+        stack.enter_context(artifact)

@@ -42,6 +42,7 @@ POSITIVE = frozenset(
         "epochs",
         "k",
         "learning_rate",
+        "limit",
         "loss_temperature",
         "max_num_seqs",
         "max_tokens",
@@ -82,6 +83,8 @@ def check_numbers(config: Any) -> None:
     """Raises InputError for a number that no stage can use. config: any dataclass of options."""
     for f in fields(config):
         value = getattr(config, f.name)
+        if value is None:  # not given
+            continue
         positive = f.name in POSITIVE or (f.name == "workers" and f.default != 0)  # where it is 0: one per core
         if positive and isinstance(value, int) and value < 1:
             raise InputError(f"{flag(f.name)} {value}: expected 1 or more")
@@ -121,7 +124,8 @@ def named_paths(config: Any) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """The options that every row-wise stage takes. None of them changes a row's content."""
+    """The options that every row-wise stage takes, `limit` only those that offer it. None of them changes a row's
+    content."""
 
     shard: str = option("do share I of N (I counts from 0); run all shares, in any order", "0/1")
     overwrite: bool = option("replace an artifact that was made with other settings", False)
@@ -131,6 +135,9 @@ class RunOptions:
         "largest image that is opened, 10^6 pixels; each takes up to 8 bytes a pixel, for a"
         " moment, and those above 50 are decoded one at a time",
         179.0,
+    )
+    limit: int | None = option(
+        "for a quick try: do the first N rows that are missing and stop; the same command without it goes on", None
     )
     quiet: bool = option("no progress, no summary; errors only", False)
     json: bool = option("print one JSON line with the summary on stdout", False)

@@ -1,10 +1,13 @@
 """Text from outside: files that people wrote, answers of servers, captions of foreign tables."""
 
+import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import Path
 
 from stages.base.errors import InputError
 from stages.base.regular import regular
+
+CONTROL = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # all but tab, line feed and carriage return
 
 
 def read_text(file: Path) -> str:
@@ -37,3 +40,9 @@ def is_sound(text: str) -> bool:
 def escaped(text: str) -> str:
     """The text with every lone surrogate written as \\udXXX."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def without_controls(text: str) -> str:
+    """The text with every control character but tab and line ends written as \\xNN: a NUL byte ends a text for many
+    programs, and an escape code steers a terminal."""
+    return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)

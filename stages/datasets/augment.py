@@ -12,7 +12,7 @@ import numpy as np
 
 from stages.artifacts.digests import read_state
 from stages.artifacts.files import make_folder, write_alone
-from stages.artifacts.outputs import overwritten
+from stages.artifacts.outputs import claim, overwritten
 from stages.artifacts.paths import for_image
 from stages.artifacts.scores_and_maps import check_folder
 from stages.artifacts.tables import MANIFEST
@@ -103,7 +103,7 @@ def run(config: AugmentConfig, options: RunOptions) -> Summary:
     that cannot be read, or whose mask cannot, becomes a row with `error`.
 
     Raises:
-        InputError: unknown kind, no test images, a target that is an input.
+        InputError: unknown kind, no test images, a target that is an input or a file of others.
     """
     kinds = kinds_of(config.kind)
     check_numbers(config)
@@ -129,6 +129,8 @@ def run(config: AugmentConfig, options: RunOptions) -> Summary:
     with Artifact(config.out, MANIFEST, spec, keys, options) as artifact:
         files.keep(config.out)
         pending = {key for (key,) in artifact.pending}
+        if pending:
+            claim(folder, (p for r in rows if r["split"] == "test" for p in (r["path"], *r["mask_paths"])))
         todo: dict[str, tuple[Job, dict]] = {}
         for image, row in zip(manifest.images, rows, strict=True):
             if row["image_id"] not in pending:

@@ -6,6 +6,7 @@ from pathlib import Path
 from stages.base.config import argument, option
 
 RULES = ("first", "random", "nearest")  # --reference, see references.py
+SURFACES, SURFACES_MARK = "surfaces-synthetic", "SYNTHETIC_SURFACES"  # data set that adcli renders, file in its root
 AUGMENTATIONS = ("rotate90", "pad20", "timestamp")  # --kind, see augment.py
 CONDITIONS = {  # ours, in the paper's order -> names accepted
     "white_bg": {"whitebg", "white", "whitebackground"},
@@ -146,3 +147,12 @@ class SynthConfig:
     size: int = option("side of the square pictures, px", 1080)
     seed: int = option("other seed, other pictures", 0)
     workers: int = option("processes; 0 = one per core", 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurfacesConfig:
+    out: Path = option("folder for the images; truth.parquet goes beside them")
+    good: int = option("pictures in OUT/good", 100)
+    new: int = option("pictures in OUT/new: a fifth of them with a scratch, a fifth with a spot, the others good", 90)
+    size: int = option("side of the square pictures, px", 256)
+    seed: int = option("other seed, other pictures", 0)

@@ -17,7 +17,7 @@ from stages.datasets.config import FolderConfig
 from stages.datasets.entries import Entry, first, image_files, many, write_manifest
 from stages.datasets.labels import read_labels
 from stages.datasets.opening import opened, upright_size
-from stages.datasets.pairing import FOLDER, Pairing, pair, plain_stem
+from stages.datasets.pairing import Pairing, like_masks, pair
 
 DRAWN = "_masks"  # folder below --out; readers of tables leave names with `_` alone
 PART = re.compile(r"\{(\d+)\}")
@@ -55,7 +55,7 @@ def run(config: FolderConfig, options: RunOptions) -> Summary:
         entries, lines = _with_masks(config, entries, masks, names)
         said += lines
     else:
-        said += _like_masks(entries)
+        said += like_masks([e.path for e in entries], "--masks, if they are masks")
     draw, parameters = None, _parameters(config)
     if config.annotations:
         found = _annotations(config)
@@ -174,17 +174,6 @@ def _with_masks(
             f" {'it' if len(bare) == 1 else 'them'}: {first(bare)}"
         )
     return found, said
-
-
-def _like_masks(entries: Iterable[Entry]) -> list[str]:
-    """That some images lie in folders whose names say mask, as an annotation tool writes them beside the pictures."""
-    of = {e.path: n for e in entries for n in e.path.parts[:-1] if FOLDER.fullmatch(plain_stem(n))}
-    if not of:
-        return []
-    name = next(iter(of.values()))
-    return [
-        f"{many(of, 'image')} in folders called {name}, taken as pictures: {first(of)} (--masks, if they are masks)"
-    ]
 
 
 def _why_none(pairing: Pairing) -> str:

@@ -9,9 +9,10 @@ from pathlib import Path
 from stages.artifacts.writer import Summary
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
-from stages.datasets.config import GoodAndNewConfig
+from stages.datasets.config import SURFACES, SURFACES_MARK, GoodAndNewConfig
 from stages.datasets.entries import Entry, first, image_files, many, write_manifest
 from stages.datasets.labels import ANOMALOUS, NORMAL
+from stages.datasets.pairing import like_masks
 
 FEW = 25  # good pictures of a kind below which none is held out: fewer than five would draw no line
 SHARE = 5  # one of so many is held out,
@@ -48,6 +49,7 @@ def run(config: GoodAndNewConfig, options: RunOptions) -> Summary:
             f"no folder {first(lacks)} below {config.good}: all pictures are compared as of one kind; where there are"
             " several, add good pictures of each"
         )
+    said += like_masks([*good, *test], "move them out, if they are masks")
     root = Path(os.path.commonpath([os.path.abspath(config.good), os.path.abspath(config.test)]))
     places = [Path(os.path.relpath(p, root)) for p in (config.good, config.test)]
     entries, lines = _good(good, kinds, places[0])
@@ -55,7 +57,7 @@ def run(config: GoodAndNewConfig, options: RunOptions) -> Summary:
         label, defect = labels[path]
         category = path.parts[0] if kinds else ALL
         entries.append(Entry(places[1] / path, category, "test", label, defect=defect))
-    name = config.name or root.resolve().name or "pictures"
+    name = config.name or (SURFACES if (root / SURFACES_MARK).exists() else root.resolve().name or "pictures")
     paths = {"good": os.path.abspath(config.good), "test": os.path.abspath(config.test)}
     parameters = {"defects": config.defects, "held out": SHARE, "not below": FEW}
     return write_manifest(

@@ -51,6 +51,17 @@ def load_mask(path: Path) -> np.ndarray:
         return _drawn(image, by_index, lossy, path)
 
 
+def at_size(mask: np.ndarray, size: int) -> np.ndarray:
+    """(H, W) bool -> (size, size) bool: Pillow's bilinear, which averages where it shrinks, then above one half: as
+    VisualAD's released code resizes masks, for training and for test."""
+    if mask.shape == (size, size):
+        return mask
+    from PIL import Image
+
+    picture = Image.fromarray(mask.astype(np.uint8) * 255)
+    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR)) > 127
+
+
 def mask_values(path: Path) -> np.ndarray:
     """(H, W) uint8 that `load_mask` reads as it reads the file: the grey values, which may name the defect, of an 8-bit
     image; 255 where the mask is, of any other. Raises ImageError as `load_mask` does."""

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.datasets.entries import SUFFIXES
+from stages.datasets.entries import SUFFIXES, first, many
 
 WORDS = "mask|masks|gt|groundtruth|ground_truth|label|labels|seg|segmentation|annotation|anno|bw"
 AFTER = re.compile(rf"^(.+?)[ _.-]*[ _.-]({WORDS})([ _.-]?\d+)?$")  # x_mask, x-mask, x_mask_2
@@ -80,3 +80,12 @@ def _nearest(images: list[Path], file: Path) -> list[Path]:
 
 def _names(path: Path) -> list[str]:
     return [unicodedata.normalize("NFC", p).casefold() for p in path.parts[:-1]]
+
+
+def like_masks(paths: Iterable[Path], remedy: str) -> list[str]:
+    """That some images lie in folders whose names say mask, as an annotation tool writes them beside the pictures."""
+    of = {path: n for path in paths for n in path.parts[:-1] if FOLDER.fullmatch(plain_stem(n))}
+    if not of:
+        return []
+    name = next(iter(of.values()))
+    return [f"{many(of, 'image')} in folders called {name}, taken as pictures: {first(of)} ({remedy})"]

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from stages.artifacts.files import make_folder, write_atomically
+from stages.artifacts.outputs import claim
 from stages.artifacts.paths import for_image
 from stages.artifacts.writer import Summary
 from stages.base.config import RunOptions
@@ -63,7 +64,7 @@ def run(config: RiadConfig, options: RunOptions) -> Summary:
 
     Raises:
         InputError: no COCO file, one that is broken, an image that lies below no object's folder, or held-out objects
-            that are not there or leave none to train on.
+            that are not there or leave none to train on; a file of others where a mask is to be.
     """
     if config.masks.resolve().is_relative_to(config.root.resolve()):
         raise InputError(
@@ -75,6 +76,8 @@ def run(config: RiadConfig, options: RunOptions) -> Summary:
     names = sorted(set(objects.values()))
     held_out = held_out_of(names, config)
     kinds = sorted({kind for image in listed.values() for kind, _ in image.regions})
+    drawn_to = [for_image(Path(), p.as_posix(), ".png").as_posix() for p in objects if p in listed]
+    claim(config.masks, drawn_to)
     entries = []
     for path in sorted(objects):
         split = "test" if objects[path] in held_out else "train"

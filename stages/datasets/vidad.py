@@ -132,8 +132,9 @@ def _aspect(name: str, scenario: str) -> str:
         return "+".join(both)
     if len(words) == 1 and len(words[0]) == 2 and set(words[0]) == {aspect[0] for aspect in both}:  # ql
         return "+".join(both)
-    found = [letters.get(w) for w in words]
-    return "+".join(dict.fromkeys(found)) if found and all(found) else name
+    if not words or not letters.keys() >= set(words):
+        return name
+    return "+".join(dict.fromkeys(letters[w] for w in words))
 
 
 def _require_both_splits(entries: list[Entry], root: Path) -> None:

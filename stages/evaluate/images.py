@@ -2,32 +2,44 @@
 
 import shlex
 from collections.abc import Collection
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
 from stages.artifacts.checks import check_places
 from stages.artifacts.digests import Files
+from stages.artifacts.outputs import require_free
 from stages.artifacts.reader import content_key, fingerprint, read_provenance, read_table
-from stages.artifacts.tables import MAPS, METRICS, SCORES, THRESHOLDS
-from stages.artifacts.writer import Artifact, Spec, Summary
+from stages.artifacts.tables import MAPS, METRICS, SCORES, THRESHOLDS, Table
+from stages.artifacts.writer import Artifact, Spec, Summary, open_all
 from stages.base.config import RunOptions, check_numbers, named_paths
 from stages.base.errors import InputError
 from stages.base.progress import Progress
+from stages.datasets.entries import many
 from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, Task, read_manifest
 from stages.evaluate.config import EvaluateConfig
 from stages.report import grid
 from stages.report.figures import curves
-from stages.report.heatmaps import colour_scales, example_panels, overlays, require_no_input, write_heatmaps
+from stages.report.heatmaps import (
+    colour_scales,
+    example_panels,
+    named_heatmaps,
+    overlays,
+    require_no_input,
+    write_heatmaps,
+)
 from stages.report.html import Results, write_report
 from stages.report.lvlm_mask_area import area_bins, area_figure, area_table
+from stages.report.made import HowMade, how_made
 from stages.report.page import figures
 from stages.report.ranking import outcome, shown, write_ranking
 from stages.report.tables import all_tables
 from stages.report.vidad import sensitivity
 from stages.results.metric_rows import metric_rows, pixel_rows, threshold_rows
 from stages.results.pixels import (
+    NO_MASK,
     PixelOptions,
     PixelResult,
     PixelTask,
@@ -60,7 +72,7 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
         raise InputError(f"{config.scores}: no task is finished yet")
     with_maps = _tasks_with_maps(config, manifest.images, tasks)
     rows = metric_rows(tasks, config.resamples, config.seed)
-    if not (config.maps or any(t.test or t.train or t.decided for t in tasks)):
+    if not (config.maps or any(t.test or t.train or t.held_out or t.decided for t in tasks)):
         why = next((r["reason"] for r in rows if r["reason"]), "every row failed")
         raise InputError(f"{config.scores}: nothing to evaluate, no image has a score or a decision: {why}")
     inputs = {"scores": fingerprint(table, SCORES), "manifest": manifest.fingerprint}
@@ -74,20 +86,33 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
         rows += pixel_rows(pixels)
         inputs |= {"maps": content_key(config.maps, MAPS), "mask files": files.masks}
         parameters |= {"pro_limit": config.pro_limit, "pixel_size": config.pixel_size, "pro_200": config.pro_200}
+        parameters |= {"masks": "bilinear, above one half"} if config.pixel_size else {}
     spec = Spec("evaluate", parameters, inputs, config.seed, paths=named_paths(config))
-    keys = [tuple(row[k] for k in METRICS.key) for row in rows]
-    with Artifact(config.out, METRICS, spec, keys, options, flush_rows=100_000) as artifact:
+    artifact = _artifact(config.out, METRICS, spec, rows, options)
+    limits = threshold_rows(tasks, pixels) if config.thresholds else []
+    beside = []
+    if config.thresholds:
+        of_limits = replace(spec, stage="evaluate --thresholds")
+        beside.append(_artifact(config.thresholds, THRESHOLDS, of_limits, limits, replace(options, quiet=True)))
+    pages = _pages(tasks, rows, pixels, config)  # what can be refused is refused before anything is written
+    with ExitStack() as stack:
+        open_all([artifact, *beside], stack)
         files.keep(config.out)
         artifact.write_all(rows)
+        for table in beside:
+            table.write_all(limits)
         known = {image.image_id for image in manifest.images}
         if strangers := sum(row["image_id"] not in known for row in scored):
             artifact.progress.say(f"{strangers} scored images are not in the manifest and are left out")
         if named := [s.image.image_id for t in tasks for s in t.rows if s.no_number]:
             artifact.progress.say(f"{config.scores}: {listed(named)}: `score` is NaN or infinite; counted as failed")
-    if config.thresholds:
-        write_thresholds(tasks, pixels, config.thresholds, spec, options)
-    _publish(tasks, rows, pixels, {i.task for i in manifest.images}, config, options)
+    _publish(tasks, rows, pixels, pages, {i.task for i in manifest.images}, config, options)
     return artifact.summary
+
+
+def _artifact(out: Path, table: Table, spec: Spec, rows: list[dict], options: RunOptions) -> Artifact:
+    keys = [tuple(row[k] for k in table.key) for row in rows]
+    return Artifact(out, table, spec, keys, options, flush_rows=100_000)
 
 
 def _tasks_with_maps(config: EvaluateConfig, images: tuple[Image, ...], scored: list[TaskScores]) -> list[PixelTask]:
@@ -111,6 +136,11 @@ def _pixels(
     finally:
         progress.stop()
     lines = [line for r in results for line in r.task.left_out]
+    if maskless := [line.removesuffix(f": {NO_MASK}") for line in lines if line.endswith(f": {NO_MASK}")]:
+        which = f"{many(maskless, 'anomalous image')} without a mask, as {maskless[0]}"
+        without = "no pixel metrics" if all(v.value is None for r in results for v in r.values.values()) else ""
+        progress.say(f"{without or 'left out of the pixel metrics'}: {which}")
+    lines = [line for line in lines if not line.endswith(f": {NO_MASK}")]
     for line in lines[:5]:
         progress.say(f"left out of the pixel metrics: {line}")
     if len(lines) > 5:
@@ -118,27 +148,47 @@ def _pixels(
     return results
 
 
-def write_thresholds(
-    tasks: list[TaskScores], pixels: list[PixelResult], out: Path, spec: Spec, options: RunOptions
-) -> None:
-    """The table of thresholds."""
-    rows = threshold_rows(tasks, pixels)
-    keys = [tuple(row[k] for k in THRESHOLDS.key) for row in rows]
-    with Artifact(out, THRESHOLDS, replace(spec, stage="evaluate --thresholds"), keys, options, 100_000) as artifact:
-        artifact.write_all(rows)
+@dataclass(frozen=True)
+class _Pages:
+    """What is published. grids: the tables; more: those that stand in the folder --tables alone; pictures: PNG or None
+    of its figures."""
+
+    provenance: list[dict]
+    made: HowMade
+    grids: list[grid.Grid]
+    more: list[grid.Grid]
+    pictures: dict[str, bytes | None]
+
+
+def _pages(tasks: list[TaskScores], rows: list[dict], pixels: list[PixelResult], config: EvaluateConfig) -> _Pages:
+    """Raises InputError where tables or heat maps would take the place of files of others."""
+    provenance = read_provenance(config.scores)
+    made = how_made([config.scores], {t.dataset for t in tasks})
+    grids = all_tables(tasks, rows, config.resamples, config.seed, pixels, provenance)
+    more: list[grid.Grid] = []
+    pictures: dict[str, bytes | None] = {}
+    if config.tables:
+        bins = area_bins(tasks, rows)
+        more = [*area_table(bins), *made.tables]
+        pictures = {"figure5": sensitivity(rows), "figure7": area_figure(bins)}
+        pictures["curves"] = curves(pixels, config.pro_limit)
+    if config.tables:
+        grid.require_free([*grids, *more], config.tables, pictures)
+    if config.heatmaps:
+        require_free(config.heatmaps, named_heatmaps(pixels, tasks).values())
+    return _Pages(provenance, made, grids, more, pictures)
 
 
 def _publish(
     tasks: list[TaskScores],
     rows: list[dict],
     pixels: list[PixelResult],
+    pages: _Pages,
     indexed: Collection[Task],
     config: EvaluateConfig,
     options: RunOptions,
 ) -> None:
-    provenance = read_provenance(config.scores)
-    grids = all_tables(tasks, rows, config.resamples, config.seed, pixels, provenance)
-    printed = [grid.as_text(g) for g in grids if g.printed]
+    printed = [grid.as_text(g) for g in pages.grids if g.printed]
     if printed and not (options.quiet or options.json):
         print("\n\n".join(printed))
     scales = cache(partial(colour_scales, tasks, config.maps or Path()))  # all maps are read: once, if at all
@@ -147,30 +197,23 @@ def _publish(
         write_heatmaps(pixels, tasks, config.maps, draw, config.heatmaps, options.quiet)
     if config.ranking:
         write_ranking(tasks, config.ranking)
-    if not (config.tables or config.report):
-        return
-    bins = area_bins(tasks, rows)
     if config.tables:
-        pictures = {
-            "figure5": sensitivity(rows),
-            "figure7": area_figure(bins),
-            "curves": curves(pixels, config.pro_limit),
-        }
-        grid.write([*grids, *area_table(bins)], config.tables, pictures)
+        grid.write([*pages.grids, *pages.more], config.tables, pages.pictures)
     if config.report:
         drawn = {
             "figure5": figures.sensitivity(rows),
-            "figure7": figures.area(bins),
+            "figure7": figures.area(area_bins(tasks, rows)),
             "curves": figures.curves(pixels, config.pro_limit),
         }
         unlabelled = all(s.image.label is None for t in tasks for s in t.test) and any(t.good for t in tasks)
         results = Results(
             tasks,
             rows,
-            grids,
+            pages.grids,
             drawn,
             example_panels(pixels, config.maps),
-            provenance,
+            pages.provenance,
+            pages.made,
             indexed,
             config.maps,
             scales,

@@ -11,6 +11,7 @@ from stages.datasets.manifest import read_manifest
 from stages.evaluate.config import EvaluateQaConfig
 from stages.questions.table import read_questions
 from stages.report import grid
+from stages.report.made import HowMade, how_made
 from stages.report.sage import all_tables
 from stages.report.sage_page import write_page
 from stages.results.answer_rows import grown, metric_rows
@@ -53,6 +54,13 @@ def run(config: EvaluateQaConfig, options: RunOptions) -> Summary:
         paths=named_paths(config),
     )
     keys = [tuple(row[k] for k in METRICS.key) for row in rows]
+    judged_by = read_provenance(config.judgements) if config.judgements else []
+    judges = list(dict.fromkeys(r["parameters"].get("judge", "unknown") for r in judged_by))
+    grids = all_tables(joined, rows, judges, config.resamples, config.seed)
+    paths = [config.answers, *([config.judgements] if config.judgements else [])]
+    made = how_made(paths, {a.source.dataset for a in joined})
+    if config.tables:
+        grid.require_free([*grids, *made.tables], config.tables)
     with Artifact(config.out, METRICS, spec, keys, options, flush_rows=100_000) as artifact:
         artifact.write_all(rows)
         known = {q.question_id for q in questions.rows} | questions.failed.keys()
@@ -60,7 +68,7 @@ def run(config: EvaluateQaConfig, options: RunOptions) -> Summary:
             artifact.progress.say(f"{strangers} answers are to other questions and are left out")
         if questions.failed:
             artifact.progress.say(f"{len(questions.failed)} questions have an `error` and are left out")
-    _publish(joined, rows, provenance, models, config, options)
+    _publish(joined, rows, grids, made, models, config, options)
     return artifact.summary
 
 
@@ -72,17 +80,15 @@ def models_of(provenance: Sequence[dict]) -> dict[str, dict]:
 def _publish(
     joined: list[AnswerRecord],
     rows: list[dict],
-    provenance: list[dict],
+    grids: list[grid.Grid],
+    made: HowMade,
     models: dict[str, dict],
     config: EvaluateQaConfig,
     options: RunOptions,
 ) -> None:
-    judged = read_provenance(config.judgements) if config.judgements else []
-    judges = list(dict.fromkeys(r["parameters"].get("judge", "unknown") for r in judged))
-    grids = all_tables(joined, rows, judges, config.resamples, config.seed)
     if not (options.quiet or options.json):
         print("\n\n".join(grid.as_text(g) for g in grids if g.printed))
     if config.tables:
-        grid.write(grids, config.tables)
+        grid.write([*grids, *made.tables], config.tables)
     if config.report:
-        write_page(config.report, joined, rows, grids, [*provenance, *judged], models, options.quiet)
+        write_page(config.report, joined, rows, grids, made, models, options.quiet)

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from stages.artifacts import outputs
 from stages.artifacts.files import write_bytes
 from stages.artifacts.outputs import exactly
 from stages.artifacts.paths import below
+from stages.base.texts import without_controls
 
 LINE_BREAKS = re.compile(r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
 FORMULA = (
@@ -70,7 +72,7 @@ def as_text(grid: Grid) -> str:
 
 def as_markdown(grid: Grid) -> str:
     """A pipe table under its title, the definition below. Cells are text: what Markdown or HTML would read as a sign
-    is escaped."""
+    is escaped, and control characters are written as \\xNN."""
     table = _frame(grid, _markdown).to_markdown(index=False, tablefmt="github", disable_numparse=True)
     return f"## {_markdown(grid.title)}\n\n{table}\n\n{_markdown(grid.note)}\n"
 
@@ -85,7 +87,7 @@ def as_latex(grid: Grid) -> str:
 
 def as_csv(grid: Grid) -> str:
     """Comma-separated, header first. A cell that a spreadsheet would take for a formula gets one `'` in front; figures
-    and the dash of an empty cell stay as they are."""
+    and the dash of an empty cell stay as they are. Control characters but tab and line ends are written as \\xNN."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([map(_csv, line) for line in (grid.columns, *grid.rows)])
     return text.getvalue()
@@ -103,11 +105,20 @@ def named_files(grids: list[Grid]) -> dict[str, str]:
 def write(grids: list[Grid], folder: Path, pictures: dict[str, bytes | None] | None = None) -> None:
     """FOLDER/<name>.csv, .md and .tex for each table, <name>.png for each picture; tables of an earlier run that this
     one does not have are taken away."""
-    files = {name: text.encode(errors="replace") for name, text in named_files(grids).items()}
-    files |= {f"{name}.png": png for name, png in (pictures or {}).items() if png}
+    files = _files(grids, pictures)
     with exactly(folder, list(files)):
         for name, content in files.items():
             write_bytes(folder / name, content)
+
+
+def require_free(grids: list[Grid], folder: Path, pictures: dict[str, bytes | None] | None = None) -> None:
+    """Raises InputError where `write` would take the place of files of others."""
+    outputs.require_free(folder, _files(grids, pictures))
+
+
+def _files(grids: list[Grid], pictures: dict[str, bytes | None] | None) -> dict[str, bytes]:
+    files = {name: text.encode(errors="replace") for name, text in named_files(grids).items()}
+    return files | {f"{name}.png": png for name, png in (pictures or {}).items() if png}
 
 
 def _printable(text: str) -> str:
@@ -121,7 +132,8 @@ def _frame(grid: Grid, cell: Callable[[str], str]) -> pd.DataFrame:
 
 
 def _markdown(text: str) -> str:
-    text = LINE_BREAKS.sub(" ", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = without_controls(LINE_BREAKS.sub(" ", text))
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*|~]|\](?=[(\[:]))", r"\\\1", text)
     text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # within a word it is a sign of nothing
     return re.sub(r"^(\s*)(#|[-+]\s|=)", r"\1\\\2", text)
@@ -132,6 +144,7 @@ def _latex(text: str) -> str:
 
 
 def _csv(text: str) -> str:
+    text = without_controls(text)
     if FIGURE.fullmatch(text) or not text.startswith(FORMULA):
         return text
     return "'" + text

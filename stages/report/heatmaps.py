@@ -126,10 +126,9 @@ def write_heatmaps(
 ) -> None:
     """A picture of every map that was evaluated, at the image's size; of the MOST highest scores of each task also
     where there is no mask: image, heat map and overlay, at most WITHOUT_MASK px. Those of an earlier run go."""
-    wanted = {(i.image_id, r.task.method): r for r in pixels if r.threshold is not None for i in r.task.images}
+    wanted = _with_mask(pixels)
     others = {k: t for k, t in highest(tasks).items() if k not in wanted}
-    names = {key: heatmap_path(Path(), key[1], key[0]).as_posix() for key in wanted}
-    names |= {key: heatmap_path(Path(), key[1], key[0], ".jpg").as_posix() for key in others}
+    names = named_heatmaps(pixels, tasks)
     progress = Progress("heat maps", len(names), quiet)
     with exactly(folder, list(names.values())):
         try:
@@ -140,6 +139,17 @@ def write_heatmaps(
                 progress.advance()
         finally:
             progress.stop()
+
+
+def named_heatmaps(pixels: Sequence[PixelResult], tasks: Sequence[TaskScores]) -> dict[Key, str]:
+    """(image_id, method) -> the file that `write_heatmaps` writes, relative to its folder."""
+    wanted = _with_mask(pixels)
+    ending = dict.fromkeys(wanted, ".png") | {key: ".jpg" for key in highest(tasks) if key not in wanted}
+    return {key: heatmap_path(Path(), key[1], key[0], e).as_posix() for key, e in ending.items()}
+
+
+def _with_mask(pixels: Sequence[PixelResult]) -> dict[Key, PixelResult]:
+    return {(i.image_id, r.task.method): r for r in pixels if r.threshold is not None for i in r.task.images}
 
 
 def highest(tasks: Sequence[TaskScores]) -> dict[Key, TaskScores]:

@@ -11,18 +11,20 @@ from stages.report.coverage import coverage
 from stages.report.grid import Grid
 from stages.report.heatmaps import Panel, Scales
 from stages.report.lvlm import overall
+from stages.report.made import HowMade
+from stages.report.names import MADE_UP
 from stages.report.page.figures import Figure
 from stages.report.page.gallery import Gallery
 from stages.report.page.render import data_url, key_of, write
 from stages.report.page.scores import fill_nearest, heat_maps, in_columns, methods_of, to_compare
 from stages.report.ranking import Outcome
-from stages.report.vidad import SYNTHETIC
 from stages.results.scores import TaskScores
 
 
 @dataclass(frozen=True)
 class Results:
-    """What the page of scores is made of. figures: by their place on the page; examples: panels of maps; maps, scales:
+    """What the page of scores is made of. figures: by their place on the page; examples: panels of maps; made: the
+    chain of records that ends at the scores; maps, scales:
     where the maps lie, and their colours; indexed: tasks of the manifest; beside: what scores say beside those of good
     images; again: the command for the same with another kind of model."""
 
@@ -32,6 +34,7 @@ class Results:
     figures: dict[str, list[Figure]]
     examples: list[Panel]
     provenance: list[dict]
+    made: HowMade
     indexed: Collection[Task] = ()
     maps: Path | None = None
     scales: Callable[[], Scales] = dict
@@ -85,7 +88,7 @@ def _context(results: Results) -> dict:
         "datasets": sorted({t.dataset for t in tasks}),
         "methods": sorted({t.method for t in tasks}),
         "coverage": coverage(tasks, results.indexed),
-        "synthetic": any(t.dataset == SYNTHETIC for t in tasks),
+        "synthetic": [MADE_UP[name] for name in sorted({t.dataset for t in tasks} & set(MADE_UP))],
         "written": f"{datetime.now():%d %B %Y, %H:%M}",
         "numbers": _headline(tasks, results.rows, beside),
         "beside": beside,
@@ -97,7 +100,7 @@ def _context(results: Results) -> dict:
         "training": [(str(p), data_url(p.read_bytes(), "png")) for p in _loss_curves(results.provenance)],
         "mapped": results.maps is not None,
         "tasks": len(tasks),
-        "provenance": list(dict.fromkeys(map(said, results.provenance))),
+        "made": results.made,
     }
 
 
@@ -131,11 +134,3 @@ def _headline(tasks: list[TaskScores], rows: list[dict], beside: Outcome | None)
         ("test images", f"{len(images):,}"),
         ("images without a score", str(failed)),
     ]
-
-
-def said(record: dict) -> str:
-    """One line on how an artifact was made."""
-    settings = ", ".join(
-        f"{k} {v}" for k, v in record["parameters"].items() if isinstance(v, str | int | float) and v != ""
-    )
-    return f"{record['stage']} with {settings}, seed {record['seed']}, adcli {record['version']}"

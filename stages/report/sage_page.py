@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stages.base.progress import Progress
 from stages.report.grid import Grid
-from stages.report.html import said
+from stages.report.made import HowMade
 from stages.report.page import figures
 from stages.report.page.gallery import Gallery
 from stages.report.page.questions import methods_of
@@ -21,12 +21,12 @@ def write_page(
     joined: list[AnswerRecord],
     rows: list[dict],
     grids: list[Grid],
-    provenance: list[dict],
+    made: HowMade,
     models: dict[str, dict],
     quiet: bool = True,
 ) -> None:
-    """Render and write the page. models: method -> what its model is made of (Figure 7). Pictures that cannot be read
-    are named as such in their place."""
+    """Render and write the page. made: the chain of records that ends at the answers; models: method -> what its model
+    is made of (Figure 7). Pictures that cannot be read are named as such in their place."""
     gallery = Gallery()
     methods = methods_of(joined, gallery)
     run = key_of([[[r["id"], r["choice"], r["text"]] for r in m["rows"]] for m in methods], gallery.texts.values)
@@ -43,7 +43,7 @@ def write_page(
         "figures": {place for place, found in drawn.items() if found},
         "main": [g for g in grids if g.name != "qa-figures"],
         "details": [g for g in grids if g.name == "qa-figures"],
-        "provenance": list(dict.fromkeys(map(said, provenance))),
+        "made": made,
     }
 
     def data() -> dict:
@@ -55,7 +55,7 @@ def write_page(
             "texts": gallery.texts.values,  # last, when all have their numbers
         }
 
-    def made() -> Iterator[tuple[str, bytes]]:
+    def drawn_one_by_one() -> Iterator[tuple[str, bytes]]:
         progress = Progress("pictures of the page", len(gallery.known), quiet)
         try:
             for picture in gallery.drawn():
@@ -64,7 +64,7 @@ def write_page(
         finally:
             progress.stop()
 
-    write(path, "qa.html.j2", context, data, run, made(), [f"p{n}" for n in range(len(gallery.known))])
+    write(path, "qa.html.j2", context, data, run, drawn_one_by_one(), [f"p{n}" for n in range(len(gallery.known))])
 
 
 def _headline(joined: list[AnswerRecord], rows: list[dict]) -> list[tuple[str, str]]:

@@ -90,14 +90,14 @@ def _of_dataset(tasks: list[TaskScores], rows: list[dict], definition: str, name
 
 
 def per_pixel(rows: list[dict], pixels: Sequence[PixelResult]) -> Grid:
-    """Pixel metrics per category, and their mean."""
+    """Pixel metrics per category, and their mean; without rows where there is none at all, as without any mask."""
     names = list(dict.fromkeys(name for r in pixels for name in r.values if "/" not in name))
     lines = []
     for dataset, method, condition in dict.fromkeys((r.task.dataset, r.task.method, r.task.condition) for r in pixels):
-        here = [
-            r.task for r in pixels if (r.task.dataset, r.task.method, r.task.condition) == (dataset, method, condition)
-        ]
-        for category in (*(t.category for t in here), "mean"):
+        group = [r for r in pixels if (r.task.dataset, r.task.method, r.task.condition) == (dataset, method, condition)]
+        here = [r.task for r in group]
+        valued = any(v.value is not None for r in group for v in r.values.values())
+        for category in (*(t.category for t in here), "mean") if valued else ():
             at = {"dataset": dataset, "method": method, "condition": condition, "category": category}
             found = [pick(rows, **at, metric=name) for name in names]
             if any(found):

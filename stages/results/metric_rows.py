@@ -100,8 +100,11 @@ def _task_rows(task: TaskScores, resamples: int, seed: int) -> list[dict]:
 
 
 def _why_fewer(task: TaskScores) -> str | None:
-    """What `reason` says of test images that no metric can count: all of them, or scores that are no numbers."""
+    """What `reason` says of test images that no metric can count: all of them, or scores that are no numbers; or that
+    there are none."""
     test = [s for s in task.rows if s.image.split == "test"]
+    if not test:
+        return "no test rows"
     odd = [s.image.image_id for s in test if s.no_number]
     if odd:
         return f"{len(odd)} of {len(test)} scores are NaN or infinite: {listed(odd)}"

@@ -14,6 +14,7 @@ from stages.base.worker_pool import worker_pool
 from stages.datasets.images import load_mask, union
 from stages.datasets.loco import saturation_of
 from stages.datasets.manifest import Image
+from stages.datasets.masks import at_size
 from stages.datasets.opening import allow_megapixels, allowed_megapixels
 from stages.results.metrics.image import Value
 from stages.results.metrics.pixel import (
@@ -28,6 +29,7 @@ from stages.results.metrics.pixel import (
     sorted_pixels,
 )
 
+NO_MASK = "anomalous, but without a mask"
 LOCO = "mvtec-loco"
 LOCO_LIMIT = 0.05  # false positive rate, MVTec LOCO's convention
 POINTS = 400  # of a curve that is drawn
@@ -85,7 +87,7 @@ def pixel_tasks(images: Iterable[Image], maps: Path) -> list[PixelTask]:
         if error:
             failed[*image.task, method].append(f"{image_id}: {error}")
         elif image.label == 1 and not image.masks:
-            failed[*image.task, method].append(f"{image_id}: anomalous, but without a mask")
+            failed[*image.task, method].append(f"{image_id}: {NO_MASK}")
         else:
             groups[*image.task, method].append(image)
     for image in known.values():
@@ -150,7 +152,7 @@ def masks_of(
 ) -> tuple[np.ndarray, list[tuple[np.ndarray, float]] | None]:
     """(union of the masks (H, W) bool, [(mask, saturation)] where the data set defines it).
 
-    H, W: `size` if given (masks by nearest neighbour), else the masks'; for a normal image those of the
+    H, W: `size` if given (masks by `at_size`), else the masks'; for a normal image those of the
     image, or of the map where the manifest does not know it. Raises ImageError for masks that cannot be read
     or differ in size.
     """
@@ -159,10 +161,8 @@ def masks_of(
     regions = [saturation_of(m) for m in paths] if loco else [(load_mask(m), 0.0) for m in paths]
     own = (image.height, image.width) if image.height and image.width else map_shape
     mask = union([m for m, _ in regions], paths[0]) if regions else np.zeros(own, bool)
-    if size and mask.shape != (size, size):
-        import cv2
-
-        mask = cv2.resize(mask.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST_EXACT) > 0
+    if size:
+        mask = np.logical_or.reduce([at_size(m, size) for m, _ in regions] or [np.zeros((size, size), bool)])
     return mask, regions if loco else None
 
 

@@ -111,7 +111,11 @@ class ScoreVisualadConfig:
     name: str = option("what tables call this run", METHOD)
     backbone: str = option("where the backbone lies, if not where it was trained", "")
     splits: str = option("images to score, comma-separated: test, train, val", "test")
-    sigma: float = option("of the Gaussian over the map, px; the text has none (0)", SIGMA)
+    sigma: float | None = option(
+        f"of the Gaussian over the map, px; by default {SIGMA:g} as in the released code, and 0 for a model of"
+        " --variant paper, whose text has none",
+        None,
+    )
     batch_size: int = option("images per forward pass", 8)
     precision: str = option("fp32, bf16, or auto = bf16 where the processor has it", "auto")
     device: str = option("auto, cpu or cuda", "auto")
@@ -126,6 +130,13 @@ class ScoreVisualadConfig:
         resolved_precision(self.device, self.precision)
 
 
+def sigma_of(config: ScoreVisualadConfig) -> float:
+    """The Gaussian that is used, px: what was asked for, or the checkpoint's variant's own."""
+    if config.sigma is not None:
+        return config.sigma
+    return 0.0 if recorded_settings(checkpoint_folder(config.checkpoint))[0].variant == "paper" else SIGMA
+
+
 def checkpoint_folder(place: Path) -> Path:
     """The folder with the checkpoint: `place` itself, or the one of a train-visualad artifact. Raises InputError: none
     there."""
@@ -133,10 +144,14 @@ def checkpoint_folder(place: Path) -> Path:
 
 
 def recorded_backbone(folder: Path) -> str:
-    """The backbone that a checkpoint names. Raises InputError for a record that names none, or of other settings."""
+    """The backbone that a checkpoint names. Raises InputError as `recorded_settings`."""
+    return recorded_settings(folder)[1]
+
+
+def recorded_settings(folder: Path) -> tuple[VisualAdSettings, str]:
+    """(settings, backbone) of a checkpoint. Raises InputError for a record that lacks one, or of other settings."""
     record = read_json(folder / RECORD, "--checkpoint")
     try:
-        VisualAdSettings(**record["settings"])
-        return record["backbone"]
+        return VisualAdSettings(**record["settings"]), record["backbone"]
     except (KeyError, TypeError) as e:
         raise InputError(f"{folder / RECORD}: not of this version of adcli ({e})") from e

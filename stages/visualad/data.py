@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from stages.datasets.images import load_mask, load_rgb
 from stages.datasets.manifest import Image
+from stages.datasets.masks import at_size
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,10 @@ class ImageTransform:
         return ((values - torch.tensor(self.mean)) / torch.tensor(self.std)).permute(2, 0, 1)
 
     def mask(self, paths: Iterable[Path]) -> Tensor:
-        """(S, S) float32 of 0 and 1: the union of the masks, bilinear, then above 0.5. Raises ImageError."""
+        """(S, S) float32 of 0 and 1: the union of the masks at that size. Raises ImageError."""
         union = np.zeros((self.size, self.size), bool)
         for path in paths:
-            picture = Picture.fromarray(load_mask(path).astype(np.uint8) * 255)
-            union |= np.asarray(picture.resize((self.size, self.size), Picture.Resampling.BILINEAR)) > 127
+            union |= at_size(load_mask(path), self.size)
         return torch.from_numpy(union.astype(np.float32))
 
 

@@ -18,6 +18,7 @@ from stages.visualad.data import ImageTransform
 from stages.visualad.model import VisualAD
 from stages.visualad.patch_clouds import patch_clouds
 
+PATCHES = "patches.png"  # Figure 5
 SIDE = 160  # px of one cell
 MAX_PATCHES = 2000  # patches of either kind in Figure 5
 PER_IMAGE = 20  # of one image, so that no image fills the figure
@@ -68,6 +69,11 @@ def patch_features(model: VisualAD, pixels: Tensor) -> Tensor:
     return torch.stack([parts_of(model.backbone.vit).norm(alone[0]), beside, model.saf[-1](beside)])
 
 
+def attention_path(folder: Path, image_id: str) -> Path:
+    """FOLDER/attention/<image_id>.png; PATCHES lies beside the folder."""
+    return for_image(folder / "attention", image_id, ".png")
+
+
 def write_attention(folder: Path, image: Image, attention: Tensor) -> None:
     """FOLDER/attention/<image_id>.png: a row per layer; the image, then each anchor's attention over it.
 
@@ -75,7 +81,7 @@ def write_attention(folder: Path, image: Image, attention: Tensor) -> None:
     """
     picture = cv2.resize(load_rgb(image.file), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     rows = [np.hstack([picture, *(_over(picture, a) for a in layer)]) for layer in attention.float().cpu().numpy()]
-    path = for_image(folder / "attention", image.image_id, ".png")  # patches.png lies beside them
+    path = attention_path(folder, image.image_id)
     make_folder(path.parent)
     png = cv2.imencode(".png", np.vstack(rows)[:, :, ::-1])[1].tobytes()
     write_atomically(path, lambda f: f.write(png))

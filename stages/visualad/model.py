@@ -38,6 +38,7 @@ class SpatialAwareCrossAttention(nn.Module):
             self.query, self.key, self.value = (nn.Linear(width, width, bias=False) for _ in range(3))
             self.query_norm, self.key_norm = nn.LayerNorm(width), nn.LayerNorm(width)
             self.out = nn.Linear(width, width)
+            xavier(self.query, self.key, self.value, self.out)
         self.dropout = nn.Dropout(DROPOUT if code else 0.0)
 
     def attention(self, patches: Tensor) -> Tensor:
@@ -99,9 +100,20 @@ def sines(count: int, width: int) -> Tensor:
 
 def self_alignment(width: int, code: bool) -> nn.Sequential:
     """SAF of one layer (Eq. 6): an MLP of one hidden layer as wide as its input. The text leaves the non-linearity
-    open; the released code has the exact GELU, and dropout after both layers."""
+    open, and the start of the weights; the released code has the exact GELU, dropout after both layers, and
+    Xavier-uniform weights, which `paper` takes from it, too."""
     p = DROPOUT if code else 0.0
-    return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Dropout(p), nn.Linear(width, width), nn.Dropout(p))
+    first, second = nn.Linear(width, width), nn.Linear(width, width)
+    xavier(first, second)
+    return nn.Sequential(first, nn.GELU(), nn.Dropout(p), second, nn.Dropout(p))
+
+
+def xavier(*linears: nn.Linear) -> None:
+    """Weights and biases as the released code starts them: Xavier-uniform, zero."""
+    for linear in linears:
+        nn.init.xavier_uniform_(linear.weight)
+        if linear.bias is not None:
+            nn.init.zeros_(linear.bias)
 
 
 @dataclass(frozen=True)
@@ -120,7 +132,8 @@ class Output:
 
 
 class VisualAD(nn.Module):
-    """tokens, positions: (2, C), anomaly first; norm: the backbone's final norm, trained in `code`."""
+    """tokens, positions: (2, C), anomaly first; norm: the backbone's final norm, trained in `code`. Starts as the
+    released code does: tokens N(0, 1) times 0.1 / sqrt(C), linears of SCA and SAF by `xavier`."""
 
     def __init__(self, backbone: Backbone, settings: VisualAdSettings) -> None:
         """Raises InputError for settings that the backbone cannot have."""
@@ -129,7 +142,7 @@ class VisualAD(nn.Module):
         self.backbone, self.settings = backbone, settings
         code, parts = settings.variant == "code", parts_of(backbone.vit)
         side = settings.size // backbone.patch
-        self.tokens = nn.Parameter(torch.randn(2, backbone.width) * 0.02)
+        self.tokens = nn.Parameter(torch.randn(2, backbone.width) * 0.1 / sqrt(backbone.width))
         self.positions = nn.Parameter(
             parts.class_position.detach().clone().repeat(2, 1), requires_grad=not settings.as_released
         )

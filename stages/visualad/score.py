@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 from stages.training.prepared import torch
 
 from stages.artifacts.maps import Key
+from stages.artifacts.outputs import claim
 from stages.artifacts.scores_and_maps import Result, check_outputs, scores_and_maps
 from stages.artifacts.writer import Artifact, Summary
 from stages.base.config import RunOptions, named_paths
@@ -16,9 +19,9 @@ from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, images_of, read_manifest
 from stages.training.torch_setup import resolved_precision
 from stages.visualad.checkpoint import fingerprint, load
-from stages.visualad.config import ScoreVisualadConfig
+from stages.visualad.config import ScoreVisualadConfig, sigma_of
 from stages.visualad.data import ImageTransform
-from stages.visualad.explain import PatchClouds, write_attention
+from stages.visualad.explain import PATCHES, PatchClouds, attention_path, write_attention
 from stages.visualad.model import VisualAD, image_scores, smoothed
 
 MAP_ROWS = 32  # maps of a part: at 518 x 518 some 17 MB before compression
@@ -31,6 +34,7 @@ def run(config: ScoreVisualadConfig, options: RunOptions) -> Summary:
         InputError: see `config.check`; or no image in the splits.
     """
     config.check()
+    config = replace(config, sigma=sigma_of(config))
     device, precision = resolved_precision(config.device, config.precision)
     manifest = read_manifest(config.manifest, config.root)
     images = images_of(manifest, config.splits, config.manifest)
@@ -47,6 +51,9 @@ def run(config: ScoreVisualadConfig, options: RunOptions) -> Summary:
     keys = [(i, config.name) for i in images]
 
     def results(todo: list[Key], scores: Artifact) -> Iterator[Result]:
+        if config.explain:
+            pictures = (attention_path(Path(), i).as_posix() for i, _ in todo)
+            claim(config.explain, (PATCHES, *pictures))
         model, transform = load(config.checkpoint, config.backbone)
         model = model.to(device)
         if precision == "bf16":
@@ -96,7 +103,7 @@ def maps_and_scores(
         while batch := list(islice(loaded, config.batch_size)):
             yield from _of_batch(model, batch, config, device, bf16, clouds)
     if clouds:
-        clouds.write(config.explain / "patches.png")
+        clouds.write(config.explain / PATCHES)
 
 
 def _of_batch(

@@ -57,7 +57,7 @@ def run(config: TrainVisualadConfig, options: RunOptions) -> Summary | None:
         {"split": config.splits}
         | {n: getattr(config, n) for n in names}
         | asdict(settings)
-        | {"precision": precision, "backbone": config.backbone, "weights": weights}
+        | {"precision": precision, "backbone": config.backbone, "weights": weights, "start": "xavier"}
     )
 
     def train(saved: Path | None, say: Callable[[str], None]) -> tuple[Trainer, Callable[[Path], None]]:

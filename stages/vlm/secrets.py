@@ -9,6 +9,8 @@ from urllib.parse import quote, quote_plus, unquote, urlsplit
 from stages.base.errors import InputError
 
 INSTEAD = "[secret]"
+# White space, also escaped or of no width, that may stand between two characters: lines are broken, headers folded.
+BREAKS = r"(?:[\s\u00ad\u200b-\u200d\u2060\ufeff]|\\+[nrt])*"
 SHORTEST = 4  # of a secret, characters: a shorter one cannot be told from other words
 # What people give to servers that want some key and look at none.
 PLACEHOLDERS = {
@@ -74,14 +76,19 @@ class Redactor:
 
 def redactor(key: str, password: str | None = None) -> Redactor:
     """For a key and the password of an address: as they are, quoted for addresses and JSON, in hexadecimal, and in
-    base64 with whatever stands beside them, such as the whole header `Authorization`."""
+    base64 with whatever stands beside them, such as the whole header `Authorization`; also where white space breaks
+    them."""
     plain = {s for s in (key, password) if s and len(s) >= SHORTEST and s.lower() not in PLACEHOLDERS}
     forms = {f for s in plain for f in (s, quote(s), quote(s, safe=""), quote_plus(s), _in_json(s), s.encode().hex())}
     if not forms:
         return Redactor(None)
-    patterns = [re.escape(f) for f in sorted(forms, key=len, reverse=True)]
-    patterns += [re.escape(f) + r"[\w+/-]{0,3}=*" for s in plain for f in sorted(_in_base64(s), key=len, reverse=True)]
+    patterns = [_broken(f) for f in sorted(forms, key=len, reverse=True)]
+    patterns += [_broken(f) + r"[\w+/-]{0,3}=*" for s in plain for f in sorted(_in_base64(s), key=len, reverse=True)]
     return Redactor(re.compile("|".join(patterns), re.IGNORECASE))
+
+
+def _broken(form: str) -> str:
+    return BREAKS.join(re.escape(c) for c in "".join(form.split()))
 
 
 def _in_base64(text: str) -> set[str]:

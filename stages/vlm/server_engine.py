@@ -56,6 +56,7 @@ class ServerEngine:
     caveat: str = "what the server runs, and whether a seed repeats a text, is up to the server"
     tokens: dict = field(default_factory=dict)
     stopped: threading.Event = field(default_factory=threading.Event)
+    accepted: threading.Event = field(default_factory=threading.Event)  # the server has answered a request with a text
 
     @property
     def deterministic(self) -> bool:
@@ -64,26 +65,46 @@ class ServerEngine:
         return self.is_vllm
 
     def run(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
-        """See Engine.run. At most twice `concurrency` requests are decoded or in flight."""
+        """See Engine.run. At most twice `concurrency` requests are decoded or in flight.
+
+        A server that refuses a request (key, rights, model, a redirect) before it has accepted any ends the run, once
+        the requests in flight have ended; afterwards it is that request's error.
+
+        Raises:
+            InputError: it refused, and accepted none.
+        """
         options = self.options
         limits = PixelLimits(options.min_pixels, options.max_pixels)
         self.stopped.clear()
         with RequestPrefetch(requests, limits, options.threads, options.concurrency) as decoded:
-            flying: set[Future] = set()
+            flying: dict[Future, tuple] = {}  # -> key
+            refused: list[tuple[tuple, InputError]] = []  # and not known yet whether all are
             try:
-                while decoded or flying:
-                    for item in islice(decoded, options.concurrency - len(flying)):
+                while decoded or flying or refused:
+                    for item in islice(decoded, 0 if refused else options.concurrency - len(flying)):
                         if isinstance(item, Reply):
                             yield item
                         else:
-                            flying.add(_on_a_thread(self._ask, item, sampling))
-                    done, flying = wait(flying, return_when=FIRST_COMPLETED) if flying else (set(), flying)
-                    yield from (f.result() for f in done)
+                            flying[_on_a_thread(self._ask, item, sampling)] = item[0].key
+                    for future in wait(flying, return_when=FIRST_COMPLETED).done if flying else ():
+                        key = flying.pop(future)
+                        try:
+                            reply = future.result()
+                        except InputError as e:
+                            refused.append((key, e))
+                        else:
+                            yield reply
+                    if self.accepted.is_set():
+                        yield from (Reply(key, error=f"server: {e}") for key, e in refused)
+                        refused.clear()
+                    elif refused and not flying:
+                        raise refused[0][1]
             finally:
                 self.stopped.set()
 
     def _ask(self, item: Ready, sampling: Sampling) -> Reply:
-        """One request to its end. Raises InputError when the server refuses every request (key, model)."""
+        """One request to its end. Raises InputError when the server refuses it for a reason that seems to be no matter
+        of this request: key, rights, model, a redirect."""
         import openai
 
         request, images = item
@@ -102,7 +123,9 @@ class ServerEngine:
                     seed=request.seed % 2**63,
                     **self._more(request.choices),
                 )
-                return self._reply(request, raw.parse())
+                reply = self._reply(request, raw.parse())
+                self.accepted.set()
+                return reply
             except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as e:
                 raise InputError(
                     f"{self.address}: {_said(e, self.redact)} (the key is read from ${self.options.api_key_env})"

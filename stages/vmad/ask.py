@@ -10,8 +10,10 @@ from stages.training.prepared import torch
 import cv2
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from stages.artifacts.checks import require_ours
 from stages.artifacts.files import write_atomically
 from stages.base.errors import InputError
 from stages.datasets.images import load_rgb
@@ -99,12 +101,12 @@ def answers(config: AskConfig, questions: Iterator[str]) -> Iterator[Answer | In
 
 
 def mask_path(config: AskConfig) -> Path:
-    """Raises InputError when the mask would take the place of the image, or may not be written where it belongs."""
+    """Raises InputError when the mask would take the place of the image or of a file that `ask` did not write, or may
+    not be written where it belongs."""
     path = config.mask or config.image.with_name(f"{config.image.stem}.vmad.png")
     if path.resolve() == config.image.resolve():
         raise InputError(f"--mask {path}: that is the image itself; give another name")
-    if path.suffix.lower() != ".png":
-        raise InputError(f"--mask {path}: expected a name that ends in .png")
+    require_ours("mask", path)
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise InputError(f"{path}: the mask may not be written there ({path.parent}); give another place (--mask)")
     return path
@@ -112,8 +114,9 @@ def mask_path(config: AskConfig) -> Path:
 
 def write_mask(path: Path, mask: np.ndarray) -> None:
     """(H, W) of 0..1 as 8-bit PNG. Raises InputError when it cannot be written."""
-    picture = Image.fromarray((mask * 255).round().astype(np.uint8))
+    picture, said = Image.fromarray((mask * 255).round().astype(np.uint8)), PngInfo()
+    said.add_text("Software", "adcli ask")  # as whose it is known again
     try:
-        write_atomically(path, lambda f: picture.save(f, "png"))
+        write_atomically(path, lambda f: picture.save(f, "png", pnginfo=said))
     except OSError as e:
         raise InputError(f"{path}: cannot be written ({e.strerror})") from e

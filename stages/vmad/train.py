@@ -70,6 +70,12 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
                 f"{config.manifest}: no image to segment is left ({maskless[0]}); --tasks vqa trains without masks"
             )
     questions = read_questions(config.questions) if config.questions else Questions((), {}, "")
+    trained_on = {i.image_id for i in images}
+    if config.questions and not any(q.image_id in trained_on for q in questions.rows):
+        raise InputError(
+            f"--questions {config.questions}: none of them is about an image that is trained on; give those of this"
+            " manifest, or leave them out"
+        )
     samples = samples_of(images, config.tasks.split(","), questions.rows)
     llava_config, tokenizer = read_llava(config.llava, config.llava_revision)
     check_sam(config.sam, config.sam_revision)
@@ -106,12 +112,11 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
             "mask files": files.masks,
         },
         config.seed,
-        {"left out": failed, "longest sample": longest},
+        {"left out": failed, "longest sample": longest, "llava": config.llava, "sam": config.sam},
         named_paths(config),
     )
 
     def train(saved: Path | None, say: Callable[[str], None]) -> tuple[Trainer, Callable[[Path], None]]:
-        trained_on = {i.image_id for i in images}
         if others := len(questions.failed) + sum(q.image_id not in trained_on for q in questions.rows):
             say(f"{others} questions are about other images, or have `error`, and are not trained on")
         say(f"{len(samples)} samples of {len(images)} images, the longest of {longest} tokens")

@@ -49,6 +49,8 @@ def world(tmp_path_factory, clip, internvl, llava, sam, qwen):
     )
     write(folder / "answers.parquet", ANSWERS, [{"question_id": "r0", "method": "m", "response": "Cut."}])
     write(folder / "asked.parquet", QUESTIONS, [question("r0")])
+    elsewhere = question("r1") | {"image_id": "other/1", "reference_id": None}
+    write(folder / "strange.parquet", QUESTIONS, [elsewhere])
     (folder / "file").write_text("")
     (folder / "empty").mkdir()
     for name, source, gone in (
@@ -74,4 +76,5 @@ def world(tmp_path_factory, clip, internvl, llava, sam, qwen):
         "qwen": qwen,
         "answers": folder / "answers.parquet",
         "asked": folder / "asked.parquet",
+        "strange": folder / "strange.parquet",
     }

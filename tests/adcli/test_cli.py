@@ -53,6 +53,7 @@ LEAVES = [
         )
     ),
     ["data", "synth", "vidad"],
+    ["data", "synth", "surfaces"],
     ["caption"],
     ["rewrite-negatives"],
     ["train-encoder"],
@@ -107,6 +108,7 @@ def test_every_help_has_an_example_of_itself(leaf):
 def test_the_examples_work_as_they_stand_one_after_the_other(tmp_path):
     order = [
         ["data", "synth", "vidad"],
+        ["data", "synth", "surfaces"],
         ["data", "index", "vidad"],
         ["data", "index", "folder"],
         ["data", "check"],

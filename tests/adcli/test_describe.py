@@ -58,6 +58,16 @@ def test_a_missing_input_is_said_and_no_error(made, capsys):
     assert "runs/m: no such file" in capsys.readouterr().err
 
 
+def test_what_belongs_to_a_table(made, capsys):
+    weights = made / "runs" / "c" / "_encoders" / "d"
+    weights.mkdir(parents=True)
+    assert run(["data", "describe", "runs/c/_encoders/d"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["runs/c/_encoders/d belongs to", "runs/c", "  table     captions, 3 rows"]
+    assert run(["data", "describe", "runs"]) == 0
+    assert "belongs to" not in capsys.readouterr().out
+
+
 def test_one_line_of_json(made, capsys):
     assert run(["data", "describe", "runs/c", "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()

@@ -134,6 +134,17 @@ def test_a_method_without_maps(photos):
     assert not Path("runs/photos/heatmaps").exists() and len(ranking()) == 8
 
 
+def test_the_page_of_rendered_surfaces_says_that_they_are_made_up(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert adcli("data", "synth", "surfaces", "--out", "photos", "--good", "3", "--new", "3", "--size", "96")[0] == 0
+    code, out, said = adcli(
+        *("inspect", "--good", "photos/good", "--test", "photos/new", "--out", "runs/photos"),
+        *("--method", "lvlm", "--vlm", "scene"),
+    )
+    assert code == 0 and "AUROC per task" in out, said
+    assert "These surfaces were rendered by adcli" in Path("runs/photos/report.html").read_text()
+
+
 def test_captions_in_a_fine_tuned_encoder(photos, bert):
     code, _, said = inspect("--method", "text-knn", "--vlm", "scene", "--encoder", bert)
     assert code in (0, 3), said

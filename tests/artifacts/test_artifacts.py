@@ -175,7 +175,7 @@ def test_what_does_not_fit_is_said_with_its_column(tmp_path):
         read_table(foreign(tmp_path, image_id=["a"]), CAPTIONS)
     with pytest.raises(InputError, match="column `sample` is string, a captions table has int32"):
         read_table(foreign(tmp_path, image_id=["a"], prompt_id=["p"], sample=["x"]), CAPTIONS)
-    with pytest.raises(InputError, match="column `image_id` has 1 nulls"):
+    with pytest.raises(InputError, match="column `image_id` has 1 null;"):
         read_table(foreign(tmp_path, image_id=["a", None], prompt_id=["p"] * 2, sample=[0, 1]), CAPTIONS)
     with pytest.raises(InputError, match="2 rows with one key .image_id=a, prompt_id=p, sample=0"):
         read_table(foreign(tmp_path, image_id=["a", "a"], prompt_id=["p"] * 2, sample=[0, 0]), CAPTIONS)

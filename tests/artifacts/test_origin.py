@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.artifacts.origin import CHANGED, GONE, THERE, UNCHANGED, chain
+from stages.artifacts.origin import CHANGED, GONE, THERE, UNCHANGED, chain, tops
 from stages.artifacts.reader import fingerprint, read_table
 from stages.artifacts.tables import CAPTIONS, MANIFEST, MAPS, NEGATIVES, SCORES
 from stages.artifacts.writer import Artifact, Spec
@@ -158,3 +158,31 @@ def test_records_that_name_each_other_have_an_end(world):
     said = json.loads(record.read_text())
     record.write_text(json.dumps(said | {"paths": {"captions": str(world / "c")}}))
     assert list(chain(world / "c")) == [str(world / n) for n in "cm"]
+
+
+def test_what_was_written_with_a_table_leads_to_it(world):
+    """Weights however deep, the report, a heat map as deep as its picture's id; a folder beside them does not."""
+    results = world / "results"
+    weights, map_ = world / "c" / "_encoders" / "d" / "c" / "config.json", results / "heat" / "m" / "d" / "a" / "0.png"
+    for file in (weights, map_, results / "report.html", results / "own" / "x.png"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("")
+    named = {"report": results / "report.html", "heatmaps": results / "heat", "scores": world / "n"}
+    metrics = make(results / "metrics", SCORES, "evaluate", named, [{"image_id": "0", "method": "m", "error": "no"}])
+    (results / "damaged").mkdir()
+    (results / "damaged" / "_adcli.json").write_text("{")
+    assert next(iter(chain(weights))) == str(world / "c")
+    for path in (results / "report.html", results / "heat", map_):
+        assert list(chain(path)) == [str(metrics), *(str(world / n) for n in "ncm")]
+        assert [made.path for made in tops(path, chain(path))] == [str(metrics)]
+    with pytest.raises(InputError, match="neither an artifact"):
+        chain(results / "own" / "x.png")
+
+
+def test_a_training_that_was_done_again_is_another_one(world):
+    """Its table's fingerprint is in no record of scores; its date is."""
+    scores = make(world / "s", SCORES, "score", {"checkpoint": world / "c"}, [{"image_id": "0", "method": "m"}])
+    assert states(chain(scores)[str(scores)]) == {"checkpoint": THERE}
+    record = world / "c" / "_adcli.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"date": "2999-01-01T00:00:00+00:00"}))
+    assert states(chain(scores)[str(scores)]) == {"checkpoint": CHANGED}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.artifacts import outputs
-from stages.artifacts.outputs import INDEX, exactly, overwritten, write_page
+from stages.artifacts.outputs import INDEX, MARK, exactly, overwritten, write_page
 from stages.artifacts.paths import for_image
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import MANIFEST, SCORES
@@ -94,8 +94,8 @@ def test_augment_touches_its_outputs_alone(tmp_path):
     assert {p: d for p, d in after.items() if not p.startswith("a/out")} == before
     made = read_table(tmp_path / "a" / "out" / "m", MANIFEST).to_pylist()
     files = [p for r in made for p in (r["path"], *r["mask_paths"])]
-    assert len(set(files)) == len(files) == sum(d is not None for p, d in after.items() if p.startswith("a/out/i/"))
-    assert all((tmp_path / "a" / "out" / "i" / p).is_file() for p in files)
+    written = {p.removeprefix("a/out/i/") for p, d in after.items() if p.startswith("a/out/i/") and d}
+    assert len(set(files)) == len(files) and written == {*files, MARK}
 
 
 def test_a_heat_map_never_takes_the_place_of_an_image(tmp_path):
@@ -179,6 +179,7 @@ def test_an_index_of_others_making_removes_nothing_outside(tmp_path):
         (tmp_path / "t" / INDEX).write_text(json.dumps(noted))
         with exactly(tmp_path / "t", ["new"]):
             (tmp_path / "t" / "new").write_text("x")
+        (tmp_path / "t" / "new").unlink()
         assert (tmp_path / "keep").read_text() == "x" and (tmp_path / "t" / "link").is_symlink()
     (tmp_path / "t" / INDEX).write_text("{")
     with exactly(tmp_path / "t", []):

@@ -19,6 +19,7 @@ from stages.artifacts.tables import CAPTIONS, MANIFEST
 from stages.artifacts.writer import Artifact, Spec
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
+from stages.datasets import mvtec
 from stages.datasets.manifest import read_manifest
 from tests.artifacts.test_artifacts import KEYS, QUIET, SPEC
 from tests.artifacts.test_damage import OTHER, OVERWRITE, PART, write
@@ -113,9 +114,23 @@ def test_a_manifest_whose_root_is_damaged(notes, tmp_path):
     with pytest.raises(InputError, match=r"m/_adcli.json: damaged \(`notes` names no root\); give --root, or run"):
         read_manifest(tmp_path / "m")
     assert read_manifest(tmp_path / "m", root=tmp_path).images[0].file == tmp_path / "1.png"
-    if notes != {"root": ""}:
-        assert index(OVERWRITE).complete
-        assert read_manifest(tmp_path / "m").images[0].file == tmp_path / "1.png"
+    assert index(OVERWRITE).complete
+    assert read_manifest(tmp_path / "m").images[0].file == tmp_path / "1.png"
+
+
+def test_a_data_set_that_was_moved_is_found_where_it_is(tmp_path, save_image):
+    """The same images elsewhere change no row; the place from which their paths start is written anew."""
+    for name in ("good", "hole"):
+        save_image(tmp_path / "old" / "nut" / "test" / name / "0.png")
+    save_image(tmp_path / "old" / "nut" / "train" / "good" / "0.png")
+
+    def index(place):
+        return mvtec.run(mvtec.MvtecConfig(root=tmp_path / place, out=tmp_path / "m"), QUIET)
+
+    assert index("old").written == 3
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert index("new").written == 0 and index("new").up_to_date
+    assert all(i.file.is_file() for i in read_manifest(tmp_path / "m").images)
 
 
 def folder_at(path):

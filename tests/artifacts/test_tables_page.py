@@ -27,7 +27,7 @@ WRITTEN_BY = {  # table -> the commands that write it
     "questions": "`data questions`, `data import-questions`",
     "answers": "`score --method vlm-qa` and `sage`",
     "judgements": "`score --method mle`",
-    "truth": "`data synth vidad`",
+    "truth": "`data synth vidad`, `data synth surfaces`",
 }
 
 

@@ -243,7 +243,7 @@ def test_shards_in_worker_processes_and_resuming_give_the_same(bottles, tmp_path
         {p.relative_to(folder): digest for p, digest in hashes(folder).items()}
         for folder in (tmp_path / "f", tmp_path / "g")
     ]
-    assert pictures[0] == pictures[1] and len(pictures[0]) == 5
+    assert pictures[0] == pictures[1] and len(pictures[0]) == 6  # and the mark
     _, again = augmented(bottles, "timestamp", tmp_path / "a", tmp_path / "f")
     assert again.up_to_date and again.written == 0
     with pytest.raises(InputError, match="other settings .kind was.*--overwrite"):
@@ -251,7 +251,7 @@ def test_shards_in_worker_processes_and_resuming_give_the_same(bottles, tmp_path
     with pytest.raises(InputError, match="images was"):
         augmented(bottles, "timestamp", tmp_path / "a", tmp_path / "elsewhere")
     (tmp_path / "mvtec/bottle/ground_truth/hole/000_mask.png").write_bytes(b"another mask")
-    with pytest.raises(InputError, match="the mask files has changed"):
+    with pytest.raises(InputError, match="the mask files have changed"):
         augmented(bottles, "timestamp", tmp_path / "a", tmp_path / "f")
 
 

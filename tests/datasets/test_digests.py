@@ -91,7 +91,7 @@ def test_a_replaced_image_of_the_same_size_is_noticed_once(photos, tmp_path, sav
     indexed(photos, tmp_path / "m")
     captioned(tmp_path / "m", tmp_path / "c")
     replaced(photos / "ok" / "a.bmp", save_image)
-    with pytest.raises(InputError, match="the image files has changed"):
+    with pytest.raises(InputError, match="the image files have changed"):
         captioned(tmp_path / "m", tmp_path / "c")
     captioned(tmp_path / "m", tmp_path / "c", REPLACE)
     with pytest.raises(InputError, match="the content of the files has changed"):
@@ -205,7 +205,7 @@ def test_evaluate_notices_a_replaced_mask(photos, tmp_path, save_image):
     save_image(mask, np.eye(40, 60, 5, dtype=np.uint8) * 255)
     later(mask)
     assert mask.stat().st_size == size
-    with pytest.raises(InputError, match="the mask files has changed"):
+    with pytest.raises(InputError, match="the mask files have changed"):
         evaluate(config, QUIET)
 
 
@@ -221,7 +221,7 @@ def test_augment_notices_a_replaced_mask_and_says_what_its_own_files_are_like(ph
             assert state.digest == hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
     save_image(photos / "masks" / "c.bmp", np.eye(40, 60, 5, dtype=np.uint8) * 255)
     later(photos / "masks" / "c.bmp")
-    with pytest.raises(InputError, match="the mask files has changed"):
+    with pytest.raises(InputError, match="the mask files have changed"):
         augment(config, QUIET)
 
 

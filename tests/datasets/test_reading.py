@@ -17,13 +17,14 @@ from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.datasets import folder
 from stages.datasets.images import load_mask
-from tests import reading_annotations, reading_images, reading_masks, reading_trees
+from tests import reading_annotations, reading_good_and_new, reading_images, reading_masks, reading_trees
 from tests.reading import Kind, checked, indexed, photo, save
 
 PARTS = {
     "Images": reading_images.KINDS,
     "Masks": reading_masks.KINDS,
     "Folders, labels and annotations": reading_trees.KINDS + reading_annotations.KINDS,
+    "Good and new pictures": reading_good_and_new.KINDS,
 }
 PAGE = Path(__file__).parents[2] / "docs" / "reading.md"
 COOKIES = (Path(__file__).parents[3] / "shared" / "data" / "cookies").resolve()

@@ -15,6 +15,7 @@ from stages.base.config import RunOptions
 from stages.base.errors import ImageError, InputError
 from stages.datasets import loco, mvtec
 from stages.datasets.manifest import read_manifest
+from stages.datasets.masks import at_size
 from stages.evaluate.images import EvaluateConfig, run
 from stages.results.metrics.pixel import metrics, picture
 from stages.results.pixels import fitted
@@ -54,6 +55,14 @@ def test_resizing_is_torchs_bilinear_without_aligned_corners():
     )[0, 0].numpy()
     assert fitted(small, (40, 33)) == pytest.approx(theirs, abs=1e-5)
     assert fitted(small, (9, 7)) is small
+
+
+def test_masks_at_another_size_are_bilinear_and_above_one_half():
+    """Halved: a column's weights in the first output column are 3/7, 3/7 and 1/7."""
+    columns = np.arange(4)[None].repeat(4, 0)
+    assert at_size(columns < 2, 2).tolist() == [[True, False]] * 2
+    assert not at_size(columns == 1, 2).any()  # nearest neighbour finds it
+    assert at_size(columns < 4, 2).all() and at_size(columns < 1, 4).tolist() == (columns < 1).tolist()
 
 
 def metric(config, category, name):
@@ -147,6 +156,22 @@ def test_maps_that_lack_something(two_categories):
     assert (row["n"], row["n_positive"]) == (4, 2) and 0.5 < row["value"] <= 1
     line = next(x for x in (config.tables / "pixels.csv").read_text().splitlines() if x.startswith("d,m,all,a"))
     assert line.endswith(",4,3"), "a0 without a map, a5 without a mask, a6 failed"
+
+
+def test_without_any_mask_one_line_says_so_and_no_table_is_shown(two_categories, capsys):
+    """As with own pictures in folders named after their defects; the reasons stand in the metrics."""
+    config, _kept = two_categories
+    rows = pq.read_table(config.manifest)
+    column = rows.schema.get_field_index("mask_paths")
+    empty = pa.array([[]] * len(rows), rows.schema.field(column).type)
+    pq.write_table(rows.set_column(column, rows.schema.field(column), empty), config.manifest)
+    run(config, RunOptions())
+    said = capsys.readouterr()
+    assert said.err.count("without a mask") == 1, said.err
+    assert "no pixel metrics: 8 anomalous images without a mask, as a" in said.err
+    assert "AUROC per task" in said.out and "Pixel metrics" not in said.out
+    assert "Pixel metrics" not in config.report.read_text() and not (config.tables / "pixels.csv").exists()
+    assert "no anomalous pixels" in metric(config, "a", "pixel_auroc")["reason"]
 
 
 def test_a_one_class_category_has_reasons(two_categories):

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.artifacts.reader import read_table
-from stages.artifacts.tables import MANIFEST, METRICS, SCORES
+from stages.artifacts.tables import MANIFEST, METRICS, SCORES, THRESHOLDS
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.evaluate.images import run
@@ -109,3 +109,16 @@ def test_training_leaves_out_images_whose_masks_cannot_be_read(tmp_path):
     )
     assert [i.image_id for i in good] == ["a", "b"] and [line[:2] for line in lacks] == ["c:", "d:", "e:"]
     assert lacks[0] == "c: anomalous, but has no mask" and "gone.png" in lacks[1] and "half.png" in lacks[2]
+
+
+@pytest.mark.parametrize(("split", "name"), [("val", "val-max"), ("train", "train-max")])
+def test_scores_without_test_images_give_thresholds_alone(tmp_path, split, name):
+    """Those of the split val were refused as nothing to evaluate."""
+    config = replace(images(tmp_path / "a", [f"i{n}" for n in range(4)]), maps=None, heatmaps=None)
+    rows = [r | {"split": split, "label": 0, "mask_paths": []} for r in pq.read_table(config.manifest).to_pylist()]
+    write(config.manifest, MANIFEST, rows)
+    run(config, QUIET)
+    limits = {r["name"]: r["threshold"] for r in read_table(config.thresholds, THRESHOLDS).to_pylist()}
+    assert limits[name] == 3 and {n.partition("-")[0] for n in limits} == {split}
+    found = read_table(config.out, METRICS).to_pylist()
+    assert found and {(r["value"], r["n"], r["reason"]) for r in found} == {(None, 0, "no test rows")}

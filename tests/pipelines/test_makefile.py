@@ -13,6 +13,7 @@ from tests.pipelines.recorded import ROOT, Run, value
 @pytest.mark.parametrize(
     ("target", "settings", "script"),
     [
+        ("demo", (), "demo.sh"),
         ("reproduce-vidad", (), "vidad.sh"),
         ("reproduce-vidad-check", (), "vidad.sh"),
         ("reproduce-tiles", (), "tiles.sh"),

@@ -22,6 +22,7 @@ ON_REAL_DATA = {  # script -> settings as for the paper, with blanks in the path
         "ENCODER": "bert-base-uncased",
         "CHECK": "yes",
     },
+    "demo.sh": {},
     "vidad_ablations.sh": {"VIDAD_ROOT": "/my data/VID AD", "ASK": "--engine vllm", "ENCODERS": "/models/my_bert"},
     "tiles.sh": {"VLM": "qwen2-vl", "SEED": "1"},
     "lvlm.sh": BOTH | {"VLM": "qwen2-vl-72b-awq", "ASK": "--engine vllm --prompt 'my prompt.txt'"},

@@ -7,6 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages.base.texts import without_controls
 from stages.report.grid import Grid, as_csv, as_latex, as_markdown, as_text
 from tests.hostile import TEXT
 
@@ -14,15 +15,24 @@ from tests.hostile import TEXT
 @given(st.lists(TEXT.map(lambda t: t.replace("\r", "")), min_size=2, max_size=4))
 def test_csv_round_trip_and_markdown_cells(values):
     grid = Grid("g", "t", tuple(values), (tuple(values), tuple(reversed(values))), "n")
+    shown = [without_controls(v) for v in values]
     back = list(csv.reader(io.StringIO(as_csv(grid), newline="")))
     assert [[c[1:] if c.startswith("'") else c for c in line] for line in back] == [
-        list(values),
-        list(values),
-        list(reversed(values)),
+        shown,
+        shown,
+        shown[::-1],
     ]
     table = [line for line in as_markdown(grid).split("\n") if line.startswith("|")]
     assert len(table) == 4 and all(len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) == len(values) + 1 for line in table)
     assert len(as_text(grid).split("\n")) == 6
+
+
+def test_control_characters_are_written_out():
+    """A NUL byte ends a text for many programs, and \x1b steers a terminal."""
+    grid = Grid("g", "t", ("a\0b", "c\x9bd"), (("\x1b[31m", "tab\there"),), "n\0")
+    assert as_csv(grid) == "a\\x00b,c\\x9bd\n\\x1b[31m,tab\there\n"
+    assert not any(c in form(grid) for form in (as_csv, as_markdown, as_latex, as_text) for c in "\0\x9b\x1b")
+    assert "a\\\\x00b" in as_markdown(grid), "Markdown reads two backslashes as one"
 
 
 def test_figures_stay_figures():

@@ -1,16 +1,19 @@
 """VisualAD's equations by hand, the released code's formulas, positions, filter, optimiser."""
 
-from math import exp, log
+import json
+from dataclasses import asdict
+from math import exp, log, sqrt
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks import visualad_reference as reference
 from stages.base.errors import InputError
 from stages.visualad.backbone import Backbone, load_backbone
-from stages.visualad.config import POSITIONS, VisualAdSettings
+from stages.visualad.config import POSITIONS, RECORD, WEIGHTS, ScoreVisualadConfig, VisualAdSettings, sigma_of
 from stages.visualad.loss import dice, focal, losses, margin
 from stages.visualad.model import (
     PositionCode,
@@ -149,6 +152,34 @@ def test_the_gaussian_is_scipys():
     assert smoothed(maps[:, :5, :5]).numpy() == pytest.approx(
         np.stack([gaussian_filter(m, 4.0) for m in maps[:, :5, :5].numpy()]), abs=1e-12
     ), "smaller than the kernel"
+
+
+@pytest.mark.parametrize("variant", ["code", "paper"])
+def test_weights_start_as_the_released_code_starts_them(variant, clip):
+    """Tokens N(0, 1) 0.1 / sqrt(C); linears uniform in +-sqrt(6 / 2C), whose deviation is 1 / sqrt(C); biases 0."""
+    backbone, _, _ = load_backbone(str(clip))
+    width, bound = backbone.width, sqrt(3 / backbone.width)
+    torch.manual_seed(0)
+    models = [VisualAD(backbone, VisualAdSettings(variant=variant, layers=(2, 4), size=56)) for _ in range(40)]
+    tokens = torch.stack([m.tokens for m in models]).detach()
+    assert tokens.std() == pytest.approx(0.1 / sqrt(width), rel=0.05)
+    places = {"saf0": lambda m: m.saf[0][0], "saf1": lambda m: m.saf[1][3]}
+    if variant == "code":
+        places |= {name: lambda m, name=name: getattr(m.sca[1], name) for name in ("query", "key", "value", "out")}
+    for linear_of in places.values():
+        weights = torch.stack([linear_of(m).weight for m in models]).detach()
+        assert weights.std() == pytest.approx(1 / sqrt(width), rel=0.02)
+        assert 0.999 * bound < weights.abs().max() <= bound
+        assert all(linear_of(m).bias is None or not linear_of(m).bias.any() for m in models)
+
+
+@pytest.mark.parametrize(("variant", "asked", "used"), [("code", None, 4), ("paper", None, 0), ("paper", 2.0, 2)])
+def test_the_gaussian_is_the_variants_own(variant, asked, used, tmp_path):
+    record = {"settings": asdict(VisualAdSettings(variant=variant)), "backbone": "b"}
+    (tmp_path / RECORD).write_text(json.dumps(record))
+    save_file({}, tmp_path / WEIGHTS)
+    config = ScoreVisualadConfig(manifest=tmp_path, checkpoint=tmp_path, out=tmp_path / "s", sigma=asked)
+    assert sigma_of(config) == used
 
 
 def test_the_texts_variant_differs_where_it_should(clip):

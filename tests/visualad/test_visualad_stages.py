@@ -236,7 +236,7 @@ def test_training_notices_a_replaced_mask_and_keeps_its_key_elsewhere(spots, cli
     Image.fromarray(np.full((60, 80), 255, np.uint8)).save(mask)
     os.utime(mask, ns=(0, mask.stat().st_mtime_ns + 10**9))
     assert mask.stat().st_size == size
-    with pytest.raises(InputError, match="the mask files has changed"):
+    with pytest.raises(InputError, match="the mask files have changed"):
         train(c, QUIET)
 
 

@@ -97,8 +97,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send(429, {"error": {"message": "slow down"}}, **more)
         elif fault in ("500", "503 in the middle"):
             self.send(int(fault[:3]), {"error": {"message": "internal"}})
-        elif fault in ("400", "401"):
-            said = {"400": "prompt too long", "401": "wrong key"}
+        elif fault in ("400", "401", "403", "404"):
+            said = {"400": "prompt too long", "401": "wrong key", "403": "no access", "404": "no such model"}
             self.send(int(fault), {"error": {"message": said[fault]}})
         elif fault == "truncated":
             self.send(200, json.dumps(reply)[:40].encode())
@@ -147,6 +147,32 @@ def test_a_refused_prompt_is_not_tried_again():
     server = Faulty(lambda text: "400")
     (reply,) = ask(server, [Request((0,), "long")])
     assert reply.error == "server: 400 prompt too long" and server.tries == {"long": 1}
+
+
+@pytest.mark.parametrize("fault", ["401", "403", "404"])
+def test_one_refused_request_among_others_is_its_own_failure(fault):
+    """It ended the stage, and the answers to what was in flight, paid for, were lost."""
+    server = Faulty(lambda text: fault if text == "q3" else None)
+    server.say = lambda body, text: time.sleep(0.3) or f"answer to {text}"  # q3 is refused while others are in flight
+    replies = {r.key[0]: r for r in ask(server, [Request((n,), f"q{n}") for n in range(12)], concurrency=4, timeout=9)}
+    assert len(replies) == 12 and server.tries["q3"] == 1
+    assert f": {fault} " in replies[3].error and replies[3].retry is None
+    assert all(replies[n].text == f"answer to q{n}" for n in range(12) if n != 3)
+
+
+@pytest.mark.parametrize("fault", ["401", "403", "404"])
+def test_a_server_that_refuses_from_the_start_ends_it(fault):
+    server = Faulty(lambda text: fault)
+    with pytest.raises(InputError, match=f": {fault} .*the key is read from .OPENAI_API_KEY"):
+        ask(server, [Request((n,), f"q{n}") for n in range(40)], concurrency=4)
+    assert sum(server.tries.values()) <= 8, "nothing is asked that cannot be answered"
+
+
+def test_a_server_that_refuses_later_on_fails_rows_and_goes_on():
+    answered = iter(range(5))
+    server = Faulty(lambda text: None if next(answered, None) is not None else "401")
+    replies = ask(server, [Request((n,), f"q{n}") for n in range(9)], concurrency=1)
+    assert [r.error is None for r in replies] == [True] * 5 + [False] * 4
 
 
 def test_retry_after_is_respected():

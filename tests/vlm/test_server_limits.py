@@ -1,9 +1,11 @@
 """Servers that drip, never end or answer with nonsense: what is bounded, and which rows fail."""
 
+import gzip
 import json
 import socket
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -130,6 +132,48 @@ def test_a_body_without_end_is_not_read_to_its_end(monkeypatch):
     server.RequestHandlerClass = Endless
     (reply,) = ask(server, [Request((0,), "q")], timeout=30.0)
     assert "an answer of more than" in reply.error and len(sent) < 5000 and server.tries == {"q": 1}
+
+
+def packed(body, times=1):
+    for _ in range(times):
+        body = gzip.compress(body, 9)
+    return body
+
+
+@pytest.mark.parametrize(
+    ("encoding", "times", "said"),
+    [
+        ("gzip", 1, "an answer of more than"),
+        ("gzip, gzip", 2, "packed as 'gzip, gzip'"),
+        ("zstd", 0, "packed as 'zstd'"),
+    ],
+)
+def test_a_packed_answer_is_unpacked_to_its_bound_alone(encoding, times, said, monkeypatch):
+    """64 kB of gzip can be 64 MB, packed twice 60 GB: one chunk was unpacked whole."""
+    monkeypatch.setattr(bounded_http, "MOST_BYTES", 100_000)
+    body = packed(b" " * 60_000_000, times)
+
+    class Packed(Handler):
+        def answer(self, *_):
+            self.send(200, body, Content_Encoding=encoding)
+
+    server = Faulty(lambda text: None)
+    server.RequestHandlerClass = Packed
+    tracemalloc.start()
+    (reply,) = ask(server, [Request((0,), "q")], timeout=60.0)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert said in reply.error and server.tries == {"q": 1} and most < 20_000_000
+
+
+def test_an_answer_in_gzip_is_read():
+    class Packed(Handler):
+        def send(self, code, body, **headers):
+            super().send(code, packed(json.dumps(body).encode()), Content_Encoding="gzip", **headers)
+
+    server = Faulty(lambda text: None)
+    server.RequestHandlerClass = Packed
+    assert [r.text for r in ask(server, [Request((0,), "q")])] == ["answer to q"]
 
 
 BAD = {

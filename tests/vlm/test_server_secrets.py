@@ -70,6 +70,23 @@ def test_no_form_of_a_key_gets_through(form):
     assert KEY[-2:] not in decoded(clean), "nor its end, beside what base64 made of it"
 
 
+@pytest.mark.parametrize("form", range(10))
+@pytest.mark.parametrize("between", ["\n", " ", "\r\n   ", "\\n", "\u200b", "\xa0\t"])
+def test_a_key_that_white_space_breaks_does_not_get_through(form, between):
+    said = forms(KEY)[form]
+    for step in (1, 7, len(said) // 2):
+        broken = between.join(said[i : i + step] for i in range(0, len(said), step))
+        clean = redactor(KEY)(f"echo {broken} end")
+        whole = re.sub(r"\\n|[\s\u200b]", "", clean)
+        assert INSTEAD in clean and not leaks(whole) and clean.startswith("echo ") and clean.endswith(" end"), clean
+
+
+def test_a_long_text_is_looked_through_at_once():
+    """Also one of blanks, or of the first letter of the key."""
+    for text in (" ", KEY[0], f"{KEY[0]} ", f"{KEY[:3]}\n", "\\", f"{KEY[0]}\\n"):
+        assert redactor(KEY)(text * 50_000) == text * 50_000
+
+
 def test_words_that_are_no_secrets_stay():
     """A placeholder for servers that want some key must not be cut out of captions."""
     for key in ("", "x", "EMPTY", "none", "sk-no-key-required"):

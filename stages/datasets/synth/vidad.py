@@ -10,6 +10,7 @@ from random import Random
 import numpy as np
 
 from stages.artifacts.files import make_folder, write_alone
+from stages.artifacts.outputs import claim
 from stages.artifacts.tables import TRUTH
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions
@@ -38,15 +39,15 @@ class Sample:
 
 def run(config: SynthConfig, options: RunOptions) -> Summary:
     """Render every scenario into its own artifact OUT/truth.parquet/<scenario>; returns the last
-    scenario's summary with the sums of all. Raises InputError for unknown names or a size below 64."""
+    scenario's summary with the sums of all. Raises InputError for unknown names, a size below 64, or pictures
+    of others where one is to be."""
     if config.size < 64:
         raise InputError(f"--size {config.size}: too small to show anything; at least 64 px")
     conditions = chosen(config.conditions, tuple(CONDITIONS), "--conditions")
-    make_folder(config.out)
-    write_alone(config.out / SYNTHETIC_MARK, lambda f: f.write(NOTE.encode()))
-    summaries = [
-        _run_scenario(s, conditions, config, options) for s in chosen(config.scenarios, SCENARIOS, "--scenarios")
-    ]
+    scenarios = chosen(config.scenarios, SCENARIOS, "--scenarios")
+    names = (relative_path(s, c).as_posix() for name in scenarios for s in samples_of(name) for c in conditions)
+    claim(config.out, names, SYNTHETIC_MARK, NOTE)
+    summaries = [_run_scenario(s, conditions, config, options) for s in scenarios]
     return Summary(
         **asdict(summaries[-1])
         | {

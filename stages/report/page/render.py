@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.artifacts import outputs
+from stages.base.texts import without_controls
 from stages.report.page.pictures import LIMIT, place
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def write(
             digest=digest,
             data=Markup(as_json({"run": run, **data()})),
         )
-        start, mark, end = text.rpartition(PICTURES)
+        start, mark, end = without_controls(text).rpartition(PICTURES)
         return start + mark + as_json(pictures) + end
 
     room = int(LIMIT - MARGIN * len(page({}).encode(errors="replace")))
