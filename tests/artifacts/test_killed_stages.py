@@ -120,7 +120,8 @@ def test_the_real_route(scenes, qwen, bert, tmp_path):
     constraints, and must fail as rows; training then goes on with the rules' negatives."""
     m, out = scenes / "m.parquet", tmp_path
     vlm = ("--device", "cpu", "--max-tokens", 8, "--max-errors", 0)
-    adcli("caption", m, "--root", scenes / "s", "--vlm", qwen, *vlm, "--out", out / "c")
+    prompt = ("--prompt", "vidad/fruits")  # to the other one this random model answers with blanks
+    adcli("caption", m, "--root", scenes / "s", "--vlm", qwen, *prompt, *vlm, "--out", out / "c")
     captions = read_table(out / "c", CAPTIONS).to_pylist()
     assert len(captions) == 50 and all(r["prompt_tokens"] > 50 for r in captions)
     assert len({r["text"] for r in captions}) > 1
