@@ -13,6 +13,7 @@ from stages.questions.table import read_questions
 from stages.report import grid
 from stages.report.made import HowMade, how_made
 from stages.report.sage import all_tables
+from stages.report.sage_figures import by_setting, curves_by_setting, group_accuracy
 from stages.report.sage_page import write_page
 from stages.results.answer_rows import grown, metric_rows
 from stages.results.answers import AnswerRecord, join, sources_of
@@ -59,8 +60,10 @@ def run(config: EvaluateQaConfig, options: RunOptions) -> Summary:
     grids = all_tables(joined, rows, judges, config.resamples, config.seed)
     paths = [config.answers, *([config.judgements] if config.judgements else [])]
     made = how_made(paths, {a.source.dataset for a in joined})
+    pictures: dict[str, bytes | None] = {}
     if config.tables:
-        grid.require_free([*grids, *made.tables], config.tables)
+        pictures = {"figure5": group_accuracy(rows), "figure7": by_setting(curves_by_setting(rows, models))}
+        grid.require_free([*grids, *made.tables], config.tables, pictures)
     with Artifact(config.out, METRICS, spec, keys, options, flush_rows=100_000) as artifact:
         artifact.write_all(rows)
         known = {q.question_id for q in questions.rows} | questions.failed.keys()
@@ -68,7 +71,7 @@ def run(config: EvaluateQaConfig, options: RunOptions) -> Summary:
             artifact.progress.say(f"{strangers} answers are to other questions and are left out")
         if questions.failed:
             artifact.progress.say(f"{len(questions.failed)} questions have an `error` and are left out")
-    _publish(joined, rows, grids, made, models, config, options)
+    _publish(joined, rows, grids, pictures, made, models, config, options)
     return artifact.summary
 
 
@@ -81,6 +84,7 @@ def _publish(
     joined: list[AnswerRecord],
     rows: list[dict],
     grids: list[grid.Grid],
+    pictures: dict[str, bytes | None],
     made: HowMade,
     models: dict[str, dict],
     config: EvaluateQaConfig,
@@ -89,6 +93,6 @@ def _publish(
     if not (options.quiet or options.json):
         print("\n\n".join(grid.as_text(g) for g in grids if g.printed))
     if config.tables:
-        grid.write([*grids, *made.tables], config.tables)
+        grid.write([*grids, *made.tables], config.tables, pictures)
     if config.report:
         write_page(config.report, joined, rows, grids, made, models, options.quiet)
