@@ -38,7 +38,9 @@ def _per_condition(rows: list[dict], name: str, title: str) -> Grid:
         cells = [number(pick(rows, **at, condition=c, metric="auroc")) for c in CONDITIONS]
         mean, std = (number(pick(rows, **at, condition=None, metric=m)) for m in ("auroc", "auroc_std"))
         if dataset.startswith("vidad") and (mean != "-" or any(c != "-" for c in cells)):
-            lines.append((_whose(dataset, method), *cells, mean if std == "-" else f"{mean}±{std}"))
+            scenarios, conditions = _measured(rows, dataset, method)
+            of_all = mean if std == "-" else f"{mean}±{std}"
+            lines.append((_whose(dataset, method) + scenarios, *cells, of_all + conditions))
     if lines:
         lines += [
             (f"{p['method']} (published)", *(p[c] for c in CONDITIONS), f"{p['mean']}±{p['std']}")
@@ -50,6 +52,17 @@ def _per_condition(rows: list[dict], name: str, title: str) -> Grid:
     )
     columns = ("method", *(CONDITION_NAMES[c] for c in CONDITIONS), "mean±std")
     return Grid(name, title, columns, tuple(lines), note)
+
+
+def _measured(rows: list[dict], dataset: str, method: str) -> tuple[str, str]:
+    """(', 2 of 10 scenarios', ' (3 of 5 conditions)') where a mean is not over all of them, else ''."""
+    there = [r for r in rows if (r["dataset"], r["method"], r["metric"]) == (dataset, method, "auroc")]
+    there = [r for r in there if r["value"] is not None and r["category"] in SCENARIOS and r["condition"] in CONDITIONS]
+    scenarios, conditions = (len({r[name] for r in there}) for name in ("category", "condition"))
+    return (
+        f", {scenarios} of {len(SCENARIOS)} scenarios" if scenarios < len(SCENARIOS) else "",
+        f" ({conditions} of {len(CONDITIONS)} conditions)" if conditions < len(CONDITIONS) else "",
+    )
 
 
 def table5(rows: list[dict]) -> Grid:
