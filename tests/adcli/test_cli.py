@@ -257,7 +257,7 @@ def test_a_folder_without_labels_gets_captions_scores_and_a_ranking(photos):
         photos / "s",
     )
     stage("evaluate", photos / "s", "--manifest", m, "--out", photos / "e", "--report", photos / "r.html")
-    assert "most anomalous first" in (photos / "r.html").read_text()
+    assert "Pictures, the most unusual first" in (photos / "r.html").read_text()
 
 
 def test_ctrl_c_keeps_what_is_done(tmp_path):
