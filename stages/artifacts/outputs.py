@@ -16,8 +16,6 @@ from stages.base.regular import regular
 TEMPORARY_NAME = re.compile(r"\.tmp-\d+-(.+)", re.DOTALL)
 INDEX = "_adcli_files.json"  # in such a folder: what adcli wrote there
 MARK = "_adcli_pictures.txt"  # in a folder of pictures that a stage makes one after the other, and makes again
-
-
 MARKED = "adcli writes pictures into this folder, and replaces them when it makes them again."
 
 

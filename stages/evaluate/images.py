@@ -172,7 +172,6 @@ def _pages(tasks: list[TaskScores], rows: list[dict], pixels: list[PixelResult],
         more = [*area_table(bins), *made.tables]
         pictures = {"figure5": sensitivity(rows), "figure7": area_figure(bins)}
         pictures["curves"] = curves(pixels, config.pro_limit)
-    if config.tables:
         grid.require_free([*grids, *more], config.tables, pictures)
     if config.heatmaps:
         require_free(config.heatmaps, named_heatmaps(pixels, tasks).values())

@@ -24,9 +24,9 @@ from stages.results.scores import TaskScores
 @dataclass(frozen=True)
 class Results:
     """What the page of scores is made of. figures: by their place on the page; examples: panels of maps; made: the
-    chain of records that ends at the scores; maps, scales:
-    where the maps lie, and their colours; indexed: tasks of the manifest; beside: what scores say beside those of good
-    images; again: the command for the same with another kind of model."""
+    chain of records that ends at the scores; maps, scales: where the maps lie, and their colours; indexed: tasks of the
+    manifest; beside: what scores say beside those of good images; again: the command for the same with another kind of
+    model."""
 
     tasks: list[TaskScores]
     rows: list[dict]

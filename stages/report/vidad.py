@@ -125,19 +125,27 @@ def per_aspect(rows: list[dict]) -> Grid:
     )
 
 
-def sensitivity(rows: list[dict]) -> bytes | None:
-    """The paper's Figure 5: AUROC of each scenario under each condition as dots, range as bar, mean as
-    diamond. None when no category has two conditions."""
+def of_figure5(rows: list[dict]) -> dict[str, dict[str, float]]:
+    """Category -> condition -> AUROC, of categories with two conditions or more; the paper's scenarios first, in its
+    order."""
     values: dict[str, dict[str, float]] = {}
     for r in rows:
         of_task = r["condition"] in CONDITIONS and r["category"] != "mean"
         if of_task and r["metric"] == "auroc" and r["value"] is not None:
             values.setdefault(r["category"], {})[r["condition"]] = r["value"]
     values = {c: v for c, v in values.items() if len(v) > 1}
+    names = [s for s in SCENARIOS if s in values] + sorted(set(values) - set(SCENARIOS))
+    return {name: values[name] for name in names}
+
+
+def sensitivity(rows: list[dict]) -> bytes | None:
+    """The paper's Figure 5: AUROC of each scenario under each condition as dots, range as bar, mean as
+    diamond. None when no category has two conditions."""
+    values = of_figure5(rows)
     if not values:
         return None
     plt = pyplot()
-    names = [s for s in SCENARIOS if s in values] + sorted(set(values) - set(SCENARIOS))
+    names = list(values)
     figure, axes = plt.subplots(figsize=(9, 3.4))
     seen = [c for c in CONDITIONS if any(c in v for v in values.values())]
     for x, name in enumerate(names):

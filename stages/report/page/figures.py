@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stages.datasets.vidad import CONDITIONS, SCENARIOS
+from stages.datasets.vidad import CONDITIONS
 from stages.report.lvlm_mask_area import Bin, correlation
 from stages.report.names import condition_name
 from stages.report.sage import split_name
 from stages.report.sage_figures import AXES, HEIGHTS, SHOTS, Curve
+from stages.report.vidad import of_figure5
 from stages.results.answers import ALL
 from stages.results.pixels import PixelResult
 
@@ -17,15 +18,10 @@ Figure = dict  # title, x, y: texts; xlim, ylim; log; ticks: names along x; seri
 
 def sensitivity(rows: list[dict]) -> list[Figure]:
     """VID-AD's Figure 5: AUROC of each scenario under each condition, and their mean."""
-    values: dict[str, dict[str, float]] = {}
-    for r in rows:
-        of_task = r["condition"] in CONDITIONS and r["category"] != "mean"
-        if of_task and r["metric"] == "auroc" and r["value"] is not None:
-            values.setdefault(r["category"], {})[r["condition"]] = r["value"]
-    values = {c: v for c, v in values.items() if len(v) > 1}
+    values = of_figure5(rows)
     if not values:
         return []
-    names = [s for s in SCENARIOS if s in values] + sorted(set(values) - set(SCENARIOS))
+    names = list(values)
     seen = [c for c in CONDITIONS if any(c in v for v in values.values())]
     series = [
         {
