@@ -36,6 +36,7 @@ from stages.report.made import HowMade, how_made
 from stages.report.page import figures
 from stages.report.ranking import outcome, shown, write_ranking
 from stages.report.tables import all_tables
+from stages.report.training_texts import training_texts
 from stages.report.vidad import sensitivity
 from stages.results.metric_rows import metric_rows, pixel_rows, threshold_rows
 from stages.results.pixels import (
@@ -94,7 +95,9 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
     if config.thresholds:
         of_limits = replace(spec, stage="evaluate --thresholds")
         beside.append(_artifact(config.thresholds, THRESHOLDS, of_limits, limits, replace(options, quiet=True)))
-    pages = _pages(tasks, rows, pixels, config)  # what can be refused is refused before anything is written
+    pages = _pages(
+        tasks, rows, pixels, manifest.images, config
+    )  # what can be refused is refused before anything is written
     with ExitStack() as stack:
         open_all([artifact, *beside], stack)
         files.keep(config.out)
@@ -160,11 +163,18 @@ class _Pages:
     pictures: dict[str, bytes | None]
 
 
-def _pages(tasks: list[TaskScores], rows: list[dict], pixels: list[PixelResult], config: EvaluateConfig) -> _Pages:
+def _pages(
+    tasks: list[TaskScores],
+    rows: list[dict],
+    pixels: list[PixelResult],
+    images: tuple[Image, ...],
+    config: EvaluateConfig,
+) -> _Pages:
     """Raises InputError where tables or heat maps would take the place of files of others."""
     provenance = read_provenance(config.scores)
     made = how_made([config.scores], {t.dataset for t in tasks})
     grids = all_tables(tasks, rows, config.resamples, config.seed, pixels, provenance)
+    grids += training_texts(tasks, images, made.inputs)
     more: list[grid.Grid] = []
     pictures: dict[str, bytes | None] = {}
     if config.tables:

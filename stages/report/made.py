@@ -32,10 +32,12 @@ Step = tuple[Made, dict[str, Any]]  # a table, and its record
 
 @dataclass(frozen=True)
 class HowMade:
-    """table: a row per method; lines: every step, each after those it was made from."""
+    """table: a row per method; lines: every step, each after those it was made from; inputs: (method, name, path) of
+    each table in its chain, `negatives` for instance."""
 
     table: Grid
     lines: tuple[str, ...]
+    inputs: tuple[tuple[str, str, Path], ...] = ()
 
     @property
     def tables(self) -> list[Grid]:
@@ -47,6 +49,7 @@ def how_made(paths: Iterable[Path], datasets: Collection[str]) -> HowMade:
     """paths: of scores, answers or judgements; datasets: what they are about. Raises InputError as `chain` does."""
     rows: list[tuple[str, ...]] = []
     lines: list[str] = []
+    inputs: list[tuple[str, str, Path]] = []
     real = not all(name.endswith(MADE_UP) for name in datasets)
     for path in paths:
         found = chain(path)
@@ -55,13 +58,16 @@ def how_made(paths: Iterable[Path], datasets: Collection[str]) -> HowMade:
             lines += [line_of(made) for made in steps]
             if top.record:
                 rows.append(row_of(top, [(m, m.record) for m in steps if m.record], real))
+                inputs += [(rows[-1][0], i.name, Path(t)) for m in steps for i in m.inputs for t in i.tables]
     note = (
         "From the records beside the tables, up to the manifest. Trained on: data sets. Recipe: what matters most of"
         " the settings. Remarks: what has changed since it was read, and, on data that adcli did not render itself,"
         " which parts are those that adcli brings along."
     )
     return HowMade(
-        Grid("made", "What the methods are made of", COLUMNS, tuple(dict.fromkeys(rows)), note), unique(lines)
+        Grid("made", "What the methods are made of", COLUMNS, tuple(dict.fromkeys(rows)), note),
+        unique(lines),
+        tuple(dict.fromkeys(inputs)),
     )
 
 
