@@ -92,7 +92,8 @@ def row_of(top: Made, steps: list[Step], real: bool) -> tuple[str, ...]:
     if "training_scores" in own:  # anomalib's, which have no table of models
         trained_on.append("each task's normal pictures")
     embedded = [r["parameters"].get(n) for _, r in steps for n in CHOSEN] if real else []
-    remarks = [said for word, said in EMBEDDED.items() if word in embedded]
+    imported = [f"imported from {r['notes']['imported']}" for _, r in steps if r["notes"].get("imported")]
+    remarks = imported + [said for word, said in EMBEDDED.items() if word in embedded]
     remarks += [f"{i.name}: {i.state}" for made, _ in steps for i in made.inputs if i.state not in (UNCHANGED, THERE)]
     cells = (
         settings_of(steps, "caption", "vlm"),
@@ -143,13 +144,14 @@ def line_of(made: Made) -> str:
     r = made.record
     settings = [f"{k} {value_of(v)}" for k, v in r["parameters"].items() if v not in ("", None, [], {})]
     others = [f"{i.name} {i.state}" for i in made.inputs if i.state not in (UNCHANGED, THERE)]
-    caveat = r["notes"].get("caveat")
+    imported, caveat = (r["notes"].get(n) for n in ("imported", "caveat"))
     parts = [
         f"{r['stage']} with {', '.join(settings) or 'no settings'}",
         f"seed {r.get('seed', '?')}, adcli {r.get('version', '?')}",
         rows_of(made) + (f", {made.errors} failed" if made.errors else ""),
         *([] if made.complete else ["not complete"]),
         *others,
+        *([f"imported from {imported}"] if imported else []),
         *([str(caveat)] if caveat else []),
     ]
     return f"{name}: {'; '.join(parts)}"
