@@ -114,7 +114,7 @@ def _listed(method: str, refused: Counter[str], unchecked: Counter[str]) -> list
 def _counts(lines: list[tuple[str, ...]]) -> Grid:
     columns = ("normal images", "to train on", "of these unchecked", "refused", "missing", "rewrites drawn")
     note = (
-        "Captions of the normal training images, from the rows of the negatives. To train on: there is a contradiction."
+        "Captions of the normal training images, from the rows of the negatives. To train on: those with a negative."
         " Unchecked: kept although it breaks a constraint (--keep-unchecked). Refused: no rewrite was accepted, or the"
         " model gave none. Missing: no caption, or one too long to be rewritten."
     )

@@ -34,15 +34,22 @@ class TaskCaptions:
 
 def captions_of(tasks: Sequence[TaskScores]) -> list[TaskCaptions]:
     """Of VID-AD's tasks that were scored by captions, scenarios and conditions in the paper's order. Methods with the
-    same captions, encoders apart, are one."""
-    found: dict[tuple, list[str]] = {}
+    same captions everywhere, as those that differ in the encoder, are one."""
+    of_method: dict[tuple[str, str], dict[tuple, tuple]] = {}
     for task in tasks:
         normals = tuple(sorted(_normals(task))) if task.dataset.startswith("vidad") else ()
         if normals:
-            found.setdefault((task.dataset, task.category, task.condition, normals), []).append(task.method)
-    categories = ranked({c for _, c, _, _ in found}, SCENARIOS)
-    conditions = ranked({c for _, _, c, _ in found}, CONDITIONS)
-    lines = [TaskCaptions(tuple(methods), *key) for key, methods in found.items()]
+            of_method.setdefault((task.dataset, task.method), {})[task.category, task.condition] = normals
+    same: dict[tuple, list[str]] = {}
+    for (dataset, method), found in of_method.items():
+        same.setdefault((dataset, tuple(found.items())), []).append(method)
+    categories = ranked({c for found in of_method.values() for c, _ in found}, SCENARIOS)
+    conditions = ranked({c for found in of_method.values() for _, c in found}, CONDITIONS)
+    lines = [
+        TaskCaptions(tuple(methods), dataset, category, condition, normals)
+        for (dataset, found), methods in same.items()
+        for (category, condition), normals in found
+    ]
     lines.sort(key=lambda t: (t.dataset, t.methods, categories.index(t.category), conditions.index(t.condition)))
     return lines
 

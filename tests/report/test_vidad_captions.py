@@ -67,6 +67,21 @@ def test_captions_of_normal_images_and_how_many_differ(tmp_path):
     ], "the same captions by two methods are one row"
 
 
+def test_captioners_that_agree_on_one_task_alone_stay_apart(tmp_path):
+    config = given(tmp_path, FRUITS, ("text-knn/a", "text-knn/b"))
+    rows = pq.read_table(config.scores).to_pylist()
+    for row in rows:
+        if (row["image_id"], row["method"]) == ("08", "text-knn/b"):
+            row["response"] = "Two pears."
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCORES.schema), config.scores)
+    _, *lines = table6(config)
+    assert [(line[0], line[3]) for line in lines if line[2] == "Blurry CD"] == [
+        ("text-knn/a", "Two apples."),
+        ("text-knn/b", "Two pears."),
+    ]
+    assert len(lines) == 6
+
+
 def test_the_checklist_is_made_once_filled_by_hand_and_read_back(tmp_path, capfd):
     config = given(tmp_path, FRUITS)
     table6(config)
