@@ -45,7 +45,7 @@ TEACHER, OTHER_IMAGES = "pretrained_teacher_small.pth", "imagenette"
 FLOAT32 = "<f4"  # of maps that float16 cannot hold: sums of squares, products and differences of small numbers
 MODELS = {
     "padim": Model((1, 2, 3), 2, "one left out, exactly"),
-    "patchcore": Model((2, 3), 1, "own patches left out of the bank"),
+    "patchcore": Model((2, 3), 1, "without its own patches in the bank"),
     "dfm": Model((3,), levels=1, most=2000, map_kind=FLOAT32),  # decomposes a matrix with a row for each image
     "dfkde": Model((4,), 16, levels=1, most=2000, maps=False),  # the same; 16 principal components
     # The papers' and anomalib's epochs.
