@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.artifacts.outputs import write_page
+from stages.report.cells import digits
 from stages.report.grid import Grid, as_csv
 from stages.results.beside_good import BesideGood, beside_good, heights, percentiles
 from stages.results.scores import TaskScores
@@ -25,7 +26,9 @@ def ranking(tasks: Sequence[TaskScores]) -> Grid:
     last. Columns that say the same of all images are left out."""
     parts = [c for c, name in PARTS.items() if len({getattr(t, name) for t in tasks}) > 1]
     labelled = any(s.image.label is not None for t in tasks for s in t.test)
-    placed = []
+    placed, places = [], {}
+    for method in {t.method for t in tasks}:
+        places[method] = digits([s.number for t in tasks if t.method == method for s in t.test])
     for task in tasks:
         own = [str(getattr(task, PARTS[c]) or "") for c in parts]
         line = task.thresholds.get(task.line)
@@ -33,7 +36,7 @@ def ranking(tasks: Sequence[TaskScores]) -> Grid:
             said = ["", ""]
             if line is not None and percentile is not None:
                 said = [f"{percentile:.1f}", "yes" if scored.number > line else "no"]
-            cells = [shown(scored.image.file), *own, f"{scored.number:.6g}", *said]
+            cells = [shown(scored.image.file), *own, f"{scored.number:.{places[task.method]}g}", *said]
             placed.append((-height, -scored.number, scored.image.image_id, cells, scored))
         for scored in task.rows:
             if scored.image.split == "test" and not scored.has_score:
