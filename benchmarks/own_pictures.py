@@ -164,8 +164,9 @@ def main() -> None:
             one.add_argument("--neighbours", action="store_true", help="pictures of a tile follow each other")
         if kind == "many":
             one.add_argument("--pictures", type=int, default=10_000)
-    own, _, more = " ".join(sys.argv[1:]).partition(" -- ")
-    given = parser.parse_args(own.split())
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    given, more = parser.parse_args(words[:end]), words[end + 1 :]
     if given.out.exists():
         sys.exit(f"own_pictures: {given.out} exists; give another OUT")
     photos = given.out / "photos"
@@ -175,7 +176,7 @@ def main() -> None:
         found = tiles(given.data, given.neighbours) if given.kind == "tiles" else cookies(given.data)
         defective = copied(*found, photos)
     (given.out / "truth.json").write_text(json.dumps(sorted(defective)))
-    inspect = ["inspect", "--good", "photos/normal", "--test", "photos/new", "--out", "run", *more.split()]
+    inspect = ["inspect", "--good", "photos/normal", "--test", "photos/new", "--out", "run", *more]
     figures = measured([sys.executable, "-P", "-m", "adcli", *inspect], given.out)
     figures |= judged(given.out / "run" / "ranking.csv", defective)
     (given.out / "figures.json").write_text(json.dumps(figures, indent=1))
