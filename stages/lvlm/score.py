@@ -20,7 +20,7 @@ from stages.datasets.manifest import Image, Manifest, by_task, images_of, read_m
 from stages.datasets.references import references_for
 from stages.lvlm.config import LvlmConfig
 from stages.questions import yes_or_no as answers
-from stages.vlm.engine import Reply, Request, Sampling, final
+from stages.vlm.engine import Reply, Request, Sampling, ask, final
 from stages.vlm.factory import make_engine
 from stages.vlm.options import engine_parameters
 from stages.vlm.scene.form import number
@@ -70,7 +70,7 @@ def run(config: LvlmConfig, options: RunOptions) -> Summary:
         for key, error in failed.items():
             artifact.write({"image_id": key[0], "method": method, "error": error}, tried=False)
         parsed, unscored, undecided = Counter(), 0, 0
-        for reply in engine.run(requests, sampling) if requests else ():
+        for reply in ask(engine, requests, sampling, artifact.progress.say) if requests else ():
             columns = row(reply, shown[reply.key])
             if columns.get("error"):
                 columns["retry"] = reply.retry if reply.error else final(engine, True)

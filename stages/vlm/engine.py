@@ -1,6 +1,6 @@
 """What every engine (images + text -> text) takes and gives. One file per engine beside this one."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -61,6 +61,14 @@ class Engine(Protocol):
         """One reply per request, in any order, as they are ready. Reads ahead by a bounded amount.
         A request that fails (unreadable image, over-long prompt) gives a reply with `error`."""
         ...
+
+
+def ask(engine: Engine, requests: Iterable[Request], sampling: Sampling, say: Callable[[str], None]) -> Iterator[Reply]:
+    """`engine.run`, after one line to the user where the engine has something to say of what it starts on (its
+    attribute `plan`, of vLLM: how many of the GPUs)."""
+    if plan := getattr(engine, "plan", ""):
+        say(plan)
+    yield from engine.run(requests, sampling)
 
 
 def final(engine: Engine, failed: bool) -> bool | None:

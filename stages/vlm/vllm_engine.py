@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from stages.base.errors import InputError, first_line
 from stages.training.saved_models import check_model
 from stages.training.weights import checkpoint_fingerprint
+from stages.vlm import gpus
 from stages.vlm.choices import choice_probabilities, first_tokens
 from stages.vlm.engine import Reply, Request, Sampling
 from stages.vlm.models import not_found
@@ -42,7 +43,17 @@ class VllmEngine:
 
     @cached_property
     def _llm(self) -> Any:
-        return _load(self.name, self.options, self._limits)
+        return _load(self.name, self.options, self._limits, self._gpus[0])
+
+    @cached_property
+    def _gpus(self) -> tuple[int, str]:
+        given = self.options.tensor_parallel
+        return (given, "") if given else gpus.choose(self.name, gpus.there())
+
+    @property
+    def plan(self) -> str:
+        """See `engine.ask`. Raises InputError where the GPUs that are there cannot hold the model."""
+        return self._gpus[1]
 
     @cached_property
     def _limits(self) -> PixelLimits:
@@ -157,7 +168,7 @@ def _dtype(name: str, options: "EngineOptions") -> str:
     return str(stored).removeprefix("torch.") if stored else "auto"
 
 
-def _load(name: str, options: "EngineOptions", limits: PixelLimits) -> Any:
+def _load(name: str, options: "EngineOptions", limits: PixelLimits, number_of_gpus: int) -> Any:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # the progress of this stage says enough
     from vllm import LLM
     from vllm.platforms import current_platform
@@ -176,7 +187,7 @@ def _load(name: str, options: "EngineOptions", limits: PixelLimits) -> Any:
             revision=options.revision or None,
             dtype=_dtype(name, options),
             load_format="safetensors",
-            tensor_parallel_size=options.tensor_parallel,
+            tensor_parallel_size=number_of_gpus,
             max_num_seqs=options.max_num_seqs,
             gpu_memory_utilization=options.gpu_memory,
             limit_mm_per_prompt={"image": MOST_IMAGES},

@@ -244,7 +244,8 @@ def test_preset_and_what_is_given_beside_it(monkeypatch):
     parse("--preset", "paper", "--engine", "transformers", "--max-tokens", "512")
     parse()
     paper, mixed, plain = seen
-    assert (paper.vlm, paper.engine, paper.tensor_parallel) == ("qwen2-vl-72b-awq", "vllm", 2)
+    assert (paper.vlm, paper.engine) == ("qwen2-vl-72b-awq", "vllm")
+    assert paper.tensor_parallel == 0, "as many GPUs as it needs of those there"
     assert (paper.max_num_seqs, paper.max_model_len, paper.temperature, paper.max_tokens) == (5, 7000, 0.3, 1024)
     assert (paper.min_pixels, paper.max_pixels) == (768 * 28 * 28, 1024 * 28 * 28)
     assert (mixed.engine, mixed.max_tokens, mixed.vlm) == ("transformers", 512, "qwen2-vl-72b-awq"), "also the defaults"
