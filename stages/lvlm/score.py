@@ -153,7 +153,7 @@ def row(reply: Reply, shown: list[str]) -> dict:
         "method": reply.key[1],
         "response": reply.text,
         "neighbours": [{"image_id": i} for i in shown] or None,
-    }
+    } | reply.cost
     if reply.error:
         return columns | {"error": reply.error}
     yes, how = answers.yes_or_no(reply.text)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from stages.datasets.augment import KINDS, split_condition
 from stages.datasets.vidad import CONDITIONS, SCENARIOS
-from stages.report import lvlm, vidad, visualad, vmad
+from stages.report import lvlm, lvlm_cost, vidad, visualad, vmad
 from stages.report.cells import number, pick, pivot, ranked
 from stages.report.grid import Grid
 from stages.report.names import condition_name
@@ -29,6 +29,7 @@ def all_tables(
     grids = [
         *per_task(tasks, rows, resamples, seed),
         *lvlm.accuracy_tables(tasks, rows),
+        lvlm_cost.table(tasks, provenance),
         per_pixel(rows, pixels),
         visualad.table1(rows, pixels),
         *vmad.all_tables(tasks, rows, provenance),

@@ -14,7 +14,7 @@ from stages.training.saved_models import check_model
 from stages.training.weights import checkpoint_fingerprint
 from stages.vlm import gpus
 from stages.vlm.choices import choice_probabilities, first_tokens
-from stages.vlm.engine import Reply, Request, Sampling
+from stages.vlm.engine import Lap, Reply, Request, Sampling
 from stages.vlm.models import not_found
 from stages.vlm.orphans import end_children_with_this_process
 from stages.vlm.pixels import PixelLimits, limits_for
@@ -74,7 +74,7 @@ class VllmEngine:
     def run(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
         """See Engine.run. At most `max_num_seqs` + AHEAD requests are in the engine and AHEAD decoded."""
         open_requests: dict[str, Request] = {}
-        room = self.options.max_num_seqs + AHEAD
+        room, steps, lap = self.options.max_num_seqs + AHEAD, self._llm.llm_engine, Lap()  # when it has been loaded
         with RequestPrefetch(requests, self._limits, self.options.threads, AHEAD) as decoded:
             while decoded or open_requests:
                 while decoded and len(open_requests) < room and (decoded.ready() or not open_requests):
@@ -83,7 +83,7 @@ class VllmEngine:
                     if reply:
                         yield reply
                 if open_requests:
-                    yield from self._finished(open_requests)
+                    yield from lap.shared(self._finished(steps, open_requests))
 
     def _add(
         self, request: Request, images: list, sampling: Sampling, open_requests: dict[str, Request]
@@ -116,9 +116,10 @@ class VllmEngine:
         tokenizer = self._llm.get_tokenizer()
         return first_tokens(lambda s: tokenizer.encode(s, add_special_tokens=False), choices)
 
-    def _finished(self, open_requests: dict[str, Request]) -> Iterator[Reply]:
-        """One step of the engine; replies of the requests that it finished."""
-        for output in self._llm.llm_engine.step():
+    def _finished(self, engine: Any, open_requests: dict[str, Request]) -> list[Reply]:
+        """One step of vLLM's engine; replies of the requests that it finished."""
+        found = []
+        for output in engine.step():
             if not output.finished:
                 continue
             request, answer = open_requests.pop(output.request_id), output.outputs[0]
@@ -126,14 +127,9 @@ class VllmEngine:
             if request.choices:
                 first = {t: lp.logprob for t, lp in answer.logprobs[0].items()}
                 probabilities = choice_probabilities(first, self._tokens(request.choices))
-            yield Reply(
-                request.key,
-                answer.text,
-                answer.finish_reason,
-                len(output.prompt_token_ids),
-                len(answer.token_ids),
-                probabilities,
-            )
+            tokens = len(output.prompt_token_ids), len(answer.token_ids)
+            found.append(Reply(request.key, answer.text, answer.finish_reason, *tokens, probabilities))
+        return found
 
 
 def open_vllm(name: str, options: "EngineOptions") -> VllmEngine:
