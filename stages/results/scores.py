@@ -46,7 +46,8 @@ class Scored:
 
 @dataclass(frozen=True)
 class TaskScores:
-    """All rows of one task by one method. unscored: test images without a row."""
+    """All rows of one task by one method. unscored: test images without a row; unscored_labels: of those that have
+    one."""
 
     dataset: str
     category: str
@@ -54,6 +55,7 @@ class TaskScores:
     method: str
     rows: tuple[Scored, ...]
     unscored: int
+    unscored_labels: tuple[int, ...] = ()
 
     @cached_property
     def test(self) -> tuple[Scored, ...]:
@@ -122,6 +124,15 @@ class TaskScores:
             called = [(s, s.number > self.thresholds[rule]) for s in self.test if rule in self.thresholds]
         return [(s, c) for s, c in called if s.image.label is not None]
 
+    @property
+    def with_unanswered(self) -> list[tuple[int, bool]]:
+        """(label, whether it is called anomalous) of every labelled test image, by `own`; one without an answer, or
+        without a row, is called the opposite of its label."""
+        given = {s.image.image_id: c for s, c in self.decisions("own")}
+        test = [s.image for s in self.rows if s.image.split == "test"]
+        known = [(i.label, given.get(i.image_id, i.label == 0)) for i in test if i.label is not None]
+        return known + [(label, label == 0) for label in self.unscored_labels]
+
 
 def read_scores(table: pa.Table, path: Path) -> list[dict]:
     """Rows of SCORES. Raises InputError for a `prediction` that is no yes or no."""
@@ -149,11 +160,12 @@ def collect(rows: list[dict], images: tuple[Image, ...], path: Path) -> list[Tas
     tasks = []
     for key, group in joined.groupby(["task", "method"], sort=False):
         task, method = cast(tuple[Task, str], key)
-        unscored = len(test_images.get(task, set()) - set(group["image_id"]))
+        unscored = test_images.get(task, set()) - set(group["image_id"])
+        labels = tuple(label for i in sorted(unscored) if (label := by_id[i].label) is not None)
         near = [by_id.get(r["neighbours"][0]["image_id"]) if r["neighbours"] else None for r in group["row"]]
         members = tuple(map(Scored, group["image"], group["row"], near))
         dataset, category, condition = task
-        tasks.append(TaskScores(dataset, category, condition, method, members, unscored))
+        tasks.append(TaskScores(dataset, category, condition, method, members, len(unscored), labels))
     return sorted(tasks, key=lambda t: (t.dataset, t.method, t.category, t.condition or ""))
 
 
