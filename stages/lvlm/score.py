@@ -104,7 +104,8 @@ def method_name(config: LvlmConfig) -> str:
 
 def question(image: Image, shots: int, kind: str) -> str:
     """The prompt of one image: the paper's question, and for `specific` its sentence for the category
-    (Tables 6 and 7; those for rotated images where the condition says so), for `description` ours."""
+    (Tables 6 and 7; those for rotated images where it is one: training images stay as they are), for `description`
+    ours."""
     name = {0: "zero-shot", 1: "one-shot"}.get(shots, "few-shot")
     asked = load_prompt(f"lvlm/{name}")
     text = fill(asked, shots=number(shots)) if shots > 1 else asked.text
@@ -115,7 +116,7 @@ def question(image: Image, shots: int, kind: str) -> str:
                 f"--prompt description: no description of {image.category} (expected a prompt {described})"
             )
         return f"{load_prompt(described).text} {text}"
-    rotated = "rotated/" if "rotate" in (image.condition or "") else ""
+    rotated = "rotated/" if image.split == "test" and "rotate" in (image.condition or "") else ""
     added = f"lvlm/{image.dataset}/{rotated}{image.category}"
     return f"{text} {load_prompt(added).text}" if kind == "specific" and added in prompt_ids() else text
 

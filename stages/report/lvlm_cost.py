@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from stages.report.cells import Cell
 from stages.report.grid import Grid
 from stages.results.scores import TaskScores
 
@@ -38,4 +39,4 @@ def _mean(rows: Sequence[dict], column: str) -> float | None:
 
 
 def _decimals(value: float | None, places: int) -> str:
-    return "-" if value is None else f"{value:.{places}f}"
+    return "-" if value is None else Cell(value, places)

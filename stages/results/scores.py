@@ -1,6 +1,6 @@
 """Scores joined with the manifest: what a method says of every image, task by task. Nothing depends on the method."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -12,6 +12,7 @@ import pyarrow as pa
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import SCORES
 from stages.base.errors import InputError
+from stages.datasets.augment import split_condition
 from stages.datasets.manifest import Image, Task, read_manifest
 from stages.results.metrics.image import train_thresholds
 
@@ -56,6 +57,7 @@ class TaskScores:
     rows: tuple[Scored, ...]
     unscored: int
     unscored_labels: tuple[int, ...] = ()
+    lent: tuple[Scored, ...] = ()  # see `with_lent`
 
     @cached_property
     def test(self) -> tuple[Scored, ...]:
@@ -65,7 +67,7 @@ class TaskScores:
     @cached_property
     def train(self) -> tuple[Scored, ...]:
         """Training images with a score."""
-        return tuple(s for s in self.rows if s.image.split == "train" and s.has_score)
+        return tuple(s for s in (*self.rows, *self.lent) if s.image.split == "train" and s.has_score)
 
     @cached_property
     def train_normal(self) -> tuple[Scored, ...]:
@@ -75,7 +77,9 @@ class TaskScores:
     @cached_property
     def held_out(self) -> tuple[Scored, ...]:
         """Normal images of the split val with a score: known to be normal, and not trained on."""
-        return tuple(s for s in self.rows if s.image.split == "val" and s.image.label == 0 and s.has_score)
+        return tuple(
+            s for s in (*self.rows, *self.lent) if s.image.split == "val" and s.image.label == 0 and s.has_score
+        )
 
     @property
     def good(self) -> tuple[Scored, ...]:
@@ -166,7 +170,21 @@ def collect(rows: list[dict], images: tuple[Image, ...], path: Path) -> list[Tas
         members = tuple(map(Scored, group["image"], group["row"], near))
         dataset, category, condition = task
         tasks.append(TaskScores(dataset, category, condition, method, members, len(unscored), labels))
-    return sorted(tasks, key=lambda t: (t.dataset, t.method, t.category, t.condition or ""))
+    return sorted(with_lent(tasks), key=lambda t: (t.dataset, t.method, t.category, t.condition or ""))
+
+
+def with_lent(tasks: list[TaskScores]) -> list[TaskScores]:
+    """Tasks of augmented images whose training and validation images have no scores are lent those of the images as
+    they were taken: `data augment` changes test images alone, so that the thresholds are the same."""
+    taken = {(t.dataset, t.category, t.condition, t.method): t for t in tasks}
+    found = []
+    for t in tasks:
+        before, kinds = split_condition(t.condition)
+        source = taken.get((t.dataset, t.category, before, t.method)) if kinds else None
+        if source and all(s.image.split == "test" for s in t.rows):
+            t = replace(t, lent=tuple(s for s in source.rows if s.image.split != "test"))
+        found.append(t)
+    return found
 
 
 def read_tasks(scores: Path, manifest: Path) -> list[TaskScores]:

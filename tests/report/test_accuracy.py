@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.artifacts.reader import read_table
-from stages.artifacts.tables import MANIFEST, METRICS, SCORES
+from stages.artifacts.tables import MANIFEST, METRICS, SCORES, THRESHOLDS
 from stages.base.config import RunOptions
 from stages.datasets.augment import split_condition
 from stages.evaluate.images import EvaluateConfig, run
@@ -204,6 +204,25 @@ def test_drop_keeps_the_threshold_that_is_best_on_the_originals(two_methods):
     assert ["mvtec-ad", f"{OTHER}, ours", "original", "62.5", "75.0", "62.5"] in lines
     assert ["mvtec-ad", f"{OTHER}, ours", "rotated", "50.0", "50.0", "50.0"] in lines
     assert ["mvtec-ad", "INP-Former (published)", "time stamp", "82.7", "85.0", "81.1"] in lines
+
+
+def test_augmented_images_are_held_against_the_training_images_as_they_were_taken(two_methods):
+    """Without scores of their own training images, which nothing has changed."""
+    run(two_methods, QUIET)
+    folder = two_methods.out.parent
+    with_all = rows_of(folder, "thresholds")
+    table = pq.read_table(two_methods.scores)
+    keep = [not i.startswith(("art", "brt")) for i in table["image_id"].to_pylist()]
+    pq.write_table(table.filter(pa.array(keep)), two_methods.scores)
+    run(replace(two_methods, thresholds=folder / "limits"), RunOptions(quiet=True, overwrite=True))
+    assert rows_of(folder, "thresholds") == with_all
+    limits = {
+        (r["category"], r["condition"]): r
+        for r in read_table(folder / "limits", THRESHOLDS).to_pylist()
+        if (r["name"], r["method"]) == ("train-q90", OTHER)
+    }
+    assert limits["a", "rotate90"]["threshold"] == limits["a", None]["threshold"] == pytest.approx(9.1)
+    assert limits["a", "rotate90"]["n"] == 10
 
 
 def test_ablation_and_answers(tmp_path):
