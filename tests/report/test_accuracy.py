@@ -15,7 +15,7 @@ from stages.base.config import RunOptions
 from stages.datasets.augment import split_condition
 from stages.evaluate.images import EvaluateConfig, run
 from stages.report.grid import published
-from stages.report.lvlm_mask_area import Bin, correlation, in_bins, mask_percent
+from stages.report.lvlm_mask_area import Bin, correlation, in_bins, mask_percent, said_of_correlation
 from tests.pages import page_data
 
 QUIET = RunOptions(quiet=True)
@@ -165,6 +165,18 @@ def test_an_answer_that_decides_nothing_keeps_its_score(tmp_path):
     )
 
 
+def test_folder_of_tables_has_figures_6_and_9(two_methods):
+    run(two_methods, QUIET)
+    folder = two_methods.out.parent
+    assert (folder / "tables/figure6.png").stat().st_size > 1000
+    listed = {tuple(line[1:6]) for line in rows_of(folder, "contradicted-labels")[1:]}
+    assert listed == {
+        ("a", "a4", "anomalous", "normal", "1 of 1"),
+        ("b", "b1", "normal", "anomalous", "1 of 1"),
+        ("b", "b2", "anomalous", "normal", "1 of 1"),
+    }, "as they were taken, by answers; a score alone is none"
+
+
 def test_unanswered_images_count_as_wrong_in_a_row_of_their_own(two_methods):
     """a4 rotated is refused, b1 was not asked."""
     table = pq.read_table(two_methods.scores)
@@ -240,7 +252,7 @@ def test_ablation_and_answers(tmp_path):
     run(write(tmp_path, images, scores), QUIET)
     assert rows_of(tmp_path, "ablation")[1:] == [
         ["mvtec-ad", "m", "one-shot + specific prompts", "100.0", "66.7", "100.0", "91.8"],
-        ["mvtec-ad", "m", "zero-shot", "50.0", "33.3", "0.0", "69.7"],  # q was not asked
+        ["mvtec-ad", "m", "zero-shot (our words)", "50.0", "33.3", "0.0", "69.7"],  # q was not asked
         ["mvtec-ad", "m", "4-shot", "0.0", "0.0", "-", "-"],
     ]
     assert sorted(rows_of(tmp_path, "answers")[1:]) == [
@@ -277,6 +289,9 @@ def test_bins_and_correlation_by_hand(tmp_path, save_image):
     assert [n for _, _, n in in_bins([(float(i), True) for i in range(149)])] == [75, 74]
     at = [Bin("d", "m", p, a, 50) for p, a in ((0.1, 0.2), (1.0, 0.5), (10.0, 0.8))]
     assert correlation(at) == pytest.approx(1.0) and correlation(at[:2]) is None
+    # deviations of the area -3.6, -2.7, 6.3, of the accuracy -0.3, 0, 0.3: 2.97 / sqrt(59.94 x 0.18)
+    assert correlation(at, log=False) == pytest.approx(0.9042, abs=1e-4)
+    assert said_of_correlation(at) == "r = 1.00 (log area), 0.90 (area), 3 bins" and said_of_correlation(at[:2]) == ""
     assert correlation([replace(b, accuracy=0.5) for b in at]) is None
     assert correlation([at[0], at[1], Bin("d", "m", 10.0, 0.2, 50)]) == pytest.approx(0.0)
     half, other = np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)
