@@ -56,13 +56,13 @@ def per_task(tasks: list[TaskScores], rows: list[dict], resamples: int, seed: in
             [t for t in tasks if t.dataset == d],
             rows,
             _definition(resamples, seed),
-            f"tasks-{d}" if len(datasets) > 1 else "tasks",
+            *((f"tasks-{d}", f"{d}: AUROC per task") if len(datasets) > 1 else ("tasks", "AUROC per task")),
         )
         for d in datasets
     ]
 
 
-def _of_dataset(tasks: list[TaskScores], rows: list[dict], definition: str, name: str) -> Grid:
+def _of_dataset(tasks: list[TaskScores], rows: list[dict], definition: str, name: str, title: str) -> Grid:
     order = [None, *CONDITIONS, *KINDS]
     conditions = sorted({t.condition for t in tasks}, key=lambda c: ([*order, c].index(c), str(c)))
     several, captured = len(conditions) > 1, {c for c in conditions if c and not split_condition(c)[1]}
@@ -87,7 +87,7 @@ def _of_dataset(tasks: list[TaskScores], rows: list[dict], definition: str, name
         note += f" {stand_in} without normal test images: against the normal images held out (split val)."
     columns = ("data set", "method", "category", *heads, *(["mean", "std"] if spread else []))
     labelled = any(s.image.label is not None for t in tasks for s in t.rows if s.image.split == "test")
-    return Grid(name, "AUROC per task", columns, tuple(lines), note, printed=labelled)
+    return Grid(name, title, columns, tuple(lines), note, printed=labelled)
 
 
 def per_pixel(rows: list[dict], pixels: Sequence[PixelResult]) -> Grid:

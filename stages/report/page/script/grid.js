@@ -99,9 +99,7 @@ function picture(row, { heat, outline, alt, image = row.image }) {
 
 function cardOf(row, n) {
     const name = row.file.split("/").pop(),
-        said = [verdict(row).replace(" the line", ""), marks[row.key] && `marked ${marks[row.key]}`]
-            .filter(Boolean)
-            .join(" · ");
+        said = verdict(row).replace(" the line", "");
     const score = asked ? text(row.question) : row.scored ? row.score : text(row.error) || "no score";
     const where = [
         truth(row),
@@ -115,6 +113,7 @@ function cardOf(row, n) {
         "button",
         { type: "button", className: `card${above(row) && !asked ? " above" : ""}`, tabIndex: n === state.at ? 0 : -1 },
         picture(row, { heat: at("heat").checked, outline: at("heat").checked, alt: "" }),
+        marks[row.key] ? element("div", { className: "marked" }, `marked ${marks[row.key]}`) : "",
         element(
             "div",
             { className: "words" },
