@@ -28,10 +28,8 @@ OURS = (
     " `published accuracy` is with its own."
 )
 ALL = "accuracy_all@own"  # images without an answer count as wrong
-MEAN_OVER = (
-    "%, mean over categories; images without an answer are left out and counted; `unanswered wrong`: they count as"
-    " wrong instead."
-)
+MEAN = "%, mean over categories; images without an answer are left out"
+MEAN_OVER = f"{MEAN} and counted; `unanswered wrong`: they count as wrong instead."
 
 
 def overall(
@@ -247,7 +245,7 @@ def table8(tasks: list[TaskScores], rows: list[dict], ruled: list[tuple[str, str
         ("data set", "method", "images", "maximum", "90th percentile", "80th percentile"),
         tuple(lines),
         "LVLM paper, Tables 8 and 9. Thresholds from the scores of the normal training images; an image above"
-        " is called anomalous. " + MEAN_OVER,
+        " is called anomalous. " + f"{MEAN}.",
     )
 
 

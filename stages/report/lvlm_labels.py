@@ -63,7 +63,7 @@ def distributions(tasks: Sequence[TaskScores]) -> bytes | None:
             ax.patches[-1].set_color(colours[name])
         for name in THRESHOLDS:
             ax.axvline(task.thresholds[name], ls=STYLES[name], lw=1, color="black", label=name)
-        ax.set_title(shown(f"{task.dataset} · {task.category}\n{task.method}"), fontsize=7)
+        ax.set_title("\n".join(map(shown, (f"{task.dataset} · {task.category}", task.method))), fontsize=7)
         ax.tick_params(labelsize=6)
     for ax in list(axes.flat)[len(drawn) :]:
         ax.axis("off")
