@@ -35,7 +35,9 @@ def all_tables(
         *vmad.all_tables(tasks, rows, provenance),
     ]
     if any(t.dataset.startswith("vidad") for t in tasks):
-        grids += [vidad.table4(rows), vidad.table5(rows), vidad.table7(rows), vidad.per_aspect(rows)]
+        imported = {p["parameters"]["method"] for p in provenance if p["notes"].get("imported")}
+        grids += [vidad.table4(rows, imported), vidad.table5(rows, imported), vidad.table7(rows)]
+        grids.append(vidad.per_aspect(rows, imported))
     grids += [per_defect(rows, resamples, seed), decisions(tasks, rows)]
     return [g for g in grids if g.rows]
 

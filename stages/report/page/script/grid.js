@@ -1,6 +1,7 @@
 // The grid: only the cards in view, and the one that has the focus or had it last, are in the document.
 const grid = at("grid"),
     GAP = 10,
+    PRINTED = 200, // cards, when the page is printed
     cards = new Map();
 let place = {};
 function layout(anew) {
@@ -71,6 +72,11 @@ function picture(row, { heat, outline, alt, image = row.image }) {
     const [w, h] = data.images.size[image],
         fit = Math.max(w, h),
         img = element("img", { alt, decoding: "async", src: address });
+    img.onerror = () => {
+        const beside = address.split("/")[0];
+        box.replaceChildren(element("span", {}, `${decodeURIComponent(beside)}/ is not beside this page`));
+        warn(`The pictures are missing: the folder ${decodeURIComponent(beside)} has to lie beside this page.`);
+    };
     box.append(img);
     if (heat && map) {
         const over = element("img", { alt: "", className: "heat", src: map });
