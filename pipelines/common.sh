@@ -52,3 +52,18 @@ need() {
     if [ -z "$value" ]; then echo "$0: $message" >&2; exit 2; fi
   done
 }
+
+# each_seed FOLDER [SETTING=VALUE]... -- [SETTING=VALUE]...: the script itself for each of SEEDS, in FOLDER/seed-N, with
+# these settings, those after -- from the second seed on; then its tables with mean and standard deviation of every cell.
+each_seed() {
+  local to=$1 both=() later=() first=1 setting seed seeds
+  for setting in "${@:2}"; do
+    if [ "$setting" = -- ]; then first=""; elif [ -n "$first" ]; then both+=("$setting"); else later+=("$setting"); fi
+  done
+  IFS=', ' read -ra seeds <<< "$SEEDS"
+  for seed in "${seeds[@]}"; do
+    env SEEDS= SEED="$seed" L="$to/seed-$seed" "${both[@]}" "$BASH" "$0"
+    both+=("${later[@]}") later=()
+  done
+  run python -m pipelines.over_seeds "${seeds[@]/#/$to/seed-}" --tables "$to/tables"
+}

@@ -78,7 +78,7 @@ def replace_rows(part: Path, rows: dict[tuple, dict], table: Table, key: str) ->
     """Put new rows in place of those with the same keys. One rename: a reader sees the old ones or the new ones."""
     old = _read(part)
     kept = old.filter(pa.array([k not in rows for k in _keys(old, table)]))
-    new = pa.concat_tables([kept.cast(table.schema), _table(list(rows.values()), table)])
+    new = pa.concat_tables([_shaped(kept, table), _table(list(rows.values()), table)])
     write_atomically(part, lambda f: _write(new, f, key))
 
 
@@ -104,6 +104,14 @@ def drop_doubles(rows: list[Written], table: Table, key: str) -> list[Written]:
 
 def _table(rows: list[dict], table: Table) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=table.schema)
+
+
+def _shaped(rows: pa.Table, table: Table) -> pa.Table:
+    """As the table's schema is today: columns that an earlier adcli did not write are null."""
+    columns = [
+        rows[f.name].cast(f.type) if f.name in rows.column_names else pa.nulls(len(rows), f.type) for f in table.schema
+    ]
+    return pa.table(columns, schema=table.schema)
 
 
 def _write(rows: pa.Table, file, key: str) -> None:

@@ -33,6 +33,16 @@ RETRY = _column(
     True,
 )
 
+READ = _column("prompt_tokens", pa.int32(), "tokens read, images included, where the engine counts them", True)
+WRITTEN = _column("completion_tokens", pa.int32(), "tokens written, where the engine counts them", True)
+SECONDS = _column(
+    "seconds",
+    pa.float64(),
+    "time for this row; of rows that are asked about together, the time from the last answers to these, divided by"
+    " their number",
+    True,
+)
+
 MANIFEST = Table(
     "manifest",
     ("image_id",),
@@ -88,10 +98,12 @@ CAPTIONS = Table(
             _column("finish_reason", pa.string(), "stop or length", True),
             _column("prompt_tokens", pa.int32(), "tokens read, images included", True),
             _column("completion_tokens", pa.int32(), "tokens written", True),
+            SECONDS,
             ERROR,
             RETRY,
         ]
     ),
+    volatile=("seconds",),
 )
 
 EDIT = pa.struct([("attribute", pa.string()), ("before", pa.string()), ("after", pa.string())])
@@ -161,13 +173,14 @@ SCORES = Table(
             _column(
                 "neighbours", pa.list_(NEIGHBOUR), "nearest normal captions, nearest first; or reference images", True
             ),
-            _column("completion_tokens", pa.int32(), "tokens written, where the method counts them", True),
-            _column("seconds", pa.float64(), "time for this row", True),
+            READ,
+            WRITTEN,
+            SECONDS,
             ERROR,
             RETRY,
         ]
     ),
-    volatile=("completion_tokens", "seconds"),
+    volatile=("prompt_tokens", "completion_tokens", "seconds"),
 )
 
 MAPS = Table(
@@ -289,12 +302,14 @@ ANSWERS = Table(
                 " they were weighed: the whole text's likelihood is the likelihood to this power",
                 True,
             ),
-            _column("seconds", pa.float64(), "time for this row", True),
+            READ,
+            WRITTEN,
+            SECONDS,
             ERROR,
             RETRY,
         ]
     ),
-    volatile=("seconds",),
+    volatile=("prompt_tokens", "completion_tokens", "seconds"),
 )
 
 JUDGEMENTS = Table(
@@ -312,10 +327,14 @@ JUDGEMENTS = Table(
             _column("location", pa.int8(), "defect localisation: 1 to 5", True),
             _column("logic", pa.int8(), "reasoning: 1 to 5", True),
             _column("raw", pa.string(), "the judge's reply", True),
+            READ,
+            WRITTEN,
+            SECONDS,
             ERROR,
             RETRY,
         ]
     ),
+    volatile=("prompt_tokens", "completion_tokens", "seconds"),
 )
 
 TRUTH = Table(

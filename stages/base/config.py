@@ -49,7 +49,6 @@ POSITIVE = frozenset(
         "micro_batch",
         "samples",
         "save_steps",
-        "tensor_parallel",
         "timeout",
         "tries",
     }
@@ -72,6 +71,7 @@ NOT_NEGATIVE = frozenset(
         "shots",
         "sigma",
         "temperature",
+        "tensor_parallel",
         "warmup",
         "weight_decay",
     }

@@ -12,7 +12,7 @@ from stages.base.seeds import row_seed
 from stages.captions.config import CaptionConfig
 from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, read_manifest
-from stages.vlm.engine import Request, Sampling, final
+from stages.vlm.engine import Request, Sampling, ask, final
 from stages.vlm.factory import check_engine, make_engine
 from stages.vlm.options import engine_parameters
 
@@ -64,7 +64,7 @@ def run(config: CaptionConfig, options: RunOptions) -> Summary:
         todo = [k for k in artifact.pending if not images[k[0]].error]
         requests = _requests(todo, images, prompts, config.seed)
         texts_drawn, distinct = 0, set()
-        for reply in engine.run(requests, sampling) if todo else ():
+        for reply in ask(engine, requests, sampling, artifact.progress.say) if todo else ():
             text = clean_text(reply.text or "")
             error = reply.error or (None if text else "the model gave an empty answer")
             if config.samples > 1 and not error:
@@ -77,8 +77,7 @@ def run(config: CaptionConfig, options: RunOptions) -> Summary:
                     error=error,
                     retry=reply.retry if reply.error else final(engine, not text),
                     finish_reason=reply.finish_reason,
-                    prompt_tokens=reply.prompt_tokens,
-                    completion_tokens=reply.completion_tokens,
+                    **reply.cost,
                 )
             )
             artifact.ran_on = engine.ran_on

@@ -32,6 +32,7 @@ from stages.report.heatmaps import (
     write_heatmaps,
 )
 from stages.report.html import Results, write_report
+from stages.report.lvlm_labels import contradicted, distributions
 from stages.report.lvlm_mask_area import area_bins, area_figure, area_table
 from stages.report.made import HowMade, how_made
 from stages.report.page import figures
@@ -188,8 +189,8 @@ def _pages(
     pictures: dict[str, bytes | None] = {}
     if config.tables:
         bins = area_bins(tasks, rows)
-        more = [*area_table(bins), *made.tables]
-        pictures = {"figure5": sensitivity(rows), "figure7": area_figure(bins)}
+        more = [*area_table(bins), *contradicted(tasks), *made.tables]
+        pictures = {"figure5": sensitivity(rows), "figure6": distributions(tasks), "figure7": area_figure(bins)}
         pictures["curves"] = curves(pixels, config.pro_limit)
         grid.require_free([*grids, *more], config.tables, pictures)
     if config.heatmaps:

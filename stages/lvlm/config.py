@@ -20,7 +20,7 @@ class LvlmConfig(EngineOptions):
         "paper": {
             "vlm": "qwen2-vl-72b-awq",
             "engine": "vllm",
-            "tensor_parallel": 2,
+            "tensor_parallel": 0,  # the paper's two A100 of 40 GiB, or one GPU that holds it
             "max_num_seqs": 5,
             "max_model_len": 7000,
             "min_pixels": 768 * 28 * 28,

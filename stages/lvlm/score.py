@@ -20,7 +20,7 @@ from stages.datasets.manifest import Image, Manifest, by_task, images_of, read_m
 from stages.datasets.references import references_for
 from stages.lvlm.config import LvlmConfig
 from stages.questions import yes_or_no as answers
-from stages.vlm.engine import Reply, Request, Sampling, final
+from stages.vlm.engine import Reply, Request, Sampling, ask, final
 from stages.vlm.factory import make_engine
 from stages.vlm.options import engine_parameters
 from stages.vlm.scene.form import number
@@ -70,7 +70,7 @@ def run(config: LvlmConfig, options: RunOptions) -> Summary:
         for key, error in failed.items():
             artifact.write({"image_id": key[0], "method": method, "error": error}, tried=False)
         parsed, unscored, undecided = Counter(), 0, 0
-        for reply in engine.run(requests, sampling) if requests else ():
+        for reply in ask(engine, requests, sampling, artifact.progress.say) if requests else ():
             columns = row(reply, shown[reply.key])
             if columns.get("error"):
                 columns["retry"] = reply.retry if reply.error else final(engine, True)
@@ -104,7 +104,8 @@ def method_name(config: LvlmConfig) -> str:
 
 def question(image: Image, shots: int, kind: str) -> str:
     """The prompt of one image: the paper's question, and for `specific` its sentence for the category
-    (Tables 6 and 7; those for rotated images where the condition says so), for `description` ours."""
+    (Tables 6 and 7; those for rotated images where it is one: training images stay as they are), for `description`
+    ours."""
     name = {0: "zero-shot", 1: "one-shot"}.get(shots, "few-shot")
     asked = load_prompt(f"lvlm/{name}")
     text = fill(asked, shots=number(shots)) if shots > 1 else asked.text
@@ -115,7 +116,7 @@ def question(image: Image, shots: int, kind: str) -> str:
                 f"--prompt description: no description of {image.category} (expected a prompt {described})"
             )
         return f"{load_prompt(described).text} {text}"
-    rotated = "rotated/" if "rotate" in (image.condition or "") else ""
+    rotated = "rotated/" if image.split == "test" and "rotate" in (image.condition or "") else ""
     added = f"lvlm/{image.dataset}/{rotated}{image.category}"
     return f"{text} {load_prompt(added).text}" if kind == "specific" and added in prompt_ids() else text
 
@@ -153,7 +154,7 @@ def row(reply: Reply, shown: list[str]) -> dict:
         "method": reply.key[1],
         "response": reply.text,
         "neighbours": [{"image_id": i} for i in shown] or None,
-    }
+    } | reply.cost
     if reply.error:
         return columns | {"error": reply.error}
     yes, how = answers.yes_or_no(reply.text)

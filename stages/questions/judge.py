@@ -161,16 +161,19 @@ def by_engine(engine: Engine, subjects: dict[tuple, Subject], config: JudgeConfi
     keys = list(subjects)
     for start in range(0, len(keys), BLOCK):
         left = keys[start : start + BLOCK]
+        costs: dict[tuple, list[dict]] = {}
         for attempt in range(config.tries):
             requests = [_request(key, subjects[key], config.seed, attempt) for key in left]
             left = []
             heat = max(config.temperature, AGAIN) if attempt else config.temperature
             for reply in engine.run(requests, Sampling(heat, 1.0, config.max_tokens)) if requests else ():
                 marks = parse_marks(reply.text or "")
+                costs.setdefault(reply.key, []).append(reply.cost)
+                cost = _summed(costs[reply.key])
                 if reply.error:
-                    yield _row(reply.key, raw=reply.text, error=reply.error, retry=reply.retry)
+                    yield _row(reply.key, raw=reply.text, error=reply.error, retry=reply.retry, **cost)
                 elif marks:
-                    yield _row(reply.key, **marks, raw=reply.text)
+                    yield _row(reply.key, **marks, raw=reply.text, **cost)
                 elif attempt + 1 < config.tries:
                     left.append(reply.key)
                 else:
@@ -179,7 +182,14 @@ def by_engine(engine: Engine, subjects: dict[tuple, Subject], config: JudgeConfi
                         raw=reply.text,
                         error=f"the judge's reply has not the stated form ({config.tries} tries)",
                         retry=False,
+                        **cost,
                     )
+
+
+def _summed(costs: list[dict]) -> dict:
+    """Tokens and seconds over all tries of one row; null where no try has the number."""
+    known = {name: [c[name] for c in costs if c[name] is not None] for name in costs[0]}
+    return {name: sum(values) if values else None for name, values in known.items()}
 
 
 def _request(key: tuple, subject: Subject, seed: int, attempt: int) -> Request:

@@ -22,7 +22,7 @@ from stages.questions import answering
 from stages.questions import yes_or_no as answers
 from stages.questions.config import VlmQaConfig
 from stages.questions.table import Question, check_images, read_questions
-from stages.vlm.engine import Request, Sampling, final
+from stages.vlm.engine import Request, Sampling, ask, final
 from stages.vlm.factory import check_engine, make_engine
 from stages.vlm.options import engine_parameters
 
@@ -75,7 +75,7 @@ def run(config: VlmQaConfig, options: RunOptions) -> Summary:
         for key, error in (failed | {k: questions.failed[k[0]] for k in artifact.pending if k[0] not in asked}).items():
             artifact.write({"question_id": key[0], "method": method, "error": error}, tried=False)
         parsed: Counter = Counter()
-        for reply in engine.run(requests, sampling) if requests else ():
+        for reply in ask(engine, requests, sampling, artifact.progress.say) if requests else ():
             question = asked[reply.key[0]]
             row = answering.row(
                 question,
@@ -85,6 +85,7 @@ def run(config: VlmQaConfig, options: RunOptions) -> Summary:
                 error=reply.error,
                 probabilities=None if generated else reply.probabilities or {},
             )
+            row |= reply.cost
             row["retry"] = reply.retry if reply.error else final(engine, "error" in row)
             parsed[row.get("parsed") or ("failed" if row.get("error") else "chosen or in words")] += 1
             artifact.write(row)

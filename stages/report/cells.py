@@ -7,9 +7,21 @@ import pandas as pd
 KEY = ["dataset", "method", "category"]
 
 
+class Cell(str):
+    """The text of a number in a table, and the value that it was rounded from, in the text's unit."""
+
+    value: float
+
+    def __new__(cls, value: float, places: int) -> "Cell":
+        """places: decimals."""
+        cell = super().__new__(cls, f"{value:.{places}f}")
+        cell.value = value
+        return cell
+
+
 def percent(value: float | None) -> str:
     """0.918 -> '91.8'."""
-    return "-" if value is None else f"{100 * value:.1f}"
+    return "-" if value is None else Cell(100 * value, 1)
 
 
 def digits(values: Sequence[float]) -> int:

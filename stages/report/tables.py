@@ -6,14 +6,14 @@ import pandas as pd
 
 from stages.datasets.augment import KINDS, split_condition
 from stages.datasets.vidad import CONDITIONS, SCENARIOS
-from stages.report import lvlm, vidad, visualad, vmad
+from stages.report import lvlm, lvlm_cost, vidad, visualad, vmad
 from stages.report.cells import number, pick, pivot, ranked
 from stages.report.grid import Grid
 from stages.report.names import condition_name
 from stages.results.pixels import PixelResult
 from stages.results.scores import TaskScores
 
-DECISIONS = ("ap", "f1_max", "accuracy@own", "accuracy@train-max", "accuracy@train-q90")
+DECISIONS = ("ap", "f1_max", "accuracy@own", "accuracy_all@own", "accuracy@train-max", "accuracy@train-q90")
 
 
 def all_tables(
@@ -29,6 +29,7 @@ def all_tables(
     grids = [
         *per_task(tasks, rows, resamples, seed),
         *lvlm.accuracy_tables(tasks, rows),
+        lvlm_cost.table(tasks, provenance),
         per_pixel(rows, pixels),
         visualad.table1(rows, pixels),
         *vmad.all_tables(tasks, rows, provenance),
@@ -168,8 +169,10 @@ def decisions(tasks: list[TaskScores], rows: list[dict]) -> Grid:
         cells = [number(pick(rows, **at, metric=m)) for m in metrics]
         lines.append((*key[:3], condition_name(key[3]), *cells))
     note = (
-        "Thresholds come from the training normals' own scores (leave-one-out; val: from those of normal images held"
-        " out): maximum, 90th and 80th percentile; an image above is called anomalous. F1-max looks at the test labels."
+        "accuracy@own: of the images that the method answers; accuracy_all@own: of all, those without an answer count"
+        " as wrong. Thresholds come from the training normals' own scores (leave-one-out; val: from those of normal"
+        " images held out): maximum, 90th and 80th percentile; an image above is called anomalous. F1-max looks at the"
+        " test labels."
     )
     return Grid(
         "decisions",

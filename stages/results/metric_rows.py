@@ -91,6 +91,9 @@ def _task_rows(task: TaskScores, resamples: int, seed: int) -> list[dict]:
                 np.array([c for _, c in called]), np.array([s.image.label for s, _ in called]), resamples, seed
             )
             rows.append(_row(task, f"accuracy@{rule}", value))
+            if rule == "own":
+                labels, wrong_if_open = map(np.array, zip(*task.with_unanswered, strict=True))
+                rows.append(_row(task, "accuracy_all@own", accuracy(wrong_if_open, labels, resamples, seed)))
     defects = sorted({s.image.defect for s in labelled if s.image.defect})
     for defect in defects if len(defects) > 1 else ():
         keep = np.array([s.image.defect == defect or s.image.label == 0 for s in labelled])
@@ -119,7 +122,7 @@ def mean_rows(rows: list[dict]) -> list[dict]:
     deviation over the capture conditions (condition null, `<metric>_std`; augmented images are no condition of their
     own). What has no value, and accuracies and AUROC per defect, are not averaged."""
     table = pd.DataFrame(rows, columns=METRICS.schema.names)
-    averaged = table.metric.isin(list(CURVES)) | (table.level == "pixel") | table.metric.str.startswith("accuracy@")
+    averaged = table.metric.isin(list(CURVES)) | (table.level == "pixel") | table.metric.str.match("accuracy(_all)?@")
     table = table[averaged & table.value.notna()]
     over_categories = averages(table, "condition").assign(category=MEAN)
     over_conditions = spread(captured(table), "category").assign(condition=None)

@@ -1,6 +1,6 @@
 """Scores joined with the manifest: what a method says of every image, task by task. Nothing depends on the method."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -12,6 +12,7 @@ import pyarrow as pa
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import SCORES
 from stages.base.errors import InputError
+from stages.datasets.augment import split_condition
 from stages.datasets.manifest import Image, Task, read_manifest
 from stages.results.metrics.image import train_thresholds
 
@@ -46,7 +47,8 @@ class Scored:
 
 @dataclass(frozen=True)
 class TaskScores:
-    """All rows of one task by one method. unscored: test images without a row."""
+    """All rows of one task by one method. unscored: test images without a row; unscored_labels: of those that have
+    one."""
 
     dataset: str
     category: str
@@ -54,6 +56,8 @@ class TaskScores:
     method: str
     rows: tuple[Scored, ...]
     unscored: int
+    unscored_labels: tuple[int, ...] = ()
+    lent: tuple[Scored, ...] = ()  # see `with_lent`
 
     @cached_property
     def test(self) -> tuple[Scored, ...]:
@@ -63,7 +67,7 @@ class TaskScores:
     @cached_property
     def train(self) -> tuple[Scored, ...]:
         """Training images with a score."""
-        return tuple(s for s in self.rows if s.image.split == "train" and s.has_score)
+        return tuple(s for s in (*self.rows, *self.lent) if s.image.split == "train" and s.has_score)
 
     @cached_property
     def train_normal(self) -> tuple[Scored, ...]:
@@ -73,7 +77,9 @@ class TaskScores:
     @cached_property
     def held_out(self) -> tuple[Scored, ...]:
         """Normal images of the split val with a score: known to be normal, and not trained on."""
-        return tuple(s for s in self.rows if s.image.split == "val" and s.image.label == 0 and s.has_score)
+        return tuple(
+            s for s in (*self.rows, *self.lent) if s.image.split == "val" and s.image.label == 0 and s.has_score
+        )
 
     @property
     def good(self) -> tuple[Scored, ...]:
@@ -122,6 +128,15 @@ class TaskScores:
             called = [(s, s.number > self.thresholds[rule]) for s in self.test if rule in self.thresholds]
         return [(s, c) for s, c in called if s.image.label is not None]
 
+    @property
+    def with_unanswered(self) -> list[tuple[int, bool]]:
+        """(label, whether it is called anomalous) of every labelled test image, by `own`; one without an answer, or
+        without a row, is called the opposite of its label."""
+        given = {s.image.image_id: c for s, c in self.decisions("own")}
+        test = [s.image for s in self.rows if s.image.split == "test"]
+        known = [(i.label, given.get(i.image_id, i.label == 0)) for i in test if i.label is not None]
+        return known + [(label, label == 0) for label in self.unscored_labels]
+
 
 def read_scores(table: pa.Table, path: Path) -> list[dict]:
     """Rows of SCORES. Raises InputError for a `prediction` that is no yes or no."""
@@ -149,12 +164,27 @@ def collect(rows: list[dict], images: tuple[Image, ...], path: Path) -> list[Tas
     tasks = []
     for key, group in joined.groupby(["task", "method"], sort=False):
         task, method = cast(tuple[Task, str], key)
-        unscored = len(test_images.get(task, set()) - set(group["image_id"]))
+        unscored = test_images.get(task, set()) - set(group["image_id"])
+        labels = tuple(label for i in sorted(unscored) if (label := by_id[i].label) is not None)
         near = [by_id.get(r["neighbours"][0]["image_id"]) if r["neighbours"] else None for r in group["row"]]
         members = tuple(map(Scored, group["image"], group["row"], near))
         dataset, category, condition = task
-        tasks.append(TaskScores(dataset, category, condition, method, members, unscored))
-    return sorted(tasks, key=lambda t: (t.dataset, t.method, t.category, t.condition or ""))
+        tasks.append(TaskScores(dataset, category, condition, method, members, len(unscored), labels))
+    return sorted(with_lent(tasks), key=lambda t: (t.dataset, t.method, t.category, t.condition or ""))
+
+
+def with_lent(tasks: list[TaskScores]) -> list[TaskScores]:
+    """Tasks of augmented images whose training and validation images have no scores are lent those of the images as
+    they were taken: `data augment` changes test images alone, so that the thresholds are the same."""
+    taken = {(t.dataset, t.category, t.condition, t.method): t for t in tasks}
+    found = []
+    for t in tasks:
+        before, kinds = split_condition(t.condition)
+        source = taken.get((t.dataset, t.category, before, t.method)) if kinds else None
+        if source and all(s.image.split == "test" for s in t.rows):
+            t = replace(t, lent=tuple(s for s in source.rows if s.image.split != "test"))
+        found.append(t)
+    return found
 
 
 def read_tasks(scores: Path, manifest: Path) -> list[TaskScores]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from stages.base.errors import InputError, first_line
 
 GIB = 2**30
+MARGIN = 1.2  # of the weights: a fifth more for activations and the key-value cache
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Model:
     @property
     def least_gpu_gib(self) -> float:
         """Estimated: the weights and a fifth more for activations and the key-value cache."""
-        return 1.2 * self.weights_gib
+        return MARGIN * self.weights_gib
 
 
 MODELS = (

@@ -32,7 +32,10 @@ class EngineOptions:
     attn: str = option("attention, e.g. sdpa, eager or flash_attention_2", "", TRANSFORMERS)
     batch_size: int = option("prompts per forward pass; halved by itself when memory runs out", 8, TRANSFORMERS)
     tensor_parallel: int = option(
-        "GPUs that share one model; for a model that fits on one, --shard over GPUs is faster", 1, VLLM
+        "GPUs that share one model; 0 = as few of those there as hold it; for a model that fits on one, --shard over"
+        " GPUs is faster",
+        1,
+        VLLM,
     )
     max_model_len: int = option("longest prompt and answer, tokens; 0 = the model's", 0, VLLM)
     max_num_seqs: int = option("prompts that run at once", 256, VLLM)

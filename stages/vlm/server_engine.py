@@ -22,7 +22,7 @@ from stages.base.errors import InputError
 from stages.base.texts import escaped, is_sound
 from stages.vlm.bounded_http import TooLarge, bounded_client
 from stages.vlm.choices import choice_probabilities, first_tokens, spellings
-from stages.vlm.engine import Reply, Request, Sampling
+from stages.vlm.engine import Lap, Reply, Request, Sampling
 from stages.vlm.models import SHORT_NAMES
 from stages.vlm.pixels import PixelLimits
 from stages.vlm.prefetch import Ready, RequestPrefetch
@@ -79,6 +79,7 @@ class ServerEngine:
         with RequestPrefetch(requests, limits, options.threads, options.concurrency) as decoded:
             flying: dict[Future, tuple] = {}  # -> key
             refused: list[tuple[tuple, InputError]] = []  # and not known yet whether all are
+            lap = Lap()
             try:
                 while decoded or flying or refused:
                     for item in islice(decoded, 0 if refused else options.concurrency - len(flying)):
@@ -86,6 +87,7 @@ class ServerEngine:
                             yield item
                         else:
                             flying[_on_a_thread(self._ask, item, sampling)] = item[0].key
+                    ended = []
                     for future in wait(flying, return_when=FIRST_COMPLETED).done if flying else ():
                         key = flying.pop(future)
                         try:
@@ -93,7 +95,8 @@ class ServerEngine:
                         except InputError as e:
                             refused.append((key, e))
                         else:
-                            yield reply
+                            ended.append(reply)
+                    yield from lap.shared(ended)
                     if self.accepted.is_set():
                         yield from (Reply(key, error=f"server: {e}") for key, e in refused)
                         refused.clear()

@@ -11,7 +11,7 @@ from stages.base.errors import InputError
 from stages.training.saved_models import check_chat_template, check_model
 from stages.training.weights import checkpoint_fingerprint
 from stages.vlm.choices import choice_probabilities, first_tokens
-from stages.vlm.engine import Reply, Request, Sampling
+from stages.vlm.engine import Lap, Reply, Request, Sampling
 from stages.vlm.models import not_found
 from stages.vlm.pixels import PixelLimits, limits_for
 from stages.vlm.prefetch import Ready, RequestPrefetch
@@ -63,14 +63,14 @@ class LoadedModel:
 
     def run(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
         """Images of the next window are decoded while the current one is generated."""
-        size = WINDOW * self.batch_size
+        size, lap = WINDOW * self.batch_size, Lap()
         with RequestPrefetch(requests, self.limits, self.workers, 2 * size) as decoded:
             while window := list(islice(decoded, size)):
                 yield from (r for r in window if isinstance(r, Reply))
                 ready = [r for r in window if not isinstance(r, Reply)]
                 ready.sort(key=lambda r: (sum(i.shape[0] * i.shape[1] for i in r[1]), len(r[0].text)))
                 for start in range(0, len(ready), self.batch_size):
-                    yield from self._batch(ready[start : start + self.batch_size], sampling)
+                    yield from lap.shared(self._batch(ready[start : start + self.batch_size], sampling))
 
     def _batch(self, batch: list[Ready], sampling: Sampling) -> list[Reply]:
         """Generate for one batch; out of memory halves it and goes on."""

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from stages.base.errors import InputError, first_line
 from stages.training.saved_models import check_model
 from stages.training.weights import checkpoint_fingerprint
+from stages.vlm import gpus
 from stages.vlm.choices import choice_probabilities, first_tokens
-from stages.vlm.engine import Reply, Request, Sampling
+from stages.vlm.engine import Lap, Reply, Request, Sampling
 from stages.vlm.models import not_found
 from stages.vlm.orphans import end_children_with_this_process
 from stages.vlm.pixels import PixelLimits, limits_for
@@ -42,7 +43,17 @@ class VllmEngine:
 
     @cached_property
     def _llm(self) -> Any:
-        return _load(self.name, self.options, self._limits)
+        return _load(self.name, self.options, self._limits, self._gpus[0])
+
+    @cached_property
+    def _gpus(self) -> tuple[int, str]:
+        given = self.options.tensor_parallel
+        return (given, "") if given else gpus.choose(self.name, gpus.there())
+
+    @property
+    def plan(self) -> str:
+        """See `engine.ask`. Raises InputError where the GPUs that are there cannot hold the model."""
+        return self._gpus[1]
 
     @cached_property
     def _limits(self) -> PixelLimits:
@@ -63,7 +74,7 @@ class VllmEngine:
     def run(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Reply]:
         """See Engine.run. At most `max_num_seqs` + AHEAD requests are in the engine and AHEAD decoded."""
         open_requests: dict[str, Request] = {}
-        room = self.options.max_num_seqs + AHEAD
+        room, steps, lap = self.options.max_num_seqs + AHEAD, self._llm.llm_engine, Lap()  # when it has been loaded
         with RequestPrefetch(requests, self._limits, self.options.threads, AHEAD) as decoded:
             while decoded or open_requests:
                 while decoded and len(open_requests) < room and (decoded.ready() or not open_requests):
@@ -72,7 +83,7 @@ class VllmEngine:
                     if reply:
                         yield reply
                 if open_requests:
-                    yield from self._finished(open_requests)
+                    yield from lap.shared(self._finished(steps, open_requests))
 
     def _add(
         self, request: Request, images: list, sampling: Sampling, open_requests: dict[str, Request]
@@ -105,9 +116,10 @@ class VllmEngine:
         tokenizer = self._llm.get_tokenizer()
         return first_tokens(lambda s: tokenizer.encode(s, add_special_tokens=False), choices)
 
-    def _finished(self, open_requests: dict[str, Request]) -> Iterator[Reply]:
-        """One step of the engine; replies of the requests that it finished."""
-        for output in self._llm.llm_engine.step():
+    def _finished(self, engine: Any, open_requests: dict[str, Request]) -> list[Reply]:
+        """One step of vLLM's engine; replies of the requests that it finished."""
+        found = []
+        for output in engine.step():
             if not output.finished:
                 continue
             request, answer = open_requests.pop(output.request_id), output.outputs[0]
@@ -115,14 +127,9 @@ class VllmEngine:
             if request.choices:
                 first = {t: lp.logprob for t, lp in answer.logprobs[0].items()}
                 probabilities = choice_probabilities(first, self._tokens(request.choices))
-            yield Reply(
-                request.key,
-                answer.text,
-                answer.finish_reason,
-                len(output.prompt_token_ids),
-                len(answer.token_ids),
-                probabilities,
-            )
+            tokens = len(output.prompt_token_ids), len(answer.token_ids)
+            found.append(Reply(request.key, answer.text, answer.finish_reason, *tokens, probabilities))
+        return found
 
 
 def open_vllm(name: str, options: "EngineOptions") -> VllmEngine:
@@ -157,7 +164,7 @@ def _dtype(name: str, options: "EngineOptions") -> str:
     return str(stored).removeprefix("torch.") if stored else "auto"
 
 
-def _load(name: str, options: "EngineOptions", limits: PixelLimits) -> Any:
+def _load(name: str, options: "EngineOptions", limits: PixelLimits, number_of_gpus: int) -> Any:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # the progress of this stage says enough
     from vllm import LLM
     from vllm.platforms import current_platform
@@ -176,7 +183,7 @@ def _load(name: str, options: "EngineOptions", limits: PixelLimits) -> Any:
             revision=options.revision or None,
             dtype=_dtype(name, options),
             load_format="safetensors",
-            tensor_parallel_size=options.tensor_parallel,
+            tensor_parallel_size=number_of_gpus,
             max_num_seqs=options.max_num_seqs,
             gpu_memory_utilization=options.gpu_memory,
             limit_mm_per_prompt={"image": MOST_IMAGES},

@@ -97,7 +97,7 @@ WRONG = {
     "concurrency": (0, "--concurrency 0"),
     "max_num_seqs": (0, "--max-num-seqs 0"),
     "gpu_memory": (1.5, "--gpu-memory 1.5"),
-    "tensor_parallel": (0, "--tensor-parallel 0"),
+    "tensor_parallel": (-1, "--tensor-parallel -1"),
     "min_pixels": (-5, "--min-pixels -5"),
     "max_model_len": (-1, "--max-model-len -1"),
 }

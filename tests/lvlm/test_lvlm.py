@@ -85,7 +85,8 @@ def test_the_papers_questions(tmp_path):
         ("e", "wood", None, "test", 0),
         ("f", "wood", "rotate90+timestamp", "test", 0),
     ]
-    a, b, c, d, e, f = table(tmp_path / "m.parquet", rows)
+    rows.append(("g", "wood", "rotate90", "train", 0))
+    a, b, c, d, e, f, g = table(tmp_path / "m.parquet", rows)
     bristles = "Ignore the color of the bristles for an anomaly."
     assert question(a, 1, "specific") == question(c, 1, "specific") == f"{ONE_SHOT} {bristles}"
     assert question(b, 1, "specific") == (
@@ -95,6 +96,7 @@ def test_the_papers_questions(tmp_path):
     assert question(f, 1, "specific") == (
         f"{ONE_SHOT} Ignore differences in vertical or horizontal grain pattern for an anomaly."
     )
+    assert question(g, 1, "specific") == ONE_SHOT, "training images are not turned"
     assert question(a, 0, "generic") == "Does the image have any anomaly? Reply yes or no, then explain."
     assert question(a, 0, "description").endswith(question(a, 0, "generic")) and "toothbrush" in question(
         a, 0, "description"
@@ -244,7 +246,8 @@ def test_preset_and_what_is_given_beside_it(monkeypatch):
     parse("--preset", "paper", "--engine", "transformers", "--max-tokens", "512")
     parse()
     paper, mixed, plain = seen
-    assert (paper.vlm, paper.engine, paper.tensor_parallel) == ("qwen2-vl-72b-awq", "vllm", 2)
+    assert (paper.vlm, paper.engine) == ("qwen2-vl-72b-awq", "vllm")
+    assert paper.tensor_parallel == 0, "as many GPUs as it needs of those there"
     assert (paper.max_num_seqs, paper.max_model_len, paper.temperature, paper.max_tokens) == (5, 7000, 0.3, 1024)
     assert (paper.min_pixels, paper.max_pixels) == (768 * 28 * 28, 1024 * 28 * 28)
     assert (mixed.engine, mixed.max_tokens, mixed.vlm) == ("transformers", 512, "qwen2-vl-72b-awq"), "also the defaults"

@@ -42,7 +42,15 @@ from tests.pipelines.recorded import BOTH, MANIFESTS, NEEDED, Run, value
         (
             "lvlm.sh",
             {"KINDS": ""},
-            [{"VLM": "q"}, {"ASK": "--shots 2"}, {"ASK": "--shots 1"}, {"SEED": "1"}, {"SIZE": "1"}, BOTH],
+            [
+                {"VLM": "q"},
+                {"ASK": "--shots 2"},
+                {"ASK": "--shots 1"},
+                {"SEED": "1"},
+                {"SEEDS": "1"},
+                {"SIZE": "1"},
+                BOTH,
+            ],
         ),
         ("visualad.sh", BOTH, [{"BACKBONE": "b"}, {"TRAIN": "--anchors 2"}, {"SEED": "1"}]),
         ("visualad_demo.sh", {}, [{"SMALL": "--layers 1"}, {"TRAIN": "--anchors 2"}, {"SEED": "1"}]),

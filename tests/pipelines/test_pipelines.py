@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.lvlm_questions import lines
 from tests.command_lines import USAGE_ERROR, check
 from tests.pipelines.recorded import BOTH, MANIFESTS, NEEDED, ROOT, SCRIPTS, Run, value
 
@@ -122,6 +123,7 @@ def test_failed_rows_do_not_stop_a_script_and_any_other_failure_does(script, tmp
         ("vmad.sh", {}, "give RIAD_ROOT"),
         ("vmad_ablations.sh", {"VMAD_ON": "m"}, "VMAD_ON and VMAD_TO"),
         ("lvlm.sh", BOTH | {"VLM": "qwen2-vl", "VARIANTS": "zero-shots"}, "zero-shots is unknown"),
+        ("lvlm.sh", {"PAPER": "1"}, "give MVTEC_ROOT or VISA_ROOT"),
         *((f"{name}_demo.sh", {"TILES": "nowhere"}, "no images: give TILES=") for name in ("visualad", "sage", "vmad")),
     ],
 )
@@ -142,6 +144,53 @@ def test_a_scenario_is_scored_while_the_next_ones_are_made(tmp_path):
         assert all(value(c, "--conditions") == "white_bg,blurry" for c in steps[:2])
     assert len(run.of("--partial")) == 3 and value(run.commands[-1], "--tables") == f"{runs}/tables"
     assert f"report: {runs}/report.html" in run.output
+
+
+def test_training_images_are_asked_about_once_and_seeds_have_folders_of_their_own(tmp_path):
+    run = Run(tmp_path, "lvlm.sh", **BOTH, VLM="qwen2-vl-72b-awq", PAPER="1", SEEDS="0, 7", KINDS="rotate90").done()
+    assert run.code == 0, run.output
+    root = "runs/lvlm-qwen2-vl-72b-awq-seeds_0-_7"
+    asked = [(value(c, "--seed"), c[2], value(c, "--out")) for c in run.of("--method", "lvlm")]
+    train = [place for place in asked if place[2].endswith("-train")]
+    assert train == [
+        (
+            "0",
+            f"{root}/data/manifest.parquet/{s}/original",
+            f"{root}/seed-0/scores.parquet/{s}/original/one-shot-specific-train",
+        )
+        for s in ("mvtec-ad", "visa")
+    ]
+    assert all(
+        value(c, "--splits") == "train" for c in run.of("--method", "lvlm") if value(c, "--out").endswith("-train")
+    )
+    first, second = ([(m, o.removeprefix(f"{root}/seed-{n}")) for s, m, o in asked if s == n] for n in "07")
+    assert second == [pair for pair in first if not pair[1].endswith("-train")] and len(second) == 7
+    assert len({out for _, _, out in asked}) == len(asked)
+    assert {value(c, "--images") for c in run.of("augment")} == {
+        f"{root}/data/augmented/{s}" for s in ("mvtec-ad", "visa")
+    }
+    costs = [c[4:] for c in run.of("pipelines.lvlm_questions")]
+    assert ["--train" in c for c in costs] == [True, False]
+    assert run.commands[-1][2:] == [
+        "pipelines.over_seeds",
+        f"{root}/seed-0",
+        f"{root}/seed-7",
+        "--tables",
+        f"{root}/tables",
+    ]
+    before = [c for c in run.commands[: run.commands.index(run.of("pipelines.lvlm_questions")[0])] if "score" in c]
+    assert not before, "the number of questions is said first"
+
+
+def test_the_number_of_questions():
+    """6 test images of mvtec-ad asked 1 + 2 + 3 times, 4 training images once; 2 of visa 1 + 2 times, no other way."""
+    images = [("mvtec-ad", "test")] * 6 + [("mvtec-ad", "train")] * 4 + [("visa", "test")] * 2
+    assert lines(images, 2, 3, True) == [
+        "mvtec-ad: 6 test images, each asked about 6 times, 4 training images once",
+        "visa: 2 test images, each asked about 3 times, 0 training images once",
+        "46 questions in all, 0.1 hours at the paper's 4.74 s; answers that are there are kept",
+    ]
+    assert lines(images[:6], 0, 0, False)[0] == "mvtec-ad: 6 test images, each asked about 1 times"
 
 
 @pytest.mark.parametrize("settings", [{}, {"PAPER": "1"}])

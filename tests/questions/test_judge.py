@@ -164,6 +164,7 @@ def test_a_malformed_reply_is_asked_for_again_with_another_seed(config):
     tries = {judged_text(t): n for t, n in server.tries.items()}
     assert tries == {"It is cut.": 2, RANKED[3]: 3, RANKED[1]: 1, "It looks odd.": 1, "It is cut at the left end.": 1}
     assert mle_score(rows["r0", "a"]) == 2.0
+    assert rows["r1", "a"].pop("seconds") > 0
     assert rows["r1", "a"] == {
         "question_id": "r1",
         "method": "a",
@@ -171,6 +172,8 @@ def test_a_malformed_reply_is_asked_for_again_with_another_seed(config):
         "location": None,
         "logic": None,
         "raw": "I would give it a four.",
+        "prompt_tokens": 21,  # of all three tries
+        "completion_tokens": 9,
         "error": "the judge's reply has not the stated form (3 tries)",
         "retry": False,
     }

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages.artifacts.reader import read_table
-from stages.artifacts.tables import MANIFEST, METRICS, SCORES
+from stages.artifacts.tables import MANIFEST, METRICS, SCORES, THRESHOLDS
 from stages.base.config import RunOptions
 from stages.datasets.augment import split_condition
 from stages.evaluate.images import EvaluateConfig, run
 from stages.report.grid import published
-from stages.report.lvlm_mask_area import Bin, correlation, in_bins, mask_percent
+from stages.report.lvlm_mask_area import Bin, correlation, in_bins, mask_percent, said_of_correlation
 from tests.pages import page_data
 
 QUIET = RunOptions(quiet=True)
@@ -102,9 +102,9 @@ def test_accuracy_is_the_mean_over_categories_also_without_scores(two_methods):
     assert not any(m == "auroc_std" for _, _, _, m in rows), "augmentations are no capture conditions"
     _head, *lines = rows_of(folder, "accuracy")
     ours = {line[1]: line for line in lines if "ours" in line[1]}
-    assert ours[f"{LVLM}, ours"][2:5] == ["-", "37.5", "its own yes or no"]
-    assert ours[f"{OTHER}, ours"][3:5] == ["75.0", "train-q90"] and ours[f"{OTHER}, ours"][5] == "2"
-    assert ["mvtec-ad", "Qwen2-VL-72B-AWQ (published)", "NA", "91.8", "its own yes or no", "15", ""] in lines
+    assert ours[f"{LVLM}, ours"][2:6] == ["-", "37.5", "37.5", "its own yes or no"]
+    assert ours[f"{OTHER}, ours"][3:7] == ["75.0", "-", "train-q90", "2"]
+    assert ["mvtec-ad", "Qwen2-VL-72B-AWQ (published)", "NA", "91.8", "", "its own yes or no", "15", ""] in lines
     page = (folder / "report.html").read_text()
     shown = {(r["method"], r["id"]): r for r in page_data(folder / "report.html").rows()}
     assert shown[LVLM, "a3"]["said"] == 1 and shown[LVLM, "a3"]["score"] is None and "<b>cut" not in page
@@ -133,7 +133,7 @@ def test_what_does_not_depend_on_intervals_or_conditions(two_methods):
     pq.write_table(pa.Table.from_pylist(rows, schema=SCORES.schema), two_methods.scores)
     run(replace(two_methods, resamples=0), QUIET)
     folder = two_methods.out.parent
-    assert [line[-1] for line in rows_of(folder, "decisions")[1:]] == ["0.750", "0.333"]
+    assert [line[-2:] for line in rows_of(folder, "decisions")[1:]] == [["0.750", "0.750"], ["0.333", "0.250"]]
     assert [line[-1] for line in rows_of(folder, "accuracy")[1:] if "ours" in line[1]] == ["0"], "a1r is augmented"
     page = (folder / "report.html").read_text()
     assert "0.750</b><span>mean accuracy" in page
@@ -155,7 +155,7 @@ def test_an_answer_that_decides_nothing_keeps_its_score(tmp_path):
     ]
     run(write(tmp_path, images, scores), QUIET)
     ours = next(line for line in rows_of(tmp_path, "accuracy") if "ours" in line[1])
-    assert ours[2:] == ["100.0", "66.7", "its own yes or no", "1", "1"]
+    assert ours[2:] == ["100.0", "66.7", "50.0", "its own yes or no", "1", "1"]
     counted = dict(zip(*rows_of(tmp_path, "answers"), strict=True))
     assert (counted["first word"], counted["sentences"], counted["unparsable"], counted["failed"]) == (
         "2",
@@ -163,6 +163,44 @@ def test_an_answer_that_decides_nothing_keeps_its_score(tmp_path):
         "1",
         "0",
     )
+
+
+def test_folder_of_tables_has_figures_6_and_9(two_methods):
+    run(two_methods, QUIET)
+    folder = two_methods.out.parent
+    assert (folder / "tables/figure6.png").stat().st_size > 1000
+    listed = {tuple(line[1:6]) for line in rows_of(folder, "contradicted-labels")[1:]}
+    assert listed == {
+        ("a", "a4", "anomalous", "normal", "1 of 1"),
+        ("b", "b1", "normal", "anomalous", "1 of 1"),
+        ("b", "b2", "anomalous", "normal", "1 of 1"),
+    }, "as they were taken, by answers; a score alone is none"
+
+
+def test_unanswered_images_count_as_wrong_in_a_row_of_their_own(two_methods):
+    """a4 rotated is refused, b1 was not asked."""
+    table = pq.read_table(two_methods.scores)
+    rows = [
+        r | ({"prediction": None, "parsed": "refused"} if r["image_id"] == "a4r" else {}) for r in table.to_pylist()
+    ]
+    rows = [r for r in rows if (r["image_id"], r["method"]) != ("b1", LVLM)]  # not asked
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCORES.schema), two_methods.scores)
+    run(two_methods, QUIET)
+    lines = {line[1]: line[2:] for line in rows_of(two_methods.out.parent, "drop")[1:]}
+    # a 75 and b (b2 alone, wrong) 0; rotated a 2 of 3 and b 1 of 2
+    assert lines[f"{LVLM}, ours"] == ["37.5", "58.3", "-20.8"]
+    # a 75 and b 0 of 2; rotated a 2 of 4 and b 1 of 2
+    assert lines[f"{LVLM}, ours, unanswered wrong"] == ["37.5", "50.0", "-12.5"]
+    assert f"{OTHER}, ours, unanswered wrong" not in lines, "a score alone is no answer"
+    first = next(line for line in rows_of(two_methods.out.parent, "accuracy") if line[1] == f"{LVLM}, ours")
+    assert first[3:5] == ["37.5", "37.5"] and first[-1] == "1"
+    found = {
+        (r["category"], r["condition"], r["metric"]): r
+        for r in read_table(two_methods.out, METRICS).to_pylist()
+        if r["method"] == LVLM
+    }
+    assert (found["b", None, "accuracy_all@own"]["n"], found["b", None, "accuracy@own"]["n"]) == (2, 1)
+    assert found["mean", None, "accuracy_all@own"]["value"] == 0.375
 
 
 def test_drop_keeps_the_threshold_that_is_best_on_the_originals(two_methods):
@@ -180,6 +218,25 @@ def test_drop_keeps_the_threshold_that_is_best_on_the_originals(two_methods):
     assert ["mvtec-ad", "INP-Former (published)", "time stamp", "82.7", "85.0", "81.1"] in lines
 
 
+def test_augmented_images_are_held_against_the_training_images_as_they_were_taken(two_methods):
+    """Without scores of their own training images, which nothing has changed."""
+    run(two_methods, QUIET)
+    folder = two_methods.out.parent
+    with_all = rows_of(folder, "thresholds")
+    table = pq.read_table(two_methods.scores)
+    keep = [not i.startswith(("art", "brt")) for i in table["image_id"].to_pylist()]
+    pq.write_table(table.filter(pa.array(keep)), two_methods.scores)
+    run(replace(two_methods, thresholds=folder / "limits"), RunOptions(quiet=True, overwrite=True))
+    assert rows_of(folder, "thresholds") == with_all
+    limits = {
+        (r["category"], r["condition"]): r
+        for r in read_table(folder / "limits", THRESHOLDS).to_pylist()
+        if (r["name"], r["method"]) == ("train-q90", OTHER)
+    }
+    assert limits["a", "rotate90"]["threshold"] == limits["a", None]["threshold"] == pytest.approx(9.1)
+    assert limits["a", "rotate90"]["n"] == 10
+
+
 def test_ablation_and_answers(tmp_path):
     images = {"n": ("a", None, "test", 0, []), "p": ("a", None, "test", 1, []), "q": ("a", None, "test", 1, [])}
     scores = [
@@ -194,9 +251,9 @@ def test_ablation_and_answers(tmp_path):
     ]
     run(write(tmp_path, images, scores), QUIET)
     assert rows_of(tmp_path, "ablation")[1:] == [
-        ["mvtec-ad", "m", "one-shot + specific prompts", "100.0", "100.0", "91.8"],
-        ["mvtec-ad", "m", "zero-shot", "50.0", "0.0", "69.7"],
-        ["mvtec-ad", "m", "4-shot", "0.0", "-", "-"],
+        ["mvtec-ad", "m", "one-shot + specific prompts", "100.0", "66.7", "100.0", "91.8"],
+        ["mvtec-ad", "m", "zero-shot (our words)", "50.0", "33.3", "0.0", "69.7"],  # q was not asked
+        ["mvtec-ad", "m", "4-shot", "0.0", "0.0", "-", "-"],
     ]
     assert sorted(rows_of(tmp_path, "answers")[1:]) == [
         ["mvtec-ad", "lvlm/m/0-shot", "2", "0", "0", "0", "0", "1"],
@@ -232,6 +289,9 @@ def test_bins_and_correlation_by_hand(tmp_path, save_image):
     assert [n for _, _, n in in_bins([(float(i), True) for i in range(149)])] == [75, 74]
     at = [Bin("d", "m", p, a, 50) for p, a in ((0.1, 0.2), (1.0, 0.5), (10.0, 0.8))]
     assert correlation(at) == pytest.approx(1.0) and correlation(at[:2]) is None
+    # deviations of the area -3.6, -2.7, 6.3, of the accuracy -0.3, 0, 0.3: 2.97 / sqrt(59.94 x 0.18)
+    assert correlation(at, log=False) == pytest.approx(0.9042, abs=1e-4)
+    assert said_of_correlation(at) == "r = 1.00 (log area), 0.90 (area), 3 bins" and said_of_correlation(at[:2]) == ""
     assert correlation([replace(b, accuracy=0.5) for b in at]) is None
     assert correlation([at[0], at[1], Bin("d", "m", 10.0, 0.2, 50)]) == pytest.approx(0.0)
     half, other = np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)

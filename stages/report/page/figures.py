@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stages.datasets.vidad import CONDITIONS
-from stages.report.lvlm_mask_area import Bin, correlation
+from stages.report.lvlm_mask_area import Bin, said_of_correlation
 from stages.report.names import condition_name
 from stages.report.sage import split_name
 from stages.report.sage_figures import AXES, HEIGHTS, SHOTS, Curve
@@ -52,10 +52,9 @@ def area(bins: list[Bin]) -> list[Figure]:
     found = []
     for method in dict.fromkeys(b.method for b in bins):
         of_method = [b for b in bins if b.method == method]
-        r = correlation(of_method)
         found.append(
             {
-                "title": method + (f", r = {r:.2f} over {len(of_method)} bins" if r is not None else ""),
+                "title": ", ".join(filter(None, (method, said_of_correlation(of_method)))),
                 "x": "mean mask area, % of the picture",
                 "y": "called anomalous, %",
                 "log": True,
