@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test fetches anything; a name that is none fails at once
 signal.signal(signal.SIGINT, signal.default_int_handler)  # `make test &` in a script would ignore it
 
 

@@ -21,6 +21,7 @@ from stages.training import runs as training
 from stages.training import trainer
 from tests.crash_points import killed_at_every_point
 from tests.encoder_world import make_task, make_tasks
+from tests.processes import Started, adcli
 
 QUIET = RunOptions(quiet=True)
 ROOT = Path(__file__).parents[2]
@@ -153,7 +154,12 @@ def command(config, *more):
     """Of the real program, without progress."""
     names = ("manifest", "out", "encoder", "epochs", "batch_size", "precision", "device", "seed")
     options = [str(x) for n in names for x in (f"--{n.replace('_', '-')}", getattr(config, n))]
-    return [sys.executable, "-m", "adcli", "train-encoder", str(config.negatives), *options, "--quiet", *more]
+    return ["train-encoder", str(config.negatives), *options, "--quiet", *more]
+
+
+def begun(config):
+    done = Started(*command(config, "--overwrite", "--shard", "1/2"), models=True).wait()
+    assert done == 0
 
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -184,9 +190,8 @@ def test_sigterm_and_sigkill_in_mid_task_cost_no_training(undisturbed, bert, tmp
     states = config.out / training.STATE
     for name, step, every, code, saved in (("SIGTERM", 1, 60, 130, 2), ("SIGKILL", 4, 0, -9, 4)):
         script = AT_STEP.format(signal=name, step=step, every=every)
-        done = subprocess.run(
-            [sys.executable, "-c", script, *command(config)[3:]], env=ENVIRONMENT, text=True, capture_output=True
-        )
+        (tmp_path / "at_step.py").write_text(script)
+        done = adcli(*command(config), program=(tmp_path / "at_step.py",), models=True)
         said = "adcli: interrupted; the same command goes on from here\n" if code == 130 else ""
         assert (done.returncode, done.stderr) == (code, said)
         assert [p.name for p in states.rglob("checkpoint-*")] == [f"checkpoint-{saved}"] and not weights(config.out)
@@ -320,7 +325,7 @@ def test_a_training_whose_artifact_was_replaced_stops_and_keeps_nothing(bert, tm
     """While one shard trains, another process replaces the artifact by one of another seed."""
     config = config_of(tmp_path, bert, tmp_path / "e", tasks=(("d", "c", "a"), ("d", "c", "b")))
     other = replace(config, seed=7)
-    at_step(1, lambda: subprocess.run(command(other, "--overwrite", "--shard", "1/2"), env=ENVIRONMENT, check=True))
+    at_step(1, lambda: begun(other))
     with pytest.raises(InputError, match="another command has replaced this artifact"):
         run(config, replace(QUIET, shard="0/2"))
     monkeypatch.undo()

@@ -25,6 +25,7 @@ from stages.training.distributed import per_process_batch
 from stages.visualad.config import ScoreVisualadConfig, TrainVisualadConfig
 from stages.visualad.score import run as score
 from stages.visualad.train import run as train
+from tests.processes import Started
 from tests.saved import until_saved
 from tests.tiny import tiny_clip_vision
 
@@ -264,14 +265,7 @@ def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(spots, clip, tm
     ]
 
     def run(out):
-        command = [sys.executable, "-m", "adcli", "train-visualad", spots, "--out", out, *common]
-        return subprocess.Popen(
-            list(map(str, command)),
-            cwd=ROOT,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
+        return Started("train-visualad", spots, "--out", out, *common, models=True, stderr=subprocess.PIPE, text=True)
 
     _, said = (first := run(whole)).communicate()
     assert first.returncode == 0, said

@@ -15,6 +15,7 @@ from stages.artifacts.tables import ENCODERS, MANIFEST
 from stages.base.errors import InputError
 from stages.vmad.score import run as score
 from stages.vmad.train import run as train
+from tests.processes import together
 from tests.saved import until_saved
 from tests.vmad_stages_world import QUIET, command, config, launched, losses, scoring, weights
 
@@ -37,12 +38,12 @@ def test_training_says_what_it_did(trained, spots):
 
 def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(trained, spots, models, tmp_path):
     killed = tmp_path / "killed"
-    process = launched([], command(spots, models, killed, save_steps=3))
+    process = launched(command(spots, models, killed, save_steps=3))
     until_saved(killed, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (killed / "_checkpoint").exists(), "killed before the end"
-    _, said = (again := launched([], command(spots, models, killed, save_steps=3))).communicate()
+    _, said = (again := launched(command(spots, models, killed, save_steps=3))).communicate()
     assert again.returncode == 0 and "going on from step" in said, said
     assert weights(trained) == weights(killed)
 
@@ -51,9 +52,8 @@ def test_two_processes_train_as_one_does(spots, models, tmp_path):
     """Without DSSL and dropout, which draw from each process's own generator."""
     more = {"dropout": 0, "epochs": 1}
     train(config(spots, models, tmp_path / "one", no_dssl=True, **more), QUIET)
-    prefix = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29631"]
-    _, said = (two := launched(prefix, [*command(spots, models, tmp_path / "two", **more), "--no-dssl"])).communicate()
-    assert two.returncode == 0 and said.count("1 of 1 rows") == 1, said
+    code, said = together(2, 29631, *command(spots, models, tmp_path / "two", **more), "--no-dssl")
+    assert code == 0 and said.count("1 of 1 rows") == 1, said
     from safetensors.torch import load_file
 
     a, b = (load_file(tmp_path / name / "_checkpoint/vmad.safetensors") for name in ("one", "two"))
