@@ -10,6 +10,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test fetches anything; a name
 signal.signal(signal.SIGINT, signal.default_int_handler)  # `make test &` in a script would ignore it
 
 
+def pytest_collection_modifyitems(items):
+    """The slow ones first, so that no core is idle while the other is at the last long one."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def qwen(tmp_path_factory) -> Path:
     from tests.tiny import tiny_qwen2_vl

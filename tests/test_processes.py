@@ -10,7 +10,9 @@ import pytest
 from tests.processes import ROOT, Started, adcli
 
 
-@pytest.mark.parametrize("words", [("--version",), ("capton",), ("models", "--json"), ("caption", "none", "--out", "c")])
+@pytest.mark.parametrize(
+    "words", [("--version",), ("capton",), ("models", "--json"), ("caption", "none", "--out", "c")]
+)
 def test_it_says_and_ends_as_python_does(words, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     command = [sys.executable, "-m", "adcli", *words]

@@ -190,6 +190,7 @@ def test_wrong_files_and_names_are_one_line(photos):
     one_line(called("data", "synth", "vidad", "--out", photos / "s", "--size", "9"), "--size 9")
 
 
+@pytest.mark.slow
 def test_tables_that_do_not_belong_together(photos):
     import pyarrow as pa
     import pyarrow.parquet as pq

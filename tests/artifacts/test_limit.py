@@ -51,6 +51,7 @@ def test_the_first_that_are_missing_and_failed_ones_last(tmp_path):
     assert write(tmp_path / "c", 1)[0].up_to_date
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 6), st.sampled_from(["0/1", "0/2", "1/2", "2/3"])), max_size=5))
 def test_whatever_was_tried_the_full_command_makes_the_same_table(tmp_path_factory, tries):
@@ -116,6 +117,7 @@ def test_a_try_and_then_the_rest(tmp_path, save_image):
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_commands_that_offer_it():
     """Where rows are made one by one, and nowhere else."""
     offered = [["caption"], ["rewrite-negatives"], ["data", "questions"]]

@@ -302,6 +302,7 @@ def test_another_seed_is_another_setting(made, photos, tiny):
         run(arguments(photos, tiny, out, seed=1), QUIET)
 
 
+@pytest.mark.slow
 def test_a_kill_loses_no_row_and_changes_none(made, photos, tiny, tmp_path):
     _, out = made
     words = [

@@ -321,6 +321,7 @@ def test_check_says_what_is_missing_too_much_unreadable_or_of_another_size(tooth
     assert "known ones" not in said and len(found.differences) == 6
 
 
+@pytest.mark.slow
 def test_check_of_vidad_knows_the_tasks_that_were_asked_for(tmp_path, save_image):
     for kind, n in (
         ("train/normal", 50),

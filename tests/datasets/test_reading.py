@@ -96,6 +96,7 @@ FORMS = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     form=st.sampled_from(sorted(FORMS)),
@@ -125,6 +126,7 @@ def test_noise_of_jpeg_does_not_count(tmp_path, value, quality, top, left, size)
 # -- the limit of size, and masks drawn into --out ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_limit_reaches_the_processes_that_decode(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for n in range(3):
@@ -163,6 +165,7 @@ def test_drawn_masks_come_back_and_change_with_their_annotations(tmp_path):
 # -- real photographs ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not COOKIES.is_dir(), reason="the photographs of biscuits are not here")
 def test_cookies_whole(tmp_path):
     """A map that is the true mask is a perfect map; it had a pixel AUROC of 0.47 when alpha was not read."""

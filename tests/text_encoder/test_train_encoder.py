@@ -107,6 +107,7 @@ def test_every_task_has_its_own_encoder_and_nothing_outside_is_touched(tmp_path,
 # -- killed and gone on from
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 2, 3, STEPS])
 def test_interrupted_at_a_step_and_run_again_gives_the_same_weights(
     step, at_step, undisturbed, bert, tmp_path, capfd, monkeypatch
@@ -216,6 +217,7 @@ def test_killed_before_any_file_operation(bert, tmp_path, monkeypatch):
     assert killed_at_every_point(work, read, tmp_path / "points", step=CRASH_STEP) * CRASH_STEP > 30
 
 
+@pytest.mark.slow
 def test_a_state_is_saved_once_a_minute_and_the_one_before_goes(bert, tmp_path, monkeypatch, at_step):
     config = config_of(tmp_path, bert, tmp_path / "e")
     seen = []
@@ -289,6 +291,7 @@ print("torch" in sys.modules)
 # -- what the key holds
 
 
+@pytest.mark.slow
 def test_the_key_holds_the_precision_that_was_used(bert, tmp_path, monkeypatch):
     from stages.training import torch_setup
 
@@ -306,6 +309,7 @@ def test_the_key_holds_the_precision_that_was_used(bert, tmp_path, monkeypatch):
 # -- leftovers and other writers
 
 
+@pytest.mark.slow
 def test_what_killed_runs_were_making_goes_and_a_neighbours_stays(bert, tmp_path):
     config = config_of(tmp_path, bert, tmp_path / "e", tasks=(("d", "c", "a"), ("d", "c", "b")))
     encoders = config.out / FOLDER
@@ -338,6 +342,7 @@ def test_a_training_whose_artifact_was_replaced_stops_and_keeps_nothing(bert, tm
 # -- shown
 
 
+@pytest.mark.slow
 def test_steps_and_time_left_are_shown(bert, tmp_path, monkeypatch, capfd):
     from stages.base import progress
 

@@ -241,6 +241,7 @@ def test_training_notices_a_replaced_mask_and_keeps_its_key_elsewhere(spots, cli
         train(c, QUIET)
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(spots, clip, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     common = [

@@ -19,8 +19,6 @@ from tests.processes import together
 from tests.saved import until_saved
 from tests.vmad_stages_world import QUIET, command, config, launched, losses, scoring, weights
 
-pytestmark = pytest.mark.slow
-
 
 def test_training_says_what_it_did(trained, spots):
     (row,) = read_table(trained, ENCODERS).to_pylist()
@@ -36,6 +34,7 @@ def test_training_says_what_it_did(trained, spots):
     assert not (trained / "_training").exists() and (trained / "_checkpoint/losses.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(trained, spots, models, tmp_path):
     killed = tmp_path / "killed"
     process = launched(command(spots, models, killed, save_steps=3))
@@ -48,6 +47,7 @@ def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(trained, spots,
     assert weights(trained) == weights(killed)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(spots, models, tmp_path):
     """Without DSSL and dropout, which draw from each process's own generator."""
     more = {"dropout": 0, "epochs": 1}
@@ -62,6 +62,7 @@ def test_two_processes_train_as_one_does(spots, models, tmp_path):
         assert x == pytest.approx(y, abs=2e-5)
 
 
+@pytest.mark.slow
 def test_seeds_variants_and_bf16(trained, spots, models, tmp_path):
     outs = {}
     for name, more in (
@@ -78,6 +79,7 @@ def test_seeds_variants_and_bf16(trained, spots, models, tmp_path):
     assert outs["recompute"][-1]["loss"] == pytest.approx(outs["same"][6]["loss"], rel=0.2)
 
 
+@pytest.mark.slow
 def test_a_changed_mask_is_noticed_and_missing_files_are_said(trained, spots, models, tmp_path):
     from PIL import Image
 
@@ -99,6 +101,7 @@ def test_a_changed_mask_is_noticed_and_missing_files_are_said(trained, spots, mo
     assert any("i01: " in line and "1_mask.png" in line for line in left_out)
 
 
+@pytest.mark.slow
 def test_what_is_refused(spots, models, trained, tmp_path):
     rows = pq.read_table(spots).to_pylist()
 
