@@ -211,6 +211,7 @@ def test_an_image_that_cannot_be_read_is_a_row_in_both_tables(trained, spots, tm
     assert score(c, RunOptions(quiet=True, overwrite=True)).errors == 0
 
 
+@pytest.mark.slow
 def test_training_notices_a_replaced_mask_and_keeps_its_key_elsewhere(spots, clip, tmp_path):
     import json
 
