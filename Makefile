@@ -33,8 +33,8 @@ check: $(READY)  ## style, types, and the floors of the house
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_floors.py
-test: $(READY); $(BIN)/python -m pytest -n 2  ## every test
-test-fast: $(READY); $(BIN)/python -m pytest -n 2 -m "not slow"  ## all but the slow tests
+test: $(READY); $(BIN)/python -m pytest -n 2 --dist worksteal  ## every test
+test-fast: $(READY); $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"  ## all but the slow tests
 .venv-vllm/installed: pyproject.toml constraints-vllm.txt .ci/vllm-environment; .ci/vllm-environment && touch $@
 test-vllm: .venv-vllm/installed  ## the tests that need vLLM, with the real one
 	ADCLI_TORCHVISION=declare $(VLLM_BIN)/python -m pytest tests/vlm/test_vllm.py

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test fetches anything; a name that is none fails at once
 signal.signal(signal.SIGINT, signal.default_int_handler)  # `make test &` in a script would ignore it
+
+
+def pytest_collection_modifyitems(items):
+    """The slow ones first, so that no core is idle while the other is at the last long one."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,13 @@
 """What tests of VMAD's stages share: settings that are quick, commands, what a training left."""
 
 import csv
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 from stages.base.config import RunOptions
 from stages.vmad.config import FinetuneVmadConfig, ScoreVmadConfig
+from tests.processes import Started
 
 QUIET = RunOptions(quiet=True)
-ROOT = Path(__file__).parents[1]
 FAST = {
     "heads": 4,
     "depth": 1,
@@ -86,11 +83,5 @@ def command(spots, models, out, **more):
     )
 
 
-def launched(prefix, arguments):
-    return subprocess.Popen(
-        [sys.executable, *prefix, "-m", "adcli", *arguments],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )
+def launched(arguments):
+    return Started(*arguments, models=True, stderr=subprocess.PIPE, text=True)

@@ -16,6 +16,7 @@ from adcli.data import INDEX
 from adcli.finetune_mllm import METHODS as TUNING
 from adcli.main import COMMANDS
 from adcli.score import METHODS as SCORING
+from tests.processes import adcli, called
 
 ROOT = Path(__file__).parents[2]
 ADCLI = [sys.executable, "-m", "adcli"]
@@ -78,13 +79,8 @@ LEAVES = [
 ]
 
 
-def adcli(*arguments, **more):
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
-    return subprocess.run([*ADCLI, *map(str, arguments)], capture_output=True, text=True, env=environment, **more)
-
-
 def test_help_lists_the_stages_and_imports_nothing_heavy():
-    done = adcli("--help")
+    done = subprocess.run([*ADCLI, "--help"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0 and all(name in done.stdout for name in COMMANDS)
     code = (
         "import sys; sys.argv = ['adcli', '--help']\nfrom adcli.main import main\n"
@@ -95,7 +91,7 @@ def test_help_lists_the_stages_and_imports_nothing_heavy():
 
 
 def examples(leaf):
-    text = adcli(*leaf, "--help").stdout.replace("\\\n", " ")
+    text = called(*leaf, "--help").stdout.replace("\\\n", " ")
     return [shlex.split(e) for e in re.findall(r"Example: adcli (.*)", text)]
 
 
@@ -131,7 +127,7 @@ def test_the_examples_work_as_they_stand_one_after_the_other(tmp_path):
     for leaf in order:
         for example in examples(leaf):
             if photographs.is_dir() or not any(word.startswith("../shared") for word in example):
-                done = adcli(*example, cwd=here)
+                done = adcli(*example, cwd=here, models=True)
                 assert done.returncode == 0, (example, done.stderr)
     assert "fruits" in done.stdout and (here / "runs" / "demo" / "report.html").exists()
 
@@ -167,14 +163,14 @@ def one_line(done, *parts, code=2):
 def photos(tmp_path, save_image):
     for n in range(6):
         save_image(tmp_path / "photos with space" / f"{n}.jpg", n)
-    adcli("data", "index", "folder", tmp_path / "photos with space", "--out", tmp_path / "m", "--quiet")
+    called("data", "index", "folder", tmp_path / "photos with space", "--out", tmp_path / "m", "--quiet")
     return tmp_path
 
 
 def test_typos(photos):
-    done = adcli("capton")
+    done = called("capton")
     assert done.returncode == 2 and "caption" in done.stderr
-    done = adcli("caption", photos / "m", "--out", photos / "c", "--promt", "x")
+    done = called("caption", photos / "m", "--out", photos / "c", "--promt", "x")
     assert done.returncode == 2 and "--prompt" in done.stderr
 
 
@@ -182,60 +178,61 @@ def test_wrong_files_and_names_are_one_line(photos):
     m = photos / "m"
     (photos / "empty").mkdir()
     (photos / "file").write_text("x")
-    one_line(adcli("caption", photos / "nowhere", "--out", photos / "c"), "nowhere", "no such file")
-    one_line(adcli("caption", photos / "empty", "--out", photos / "c"), "holds no Parquet")
-    one_line(adcli("caption", photos / "file", "--out", photos / "c"), "cannot be read as Parquet")
-    one_line(adcli("caption", m, "--out", photos / "file"), "a file is there already")
-    one_line(adcli("caption", m, "--out", photos / "file" / "c"), "file, not a folder")
-    one_line(adcli("caption", m, "--out", photos / "c", "--vlm", "sceen"), "--vlm sceen: did you mean scene?")
-    one_line(adcli("caption", m, "--out", photos / "c", "--prompt", "generl"), "did you mean general")
-    one_line(adcli("caption", m, "--out", photos / "c", "--shard", "4/4"), "--shard 4/4")
-    one_line(adcli("data", "index", "folder", photos / "empty", "--out", photos / "x"), "no images here")
-    one_line(adcli("data", "index", "vidad", photos / "file", "--out", photos / "x"), "not a directory")
-    one_line(adcli("data", "synth", "vidad", "--out", photos / "s", "--size", "9"), "--size 9")
+    one_line(called("caption", photos / "nowhere", "--out", photos / "c"), "nowhere", "no such file")
+    one_line(called("caption", photos / "empty", "--out", photos / "c"), "holds no Parquet")
+    one_line(called("caption", photos / "file", "--out", photos / "c"), "cannot be read as Parquet")
+    one_line(called("caption", m, "--out", photos / "file"), "a file is there already")
+    one_line(called("caption", m, "--out", photos / "file" / "c"), "file, not a folder")
+    one_line(called("caption", m, "--out", photos / "c", "--vlm", "sceen"), "--vlm sceen: did you mean scene?")
+    one_line(called("caption", m, "--out", photos / "c", "--prompt", "generl"), "did you mean general")
+    one_line(called("caption", m, "--out", photos / "c", "--shard", "4/4"), "--shard 4/4")
+    one_line(called("data", "index", "folder", photos / "empty", "--out", photos / "x"), "no images here")
+    one_line(called("data", "index", "vidad", photos / "file", "--out", photos / "x"), "not a directory")
+    one_line(called("data", "synth", "vidad", "--out", photos / "s", "--size", "9"), "--size 9")
 
 
+@pytest.mark.slow
 def test_tables_that_do_not_belong_together(photos):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     m, c = photos / "m", photos / "c"
-    assert adcli("caption", m, "--out", c, "--quiet").returncode == 0
+    assert called("caption", m, "--out", c, "--quiet").returncode == 0
     other = pa.table({"image_id": ["else"], "prompt_id": ["p"], "sample": pa.array([0], pa.int32()), "text": ["t"]})
     pq.write_table(other, photos / "other.parquet")
     one_line(
-        adcli("rewrite-negatives", photos / "other.parquet", "--manifest", m, "--out", photos / "n"),
+        called("rewrite-negatives", photos / "other.parquet", "--manifest", m, "--out", photos / "n"),
         "belong to other images",
     )
     pq.write_table(pq.read_table(m).drop_columns(["split"]), photos / "lacks.parquet")
-    one_line(adcli("caption", photos / "lacks.parquet", "--out", photos / "d"), "no column `split`")
-    one_line(adcli("evaluate", c, "--manifest", m, "--out", photos / "e"), "no column `method`")
+    one_line(called("caption", photos / "lacks.parquet", "--out", photos / "d"), "no column `split`")
+    one_line(called("evaluate", c, "--manifest", m, "--out", photos / "e"), "no column `method`")
 
 
 def test_bad_images_fail_as_rows_with_exit_code_3(photos):
     folder = photos / "photos with space"
     whole = (folder / "0.jpg").read_bytes()
     (folder / "0.jpg").write_bytes(whole[: len(whole) // 2])
-    done = adcli("caption", photos / "m", "--out", photos / "c", "--json")
+    done = called("caption", photos / "m", "--out", photos / "c", "--json")
     summary = json.loads(done.stdout)
     assert done.returncode == 3 and (summary["rows"], summary["errors"]) == (6, 1)
     assert "0.jpg" in done.stderr and "cannot be decoded" in done.stderr
     (folder / "0.jpg").write_bytes(whole)
-    again = adcli("caption", photos / "m", "--out", photos / "c", "--json", "--quiet", "--overwrite")
+    again = called("caption", photos / "m", "--out", photos / "c", "--json", "--quiet", "--overwrite")
     assert again.returncode == 0 and json.loads(again.stdout)["errors"] == 0
 
 
 def test_same_command_again_is_up_to_date(photos):
     arguments = ("caption", photos / "m", "--out", photos / "c")
-    assert "6 new" in adcli(*arguments).stderr
-    assert "up to date (6 rows)" in adcli(*arguments).stderr
-    one_line(adcli(*arguments, "--prompt", "magnetic-tile"), "other settings", "--overwrite")
+    assert "6 new" in called(*arguments).stderr
+    assert "up to date (6 rows)" in called(*arguments).stderr
+    one_line(called(*arguments, "--prompt", "magnetic-tile"), "other settings", "--overwrite")
 
 
 @pytest.mark.slow
 def test_a_folder_without_labels_gets_captions_scores_and_a_ranking(photos):
     def stage(*arguments):
-        done = adcli(*arguments, "--quiet")
+        done = adcli(*arguments, "--quiet", models=True)
         assert done.returncode == 0, done.stderr
 
     m, encoder = photos / "m", photos / "encoder"
@@ -287,9 +284,9 @@ def test_a_full_disk_is_one_line_and_loses_nothing(photos):
     try:
         arguments = ("data", "index", "folder", photos / "photos with space", "--out", disk / "m")
         (disk / "ballast").write_bytes(b"0" * 60_000)
-        one_line(adcli(*arguments), "the disk is full", str(disk))
+        one_line(called(*arguments), "the disk is full", str(disk))
         (disk / "ballast").unlink()
-        done = adcli(*arguments)
+        done = called(*arguments)
         assert done.returncode == 0 and "6 of 6 rows" in done.stderr
     finally:
         subprocess.run(["umount", disk], check=True)

@@ -40,6 +40,7 @@ def at_the_end(*words):
     return f"COMP_WORDS=(adcli {shlex.join(words)}); COMP_CWORD={len(words)}; ask"
 
 
+@pytest.mark.slow
 def test_commands_options_and_values(shell):
     cases = {
         ("",): set(COMMANDS),
@@ -78,6 +79,7 @@ def test_what_other_shells_give():
     assert typed({"COMP_WORDS": "adcli\nscore\n--method\n=\n", "COMP_CWORD": "3"}) == (["score", "--method"], "", [])
 
 
+@pytest.mark.slow
 def test_only_the_first_help_speaks_of_it(shell):
     top, below = shell("adcli --help; echo CUT; adcli caption --help; adcli data --help").split("CUT")
     assert "--install-completion" in top and "completion" not in below

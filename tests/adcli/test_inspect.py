@@ -66,6 +66,7 @@ def photos(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 @needs_anomalib
 def test_one_command_ranks_the_new_ones_and_says_where_to_look(photos):
     code, out, said = inspect()
@@ -134,6 +135,7 @@ def test_a_method_without_maps(photos):
     assert not Path("runs/photos/heatmaps").exists() and len(ranking()) == 8
 
 
+@pytest.mark.slow
 def test_the_page_of_rendered_surfaces_says_that_they_are_made_up(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert adcli("data", "synth", "surfaces", "--out", "photos", "--good", "3", "--new", "3", "--size", "96")[0] == 0
@@ -145,6 +147,7 @@ def test_the_page_of_rendered_surfaces_says_that_they_are_made_up(tmp_path, monk
     assert "These surfaces were rendered by adcli" in Path("runs/photos/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_captions_in_a_fine_tuned_encoder(photos, bert):
     code, _, said = inspect("--method", "text-knn", "--vlm", "scene", "--encoder", bert)
     assert code in (0, 3), said

@@ -171,6 +171,7 @@ def test_a_prompt_without_a_near_match_names_the_families():
         load_prompt("vidad/fruit")
 
 
+@pytest.mark.slow
 def test_a_folder_with_stages_and_prompts_of_its_own(tmp_path, save_image):
     """`python -m adcli` there uses neither; nor do the processes that it starts."""
     here = tmp_path / "here"

@@ -12,6 +12,7 @@ from stages.base.errors import InputError
 from stages.training.saved_models import check_chat_template, check_model
 
 
+@pytest.mark.slow
 def test_a_wrong_place_is_said_before_torch_is_loaded(world, tmp_path):
     """In a process of its own, since this one has loaded it."""
     words = {

@@ -37,6 +37,7 @@ def texts(folder):
     return read_table(folder / "c", CAPTIONS).to_pylist()
 
 
+@pytest.mark.slow
 def test_writing(tmp_path):
     points = killed_at_every_point(lambda f: written(f / "c"), texts, tmp_path)
     assert points > 20  # three parts and two records, each with a flush and a rename
@@ -98,6 +99,7 @@ def test_failed_rows_tried_again(tmp_path):
     assert points > 10 and set(seen) == {4, 5, 6, 7}
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_of_a_start_that_comes_to_nothing(tmp_path):
     """Wherever it is killed, a corrected command is not refused, and one refused again leaves nothing."""
 
@@ -124,6 +126,7 @@ def test_a_kill_in_the_middle_of_a_start_that_comes_to_nothing(tmp_path):
     assert 8 < n < 99
 
 
+@pytest.mark.slow
 def test_damage_being_mended(tmp_path):
     def start(folder):
         written(folder / "c")

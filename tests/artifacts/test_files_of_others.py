@@ -19,6 +19,7 @@ from tests.hostile import QUIET, images, listing
 LONG = "x" * 245
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "output, name",
     [("tables", "tasks.csv"), ("tables", "curves.png"), ("heatmaps", "m/x.png"), ("heatmaps", "m")],
@@ -38,6 +39,7 @@ def test_evaluate_replaces_no_file_of_others(tmp_path, output, name):
     assert mine.exists() and (config.tables / INDEX).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_thresholds_that_are_refused_leave_the_metrics_as_they_are(tmp_path, overwrite):
     config = images(tmp_path / "a", ["x", "y"])
@@ -55,6 +57,7 @@ def test_thresholds_that_are_refused_leave_the_metrics_as_they_are(tmp_path, ove
     assert listing(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_names_of_any_length_can_be_written(tmp_path):
     config = images(tmp_path / "a", ["x", "y"])
     config = replace(config, report=tmp_path / f"{LONG}.html", ranking=tmp_path / f"{LONG}.csv", tables=tmp_path / LONG)

@@ -26,6 +26,7 @@ with Artifact(Path({out!r}), CAPTIONS, SPEC, KEYS, QUIET, 2) as artifact:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "then", "kept"), [(100_000, 1500, 4), (100_000, 10, 4), (1500, 1500, 0)], ids=["part", "record", "start"]
 )

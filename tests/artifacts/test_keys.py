@@ -139,6 +139,7 @@ def with_bin(model: Path, folder: Path) -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 def test_no_loader_reads_a_pickle(tmp_path, clip, internvl, llava, sam, qwen):
     import torch
 

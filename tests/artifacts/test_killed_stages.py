@@ -1,36 +1,25 @@
 """`kill -9` at random instants of whole stages; the real route through a tiny VLM and a tiny BERT."""
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import CAPTIONS, ENCODERS, MANIFEST, METRICS, NEGATIVES, SCORES
+from tests import processes
+from tests.processes import Started
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 KILLS = {"caption": 10, "train-encoder": 5}  # many more: benchmarks.kills, test_crash.py
 
 
-def adcli(*arguments, code=0):
-    done = subprocess.run(command(*arguments), capture_output=True, text=True, env=environment())
-    assert done.returncode == code, done.stderr
+def adcli(*arguments, codes=(0,)):
+    done = processes.adcli(*arguments, "--quiet", models=True)
+    assert done.returncode in codes, done.stderr
     return done
-
-
-def command(*arguments):
-    return [sys.executable, "-m", "adcli", *map(str, arguments), "--quiet"]
-
-
-def environment():
-    return os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +59,7 @@ def kill_and_rerun(arguments, out, seed):
     whole = time.monotonic() - started
     artifacts, killed = [out / "0"], 0
     while killed < KILLS[arguments[0]]:
-        process = subprocess.Popen(command(*arguments, "--out", artifacts[-1]), env=environment())
+        process = Started(*arguments, "--quiet", "--out", artifacts[-1], models=True)
         time.sleep(rng.uniform(0.2, 1.0) * whole)
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
@@ -125,12 +114,8 @@ def test_the_real_route(scenes, qwen, bert, tmp_path):
     captions = read_table(out / "c", CAPTIONS).to_pylist()
     assert len(captions) == 50 and all(r["prompt_tokens"] > 50 for r in captions)
     assert len({r["text"] for r in captions}) > 1
-    done = subprocess.run(
-        command("rewrite-negatives", out / "c", "--manifest", m, "--rewriter", qwen, *vlm, "--out", out / "n"),
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
+    rewrite = ("rewrite-negatives", out / "c", "--manifest", m, "--rewriter", qwen, *vlm, "--out", out / "n")
+    done = adcli(*rewrite, codes=(0, 3))
     rows = read_table(out / "n", NEGATIVES).to_pylist()
     failed = [r for r in rows if r["error"]]
     assert len(rows) == 10 and done.returncode == (3 if failed else 0), done.stderr

@@ -1,7 +1,6 @@
 """--limit: a quick try is an artifact that is not complete yet, and the command without it goes on from there."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from stages.artifacts.tables import CAPTIONS, MAPS, SCORES
 from stages.artifacts.writer import Artifact, Spec
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
+from tests.processes import called
 
 ROOT = Path(__file__).parents[2]
 SPEC = Spec("caption", {"prompt": "a"}, {"manifest": "m"})
@@ -51,6 +51,7 @@ def test_the_first_that_are_missing_and_failed_ones_last(tmp_path):
     assert write(tmp_path / "c", 1)[0].up_to_date
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 6), st.sampled_from(["0/1", "0/2", "1/2", "2/3"])), max_size=5))
 def test_whatever_was_tried_the_full_command_makes_the_same_table(tmp_path_factory, tries):
@@ -96,32 +97,27 @@ def test_maps_that_are_lacking_make_it_incomplete(tmp_path):
     assert asked == [0, 1] and (summary.rows, summary.written, summary.complete) == (6, 0, False)
 
 
-def adcli(*arguments):
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
-    words = [sys.executable, "-m", "adcli", *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, env=environment)
-
-
 def test_a_try_and_then_the_rest(tmp_path, save_image):
     for n in range(5):
         save_image(tmp_path / "photos" / f"{n}.jpg", n)
     m, c = tmp_path / "m", tmp_path / "c"
-    assert adcli("data", "index", "folder", tmp_path / "photos", "--out", m).returncode == 0
-    done = adcli("caption", m, "--out", c, "--limit", 2, "--json")
+    assert called("data", "index", "folder", tmp_path / "photos", "--out", m).returncode == 0
+    done = called("caption", m, "--out", c, "--limit", 2, "--json")
     assert done.returncode == 0, done.stderr
     assert done.stderr.endswith("2 of 5 rows; the same command without --limit does the rest\n")
     assert [json.loads(done.stdout)[n] for n in ("rows", "expected", "complete")] == [2, 5, False]
-    refused = adcli("rewrite-negatives", c, "--manifest", m, "--out", tmp_path / "n")
+    refused = called("rewrite-negatives", c, "--manifest", m, "--out", tmp_path / "n")
     assert refused.returncode == 2 and "without --limit" in refused.stderr
-    rest = adcli("caption", m, "--out", c)
+    rest = called("caption", m, "--out", c)
     assert rest.returncode == 0 and "5 of 5 rows, 3 new" in rest.stderr and "--limit" not in rest.stderr
-    assert "up to date" in adcli("caption", m, "--out", c, "--limit", 1).stderr
+    assert "up to date" in called("caption", m, "--out", c, "--limit", 1).stderr
     for wrong in (0, -3):
-        done = adcli("caption", m, "--out", tmp_path / "x", "--limit", wrong)
+        done = called("caption", m, "--out", tmp_path / "x", "--limit", wrong)
         assert done.returncode == 2 and f"--limit {wrong}: expected 1 or more" in done.stderr
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_commands_that_offer_it():
     """Where rows are made one by one, and nowhere else."""
     offered = [["caption"], ["rewrite-negatives"], ["data", "questions"]]

@@ -44,6 +44,7 @@ def test_an_artifact_in_such_a_folder(tmp_path):
     assert len(read_table(out, SCORES)) == 5
 
 
+@pytest.mark.slow
 def test_where_a_table_in_such_a_folder_comes_from(two_categories, tmp_path):
     config, _ = two_categories
     place = tmp_path / NAME
@@ -72,6 +73,7 @@ def test_weights_are_refused_there_before_anything_is_written(tmp_path, name):
         check_places(config)
 
 
+@pytest.mark.slow
 def test_own_pictures_whose_results_lie_there(tmp_path):
     for n in range(3):
         surface(tmp_path / "good" / f"{n}.png", n)

@@ -22,6 +22,7 @@ from tests.hostile import HOSTILE, QUIET, TEXT, images, listing, write
 # -- places -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.lists(TEXT, min_size=2, max_size=2, unique=True), st.sampled_from([".png", ".jpg"]))
 def test_image_ids_lie_apart_below_and_none_in_another(ids, suffix):
     one, other = (for_image(Path("/o"), i, suffix) for i in ids)
@@ -40,6 +41,7 @@ def test_an_image_id_of_any_length_is_a_path(tmp_path):
     assert for_image(Path("o"), "d/good/000.jpg", ".png") == Path("o/d/good/000.jpg.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset, method", [("../../x", "../..")])
 def test_evaluate_touches_its_outputs_alone(tmp_path, dataset, method):
     """Foreign tables with every hostile value as image, category, defect, data set and method."""
@@ -114,6 +116,7 @@ def test_a_heat_map_never_takes_the_place_of_an_image(tmp_path):
 # -- what stays of earlier runs -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_folder_holds_the_last_run_and_what_others_put_there(tmp_path):
     from dataclasses import replace
 

@@ -48,6 +48,7 @@ def uses(out):
     yield lambda: content_key(out, CAPTIONS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("complete", [True, False])
 def test_any_value_of_a_record_may_be_damaged(complete, records, tmp_path):
     """Each is read and written as if nothing was, or refused in one line; --overwrite mends all."""

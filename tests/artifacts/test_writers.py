@@ -116,6 +116,7 @@ def said(out):
     return {r["text"] for r in read_table(out, CAPTIONS).to_pylist()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [0, 1, 4])
 def test_a_stopped_writer_of_old_settings_stops_when_it_goes_on(writer, tmp_path, rows):
     """An array job is submitted again with another seed while a task of the old one still ends."""
@@ -132,6 +133,7 @@ def test_a_stopped_writer_of_old_settings_stops_when_it_goes_on(writer, tmp_path
     assert not [n for n in os.listdir(out) if n.startswith(".")]
 
 
+@pytest.mark.slow
 def test_a_part_that_was_under_way_is_not_put_in_place(writer, tmp_path):
     out, old = tmp_path / "c", writer("old", "0/2", halt="halt")
     assert [old.line() for _ in range(3)] == ["open", "row", "prepared"]
@@ -158,6 +160,7 @@ def test_an_artifact_removed_while_it_is_written(writer, tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_shards_of_another_count_wait_for_living_ones(writer, tmp_path):
     out, old = tmp_path / "c", writer("old", "0/2")
     assert old.line() == "open"

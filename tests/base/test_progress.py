@@ -22,6 +22,7 @@ with Artifact(Path(sys.argv[1]), CAPTIONS, SPEC, KEYS, RunOptions()) as artifact
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ["ValueError", "KeyboardInterrupt", "SystemExit"])
 def test_a_stage_that_raises_shows_the_cursor_again(tmp_path, error):
     child, terminal = pty.fork()

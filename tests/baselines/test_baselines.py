@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +19,7 @@ from stages.base.errors import InputError
 from stages.baselines.score import run
 from stages.training.torch_setup import prepare_torch
 from tests.baselines.world import SIZE, config, loaded, outputs
+from tests.processes import Started
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(find_spec("anomalib") is None, reason="needs adcli[baselines]")
@@ -221,6 +220,7 @@ def test_another_seed_is_another_setting(made, photos, tiny):
         run(arguments(photos, tiny, out, seed=1), QUIET)
 
 
+@pytest.mark.slow
 def test_a_kill_loses_no_row_and_changes_none(made, photos, tiny, tmp_path):
     _, out = made
     words = [
@@ -250,7 +250,7 @@ def test_a_kill_loses_no_row_and_changes_none(made, photos, tiny, tmp_path):
         1,
         "--quiet",
     ]
-    process = subprocess.Popen([sys.executable, "-m", "adcli", *map(str, words)], cwd=ROOT)
+    process = Started(*words, models=True)
     while process.poll() is None and not list((tmp_path / "s").glob("part-*")):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)

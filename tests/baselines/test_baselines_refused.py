@@ -115,6 +115,7 @@ def test_backbones(timm, tmp_path):
     assert "cannot be loaded" in backbone_error(str(tmp_path / "other"))
 
 
+@pytest.mark.slow
 def test_weights_that_cannot_be_fetched_are_one_line_and_leave_the_output_alone(timm, tmp_path):
     if find_spec("anomalib") is None:
         pytest.skip("needs adcli[baselines]")

@@ -40,6 +40,7 @@ CAPTIONS = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(CAPTIONS), st.integers(0, 2**62))
 def test_every_negative_passes_the_check_and_its_edits_rebuild_it(text, seed):
@@ -291,6 +292,7 @@ def test_looking_for_the_company_of_words_is_linear():
         assert Counted.looked <= 40 * len(words)
 
 
+@pytest.mark.slow
 def test_a_model_whose_rewrites_are_all_refused_is_asked_five_times_and_no_more(tmp_path):
     """Final for what it said five times; not where a try got no answer."""
     from tests.vlm.test_server_engine import Faulty

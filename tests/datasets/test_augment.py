@@ -233,6 +233,7 @@ def test_many_rows_that_failed_before_do_not_stop_the_stage(tmp_path, save_image
     assert (summary.rows, summary.errors) == (27, 25)
 
 
+@pytest.mark.slow
 def test_shards_in_worker_processes_and_resuming_give_the_same(bottles, tmp_path):
     whole, _ = augmented(bottles, "timestamp", tmp_path / "a", tmp_path / "f", workers=2)
     _, first = augmented(bottles, "timestamp", tmp_path / "b", tmp_path / "g", RunOptions(quiet=True, shard="0/2"))

@@ -87,6 +87,7 @@ def test_index_writes_what_files_are_like(photos, tmp_path):
     assert (row["mask_file_sizes"], row["mask_file_mtimes_ns"]) == ([mask.stat().st_size], [mask.stat().st_mtime_ns])
 
 
+@pytest.mark.slow
 def test_a_replaced_image_of_the_same_size_is_noticed_once(photos, tmp_path, save_image):
     indexed(photos, tmp_path / "m")
     captioned(tmp_path / "m", tmp_path / "c")
@@ -117,6 +118,7 @@ def test_a_file_with_its_old_size_and_time_is_taken_for_the_old_one(photos, tmp_
     assert captioned(tmp_path / "m", tmp_path / "c").up_to_date
 
 
+@pytest.mark.slow
 def test_a_copy_elsewhere_has_the_same_key(photos, tmp_path):
     indexed(photos, tmp_path / "m")
     captioned(tmp_path / "m", tmp_path / "c")
@@ -139,6 +141,7 @@ print(summary.up_to_date, sum(o.endswith(".bmp") for o in opened))
 """
 
 
+@pytest.mark.slow
 def test_a_foreign_manifests_files_are_read_once(photos, tmp_path):
     """Counted in processes of their own; images are decoded for captions in further ones."""
     indexed(photos, tmp_path / "m")
@@ -164,6 +167,7 @@ def test_a_foreign_manifests_files_are_read_once(photos, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_no_part_and_survives_overwrite(photos, tmp_path):
     indexed(photos, tmp_path / "m")
     manifest, out = foreign(tmp_path / "m", tmp_path / "f.parquet"), tmp_path / "c"
@@ -185,6 +189,7 @@ def test_a_missing_file_is_missing_and_no_error(photos, tmp_path):
     assert look_at(tmp_path / "o", True, images).images != before.images
 
 
+@pytest.mark.slow
 def test_evaluate_notices_a_replaced_mask(photos, tmp_path, save_image):
     indexed(photos, tmp_path / "m")
     rng = np.random.default_rng(0)

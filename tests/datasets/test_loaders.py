@@ -1,9 +1,6 @@
 """MVTec AD and VisA in their original layouts, masks of every kind, and what `data check` says of them."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +11,7 @@ from stages.base.errors import ImageError, InputError
 from stages.datasets import check, mvtec, vidad, visa
 from stages.datasets.images import load_mask
 from stages.datasets.manifest import read_manifest
+from tests.processes import called
 
 QUIET = RunOptions(quiet=True)
 ROOT = Path(__file__).parents[2]
@@ -323,6 +321,7 @@ def test_check_says_what_is_missing_too_much_unreadable_or_of_another_size(tooth
     assert "known ones" not in said and len(found.differences) == 6
 
 
+@pytest.mark.slow
 def test_check_of_vidad_knows_the_tasks_that_were_asked_for(tmp_path, save_image):
     for kind, n in (
         ("train/normal", 50),
@@ -372,20 +371,12 @@ def test_check_of_a_category_that_nobody_knows(bottles, tmp_path):
 
 
 def test_check_exits_with_3_when_it_differs(toothbrushes, tmp_path):
-    def adcli(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "adcli", "data", "check", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-        )
-
     index_mvtec(toothbrushes, tmp_path / "m", categories="toothbrush")
-    done = adcli(tmp_path / "m")
+    done = called("data", "check", tmp_path / "m")
     assert done.returncode == 0 and "toothbrush" in done.stdout, done.stderr
     (toothbrushes / "toothbrush/train/good/000.png").unlink()
-    done = adcli(tmp_path / "m", "--json")
+    done = called("data", "check", tmp_path / "m", "--json")
     assert done.returncode == 3 and json.loads(done.stdout)["counts"][0]["unreadable"] == 1
     assert "no such image" in json.loads(done.stdout)["differences"][0]
-    done = adcli(tmp_path / "nowhere")
+    done = called("data", "check", tmp_path / "nowhere")
     assert done.returncode == 2 and done.stderr.startswith("adcli: ") and not done.stdout

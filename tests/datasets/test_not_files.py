@@ -17,6 +17,7 @@ from stages.base.texts import read_text
 from stages.datasets.masks import load_mask
 from stages.datasets.opening import opened
 from stages.training.saved_models import header_of
+from tests.processes import Started
 
 ROOT = Path(__file__).parents[2]
 SAID = "a pipe, a socket or a device, not a file"
@@ -59,14 +60,7 @@ def test_whoever_opens_files_refuses_what_is_none(none):
 
 
 def adcli(*arguments):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "adcli", *map(str, arguments)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return Started(*arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def said_by(process):

@@ -1,9 +1,6 @@
 """Every kind of file of docs/reading.md: read right, or refused with a line."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +15,7 @@ from stages.base.errors import InputError
 from stages.datasets import folder
 from stages.datasets.images import load_mask
 from tests import reading_annotations, reading_good_and_new, reading_images, reading_masks, reading_trees
+from tests.processes import called
 from tests.reading import Kind, checked, indexed, photo, save
 
 PARTS = {
@@ -98,6 +96,7 @@ FORMS = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     form=st.sampled_from(sorted(FORMS)),
@@ -127,27 +126,19 @@ def test_noise_of_jpeg_does_not_count(tmp_path, value, quality, top, left, size)
 # -- the limit of size, and masks drawn into --out ------------------------------------------------------------------
 
 
-def adcli(*arguments, cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "adcli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(PAGE.parents[1])},
-    )
-
-
-def test_the_limit_reaches_the_processes_that_decode(tmp_path):
+@pytest.mark.slow
+def test_the_limit_reaches_the_processes_that_decode(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for n in range(3):
         save(tmp_path / f"p/{n}.png", photo(n))
-    done = adcli("data", "index", "folder", "p", "--out", "m", cwd=tmp_path)
+    done = called("data", "index", "folder", "p", "--out", "m")
     assert done.returncode == 0, done.stderr
     caption = ("caption", "m", "--vlm", "scene", "--out", "c", "--max-errors", 0)
-    done = adcli(*caption, "--max-megapixels", "0.0005", cwd=tmp_path)
+    done = called(*caption, "--max-megapixels", "0.0005")
     assert done.returncode == 3 and "more than --max-megapixels 0.0005 allows" in done.stderr, done.stderr
-    done = adcli(*caption, cwd=tmp_path)
+    done = called(*caption)
     assert done.returncode == 0 and "3 new" in done.stderr, done.stderr
-    done = adcli("data", "check", "m", "--max-megapixels", "-1", cwd=tmp_path)
+    done = called("data", "check", "m", "--max-megapixels", "-1")
     assert (done.returncode, done.stderr) == (2, "adcli: --max-megapixels -1: expected a number above 0\n")
 
 
@@ -174,6 +165,7 @@ def test_drawn_masks_come_back_and_change_with_their_annotations(tmp_path):
 # -- real photographs ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not COOKIES.is_dir(), reason="the photographs of biscuits are not here")
 def test_cookies_whole(tmp_path):
     """A map that is the true mask is a perfect map; it had a pixel AUROC of 0.47 when alpha was not read."""

@@ -97,6 +97,7 @@ def figures(picture):
     return grey.mean(), grey.std(), grey.max(), grey.min(), z.max(), z.min(), np.abs(np.diff(grey, axis=1)).max()
 
 
+@pytest.mark.slow
 def test_no_simple_figure_gives_the_defects_away():
     """Light, colour, grain and harmless marks vary more than a defect adds."""
     of = {k: np.array([figures(surface(f"new/{k}", n, 256, 0)[0]) for n in range(24)]) for k in ("good", *DEFECTS)}

@@ -42,6 +42,7 @@ def test_by_hand():
     assert train_thresholds(np.arange(11.0)) == {"train-max": 10, "train-q90": 9, "train-q80": 8}
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 1)), min_size=2, max_size=60))
 def test_equals_scikit_learn_with_heavy_ties(pairs):
@@ -59,6 +60,7 @@ def test_equals_scikit_learn_with_heavy_ties(pairs):
     assert m["f1_max"].value == pytest.approx(best, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_intervals_are_stratified_seeded_and_cover():
     from sklearn.metrics import roc_auc_score
 
@@ -169,6 +171,7 @@ def test_tables_and_report(tmp_path):
     assert not re.search("(src|href)=.https?:", page)
 
 
+@pytest.mark.slow
 def test_table_7_holds_the_runs_that_are_named_after_a_captioner(tmp_path):
     config = two_by_two(tmp_path)
     rows = pq.read_table(config.scores).to_pylist()

@@ -46,6 +46,7 @@ def test_maps_round_trip(tmp_path):
         map_keys(tmp_path / "twice.parquet")
 
 
+@pytest.mark.slow
 def test_resizing_is_torchs_bilinear_without_aligned_corners():
     import torch
 
@@ -106,6 +107,7 @@ def test_metrics_thresholds_and_pictures_of_maps_on_disk(two_categories):
     assert (config.tables / "pixels.csv").exists() and (config.tables / "curves.png").exists()
 
 
+@pytest.mark.slow
 def test_zero_shot_table_beside_the_published_rows(two_categories):
     config, _ = two_categories
     table = pq.read_table(config.manifest)
@@ -121,6 +123,7 @@ def test_zero_shot_table_beside_the_published_rows(two_categories):
     assert lines[6] == ["btad", "VisualAD (CLIP) (published)", "94.9", "93.9", "97.0", "91.1", "49.8", "43.1", "80.4"]
 
 
+@pytest.mark.slow
 def test_workers_give_the_same(two_categories, tmp_path):
     config, _ = two_categories
     one, two = replace(config, out=tmp_path / "one"), replace(config, out=tmp_path / "two", workers=2)
@@ -129,6 +132,7 @@ def test_workers_give_the_same(two_categories, tmp_path):
     assert read_table(one.out, METRICS).equals(read_table(two.out, METRICS))
 
 
+@pytest.mark.slow
 def test_a_fixed_size_and_another_limit(two_categories):
     config, _kept = two_categories
     run(replace(config, pixel_size=20, pro_limit=0.05, resamples=0), QUIET)
@@ -138,6 +142,7 @@ def test_a_fixed_size_and_another_limit(two_categories):
             run(replace(config, **wrong), QUIET)
 
 
+@pytest.mark.slow
 def test_maps_that_lack_something(two_categories):
     config, kept = two_categories
     rows = pq.read_table(config.maps).to_pylist()

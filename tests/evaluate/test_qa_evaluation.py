@@ -116,6 +116,7 @@ def test_metrics_by_hand(config):
     assert rows[ONE, "screw", "accuracy"]["ci_low"] is None, "one image says nothing of the spread"
 
 
+@pytest.mark.slow
 def test_similarity_is_of_words_and_answers(config):
     run(replace(config, encoder="minilm"), QUIET)
     row = rows_of(config)[ONE, "all", "sbert"]

@@ -20,6 +20,7 @@ def metric(config, name, category="c"):
     return next(r for r in rows if (r["metric"], r["category"]) == (name, category))
 
 
+@pytest.mark.slow
 def test_a_mask_that_is_missing_costs_the_pixel_metrics_of_its_image_alone(tmp_path, capsys):
     names = [f"i{n}" for n in range(20)]
     config = images(tmp_path / "a", names)
@@ -38,6 +39,7 @@ def test_a_mask_that_is_missing_costs_the_pixel_metrics_of_its_image_alone(tmp_p
     assert len(list(config.heatmaps.rglob("*.png"))) == 15
 
 
+@pytest.mark.slow
 def test_a_normal_image_needs_no_mask_file(tmp_path):
     config = images(tmp_path / "a", ["i0", "i1"])
     rows = pq.read_table(config.manifest).to_pylist()
@@ -46,6 +48,7 @@ def test_a_normal_image_needs_no_mask_file(tmp_path):
     assert metric(config, "pixel_auroc")["n"] == 2 and metric(config, "pixel_auroc")["reason"] is None
 
 
+@pytest.mark.slow
 def test_scores_that_are_no_numbers_are_named_and_not_averaged(tmp_path, capsys):
     config = images(tmp_path / "a", [f"i{n}" for n in range(8)], ["c", "c2"])
     rows = pq.read_table(config.scores).to_pylist()

@@ -206,6 +206,7 @@ def test_wrong_options(oranges, wrong, message):
     assert not oranges.out.exists()
 
 
+@pytest.mark.slow
 def test_a_model_that_babbles_keeps_its_score_and_decides_nothing(oranges, qwen, capsys):
     config = replace(oranges, vlm=str(qwen), device="cpu", dtype="float32", max_tokens=6)
     summary = run(config, RunOptions())

@@ -8,6 +8,7 @@ import pytest
 from tests.pipelines.recorded import BOTH, MANIFESTS, NEEDED, Run, value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "settings", "other"),
     [

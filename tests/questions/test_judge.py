@@ -244,6 +244,7 @@ def test_answers_to_other_questions_are_one_line(config, tmp_path):
         run(replace(config, answers=other), QUIET)
 
 
+@pytest.mark.slow
 def test_a_real_model_as_judge_gives_error_rows_with_its_words(config, qwen):
     config = replace(answers(config), judge=str(qwen), device="cpu", dtype="float32", max_tokens=4, tries=2)
     summary = run(config, QUIET)

@@ -248,6 +248,7 @@ def test_a_model_writes_the_answers_and_is_asked_again_until_they_are_in_form(tm
     assert max(server.tries.values()) == ATTEMPTS and len(server.tries) == 10
 
 
+@pytest.mark.slow
 def test_a_real_model_that_cannot_do_it_loses_no_row(tmp_path, save_image, qwen):
     config = tree(tmp_path, save_image, [("n0", "train", 0, None, None, "nut"), ("a", "test", 0, None, None, "nut")])
     captions = captions_at(tmp_path / "c.parquet", a="a nut")

@@ -222,6 +222,7 @@ def many(anomalous, n=1500):
     ]
 
 
+@pytest.mark.slow
 def test_length_does_not_tell_the_rank():
     lengths = np.array([[len(a) for a in answers] for answers in many(True) + many(False)])
     longest = np.bincount(lengths.argmax(1), minlength=4) / len(lengths)
@@ -234,6 +235,7 @@ def test_length_does_not_tell_the_rank():
     assert mean.max() / mean.min() < 1.25, mean
 
 
+@pytest.mark.slow
 def test_words_alone_do_not_tell_the_verdict_nor_the_wrong_detail():
     """A linear model on words, which sees no image: near chance between the best answer and the one with the wrong
     verdict, and on anomalous images between the best and the one with the wrong detail."""
@@ -253,6 +255,7 @@ def test_words_alone_do_not_tell_the_verdict_nor_the_wrong_detail():
     assert 0.4 < pairs_told(many(True), 2) < 0.68
 
 
+@pytest.mark.slow
 def test_no_opening_belongs_to_one_rank():
     sets = many(True) + many(False)
     openings = [Counter(" ".join(a[rank].split()[:2]) for a in sets) for rank in range(4)]

@@ -86,6 +86,7 @@ def two_methods(tmp_path):
     return write(tmp_path, images, scores)
 
 
+@pytest.mark.slow
 def test_accuracy_is_the_mean_over_categories_also_without_scores(two_methods):
     run(two_methods, QUIET)
     folder = two_methods.out.parent
@@ -264,6 +265,7 @@ def test_ablation_and_answers(tmp_path):
     assert counted == {f"{LVLM}, ours": "1", "lvlm/m/0-shot, ours": "1", "lvlm/m/4-shot, ours": "2"}
 
 
+@pytest.mark.slow
 def test_mask_area_picture(tmp_path, save_image):
     import PIL.Image
 

@@ -182,6 +182,7 @@ def _lines(path):
     return path.read_text().splitlines()
 
 
+@pytest.mark.slow
 def test_no_name_becomes_markup_or_a_formula(chromium, tmp_path):  # noqa: F811
     bad = "<img src=x onerror=alert(1)>"
     made = images(tmp_path / "a", [f"{v}{n}" for n in range(2) for v in HOSTILE], HOSTILE[:-1], bad, bad, tables=None)
@@ -213,6 +214,7 @@ def test_it_can_be_read_by_everybody(chromium, page, width, scheme):  # noqa: F8
         assert findings(tab) == []
 
 
+@pytest.mark.slow
 def test_a_large_page_has_its_pictures_in_a_folder(chromium, page, tmp_path, monkeypatch):  # noqa: F811
     large = replace(page, out=tmp_path / "m", report=tmp_path / "a b#?%/report.html", ranking=None)
     folder = large.report.with_name("report_files")
@@ -232,6 +234,7 @@ def test_a_large_page_has_its_pictures_in_a_folder(chromium, page, tmp_path, mon
     assert not folder.exists() and page_data(large.report).pictures["p0"].startswith("data:image/webp")
 
 
+@pytest.mark.slow
 def test_of_thousands_only_those_in_view_are_in_the_document(chromium, tmp_path):  # noqa: F811
     names = [f"{n:04d}.png" for n in range(3000)]
     manifest = [
@@ -275,6 +278,7 @@ def test_values_of_a_figure_under_the_pointer_and_by_keys(chromium, tmp_path):  
         assert tab.locator("#task-histograms svg rect").count() > 0
 
 
+@pytest.mark.slow
 def test_questions_with_answers_marks_and_groups(chromium, tmp_path, save_image):  # noqa: F811
     """Two questions about a cable, one answered wrong, and one about a screw, which failed."""
     rows = [("d/cable/a", "cable", "test", 1), ("d/screw/s", "screw", "test", 0), ("d/cable/ref", "cable", "train", 0)]

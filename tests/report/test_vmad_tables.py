@@ -95,6 +95,7 @@ def tables(folder):
     return {p.stem[5:]: list(csv.reader(p.read_text().splitlines())) for p in folder.glob("tables/vmad-*.csv")}
 
 
+@pytest.mark.slow
 def test_tables_one_and_two(folder):
     for dataset in SETS:
         add(folder, dataset, "vmad", LTC)
@@ -122,6 +123,7 @@ def test_tables_one_and_two(folder):
     assert "ours, over 2: bread, u_block." in page and "Ours: cuda bf16, batches of 2." in page
 
 
+@pytest.mark.slow
 def test_tables_three_and_five(folder):
     add(folder, "riad", "vmad", LTC, seconds=0.5, tokens=20)
     add(folder, "riad", "without", MLP)
@@ -167,11 +169,13 @@ def test_tables_three_and_five(folder):
     assert "table1" not in found, "RIAD is none of its data sets"
 
 
+@pytest.mark.slow
 def test_no_table_without_a_run_of_vmad(folder):
     add(folder, "mvtec-ad", "other", None)
     assert tables(folder) == {}
 
 
+@pytest.mark.slow
 def test_a_name_of_two_kinds_of_models_and_a_table_from_elsewhere(folder):
     add(folder, "mvtec-ad", "vmad", LTC)
     add(folder, "riad", "vmad", MLP)

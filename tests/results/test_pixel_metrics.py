@@ -71,6 +71,7 @@ def categories(draw):
     return maps, masks
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(categories(), st.sampled_from([0.05, 0.3, 1.0]))
 def test_equals_scikit_learn_and_a_brute_force(category, limit):
@@ -211,6 +212,7 @@ def test_saturation_at_the_area_of_components_is_plain_pro():
     )
 
 
+@pytest.mark.slow
 def test_intervals_resample_images():
     """Against resamples that are computed from scratch; also with more thresholds than the grid holds."""
     rng = np.random.default_rng(2)

@@ -61,6 +61,7 @@ def test_sentences():
     assert sentences("") == [] and sentences("No full stop") == ["No full stop"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["internvl", "llava"])
 def test_the_length_of_a_prompt_is_known_without_its_images(bases, images, family):
     from stages.sage.checkpoint import load_processor
@@ -113,6 +114,7 @@ def by_hand(model, encoder, s, answer, settings):
     return torch.stack(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["internvl", "llava"])
 @pytest.mark.parametrize("shots", [1, 0])
 def test_what_the_language_model_reads(bases, images, family, shots):
@@ -180,6 +182,7 @@ def saved(model, encoder, folder, base, settings=SETTINGS):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [4, 0])
 def test_checkpoints_round_trip(bases, images, tmp_path, rank):
     import torch
@@ -201,6 +204,7 @@ def test_checkpoints_round_trip(bases, images, tmp_path, rank):
     assert not any("fusion" in n or "vision_tower" in n for n in names), "frozen in E-DPO"
 
 
+@pytest.mark.slow
 def test_a_plain_lora_is_merged(bases, images, tmp_path):
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -226,6 +230,7 @@ def test_a_plain_lora_is_merged(bases, images, tmp_path):
         merge(other, tmp_path / "no")
 
 
+@pytest.mark.slow
 def test_checkpoints_of_another_kind(bases, qwen, tmp_path):
     from stages.sage.checkpoint import base_fingerprint, fingerprint, load_sage
     from stages.sage.config import read_record

@@ -18,9 +18,8 @@ from stages.sage.score import run as score
 from stages.sage.sfe import run as sfe
 from tests.sage_world import QUIET, asked, edpo_config, sfe_config, tensors, write
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
 def test_seeds_bf16_and_recomputed_activations(tiles, internvl, tmp_path):
     outs = {}
     for name, more in (
@@ -56,6 +55,7 @@ def test_seeds_bf16_and_recomputed_activations(tiles, internvl, tmp_path):
     assert score(c, QUIET).errors == 0
 
 
+@pytest.mark.slow
 def test_plain_fine_tuning_and_facts_as_text(tiles, internvl, tmp_path):
     from transformers import AutoModelForImageTextToText
 
@@ -87,7 +87,7 @@ def answers(out):
     return {r["question_id"]: r for r in read_table(out, ANSWERS).to_pylist()}
 
 
-@pytest.mark.parametrize("shots", [1, 0])
+@pytest.mark.parametrize("shots", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_answers_by_likelihood_and_by_reply(tiles, sfe_models, tmp_path, shots):
     from stages.sage.checkpoint import load_sage
     from stages.sage.score import Answering
@@ -143,6 +143,7 @@ def without(rows, **values):
     return [r for r in rows if not all(r[k] == v for k, v in values.items())]
 
 
+@pytest.mark.slow
 def test_what_sfe_refuses(tiles, internvl, tmp_path):
     def first(**values):
         return lambda rows: [rows[0] | values, *rows[1:]]
@@ -183,6 +184,7 @@ def test_what_sfe_refuses(tiles, internvl, tmp_path):
     assert read_table(tmp_path / "f", ENCODERS).to_pylist()[0]["n"] == 11
 
 
+@pytest.mark.slow
 def test_what_edpo_refuses(tiles, internvl, sfe_models, edpo_models, tmp_path):
     def unranked(rows):
         return [rows[0] | {"ranked": False}, *rows[1:]]
@@ -219,6 +221,7 @@ def test_what_edpo_refuses(tiles, internvl, sfe_models, edpo_models, tmp_path):
             )
 
 
+@pytest.mark.slow
 def test_answers_that_fail_are_rows(tiles, sfe_models, tmp_path):
     def change(rows):
         return [

@@ -1,10 +1,8 @@
 """SAGE's training: what is learned, E-DPO against TRL's DPO, the reference, resuming bit for bit, two processes."""
 
 import math
-import os
 import signal
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +17,12 @@ from stages.sage.edpo import preference_pairs
 from stages.sage.edpo import run as edpo
 from stages.sage.entropy import edpo_loss, pairs_of
 from stages.sage.sfe import run as sfe
+from tests.processes import Started, together
 from tests.sage_world import QUIET, SCORES, asked, edpo_config, losses, sfe_config, tensors
 from tests.saved import until_saved
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 GAPS = [p.gap for p in pairs_of([sum(s) / 3 for s in SCORES])]
 
 
@@ -207,13 +205,7 @@ def test_the_reference_stays_the_sfe_model(tiles, sfe_models, tmp_path, rank):
 
 
 def killed_after_a_state(out, command):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "adcli", "finetune-mllm", *map(str, command)],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )
+    process = Started("finetune-mllm", *command, models=True, stderr=subprocess.PIPE, text=True)
     until_saved(out, process)
     process.send_signal(signal.SIGKILL)
     _, said = process.communicate()
@@ -298,15 +290,7 @@ def by_two(tiles, out, method, port, *own, program=("-m", "adcli")):
         "--precision",
         "fp32",
     ]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", port, *program]
-    done = subprocess.run(
-        list(map(str, [*launch, "finetune-mllm", *command])),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )
-    return done.returncode, done.stderr
+    return together(2, port, "finetune-mllm", *command, program=program)
 
 
 def same_training(one, two, atol):

@@ -44,6 +44,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DAMAGE)
 def test_a_checkpoint_that_is_not_what_was_trained(name, finished, tmp_path):
     config, captions = finished

@@ -197,6 +197,7 @@ def train(tmp_path, bert, name, **more):
     return tmp_path / name / training.FOLDER / "d" / "c" / "a"
 
 
+@pytest.mark.slow
 def test_training_is_deterministic_and_seeded(tmp_path, bert):
     from safetensors.torch import load_file
 
@@ -208,6 +209,7 @@ def test_training_is_deterministic_and_seeded(tmp_path, bert):
     assert any((a[k] != c[k]).any() for k in a) and any((a[k] != before[k]).any() for k in a)
 
 
+@pytest.mark.slow
 def test_the_checkpoint_opens_in_sentence_transformers(tmp_path, bert):
     folder = train(tmp_path, bert, "enc")
     from sentence_transformers import SentenceTransformer

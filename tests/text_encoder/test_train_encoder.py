@@ -21,6 +21,7 @@ from stages.training import runs as training
 from stages.training import trainer
 from tests.crash_points import killed_at_every_point
 from tests.encoder_world import make_task, make_tasks
+from tests.processes import Started, adcli
 
 QUIET = RunOptions(quiet=True)
 ROOT = Path(__file__).parents[2]
@@ -106,6 +107,7 @@ def test_every_task_has_its_own_encoder_and_nothing_outside_is_touched(tmp_path,
 # -- killed and gone on from
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 2, 3, STEPS])
 def test_interrupted_at_a_step_and_run_again_gives_the_same_weights(
     step, at_step, undisturbed, bert, tmp_path, capfd, monkeypatch
@@ -153,7 +155,12 @@ def command(config, *more):
     """Of the real program, without progress."""
     names = ("manifest", "out", "encoder", "epochs", "batch_size", "precision", "device", "seed")
     options = [str(x) for n in names for x in (f"--{n.replace('_', '-')}", getattr(config, n))]
-    return [sys.executable, "-m", "adcli", "train-encoder", str(config.negatives), *options, "--quiet", *more]
+    return ["train-encoder", str(config.negatives), *options, "--quiet", *more]
+
+
+def begun(config):
+    done = Started(*command(config, "--overwrite", "--shard", "1/2"), models=True).wait()
+    assert done == 0
 
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -184,9 +191,8 @@ def test_sigterm_and_sigkill_in_mid_task_cost_no_training(undisturbed, bert, tmp
     states = config.out / training.STATE
     for name, step, every, code, saved in (("SIGTERM", 1, 60, 130, 2), ("SIGKILL", 4, 0, -9, 4)):
         script = AT_STEP.format(signal=name, step=step, every=every)
-        done = subprocess.run(
-            [sys.executable, "-c", script, *command(config)[3:]], env=ENVIRONMENT, text=True, capture_output=True
-        )
+        (tmp_path / "at_step.py").write_text(script)
+        done = adcli(*command(config), program=(tmp_path / "at_step.py",), models=True)
         said = "adcli: interrupted; the same command goes on from here\n" if code == 130 else ""
         assert (done.returncode, done.stderr) == (code, said)
         assert [p.name for p in states.rglob("checkpoint-*")] == [f"checkpoint-{saved}"] and not weights(config.out)
@@ -211,6 +217,7 @@ def test_killed_before_any_file_operation(bert, tmp_path, monkeypatch):
     assert killed_at_every_point(work, read, tmp_path / "points", step=CRASH_STEP) * CRASH_STEP > 30
 
 
+@pytest.mark.slow
 def test_a_state_is_saved_once_a_minute_and_the_one_before_goes(bert, tmp_path, monkeypatch, at_step):
     config = config_of(tmp_path, bert, tmp_path / "e")
     seen = []
@@ -284,6 +291,7 @@ print("torch" in sys.modules)
 # -- what the key holds
 
 
+@pytest.mark.slow
 def test_the_key_holds_the_precision_that_was_used(bert, tmp_path, monkeypatch):
     from stages.training import torch_setup
 
@@ -301,6 +309,7 @@ def test_the_key_holds_the_precision_that_was_used(bert, tmp_path, monkeypatch):
 # -- leftovers and other writers
 
 
+@pytest.mark.slow
 def test_what_killed_runs_were_making_goes_and_a_neighbours_stays(bert, tmp_path):
     config = config_of(tmp_path, bert, tmp_path / "e", tasks=(("d", "c", "a"), ("d", "c", "b")))
     encoders = config.out / FOLDER
@@ -320,7 +329,7 @@ def test_a_training_whose_artifact_was_replaced_stops_and_keeps_nothing(bert, tm
     """While one shard trains, another process replaces the artifact by one of another seed."""
     config = config_of(tmp_path, bert, tmp_path / "e", tasks=(("d", "c", "a"), ("d", "c", "b")))
     other = replace(config, seed=7)
-    at_step(1, lambda: subprocess.run(command(other, "--overwrite", "--shard", "1/2"), env=ENVIRONMENT, check=True))
+    at_step(1, lambda: begun(other))
     with pytest.raises(InputError, match="another command has replaced this artifact"):
         run(config, replace(QUIET, shard="0/2"))
     monkeypatch.undo()
@@ -333,6 +342,7 @@ def test_a_training_whose_artifact_was_replaced_stops_and_keeps_nothing(bert, tm
 # -- shown
 
 
+@pytest.mark.slow
 def test_steps_and_time_left_are_shown(bert, tmp_path, monkeypatch, capfd):
     from stages.base import progress
 

@@ -15,6 +15,7 @@ KEYS = [("d", "all", None), ("d", "c", None)]
 HISTORY = [{"step": 1, "loss": 2.0, "cls": 1.5, "learning_rate": 0.1}, {"step": 2, "loss": 1.0, "learning_rate": 0.05}]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_has_its_losses_beside_it(tmp_path):
     with Artifact(tmp_path / "a", ENCODERS, Spec("train", {"x": 1}, {}), KEYS, replace(QUIET, shard="0/2")) as artifact:
         write_checkpoint(artifact, lambda folder: (folder / "w").write_text("weights"), HISTORY, ("cls", "seg"))

@@ -25,6 +25,7 @@ def test_what_a_hub_may_know_passes(tmp_path, monkeypatch):
         check_checkpoint(name, "--encoder")
 
 
+@pytest.mark.slow
 def test_a_directory_without_weights_and_a_file(tmp_path, bert):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InputError, match=r"holds no \*.safetensors; give"):

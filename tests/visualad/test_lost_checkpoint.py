@@ -13,6 +13,7 @@ from tests.visualad.test_visualad_stages import QUIET, clip, config, spots, weig
 __all__ = ["clip", "spots"]  # fixtures
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_not_what_was_trained(spots, clip, tmp_path):
     out, other = tmp_path / "v", tmp_path / "other"
     c = config(spots, clip, out, epochs=1)

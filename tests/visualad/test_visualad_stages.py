@@ -25,6 +25,7 @@ from stages.training.distributed import per_process_batch
 from stages.visualad.config import ScoreVisualadConfig, TrainVisualadConfig
 from stages.visualad.score import run as score
 from stages.visualad.train import run as train
+from tests.processes import Started
 from tests.saved import until_saved
 from tests.tiny import tiny_clip_vision
 
@@ -210,6 +211,7 @@ def test_an_image_that_cannot_be_read_is_a_row_in_both_tables(trained, spots, tm
     assert score(c, RunOptions(quiet=True, overwrite=True)).errors == 0
 
 
+@pytest.mark.slow
 def test_training_notices_a_replaced_mask_and_keeps_its_key_elsewhere(spots, clip, tmp_path):
     import json
 
@@ -240,6 +242,7 @@ def test_training_notices_a_replaced_mask_and_keeps_its_key_elsewhere(spots, cli
         train(c, QUIET)
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(spots, clip, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     common = [
@@ -264,14 +267,7 @@ def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(spots, clip, tm
     ]
 
     def run(out):
-        command = [sys.executable, "-m", "adcli", "train-visualad", spots, "--out", out, *common]
-        return subprocess.Popen(
-            list(map(str, command)),
-            cwd=ROOT,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
+        return Started("train-visualad", spots, "--out", out, *common, models=True, stderr=subprocess.PIPE, text=True)
 
     _, said = (first := run(whole)).communicate()
     assert first.returncode == 0, said

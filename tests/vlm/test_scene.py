@@ -54,6 +54,7 @@ def test_size_of_the_picture_does_not_matter(side):
     assert describe(rgb, load_prompt("vidad/fruits").text) == "three oranges, two kiwis."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_rendered_scenes_of_a_seed_not_tuned_on(scenario):
     """The whole table is `make reproduce-vidad-check`; here one picture of each kind and condition."""

@@ -116,6 +116,7 @@ def ask(server, requests, **options):
     return list(engine.run(requests, Sampling(max_tokens=5)))
 
 
+@pytest.mark.slow
 def test_500_requests_with_a_fifth_of_faults_end_with_500_rows():
     rng = random.Random(0)
     server = Faulty(lambda text: rng.choice(FAULTS) if rng.random() < 0.2 else None)
@@ -293,6 +294,7 @@ def test_an_address_that_answers_html_or_nothing_or_another_model():
         make_engine("other", EngineOptions(engine="server", base_url=Faulty(lambda text: None).url))
 
 
+@pytest.mark.slow
 def test_memory_and_requests_in_flight_are_bounded(tmp_path, save_image):
     image, taken, done = save_image(tmp_path / "a.png"), [], 0
     server = Faulty(lambda text: None)

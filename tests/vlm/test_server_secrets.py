@@ -94,6 +94,7 @@ def test_words_that_are_no_secrets_stay():
     assert redactor("none", "geheim")("x geheim none") == f"x {INSTEAD} none"
 
 
+@pytest.mark.slow
 def test_a_key_that_the_server_repeats_reaches_no_row_no_record_and_no_terminal(images, monkeypatch, capfd):
     """In answers and in errors of single rows; and in the error that ends the stage, with its traceback."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)

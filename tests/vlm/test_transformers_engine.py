@@ -94,6 +94,7 @@ def test_a_draw_takes_one_random_number_and_looks_at_no_other_row():
     assert len(set(drawn[0].tolist())) > 20
 
 
+@pytest.mark.slow
 def test_at_a_whole_nucleus_tokens_are_drawn_as_often_as_they_are_probable():
     import torch
 

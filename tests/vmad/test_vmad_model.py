@@ -26,6 +26,7 @@ from tests.vmad_world import SMALL, batch_of, made, shaken
 # -- vocabulary and samples -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_seg_takes_a_row_of_its_own_that_starts_at_the_mean(llava, sam):
     model, text = made(llava, sam)
     tokenizer = text.tokenizer
@@ -204,6 +205,7 @@ def test_the_loss_ignores_the_padding_of_the_canvas(llava, sam, pictures):
     assert float(before["dice"]) == float(after["dice"])
 
 
+@pytest.mark.slow
 def test_recomputed_activations_change_nothing(llava, sam, pictures):
     gradients = []
     for again in (False, True):
@@ -265,6 +267,7 @@ def test_saved_loaded_and_merged_are_the_same(llava, sam, pictures, tmp_path):
         assert (found[2] == said).all()
 
 
+@pytest.mark.slow
 def test_a_merged_checkpoint_holds_a_llava_that_loads_without_us(llava, sam, tmp_path):
     from transformers import LlavaForConditionalGeneration
 
@@ -280,6 +283,7 @@ def test_a_merged_checkpoint_holds_a_llava_that_loads_without_us(llava, sam, tmp
         assert (plain(input_ids=ids, pixel_values=pixels).logits - ours).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_does_not_fit_is_said(llava, sam, tmp_path):
     model, text = made(llava, sam)
     save_vmad(model, text, tmp_path / "a", llava, sam)
@@ -333,6 +337,7 @@ def test_checkpoints_that_are_refused(llava, sam, tmp_path):
         new_model(llava, sam, replace(SMALL, levels=9), LossWeights())
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_there_are_not_made_up(llava, sam, tmp_path):
     """transformers would fill them with random numbers and go on."""
     from safetensors.torch import load_file, save_file
@@ -368,6 +373,7 @@ def test_a_vocabulary_that_has_seg_already_is_refused(llava, sam, tmp_path):
         new_model(str(tmp_path / "again"), sam, SMALL, LossWeights())
 
 
+@pytest.mark.slow
 def test_images_of_one_pixel_and_of_8000_by_8000(llava, sam, tmp_path, save_image, pictures):
     from PIL import Image as Picture
 

@@ -1,10 +1,7 @@
 """VMAD's scoring and its conversation: scores, maps, answers, whatever the batch, the precision and the process."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +17,8 @@ from stages.evaluate.images import run as evaluate
 from stages.vmad.ask import Conversation
 from stages.vmad.config import AskConfig
 from stages.vmad.score import run as score
-from tests.vmad_stages_world import QUIET, ROOT, launched, losses, scoring
+from tests.processes import adcli
+from tests.vmad_stages_world import QUIET, launched, losses, scoring
 
 pytestmark = pytest.mark.slow
 
@@ -143,7 +141,7 @@ def test_a_new_process_and_merged_weights_answer_as_the_model_in_memory(trained,
             "checkpoint": tmp_path / name,
         }
         words = [str(w) for n, value in options.items() for w in (f"--{n}", value)]
-        process = launched([], ["score", str(spots), "--method", "vmad", *words])
+        process = launched(["score", str(spots), "--method", "vmad", *words])
         assert (process.communicate(), process.returncode)[1] == 0
         texts = {r["image_id"]: r["response"] for r in read_table(tmp_path / name / "s", SCORES).to_pylist()}
         maps = dict(read_maps(tmp_path / name / "maps", {(i.image_id, "vmad") for i in images}))
@@ -166,30 +164,8 @@ def test_ask_keeps_the_conversation(learned, spots, tmp_path):
         Conversation(AskConfig(checkpoint=learned, image=image, max_tokens=0))
     with pytest.raises(InputError, match="holds <image> or <seg>"):
         talk.ask("What is <image>?")
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "adcli",
-            "ask",
-            "--checkpoint",
-            learned,
-            "--image",
-            image,
-            "--object",
-            "grey",
-            "--max-tokens",
-            "6",
-            "--device",
-            "cpu",
-            "--json",
-        ],
-        input="And why?\n\n",
-        text=True,
-        capture_output=True,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
+    options = ["--object", "grey", "--max-tokens", 6, "--device", "cpu", "--json"]
+    done = adcli("ask", "--checkpoint", learned, "--image", image, *options, models=True, text_in="And why?\n\n")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0 and [line["answer"] for line in lines] == [first.text, second.text], done.stderr
     from PIL import Image

@@ -15,10 +15,9 @@ from stages.artifacts.tables import ENCODERS, MANIFEST
 from stages.base.errors import InputError
 from stages.vmad.score import run as score
 from stages.vmad.train import run as train
+from tests.processes import together
 from tests.saved import until_saved
 from tests.vmad_stages_world import QUIET, command, config, launched, losses, scoring, weights
-
-pytestmark = pytest.mark.slow
 
 
 def test_training_says_what_it_did(trained, spots):
@@ -35,25 +34,26 @@ def test_training_says_what_it_did(trained, spots):
     assert not (trained / "_training").exists() and (trained / "_checkpoint/losses.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(trained, spots, models, tmp_path):
     killed = tmp_path / "killed"
-    process = launched([], command(spots, models, killed, save_steps=3))
+    process = launched(command(spots, models, killed, save_steps=3))
     until_saved(killed, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (killed / "_checkpoint").exists(), "killed before the end"
-    _, said = (again := launched([], command(spots, models, killed, save_steps=3))).communicate()
+    _, said = (again := launched(command(spots, models, killed, save_steps=3))).communicate()
     assert again.returncode == 0 and "going on from step" in said, said
     assert weights(trained) == weights(killed)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(spots, models, tmp_path):
     """Without DSSL and dropout, which draw from each process's own generator."""
     more = {"dropout": 0, "epochs": 1}
     train(config(spots, models, tmp_path / "one", no_dssl=True, **more), QUIET)
-    prefix = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29631"]
-    _, said = (two := launched(prefix, [*command(spots, models, tmp_path / "two", **more), "--no-dssl"])).communicate()
-    assert two.returncode == 0 and said.count("1 of 1 rows") == 1, said
+    code, said = together(2, 29631, *command(spots, models, tmp_path / "two", **more), "--no-dssl")
+    assert code == 0 and said.count("1 of 1 rows") == 1, said
     from safetensors.torch import load_file
 
     a, b = (load_file(tmp_path / name / "_checkpoint/vmad.safetensors") for name in ("one", "two"))
@@ -62,6 +62,7 @@ def test_two_processes_train_as_one_does(spots, models, tmp_path):
         assert x == pytest.approx(y, abs=2e-5)
 
 
+@pytest.mark.slow
 def test_seeds_variants_and_bf16(trained, spots, models, tmp_path):
     outs = {}
     for name, more in (
@@ -78,6 +79,7 @@ def test_seeds_variants_and_bf16(trained, spots, models, tmp_path):
     assert outs["recompute"][-1]["loss"] == pytest.approx(outs["same"][6]["loss"], rel=0.2)
 
 
+@pytest.mark.slow
 def test_a_changed_mask_is_noticed_and_missing_files_are_said(trained, spots, models, tmp_path):
     from PIL import Image
 
@@ -99,6 +101,7 @@ def test_a_changed_mask_is_noticed_and_missing_files_are_said(trained, spots, mo
     assert any("i01: " in line and "1_mask.png" in line for line in left_out)
 
 
+@pytest.mark.slow
 def test_what_is_refused(spots, models, trained, tmp_path):
     rows = pq.read_table(spots).to_pylist()
 
