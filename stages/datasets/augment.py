@@ -160,13 +160,6 @@ def new_condition(image: Image, kinds: tuple[str, ...]) -> str:
     return "+".join((*([image.condition] if image.condition else []), *kinds))
 
 
-def split_condition(condition: str | None) -> tuple[str | None, tuple[str, ...]]:
-    """'white_bg+rotate90' -> ('white_bg', ('rotate90',)); what this stage made of a condition, undone."""
-    parts = condition.split("+") if condition else []
-    kinds = tuple(p for p in parts if p in KINDS)
-    return "+".join(p for p in parts if p not in KINDS) or None, kinds
-
-
 def new_id(image: Image, condition: str) -> str:
     """`dataset/condition/path below the data set`: no two conditions share an id."""
     path = image.image_id.removeprefix(f"{image.dataset}/")

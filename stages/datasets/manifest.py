@@ -9,7 +9,9 @@ from stages.artifacts.reader import fingerprint, read_provenance, read_table
 from stages.artifacts.record import COMPLETE, Damaged
 from stages.artifacts.tables import MANIFEST
 from stages.base.errors import InputError
+from stages.datasets.conditions import some_without
 
+MEAN = "mean"  # in tables, the category of rows that average over categories
 SPLITS = ("train", "val", "test")
 Task = tuple[str, str, str | None]  # (dataset, category, condition): one-class methods work within it
 
@@ -54,7 +56,7 @@ def read_manifest(path: Path, root: Path | None = None, partial: bool = False) -
 
     Raises:
         InputError: see `read_table`; a split that is not train, val or test; a label that is not 0, 1 or null; no
-            images.
+            images; a category called `mean`; capture conditions of some images of a data set alone.
     """
     rows = read_table(path, MANIFEST, partial)
     if strange := sorted(set(rows["split"].to_pylist()) - set(SPLITS)):
@@ -62,6 +64,17 @@ def read_manifest(path: Path, root: Path | None = None, partial: bool = False) -
     if other := set(rows["label"].to_pylist()) - {0, 1, None}:
         raise InputError(
             f"{path}: column `label` holds {min(other)}; expected 0 (normal), 1 (anomalous) or null (unknown)"
+        )
+    if MEAN in rows["category"].to_pylist():
+        raise InputError(
+            f"{path}: a category is called `{MEAN}`, as tables call the mean over categories; rename it and index again"
+        )
+    conditions = [c or None for c in rows["condition"].to_pylist()]
+    if mixed := some_without(zip(rows["dataset"].to_pylist(), conditions, strict=True)):
+        dataset, n, other = mixed
+        raise InputError(
+            f"{path}: {n} images of {dataset} have no condition, and others have one ({other}); give all of"
+            " them one, or index them as two data sets"
         )
     if not len(rows) and not partial:
         raise InputError(f"{path}: an empty manifest; index the data set again (adcli data index --help)")
@@ -76,7 +89,7 @@ def read_manifest(path: Path, root: Path | None = None, partial: bool = False) -
                 base / r["path"],
                 r["dataset"],
                 r["category"],
-                r["condition"],
+                r["condition"] or None,
                 r["split"],
                 r["label"],
                 r["defect"],

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from stages.datasets.augment import KINDS, split_condition
+from stages.datasets.augment import KINDS
+from stages.datasets.conditions import split_condition
 from stages.report.cells import percent
 from stages.report.grid import Grid, published
 from stages.report.names import KIND_NAMES

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stages.base.plots import as_png, pyplot
-from stages.datasets.augment import split_condition
+from stages.datasets.conditions import split_condition
 from stages.report.cells import Cell
 from stages.report.figures import ANOMALOUS, NORMAL, UNKNOWN, shown
 from stages.report.grid import Grid, published

@@ -10,7 +10,7 @@ import numpy as np
 from stages.base.errors import ImageError
 from stages.base.plots import as_png, pyplot
 from stages.base.threads import threads
-from stages.datasets.augment import split_condition
+from stages.datasets.conditions import split_condition
 from stages.datasets.images import load_masks
 from stages.report.figures import MARKS, shown
 from stages.report.grid import Grid

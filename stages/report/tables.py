@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from stages.datasets.augment import KINDS, split_condition
+from stages.datasets.augment import KINDS
+from stages.datasets.conditions import split_condition
 from stages.datasets.vidad import CONDITIONS, SCENARIOS
 from stages.report import lvlm, lvlm_cost, vidad, visualad, vmad
 from stages.report.cells import number, pick, pivot, ranked

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from stages.base.plots import as_png, pyplot
-from stages.datasets.augment import split_condition
+from stages.datasets.conditions import split_condition
 from stages.datasets.vidad import ASPECTS, CONDITIONS, SCENARIOS
 from stages.report.cells import number, pick
 from stages.report.figures import MARKS, UNKNOWN, shown

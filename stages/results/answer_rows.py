@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from stages.artifacts.tables import METRICS
+from stages.datasets.manifest import MEAN
 from stages.questions.mle import AXES, mle_score
 from stages.results.answers import ALL, AnswerRecord
-from stages.results.metric_rows import MEAN, as_rows, averages
+from stages.results.metric_rows import as_rows, averages
 from stages.results.metrics.image import Value
 from stages.results.metrics.qa import GROWN, MARGINS, level_mean, mean, whole_groups
 

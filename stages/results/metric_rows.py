@@ -7,12 +7,11 @@ import numpy as np
 import pandas as pd
 
 from stages.artifacts.tables import METRICS
-from stages.datasets.augment import split_condition
+from stages.datasets.conditions import split_condition
+from stages.datasets.manifest import MEAN
 from stages.results.metrics.image import CURVES, Value, accuracy, curve_metrics, f1_threshold
 from stages.results.pixels import PixelResult, PixelTask
 from stages.results.scores import TaskScores, listed
-
-MEAN = "mean"  # the category of rows that average over categories
 
 
 def metric_rows(tasks: list[TaskScores], resamples: int, seed: int) -> list[dict]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import SCORES
 from stages.base.errors import InputError
-from stages.datasets.augment import split_condition
+from stages.datasets.conditions import split_condition
 from stages.datasets.manifest import Image, Task, read_manifest
 from stages.results.metrics.image import train_thresholds
 

@@ -11,6 +11,7 @@ from stages.artifacts.reader import read_table
 from stages.artifacts.tables import MANIFEST, METRICS, SCORES, THRESHOLDS
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
+from stages.datasets.manifest import read_manifest
 from stages.evaluate.images import run
 from tests.hostile import QUIET, images, write
 
@@ -90,6 +91,25 @@ def test_labels_and_manifests_that_cannot_be(tmp_path):
     with pytest.raises(InputError, match="m.parquet: an empty manifest; index the data set again"):
         run(config, QUIET)
     assert not (config.root / "out").exists()
+
+
+def test_categories_and_conditions_that_tables_could_not_tell_from_means(tmp_path):
+    """They ended hours of scoring with "two rows with the key", or as a defect of adcli."""
+    config = images(tmp_path / "a", ["i0", "i1"])
+    one, two = pq.read_table(config.manifest).to_pylist()
+    for rows, why in (
+        ([one, two | {"category": "mean"}], "a category is called `mean`, as tables call the mean over categories"),
+        (
+            [one, two | {"condition": "fog"}],
+            r"1 images of \w+ have no condition, and others have one \(fog\); give all",
+        ),
+        ([one | {"condition": ""}, two | {"condition": "fog+pad20"}], "1 images of d have no condition, and others"),
+    ):
+        write(config.manifest, MANIFEST, rows)
+        with pytest.raises(InputError, match=f"m.parquet: {why}"):
+            read_manifest(config.manifest)
+    write(config.manifest, MANIFEST, [one | {"condition": ""}, two | {"condition": "rotate90"}])
+    assert [i.condition for i in read_manifest(config.manifest).images] == [None, "rotate90"]
 
 
 def test_training_leaves_out_images_whose_masks_cannot_be_read(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import MANIFEST, METRICS, SCORES, THRESHOLDS
 from stages.base.config import RunOptions
-from stages.datasets.augment import split_condition
+from stages.datasets.conditions import split_condition
 from stages.evaluate.images import EvaluateConfig, run
 from stages.report.grid import published
 from stages.report.lvlm_mask_area import Bin, correlation, in_bins, mask_percent, said_of_correlation
