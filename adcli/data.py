@@ -257,6 +257,18 @@ Example: adcli data import-questions /data/MMAD/mmad.json --format mmad --manife
   --out runs/mmad/questions.parquet
 """
 
+SCORES = """Import scores of another program, and its anomaly maps, so that they are evaluated like any others.
+
+SOURCE has a line per image: CSV with the names of the columns in its first line (commas, semicolons or tabs), or JSON
+lines. An image is named by its path relative to the manifest's root, by its absolute path, or by its name where only
+one image has it. Higher scores are more anomalous. What fits no image, or several, and what is no number, is a failed
+row; nothing gets a default. Maps (--maps) are read as the numbers they hold: .npy, PNG and TIFF of one channel, paths
+relative to SOURCE's folder.
+
+Example: adcli data import-scores /data/csad/scores.csv --manifest runs/vidad/manifest.parquet --name CSAD \
+  --image-column file --maps runs/csad/maps.parquet --out runs/csad/scores.parquet
+"""
+
 
 INDEX = {  # data set -> its configuration, what runs it (both below `stages.`), its help
     "vidad": ("datasets.config:VidadConfig", "datasets.vidad:run", VIDAD),
@@ -297,8 +309,8 @@ def check_and_say(config: "CheckConfig", options: "RunOptions") -> None:
 
 
 def add_to(app: typer.Typer, arguments: list[str]) -> None:
-    """Add `data index ...`, `data check`, `data augment`, `data questions`, `data import-questions`, `data synth ...`
-    and `data describe`; with options only what `arguments` name."""
+    """Add `data index ...`, `data check`, `data augment`, `data questions`, `data import-questions`,
+    `data import-scores`, `data synth ...` and `data describe`; with options only what `arguments` name."""
 
     def group(text: str) -> typer.Typer:
         return typer.Typer(help=text, no_args_is_help=True, rich_markup_mode=None)
@@ -322,6 +334,8 @@ def add_to(app: typer.Typer, arguments: list[str]) -> None:
     make = "stages.questions.make:run"
     leaf(data, "questions", "questions.config:QuestionsConfig", make, QUESTIONS, ("vlm", "captions"), limit=True)
     leaf(data, "import-questions", "questions.config:ImportConfig", "stages.questions.imports:run", IMPORT)
+    place = "stages.results.import_scores:run"
+    leaf(data, "import-scores", "results.config:ImportScoresConfig", place, SCORES, ("maps",))
     leaf(synth, "synth vidad", "datasets.config:SynthConfig", "stages.datasets.synth.vidad:run", SYNTH)
     leaf(synth, "synth surfaces", "datasets.config:SurfacesConfig", "stages.datasets.synth.surfaces:run", SURFACES)
     if arguments[1:2] == ["describe"]:

@@ -24,15 +24,17 @@ Neither labels nor masks are needed. Each step is a command, printed before it r
 changed by hand; the same command goes on where it was stopped. OUT is a folder: report.html is the page to look at,
 ranking.csv the list of the new pictures, heatmaps/ shows where they are unusual.
 
---method: anomalib/padim, the default (needs adcli[baselines]), patchcore, dfm or dfkde; lvlm, which asks the
-vision-language model --vlm (`adcli models` lists them); text-knn, which compares descriptions by --vlm in the
-fine-tuned --encoder; visualad and vmad with a --checkpoint that was trained on other data.
+--method: anomalib/padim, the default (needs adcli[baselines]), patchcore, dfm or dfkde, or stfpm or cflow, whose
+training takes hours without a GPU; lvlm, which asks the vision-language model --vlm (`adcli models` lists them);
+text-knn, which compares descriptions by --vlm in the fine-tuned --encoder; visualad and vmad with a --checkpoint that
+was trained on other data.
 
 Example: adcli inspect --good photos/normal --test photos/new --method lvlm --vlm qwen2-vl --out runs/photos-lvlm
 """
 NEEDS = {"lvlm": ("vlm",), "text-knn": ("vlm",), "visualad": ("checkpoint",), "vmad": ("checkpoint",)}
 MAY = {"text-knn": ("encoder",)}
-METHODS = (*(name for name in SCORING if name.startswith("anomalib/")), *NEEDS)
+MORE = ("reverse-distillation", "fastflow", "efficient-ad")  # need what `score` alone can be given
+METHODS = (*(n for n in SCORING if n.startswith("anomalib/") and not n.endswith(MORE)), *NEEDS)
 NO_SCORES = ("vlm-qa", "sage", "mle")  # methods of `score` that answer questions
 FITTED, WITHOUT_MAPS = "anomalib/", ("anomalib/dfkde", "lvlm", "text-knn")
 

@@ -77,7 +77,8 @@ METHODS = {  # --method -> its configuration, what runs it, its help, options am
     "vmad": Method("stages.vmad.config:ScoreVmadConfig", "stages.vmad.score:run", VMAD, ("maps",), True),
 }
 BASELINE = Method("stages.baselines.config:BaselineConfig", "stages.baselines.score:run", ANOMALIB, ("maps",))
-METHODS |= {f"anomalib/{model}": BASELINE for model in ("padim", "patchcore", "dfm", "dfkde")}
+MODELS = "padim patchcore dfm dfkde stfpm cflow reverse-distillation fastflow efficient-ad"
+METHODS |= {f"anomalib/{model}": BASELINE for model in MODELS.split()}
 SENTENCE = "Score every image of a manifest; higher = more anomalous."
 EXAMPLE = """\
 Example: adcli score runs/demo/manifest.parquet --method lvlm --out runs/demo/chosen-scores.parquet

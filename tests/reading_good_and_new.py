@@ -129,8 +129,10 @@ def none_there(folder: Path) -> None:
 
 def one_in_the_other(folder: Path) -> None:
     photos(folder / "p", "new/good/0.png", "new/1.png")
-    for good, test in (("p/new/good", "p/new"), ("p/new", "p/new/good"), ("p/new", "p/new")):
-        with pytest.raises(InputError, match="one lies in the other; keep them apart"):
+    same = "the same folder; new pictures cannot be compared with themselves"
+    apart = "one lies in the other; keep them apart"
+    for good, test, said in (("p/new/good", "p/new", apart), ("p/new", "p/new/good", apart), ("p/new", "p/new", same)):
+        with pytest.raises(InputError, match=said):
             compared(folder, good, test)
 
 

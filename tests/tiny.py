@@ -70,3 +70,37 @@ def tiny_llava(folder: Path) -> Path:
     ).save_pretrained(folder)
     LlavaForConditionalGeneration(config).save_pretrained(folder)
     return folder
+
+
+def tiny_mllama(folder: Path) -> Path:
+    """Llama 3.2 Vision with two layers, the second one with cross-attention: one tile of 56 px."""
+    from stages.training.torch_setup import prepare_torch
+
+    prepare_torch()
+    import torch
+    from transformers import MllamaConfig, MllamaForConditionalGeneration, MllamaImageProcessor, MllamaProcessor
+
+    torch.manual_seed(0)
+    names = ("image_token", "begin_of_text", "start_header_id", "end_header_id", "eot_id")
+    tokenizer = projected_tokenizer({n: f"<|{n.removesuffix('_token')}|>" for n in names})
+    tokenizer.bos_token, tokenizer.eos_token = "<|begin_of_text|>", "<|eot_id|>"
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_global_layers": 1,
+        "attention_heads": 2,
+        "image_size": 56,
+        "patch_size": 14,
+        "max_num_tiles": 1,
+        "supported_aspect_ratios": [[1, 1]],
+        "intermediate_layers_indices": [0],
+        "vision_output_dim": 64,
+    }
+    text = text_config(tokenizer, 64) | {"cross_attention_layers": [1], "bos_token_id": tokenizer.bos_token_id}
+    image = tokenizer.convert_tokens_to_ids("<|image|>")
+    config = MllamaConfig(vision_config=vision, text_config=text, image_token_index=image)
+    MllamaForConditionalGeneration(config).save_pretrained(folder)
+    images = MllamaImageProcessor(size={"height": 56, "width": 56}, max_image_tiles=1)
+    MllamaProcessor(images, tokenizer, chat_template=chat_template("<|image|>")).save_pretrained(folder)
+    return folder

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from stages.base.errors import InputError, first_line
-from stages.baselines.config import LITE0, PAPER_CHANNELS, BaselineConfig
+from stages.baselines.config import LITE0, MODELS, PAPER_CHANNELS, BaselineConfig, needs_another
 
 PACKAGED = "tf_efficientnet_lite0"  # timm's name of the architecture; equal logits with the package's weights
 logging.getLogger("timm").setLevel(logging.ERROR)  # it counts the classifier among the unexpected weights
@@ -107,8 +107,22 @@ def _levels(timm_name: str, levels: tuple[int, ...], size: int, name: str) -> tu
     return channels, maps[0].shape[2] * maps[0].shape[3]
 
 
-def check_memory(config: BaselineConfig, backbone: Backbone) -> None:
-    """Raises InputError when PaDiM's covariances, or more channels than there are, are asked for in vain."""
+def without_backbone(config: BaselineConfig) -> Backbone:
+    """For a model with weights of its own in --checkpoint, which takes images as they are, in 0..1."""
+    digest, folder = hashlib.sha256(), config.checkpoint or Path()
+    for name in MODELS[config.model].checkpoint:
+        for file in sorted(p for p in (folder / name, *(folder / name).rglob("*")) if p.is_file()):
+            digest.update(f"{file.relative_to(folder).as_posix()} {file.stat().st_size}\n".encode())
+            digest.update(file.read_bytes())
+    return Backbone("", config.model, digest.hexdigest()[:32], (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (), 0)
+
+
+def check_fits(config: BaselineConfig, backbone: Backbone) -> None:
+    """Raises InputError for a backbone that anomalib's model is not made for, and when PaDiM's covariances, or more
+    channels than there are, are asked for in vain."""
+    known = MODELS[config.model].backbones
+    if known and backbone.architecture not in known:
+        raise InputError(needs_another(config))
     if config.model != "padim":
         return
     if config.channels > sum(backbone.channels):

@@ -1,6 +1,6 @@
 """Settings of `score --method anomalib/<model>`. Imports no torch, so that `--help` is quick."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -10,43 +10,70 @@ from stages.base.errors import InputError
 PREFIX = "anomalib/"
 IMAGE_SCORES = ("max", "top1", "anomalib")
 LITE0 = "lite0"
-# How a training image gets a score as if it had not been fitted to: recorded with the scores.
-LEFT_OUT = {
-    "padim": "one left out, exactly",
-    "patchcore": "own patches left out of the bank",
-    "dfm": "five folds",
-    "dfkde": "five folds",
-}
-FIT_MOST = {"dfm": 2000, "dfkde": 2000}  # training images; both decompose one matrix with a row for each
+FOLDS = 5  # of training images that a model is fitted again without, where nothing is quicker
 PAPER_CHANNELS = {"wide_resnet50_2": 550}  # of PaDiM; ResNet-18's 100 otherwise
 
 
 @dataclass(frozen=True)
 class Model:
-    """layers: feature levels of the backbone that it reads by default, from 0; least: training images that a fit needs;
-    maps: whether it draws anomaly maps; map_kind: of `maps.to_row`."""
+    """layers: feature levels of the backbone that it reads by default, from 0, () = it takes no backbone; levels: how
+    many it can read, 0 = any; least, most: training images that a fit needs and takes, 0 = all; left_out: how a
+    training image gets a score as if it had not been fitted to, as it is recorded; size: the smallest, px; maps:
+    whether it draws them; map_kind: of `maps.to_row`; epochs: by default, 0 = it is not trained by gradient steps;
+    at_once: images of such a step; backbones: those that anomalib has it for, () = any; alone: its map depends on the
+    batch, so that each image is scored by itself; checkpoint: what the directory --checkpoint has to hold, name -> what
+    it is."""
 
     layers: tuple[int, ...]
-    least: int
+    least: int = 2
+    left_out: str = "five folds"
+    levels: int = 0
+    most: int = 0
+    size: int = 32
     maps: bool = True
     map_kind: str = "<f2"
+    epochs: int = 0
+    at_once: int = 32
+    backbones: tuple[str, ...] = ()
+    alone: bool = False
+    checkpoint: dict[str, str] = field(default_factory=dict)
 
 
+RESNETS = ("resnet18", "wide_resnet50_2", "resnet34", "resnet50", "resnet101", "resnet152")
+RESNETS += ("resnext50_32x4d", "resnext101_32x8d", "wide_resnet101_2")
+TEACHER, OTHER_IMAGES = "pretrained_teacher_small.pth", "imagenette"
+FLOAT32 = "<f4"  # of maps that float16 cannot hold: sums of squares, products and differences of small numbers
 MODELS = {
-    "padim": Model((1, 2, 3), 2),
-    "patchcore": Model((2, 3), 1),
-    "dfm": Model((3,), 2, map_kind="<f4"),  # sums of squares, which float16 cannot always hold
-    "dfkde": Model((4,), 16, maps=False),  # 16 principal components
+    "padim": Model((1, 2, 3), 2, "one left out, exactly"),
+    "patchcore": Model((2, 3), 1, "without its own patches in the bank"),
+    "dfm": Model((3,), levels=1, most=2000, map_kind=FLOAT32),  # decomposes a matrix with a row for each image
+    "dfkde": Model((4,), 16, levels=1, most=2000, maps=False),  # the same; 16 principal components
+    # The papers' and anomalib's epochs.
+    "stfpm": Model((1, 2, 3), map_kind=FLOAT32, epochs=100),
+    "cflow": Model((2, 3, 4), map_kind=FLOAT32, epochs=50, alone=True),
+    "reverse-distillation": Model((1, 2, 3), levels=3, map_kind=FLOAT32, epochs=200, backbones=RESNETS),
+    "fastflow": Model((1, 2, 3), levels=3, map_kind=FLOAT32, epochs=500, backbones=RESNETS[:2]),
+    "efficient-ad": Model(
+        (),
+        size=256,
+        map_kind=FLOAT32,
+        epochs=200,  # the paper's 70,000 steps with 350 images
+        at_once=1,
+        checkpoint={
+            TEACHER: "of anomalib's efficientad_pretrained_weights.zip",
+            OTHER_IMAGES: "a folder of folders of other pictures, the paper's are ImageNet's",
+        },
+    ),
 }
-# Not offered, with the reason that the error message gives.
+# Not offered, with what they need beyond a backbone.
 REFUSED = {
-    **dict.fromkeys(
-        ("stfpm", "cflow", "reverse-distillation", "fastflow"),
-        "is trained by gradient steps, which this command does not do",
-    ),
-    **dict.fromkeys(
-        ("winclip", "anomaly-dino", "dinomaly", "efficient-ad"), "needs weights of its own, which no package holds"
-    ),
+    "winclip": "needs open_clip's ViT-B-16-plus-240 (laion400m_e31)",
+    "anomaly-dino": "needs DINOv2's vit_small_patch14_dinov2",
+    "dinomaly": "needs DINOv2's vit_base_patch14_reg4_dinov2",
+    "dsr": "needs vq_model_pretrained_128_4096.pckl, a pickle",
+    "draem": "needs the textures of dtd-r1.0.1.tar.gz",
+    "cfa": "needs weights that anomalib itself downloads (torchvision's)",
+    "u-flow": "needs cait_m48_448 and cait_s24_224",
 }
 
 
@@ -72,12 +99,16 @@ class BaselineConfig:
     channels: int = option("padim: channels kept, drawn at random; 0 = 550 for wide_resnet50_2, else 100", 0)
     patches: int = option("patchcore: patches drawn at random from the training images, before the coreset", 10_000)
     coreset: float = option("patchcore: share of the drawn patches that the greedy coreset keeps; 1 = all", 0.1)
+    epochs: int | None = option("trained models: passes over the training images; by default the papers'", None)
+    checkpoint: Path | None = option(
+        f"efficient-ad: a directory with {TEACHER} and {OTHER_IMAGES}/, folders of other pictures", None
+    )
     splits: str = option("images to score, comma-separated: test, train, val; thresholds need train", "train,val,test")
     batch_size: int = option("images per forward pass", 16)
     device: str = option("auto, cpu or cuda", "auto")
     workers: int = option("threads that load images", 2)
     root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
-    seed: int = option("of the channels and patches that are drawn", 0)
+    seed: int = option("of what is drawn at random: channels, patches, first weights, the order of training", 0)
 
     @property
     def model(self) -> str:
@@ -98,6 +129,11 @@ class BaselineConfig:
         return levels
 
     @property
+    def passes(self) -> int:
+        """Epochs of a model that is trained by gradient steps; 0 for others."""
+        return self.epochs or MODELS[self.model].epochs
+
+    @property
     def called(self) -> str:
         """The method in tables."""
         return self.name or self.method + ("" if self.backbone == LITE0 else f"+{Path(self.backbone).name}")
@@ -109,19 +145,22 @@ class BaselineConfig:
 
     def parameters(self) -> dict:
         """What decides the rows, the backbone's weights apart: of the model in question only its own options."""
+        model = MODELS[self.model]
         own = {"padim": ("channels",), "patchcore": ("patches", "coreset")}.get(self.model, ())
+        if model.layers:
+            own = ("backbone", *own)
         return {
             "method": self.called,
             "model": self.model,
-            "backbone": self.backbone,
             "layers": list(self.levels),
             "size": self.size,
             "image_score": self.scored_by,
-            "training_scores": LEFT_OUT[self.model],
-            "fit_most": FIT_MOST.get(self.model),
+            "training_scores": model.left_out,
+            "fit_most": model.most or None,
             "splits": self.splits,
             "seed": self.seed,
             **{n: getattr(self, n) for n in own},
+            **({"epochs": self.passes} if model.epochs else {}),
         }
 
 
@@ -134,14 +173,52 @@ def check(config: BaselineConfig) -> None:
         raise InputError(f"--image-score {config.image_score}: expected {', '.join(IMAGE_SCORES)}")
     if not model.maps and (config.maps or config.scored_by != "anomalib"):
         raise InputError(f"--method {config.method}: draws no map; leave out --maps and --image-score")
-    if config.size < 32:
-        raise InputError(f"--size {config.size}: at least 32 px")
+    if config.size < model.size:
+        raise InputError(f"--size {config.size}: at least {model.size} px for {config.method}")
     if config.batch_size < 1 or config.workers < 1 or config.patches < 1 or config.channels < 0:
         raise InputError("--batch-size, --workers and --patches: at least 1; --channels: at least 0")
     if not 0 < config.coreset <= 1:
         raise InputError(f"--coreset {config.coreset}: expected a share above 0, at most 1")
-    if len(config.levels) > 1 == len(model.layers):
+    if config.epochs is not None and not model.epochs:
+        raise InputError(f"--epochs {config.epochs}: means nothing to {config.method}, which takes no gradient steps")
+    if config.epochs is not None and config.epochs < 1:
+        raise InputError(f"--epochs {config.epochs}: at least 1")
+    check_levels(config, model)
+    check_weights(config, model)
+
+
+def check_levels(config: BaselineConfig, model: Model) -> None:
+    """Raises InputError for levels that anomalib's model cannot read."""
+    levels = config.levels
+    if not model.layers and (config.layers or config.backbone != LITE0):
+        raise InputError(f"--method {config.method}: takes no backbone; leave out --backbone and --layers")
+    if model.levels == 1 < len(levels):
         raise InputError(f"--layers {config.layers}: anomalib's {config.model} reads one level")
+    if model.levels > 1 and levels != model.layers:
+        raise InputError(f"--layers {config.layers}: anomalib's {config.model} reads 1,2,3 alone; leave it out")
+
+
+def check_weights(config: BaselineConfig, model: Model) -> None:
+    """Raises InputError for a backbone that anomalib's model is not made for, and a --checkpoint that is incomplete or
+    not needed."""
+    if model.backbones and config.backbone == LITE0:
+        raise InputError(needs_another(config))
+    if config.checkpoint and not model.checkpoint:
+        raise InputError(f"--checkpoint {config.checkpoint}: means nothing to {config.method}; leave it out")
+    missing = [n for n in model.checkpoint if config.checkpoint is None or not (config.checkpoint / n).exists()]
+    if missing:
+        given = f"--checkpoint {config.checkpoint}: no {' and no '.join(missing)}" if config.checkpoint else ""
+        needed = " and ".join(f"{n} ({what})" for n, what in model.checkpoint.items())
+        raise InputError(f"{given or f'--method {config.method}'}: needs --checkpoint, a directory with {needed}")
+
+
+def needs_another(config: BaselineConfig) -> str:
+    """Which backbones anomalib's model is made for."""
+    names = MODELS[config.model].backbones
+    return (
+        f"--method {config.method}: anomalib has it for no other backbones than {', '.join(names)}; `adcli score"
+        f" --backbone` takes one of these names or a directory with its weights (not {config.backbone})"
+    )
 
 
 def refusal(method: str) -> str:

@@ -25,10 +25,9 @@ from torch import Tensor, nn
 
 from stages.base.errors import ImageError
 from stages.baselines.backbone import Backbone
-from stages.baselines.config import BaselineConfig
+from stages.baselines.config import FOLDS, BaselineConfig
 
 RIDGE = 0.01 + 1e-5  # what anomalib adds to a covariance's diagonal
-FOLDS = 5
 POSITIONS = 256  # covariances that are inverted at a time
 FITTED_PART = {"dfm": "pca_model", "dfkde": "classifier"}
 

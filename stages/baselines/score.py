@@ -33,12 +33,17 @@ def run(config: BaselineConfig, options: RunOptions) -> Summary:
     for package in ("timm", "anomalib"):
         if find_spec(package) is None:
             raise InputError(f"--method {config.method} needs the package {package}: pip install 'adcli[baselines]'")
-    from stages.baselines.backbone import check_memory, load_backbone
+    from stages.baselines.backbone import check_fits, load_backbone, without_backbone
 
     manifest = read_manifest(config.manifest, config.root)
     images = images_of(manifest, config.splits, config.manifest)
-    backbone, device = load_backbone(config.backbone, config.levels, config.size), pick_device(config.device)
-    check_memory(config, backbone)
+    backbone = (
+        load_backbone(config.backbone, config.levels, config.size)
+        if MODELS[config.model].layers
+        else without_backbone(config)
+    )
+    device = pick_device(config.device)
+    check_fits(config, backbone)
     parameters = config.parameters() | {"weights": backbone.weights, "anomalib": version("anomalib")}
     files = look_at(config.out, options.quiet, images=manifest.images)
     inputs = {"manifest": manifest.fingerprint, "image files": files.images}
@@ -46,14 +51,13 @@ def run(config: BaselineConfig, options: RunOptions) -> Summary:
     def results(todo: list[tuple], scores: Artifact) -> Iterator[Result]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of anomalib about its own parts
-            from stages.baselines.task import images_to_fit, score_task  # takes seconds
+            from stages.baselines.task import score_task, units  # takes seconds
 
         scores.ran_on = f"{device} fp32"
         wanted = {k[0] for k in todo}
         tasks = [(m, [i for i in m if i.image_id in wanted]) for m in by_task(manifest.images).values()]
         tasks = [(members, some) for members, some in tasks if some]
-        to_fit = sum(len(images_to_fit(members, config, 0)[1]) for members, _ in tasks)
-        scores.progress.expect(to_fit, "images fitted to")
+        scores.progress.expect(sum(units(members, some, config) for members, some in tasks), "images fitted to")
         for members, some in tasks:
             yield from score_task(members, some, config, backbone, device, scores.progress)
 

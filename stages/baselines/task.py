@@ -17,7 +17,7 @@ from stages.base.prefetch import Prefetch
 from stages.base.progress import Progress
 from stages.base.seeds import row_seed
 from stages.baselines.backbone import Backbone
-from stages.baselines.config import FIT_MOST, MODELS, BaselineConfig
+from stages.baselines.config import FOLDS, MODELS, BaselineConfig
 from stages.baselines.fit import Fitted, build, fit
 from stages.datasets.images import load_rgb
 from stages.datasets.manifest import Image, reference_images
@@ -48,7 +48,8 @@ def score_task(
     def to_fit() -> Iterator[Tensor]:
         for batch in batches(normal, config, backbone):
             good = [(i, x) for i, x in batch if not isinstance(x, ImageError)]
-            number.update((i.image_id, len(number) + n) for n, (i, _) in enumerate(good))
+            for i, _ in good:
+                number[i.image_id] = len(number)
             if good:
                 yield torch.stack([x for _, x in good]).to(device)
             progress.prepare(len(batch))
@@ -58,11 +59,28 @@ def score_task(
                 f" least {MODELS[config.model].least}"
             )
 
-    for line in plan(where, readable, len(normal), config, backbone) if normal else ():
-        progress.say(line)
+    if normal:
+        for line in plan(where, readable, len(normal), fits_to(normal, wanted), config, backbone):
+            progress.say(line)
+
+    def epoch(numbers: Sequence[int], at_once: int) -> Iterator[Tensor]:
+        readable = [i for i in normal if i.image_id in number]
+        for batch in batches([readable[n] for n in numbers], config, backbone, at_once):
+            for _, x in batch:
+                if isinstance(x, ImageError):  # it could be read before
+                    raise x
+            yield torch.stack([x for _, x in batch]).to(device)
+
     try:
         with torch.inference_mode():
-            fitted = fit(build(config, backbone).to(device), to_fit(), len(normal), config)
+            if config.passes:
+                from stages.baselines.train import fit_trained
+
+                for _ in to_fit():  # finds those that can be read
+                    pass
+                fitted = fit_trained(config, backbone, epoch, len(number), seed, device, progress.prepare)
+            else:
+                fitted = fit(build(config, backbone).to(device), to_fit(), len(normal), config)
     except ImageError as e:
         yield from ((key(i, config), e, None) for i in wanted)
         return
@@ -76,13 +94,26 @@ def images_to_fit(members: Sequence[Image], config: BaselineConfig, seed: int) -
     """How many normal images there are to the manifest's knowledge, and those of them to fit to: as many as the model
     can take, drawn at random, in the manifest's order."""
     normal = [i for i in reference_images(members) if not i.error]
-    most = FIT_MOST.get(config.model, len(normal))
+    most = MODELS[config.model].most or len(normal)
     drawn = normal if len(normal) <= most else random.Random(seed).sample(normal, most)
     return len(normal), sorted(drawn, key=lambda i: i.image_id)
 
 
-def plan(where: str, normal: int, fitted: int, config: BaselineConfig, backbone: Backbone) -> list[str]:
-    """Lines that say, before the work starts, what it takes. normal: images that there are; fitted: those used."""
+def units(members: Sequence[Image], wanted: Sequence[Image], config: BaselineConfig) -> int:
+    """Images that are read to fit a task's model, each as often as it is; `Progress.expect` takes them."""
+    _, normal = images_to_fit(members, config, 0)
+    models = 1 + (FOLDS - 1 if fits_to(normal, wanted) else 0)  # each image is in all folds' models but one
+    return len(normal) * (1 + config.passes * models)
+
+
+def fits_to(normal: Sequence[Image], wanted: Sequence[Image]) -> bool:
+    """Whether images that a model is fitted to are to be scored."""
+    return not {i.image_id for i in normal}.isdisjoint(i.image_id for i in wanted)
+
+
+def plan(where: str, normal: int, fitted: int, left_out: bool, config: BaselineConfig, backbone: Backbone) -> list[str]:
+    """Lines that say, before the work starts, what it takes. normal: images that there are; fitted: those used;
+    left_out: whether some of the latter are to be scored."""
     line = f"{where}: fitting {config.method} to " + (
         f"{normal} normal images" if fitted == normal else f"{fitted} of {normal} normal images, drawn at random"
     )
@@ -96,6 +127,13 @@ def plan(where: str, normal: int, fitted: int, config: BaselineConfig, backbone:
         each = min(ceil(config.patches / fitted), backbone.positions)
         kept = max(int(each * fitted * config.coreset), 1)
         line += f"; {each} of {backbone.positions} patches of each image, {kept} of these in the coreset"
+    if config.passes:
+        line += f"; {config.passes} epochs"
+        if left_out:
+            line += (
+                f", and as many for each of {FOLDS} models without a fifth of these images, which score that fifth"
+                " (without train in --splits they are not needed)"
+            )
     few = (
         [
             f"{where}: with so few normal images scores depend on which ones they are, and thresholds are rough"
@@ -107,17 +145,19 @@ def plan(where: str, normal: int, fitted: int, config: BaselineConfig, backbone:
     return [line, *few]
 
 
-def batches(images: Sequence[Image], config: BaselineConfig, backbone: Backbone) -> Iterator[Batch]:
-    """The images, decoded ahead, or why they cannot be read."""
-    transform = backbone.transform(config.size)
+def batches(
+    images: Sequence[Image], config: BaselineConfig, backbone: Backbone, at_once: int | None = None
+) -> Iterator[Batch]:
+    """The images, decoded ahead, or why they cannot be read. at_once: images of a batch; by default --batch-size."""
+    transform, at_once = backbone.transform(config.size), at_once or config.batch_size
 
     def load(image: Image) -> Tensor:
         if image.error:
             raise ImageError(image.error)
         return transform(torch.tensor(load_rgb(image.file)).permute(2, 0, 1).float() / 255)
 
-    with Prefetch(load, images, config.workers, config.batch_size) as loaded:
-        while batch := list(islice(loaded, config.batch_size)):
+    with Prefetch(load, images, config.workers, at_once) as loaded:
+        while batch := list(islice(loaded, at_once)):
             yield batch
 
 
@@ -145,9 +185,9 @@ def scored(fitted: Fitted, batch: Batch, number: dict[str, int], config: Baselin
 
 
 def image_scores(own: Tensor, maps: Tensor | None, rule: str) -> Tensor:
-    """(B,) by a rule of IMAGE_SCORES. own: (B,), anomalib's; maps: (B, 1, S, S), not rounded."""
+    """(B,) by a rule of IMAGE_SCORES. own: (B,) or (B, 1), anomalib's; maps: (B, 1, S, S), not rounded."""
     if maps is None or rule == "anomalib":
-        return own
+        return own.flatten()
     flat = maps.flatten(1)
     return flat.amax(1) if rule == "max" else flat.topk(max(ceil(TOP * flat.shape[1]), 1)).values.mean(1)
 

@@ -4,6 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from stages.artifacts.writer import Summary
@@ -38,9 +39,7 @@ def run(config: GoodAndNewConfig, options: RunOptions) -> Summary:
         InputError: a folder that is not there, holds no image, or lies in the other; a name in --defects that no folder
             has.
     """
-    for inner, outer in ((config.good, config.test), (config.test, config.good)):
-        if Path(os.path.realpath(inner)).is_relative_to(os.path.realpath(outer)):
-            raise InputError(f"--good {config.good} and --test {config.test}: one lies in the other; keep them apart")
+    check_folders(config)
     good, test = image_files(config.good), image_files(config.test)
     kinds = kinds_of(good, test)
     labels, said = labels_of(test, bool(kinds), config)
@@ -63,6 +62,23 @@ def run(config: GoodAndNewConfig, options: RunOptions) -> Summary:
     return write_manifest(
         name, root, entries, config.out, parameters, options, said=[*lines, *said], inside=places, paths=paths
     )
+
+
+def check_folders(config: GoodAndNewConfig) -> None:
+    """Raises InputError for a folder that is not there, with the nearest name beside it, and two that are not apart."""
+    for option, folder in (("--good", config.good), ("--test", config.test)):
+        if not folder.is_dir():
+            beside = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
+            near = get_close_matches(folder.name, beside, 1)
+            hint = f"; did you mean {folder.with_name(near[0])}?" if near else ""
+            what = "a file, not a directory" if folder.exists() else "no such directory"
+            raise InputError(f"{option} {folder}: {what}{hint}")
+    both = f"--good {config.good} and --test {config.test}"
+    good, test = (Path(os.path.realpath(f)) for f in (config.good, config.test))
+    if good == test:
+        raise InputError(f"{both}: the same folder; new pictures cannot be compared with themselves")
+    if good.is_relative_to(test) or test.is_relative_to(good):
+        raise InputError(f"{both}: one lies in the other; keep them apart")
 
 
 def kinds_of(good: Iterable[Path], test: Iterable[Path]) -> set[str]:

@@ -23,6 +23,11 @@ class EvaluateConfig:
         OUTPUTS,
     )
     ranking: Path | None = option("CSV of the test images, the most anomalous first", None, OUTPUTS)
+    checklist: Path | None = option(
+        "CSV of captions for a person to check (VID-AD's Table 6): made where it is not there yet, then filled by hand"
+        " and read",
+        None,
+    )
     root: Path | None = option("where the manifest's paths start (pictures of the report)", None)
     partial: bool = option("while scores are still being made: evaluate the tasks that are finished", False)
     pro_limit: float = option("false positive rate up to which PRO integrates", 0.3, PIXELS)

@@ -21,6 +21,7 @@ from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, Task, read_manifest
 from stages.evaluate.config import EvaluateConfig
 from stages.report import grid
+from stages.report.checklist import Answers, key_of, read_checklist, write_checklist
 from stages.report.figures import curves
 from stages.report.heatmaps import (
     colour_scales,
@@ -36,7 +37,9 @@ from stages.report.made import HowMade, how_made
 from stages.report.page import figures
 from stages.report.ranking import outcome, shown, write_ranking
 from stages.report.tables import all_tables
+from stages.report.training_texts import training_texts
 from stages.report.vidad import sensitivity
+from stages.report.vidad_captions import TaskCaptions, captions_of, table6
 from stages.results.metric_rows import metric_rows, pixel_rows, threshold_rows
 from stages.results.pixels import (
     NO_MASK,
@@ -94,7 +97,9 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
     if config.thresholds:
         of_limits = replace(spec, stage="evaluate --thresholds")
         beside.append(_artifact(config.thresholds, THRESHOLDS, of_limits, limits, replace(options, quiet=True)))
-    pages = _pages(tasks, rows, pixels, config)  # what can be refused is refused before anything is written
+    pages = _pages(
+        tasks, rows, pixels, manifest.images, config
+    )  # what can be refused is refused before anything is written
     with ExitStack() as stack:
         open_all([artifact, *beside], stack)
         files.keep(config.out)
@@ -106,6 +111,8 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
             artifact.progress.say(f"{strangers} scored images are not in the manifest and are left out")
         if named := [s.image.image_id for t in tasks for s in t.rows if s.no_number]:
             artifact.progress.say(f"{config.scores}: {listed(named)}: `score` is NaN or infinite; counted as failed")
+        if config.checklist:
+            artifact.progress.say(_check(config.checklist, pages))
     _publish(tasks, rows, pixels, pages, {i.task for i in manifest.images}, config, options)
     return artifact.summary
 
@@ -151,20 +158,32 @@ def _pixels(
 @dataclass(frozen=True)
 class _Pages:
     """What is published. grids: the tables; more: those that stand in the folder --tables alone; pictures: PNG or None
-    of its figures."""
+    of its figures; answers: of the checklist."""
 
     provenance: list[dict]
     made: HowMade
     grids: list[grid.Grid]
     more: list[grid.Grid]
     pictures: dict[str, bytes | None]
+    captions: list[TaskCaptions]
+    answers: Answers
 
 
-def _pages(tasks: list[TaskScores], rows: list[dict], pixels: list[PixelResult], config: EvaluateConfig) -> _Pages:
+def _pages(
+    tasks: list[TaskScores],
+    rows: list[dict],
+    pixels: list[PixelResult],
+    images: tuple[Image, ...],
+    config: EvaluateConfig,
+) -> _Pages:
     """Raises InputError where tables or heat maps would take the place of files of others."""
     provenance = read_provenance(config.scores)
     made = how_made([config.scores], {t.dataset for t in tasks})
     grids = all_tables(tasks, rows, config.resamples, config.seed, pixels, provenance)
+    captions = captions_of(tasks)
+    answers = _answers(captions, config.checklist)
+    grids += [table6(captions, answers)] if captions else []
+    grids += training_texts(tasks, images, made.inputs)
     more: list[grid.Grid] = []
     pictures: dict[str, bytes | None] = {}
     if config.tables:
@@ -175,7 +194,26 @@ def _pages(tasks: list[TaskScores], rows: list[dict], pixels: list[PixelResult],
         grid.require_free([*grids, *more], config.tables, pictures)
     if config.heatmaps:
         require_free(config.heatmaps, named_heatmaps(pixels, tasks).values())
-    return _Pages(provenance, made, grids, more, pictures)
+    return _Pages(provenance, made, grids, more, pictures, captions, answers)
+
+
+def _answers(captions: list[TaskCaptions], checklist: Path | None) -> Answers:
+    """Raises InputError where there is no caption to check, or as `read_checklist` does."""
+    if checklist and not captions:
+        raise InputError(f"--checklist {checklist}: these scores are not about captions of VID-AD; leave it out")
+    return read_checklist(checklist) if checklist and checklist.exists() else {}
+
+
+def _check(checklist: Path, pages: _Pages) -> str:
+    """Write the checklist where there is none; says how far it is filled."""
+    wanted = dict.fromkeys(line for task in pages.captions for line in task.chosen)
+    if not checklist.exists():
+        write_checklist(checklist, wanted)
+        return f"{checklist}: {many(wanted, 'caption')} to check; fill the column `right`, then run this again"
+    current = {key_of(*line) for task in pages.captions for line in task.normals}
+    said = f"{checklist}: {sum(a is not None for a in pages.answers.values())} of {len(pages.answers)} answered"
+    gone = len(pages.answers.keys() - current)
+    return said + (f"; {gone} are of other captions than these scores' and do not count" if gone else "")
 
 
 def _publish(

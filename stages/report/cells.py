@@ -12,6 +12,12 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
+def digits(values: Sequence[float]) -> int:
+    """6, 9 or 17 significant digits: the fewest that tell different values apart."""
+    different = set(values)
+    return next((n for n in (6, 9) if len({f"{v:.{n}g}" for v in different}) == len(different)), 17)
+
+
 def over_categories(rows: Sequence[dict], dataset: str, method: str, metric: str) -> float | None:
     """The mean over categories, or the only category's value; of data without capture conditions."""
     found = {

@@ -83,7 +83,9 @@ def write_report(path: Path, results: Results, quiet: bool = True) -> None:
 def _context(results: Results) -> dict:
     """What the template shows without a script."""
     tasks, grids, beside = results.tasks, results.grids, results.beside
-    folded = {"decisions", "answers"} | ({"defects"} if any(g.name == "aspects" for g in grids) else set())
+    folded = {"decisions", "answers", "training-texts", "table6"} | (
+        {"defects"} if any(g.name == "aspects" for g in grids) else set()
+    )
     return {
         "datasets": sorted({t.dataset for t in tasks}),
         "methods": sorted({t.method for t in tasks}),

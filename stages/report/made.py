@@ -32,10 +32,12 @@ Step = tuple[Made, dict[str, Any]]  # a table, and its record
 
 @dataclass(frozen=True)
 class HowMade:
-    """table: a row per method; lines: every step, each after those it was made from."""
+    """table: a row per method; lines: every step, each after those it was made from; inputs: (method, name, path) of
+    each table in its chain, `negatives` for instance."""
 
     table: Grid
     lines: tuple[str, ...]
+    inputs: tuple[tuple[str, str, Path], ...] = ()
 
     @property
     def tables(self) -> list[Grid]:
@@ -47,6 +49,7 @@ def how_made(paths: Iterable[Path], datasets: Collection[str]) -> HowMade:
     """paths: of scores, answers or judgements; datasets: what they are about. Raises InputError as `chain` does."""
     rows: list[tuple[str, ...]] = []
     lines: list[str] = []
+    inputs: list[tuple[str, str, Path]] = []
     real = not all(name.endswith(MADE_UP) for name in datasets)
     for path in paths:
         found = chain(path)
@@ -55,13 +58,16 @@ def how_made(paths: Iterable[Path], datasets: Collection[str]) -> HowMade:
             lines += [line_of(made) for made in steps]
             if top.record:
                 rows.append(row_of(top, [(m, m.record) for m in steps if m.record], real))
+                inputs += [(rows[-1][0], i.name, Path(t)) for m in steps for i in m.inputs for t in i.tables]
     note = (
         "From the records beside the tables, up to the manifest. Trained on: data sets. Recipe: what matters most of"
         " the settings. Remarks: what has changed since it was read, and, on data that adcli did not render itself,"
         " which parts are those that adcli brings along."
     )
     return HowMade(
-        Grid("made", "What the methods are made of", COLUMNS, tuple(dict.fromkeys(rows)), note), unique(lines)
+        Grid("made", "What the methods are made of", COLUMNS, tuple(dict.fromkeys(rows)), note),
+        unique(lines),
+        tuple(dict.fromkeys(inputs)),
     )
 
 
@@ -86,7 +92,8 @@ def row_of(top: Made, steps: list[Step], real: bool) -> tuple[str, ...]:
     if "training_scores" in own:  # anomalib's, which have no table of models
         trained_on.append("each task's normal pictures")
     embedded = [r["parameters"].get(n) for _, r in steps for n in CHOSEN] if real else []
-    remarks = [said for word, said in EMBEDDED.items() if word in embedded]
+    imported = [f"imported from {r['notes']['imported']}" for _, r in steps if r["notes"].get("imported")]
+    remarks = imported + [said for word, said in EMBEDDED.items() if word in embedded]
     remarks += [f"{i.name}: {i.state}" for made, _ in steps for i in made.inputs if i.state not in (UNCHANGED, THERE)]
     cells = (
         settings_of(steps, "caption", "vlm"),
@@ -137,13 +144,14 @@ def line_of(made: Made) -> str:
     r = made.record
     settings = [f"{k} {value_of(v)}" for k, v in r["parameters"].items() if v not in ("", None, [], {})]
     others = [f"{i.name} {i.state}" for i in made.inputs if i.state not in (UNCHANGED, THERE)]
-    caveat = r["notes"].get("caveat")
+    imported, caveat = (r["notes"].get(n) for n in ("imported", "caveat"))
     parts = [
         f"{r['stage']} with {', '.join(settings) or 'no settings'}",
         f"seed {r.get('seed', '?')}, adcli {r.get('version', '?')}",
         rows_of(made) + (f", {made.errors} failed" if made.errors else ""),
         *([] if made.complete else ["not complete"]),
         *others,
+        *([f"imported from {imported}"] if imported else []),
         *([str(caveat)] if caveat else []),
     ]
     return f"{name}: {'; '.join(parts)}"

@@ -34,7 +34,9 @@ def all_tables(
         *vmad.all_tables(tasks, rows, provenance),
     ]
     if any(t.dataset.startswith("vidad") for t in tasks):
-        grids += [vidad.table4(rows), vidad.table5(rows), vidad.table7(rows), vidad.per_aspect(rows)]
+        imported = {p["parameters"]["method"] for p in provenance if p["notes"].get("imported")}
+        grids += [vidad.table4(rows, imported), vidad.table5(rows, imported), vidad.table7(rows)]
+        grids.append(vidad.per_aspect(rows, imported))
     grids += [per_defect(rows, resamples, seed), decisions(tasks, rows)]
     return [g for g in grids if g.rows]
 
@@ -55,13 +57,13 @@ def per_task(tasks: list[TaskScores], rows: list[dict], resamples: int, seed: in
             [t for t in tasks if t.dataset == d],
             rows,
             _definition(resamples, seed),
-            f"tasks-{d}" if len(datasets) > 1 else "tasks",
+            *((f"tasks-{d}", f"{d}: AUROC per task") if len(datasets) > 1 else ("tasks", "AUROC per task")),
         )
         for d in datasets
     ]
 
 
-def _of_dataset(tasks: list[TaskScores], rows: list[dict], definition: str, name: str) -> Grid:
+def _of_dataset(tasks: list[TaskScores], rows: list[dict], definition: str, name: str, title: str) -> Grid:
     order = [None, *CONDITIONS, *KINDS]
     conditions = sorted({t.condition for t in tasks}, key=lambda c: ([*order, c].index(c), str(c)))
     several, captured = len(conditions) > 1, {c for c in conditions if c and not split_condition(c)[1]}
@@ -86,7 +88,7 @@ def _of_dataset(tasks: list[TaskScores], rows: list[dict], definition: str, name
         note += f" {stand_in} without normal test images: against the normal images held out (split val)."
     columns = ("data set", "method", "category", *heads, *(["mean", "std"] if spread else []))
     labelled = any(s.image.label is not None for t in tasks for s in t.rows if s.image.split == "test")
-    return Grid(name, "AUROC per task", columns, tuple(lines), note, printed=labelled)
+    return Grid(name, title, columns, tuple(lines), note, printed=labelled)
 
 
 def per_pixel(rows: list[dict], pixels: Sequence[PixelResult]) -> Grid:

@@ -1,5 +1,7 @@
 """VID-AD's Tables 4, 5 and 7, its groups of Table 3, and its Figure 5."""
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 
@@ -14,15 +16,15 @@ from stages.report.names import CONDITION_NAMES
 SYNTHETIC = "vidad-synthetic"
 
 
-def _whose(dataset: str, method: str) -> str:
-    if dataset == SYNTHETIC:
-        return f"{method}, ours, SYNTHETIC scenes"
-    return f"{method}, ours"
+def _whose(dataset: str, method: str, imported: Collection[str] = ()) -> str:
+    """imported: methods whose scores another program made."""
+    whose = f"{method}, {'imported' if method in imported else 'ours'}"
+    return f"{whose}, SYNTHETIC scenes" if dataset == SYNTHETIC else whose
 
 
-def table4(rows: list[dict]) -> Grid:
+def table4(rows: list[dict], imported: Collection[str] = ()) -> Grid:
     """The paper's Table 4: mean AUROC over scenarios per condition, mean and std over conditions."""
-    return _per_condition(rows, "table4", "VID-AD, Table 4: AUROC per capture condition")
+    return _per_condition(rows, "table4", "VID-AD, Table 4: AUROC per capture condition", imported)
 
 
 def table7(rows: list[dict]) -> Grid:
@@ -31,7 +33,7 @@ def table7(rows: list[dict]) -> Grid:
     return _per_condition(ours, "table7", "VID-AD, Table 7: the model that writes captions and negatives")
 
 
-def _per_condition(rows: list[dict], name: str, title: str) -> Grid:
+def _per_condition(rows: list[dict], name: str, title: str, imported: Collection[str] = ()) -> Grid:
     lines = []
     for dataset, method in dict.fromkeys((r["dataset"], r["method"]) for r in rows):
         at = {"dataset": dataset, "method": method, "category": "mean"}
@@ -40,7 +42,7 @@ def _per_condition(rows: list[dict], name: str, title: str) -> Grid:
         if dataset.startswith("vidad") and (mean != "-" or any(c != "-" for c in cells)):
             scenarios, conditions = _measured(rows, dataset, method)
             of_all = mean if std == "-" else f"{mean}±{std}"
-            lines.append((_whose(dataset, method) + scenarios, *cells, of_all + conditions))
+            lines.append((_whose(dataset, method, imported) + scenarios, *cells, of_all + conditions))
     if lines:
         lines += [
             (f"{p['method']} (published)", *(p[c] for c in CONDITIONS), f"{p['mean']}±{p['std']}")
@@ -65,7 +67,7 @@ def _measured(rows: list[dict], dataset: str, method: str) -> tuple[str, str]:
     )
 
 
-def table5(rows: list[dict]) -> Grid:
+def table5(rows: list[dict], imported: Collection[str] = ()) -> Grid:
     """The paper's Table 5: per scenario the std of AUROC over the conditions."""
     lines = []
     for dataset, method in dict.fromkeys((r["dataset"], r["method"]) for r in rows):
@@ -74,7 +76,7 @@ def table5(rows: list[dict]) -> Grid:
             for s in SCENARIOS
         ]
         if dataset.startswith("vidad") and any(c != "-" for c in cells):
-            lines.append((_whose(dataset, method), *cells))
+            lines.append((_whose(dataset, method, imported), *cells))
     lines += (
         [(f"{p['method']} (published)", *(p[s] for s in SCENARIOS)) for p in published("vid_ad_table5")]
         if lines
@@ -94,7 +96,7 @@ def _caution(rows: list[dict]) -> str:
     return "Published figures: the paper's."
 
 
-def per_aspect(rows: list[dict]) -> Grid:
+def per_aspect(rows: list[dict], imported: Collection[str] = ()) -> Grid:
     """Table 3's groups: single A, single B and dual violations, each against the normal test images."""
     table = pd.DataFrame(
         [
@@ -114,7 +116,13 @@ def per_aspect(rows: list[dict]) -> Grid:
             if any(value is not None for value in of_aspect):
                 cells = ["-" if value is None else f"{value:.3f}" for value in of_aspect]
                 lines.append(
-                    (_whose(dataset, method), scenario, f"{first} {cells[0]}", f"{second} {cells[1]}", cells[2])
+                    (
+                        _whose(dataset, method, imported),
+                        scenario,
+                        f"{first} {cells[0]}",
+                        f"{second} {cells[1]}",
+                        cells[2],
+                    )
                 )
     return Grid(
         "aspects",

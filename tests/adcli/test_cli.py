@@ -31,6 +31,7 @@ LEAVES = [
     ["data", "augment"],
     ["data", "questions"],
     ["data", "import-questions"],
+    ["data", "import-scores"],
     *(
         ["data", "index", name]
         for name in (

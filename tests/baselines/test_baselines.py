@@ -18,57 +18,14 @@ from stages.artifacts.reader import read_table
 from stages.artifacts.tables import MANIFEST, MAPS, SCORES
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
-from stages.baselines.config import BaselineConfig
 from stages.baselines.score import run
 from stages.training.torch_setup import prepare_torch
+from tests.baselines.world import SIZE, config, loaded, outputs
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(find_spec("anomalib") is None, reason="needs adcli[baselines]")
 QUIET = RunOptions(quiet=True)
 ROOT = Path(__file__).parents[2]
-SIZE = 64
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A directory with a small random convolutional network of timm's, 32 + 48 + 48 channels at levels 1 to 3."""
-    prepare_torch()
-    import timm
-
-    folder = tmp_path_factory.mktemp("backbone") / "tiny"
-    torch.manual_seed(0)
-    timm.models.save_for_hf(timm.create_model("test_resnet", num_classes=2), folder, safe_serialization=True)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def pixels():
-    """(12, 3, 64, 64) smooth noise, normalised."""
-    torch.manual_seed(1)
-    coarse = torch.randn(12, 3, 8, 8)
-    return torch.nn.functional.interpolate(coarse, size=(SIZE, SIZE), mode="bilinear")
-
-
-def config(model, backbone, **more):
-    return BaselineConfig(
-        **{
-            "manifest": Path("m"),
-            "out": Path("o"),
-            "method": f"anomalib/{model}",
-            "backbone": backbone,
-            "size": SIZE,
-            "device": "cpu",
-            "workers": 1,
-            "batch_size": 4,
-        }
-        | more
-    )
-
-
-def loaded(name, levels=(1, 2, 3)):
-    from stages.baselines.backbone import load_backbone
-
-    return load_backbone(name, levels, SIZE)
 
 
 def fitted(settings, images, seed=0):
@@ -94,12 +51,6 @@ def direct(settings, images, seed=0):
             model(some)
         model.fit() if hasattr(model, "fit") else model.subsample_embedding(settings.coreset)
     return model.eval()
-
-
-def outputs(model, images):
-    with torch.inference_mode():
-        out = model(images)
-    return out.pred_score, out.anomaly_map
 
 
 SETTINGS = {"padim": {"channels": 5}, "patchcore": {"coreset": 1.0}, "dfm": {}}
@@ -168,39 +119,6 @@ def test_the_packaged_weights_load_under_timms_names():
 
 
 # -- the stage ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """Two tasks of mixed sizes: `grey` with 8 normal training images, `lone` with 1; one file is broken."""
-    from PIL import Image
-
-    folder, rng, rows = tmp_path_factory.mktemp("photos"), np.random.default_rng(0), []
-    for n in range(16):
-        size = (60 + 10 * (n % 3), 80)
-        pixels = rng.normal(120, 20, (*size, 3))
-        if n >= 12:
-            pixels[20:40, 20:40] += 90
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{n:02d}.png")
-        split, label = ("train", 0) if n < 8 else ("test", int(n >= 12))
-        rows.append(
-            {
-                "image_id": f"i{n:02d}",
-                "path": f"{n:02d}.png",
-                "dataset": "d",
-                "category": "grey",
-                "split": split,
-                "label": label,
-                "width": 80,
-                "height": size[0],
-                "mask_paths": [],
-            }
-        )
-    rows += [r | {"image_id": f"l{r['image_id']}", "category": "lone"} for r in (rows[0], rows[12])]
-    (folder / "broken.png").write_bytes(b"no image")
-    rows.append(rows[15] | {"image_id": "broken", "path": "broken.png"})
-    pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST.schema), folder / "m.parquet")
-    return folder / "m.parquet"
 
 
 def test_a_task_without_normal_images_does_not_stop_the_others(photos, tiny, tmp_path):
@@ -356,3 +274,26 @@ def test_unlabelled_pictures_are_their_own_reference(photos, tiny, tmp_path):
     run(arguments(tmp_path / "m.parquet", tiny, tmp_path, root=photos.parent, method="anomalib/patchcore"), QUIET)
     scores = {r["image_id"]: r["score"] for r in read_table(tmp_path / "s", SCORES).to_pylist()}
     assert len(scores) == 5 and max(scores, key=scores.get) == "i12"  # not at home among its own patches
+
+
+def test_a_training_image_is_scored_without_its_own_patches(photos, tiny, tmp_path):
+    """The images are counted across batches: the second half of them, too, gets what a fit without it gives."""
+    from anomalib.data.utils import read_image
+    from anomalib.pre_processing import PreProcessor
+
+    more = {"method": "anomalib/patchcore", "coreset": 1.0, "patches": 10**6, "splits": "train", "maps": None}
+    settings = arguments(photos, tiny, tmp_path, **more)
+    run(settings, QUIET)
+    scores = {r["image_id"]: r["score"] for r in read_table(tmp_path / "s", SCORES).to_pylist()}
+    pre = PreProcessor(transform=loaded(tiny, (2, 3)).transform(SIZE)).transform
+    images = torch.stack([pre(read_image(photos.parent / f"{n:02d}.png", as_tensor=True)) for n in range(8)])
+    for number in (1, 3, 6):
+        without = direct(settings, images[[n for n in range(8) if n != number]])
+        assert scores[f"i{number:02d}"] == pytest.approx(
+            outputs(without, images[number][None])[1].max().item(), rel=1e-4
+        )
+
+
+def test_folds_of_several_batches(photos, tiny, tmp_path):
+    summary = run(arguments(photos, tiny, tmp_path, method="anomalib/dfm"), QUIET)
+    assert (summary.rows, summary.errors) == (19, 3)

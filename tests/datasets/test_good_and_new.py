@@ -147,9 +147,20 @@ def test_nothing_but_the_good_and_new_is_looked_at(index, tmp_path):
     assert record["paths"]["good"] == str(tmp_path / "a/good") and record["paths"]["test"] == str(tmp_path / "b/c/new")
 
 
-@pytest.mark.parametrize(("good", "test"), [("p", "p"), ("p", "p/new"), ("p/good", "p")])
-def test_one_in_the_other_is_refused(index, good, test):
-    with pytest.raises(InputError, match="one lies in the other"):
+@pytest.mark.parametrize(
+    ("good", "test", "said"),
+    [
+        ("p", "p", "the same folder; new pictures cannot be compared with themselves"),
+        ("p", "p/new", "one lies in the other"),
+        ("p/good", "p", "one lies in the other"),
+        ("p/good", "p/nwe", "--test .*p/nwe: no such directory; did you mean .*p/new[?]"),
+        ("p/god", "p/new", "--good .*p/god: no such directory; did you mean .*p/good[?]"),
+        ("p/good", "q/new", "--test .*q/new: no such directory$"),
+        ("p/good/1.png", "p/new", "--good .*1.png: a file, not a directory"),
+    ],
+)
+def test_two_folders_that_are_not_there_and_apart_are_refused(index, good, test, said):
+    with pytest.raises(InputError, match=said):
         index(["p/good/1.png", "p/new/2.png"], good, test)
 
 

@@ -68,7 +68,7 @@ def exported(tab, button):
     """(name, content) of what a button saves."""
     with tab.expect_download() as download:
         tab.get_by_role("button", name=button).click()
-    return download.value.suggested_filename, Path(download.value.path()).read_text()
+    return download.value.suggested_filename, Path(download.value.path()).read_text(encoding="utf-8-sig")
 
 
 def findings(tab):

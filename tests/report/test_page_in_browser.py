@@ -144,15 +144,15 @@ def test_marks_are_kept_and_exported(chromium, page):  # noqa: F811
     name, content = exported(tab, "Export as CSV")
     heads, *lines = csv.reader(io.StringIO(content))
     wanted_heads, *wanted = csv.reader(io.StringIO(page.ranking.read_text()))
-    assert name == "ranking.csv" and heads == [*wanted_heads, "mark"]
-    assert [line[:-1] for line in lines] == [line for line in wanted if line[1] == "padim"]
+    assert name == "ranking.csv" and heads == [*wanted_heads, "defect", "why it failed", "mark"]
+    assert [line[:-3] for line in lines] == [line for line in wanted if line[1] == "padim"]
     assert [line[-1] for line in lines] == ["checked", "wrong", "", "", "", "", ""]
     tab.locator("#show").select_option("wrong")
     name, content = exported(tab, "Export as JSON")
     found = json.loads(content)
     assert name == "ranking.json" and found["method"] == "padim" and found["line"] == 2.8
     (row,) = found["rows"]
-    assert row["mark"] == "wrong" and row["score"] == "4" and row["label"] == "normal"
+    assert row["mark"] == "wrong" and row["score"] == 4 and row["label"] == "normal"
     context.close()
 
 
@@ -173,8 +173,9 @@ def test_own_pictures_lower_the_line_until_a_known_defect_is_caught(chromium, tm
         counted(tab)("5 of 6 above the line · 3 of 5 good pictures above it (60.0 %)")
         tab.get_by_role("button", name="As drawn").click()
         counted(tab)("3 of 6")
-        lines = exported(tab, "Export as CSV")[1].splitlines()
-    assert lines == [f"{line},mark" if n == 0 else f"{line}," for n, line in enumerate(_lines(made.ranking))]
+        heads, *lines = csv.reader(io.StringIO(exported(tab, "Export as CSV")[1]))
+        assert heads[-2:] == ["why it failed", "mark"] and lines[-1][-2:] == ["the camera was off", ""]
+        assert [line[:-2] for line in (heads, *lines)] == list(csv.reader(_lines(made.ranking)))
 
 
 def _lines(path):

@@ -84,6 +84,14 @@ def test_what_is_not_told_apart_is_said_with_what_to_try():
     assert found.summary == "38 of 80 lie above 90 % of the good ones of their kind"
 
 
+def test_where_good_and_bad_are_labelled_their_own_metrics_say_how_well_they_are_told_apart():
+    """Half of the new ones are good, so that new and good ones overlap, however well the defective ones stand out."""
+    new = [*((g, 0) for g in GOOD), *((g + 90, 1) for g in GOOD[:2])]
+    assert not outcome([task(val=GOOD, test=new)]).lines
+    assert "does not tell the new pictures" in outcome([task(val=GOOD, test=[n for n, _ in new])]).lines[0]
+    assert "does not tell the new pictures" in outcome([task(val=GOOD, test=[(g, 0) for g in GOOD])]).lines[0]
+
+
 def test_pictures_without_any_score():
     assert outcome([task(val=GOOD, test=[None])]).summary == "no picture has a score"
     assert "without a line" in outcome([task(test=[1, 2])]).summary

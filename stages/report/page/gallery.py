@@ -1,5 +1,6 @@
 """What a page shows of images: numbers for names and pictures, so that each stands in the page once."""
 
+import zlib
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,7 @@ class Numbered:
 class Gallery:
     """Images of a page. texts: every name, caption and reply; compared: images whose `thumbnails`, (1024,) grey, are
     kept. By image number, of those that were `drawn`: outlines of masks, problems, sizes (width, height) of the
-    pictures in px."""
+    pictures in px, digests of the pictures."""
 
     texts: Numbered = field(default_factory=Numbered)
     images: dict[str, int] = field(default_factory=dict)
@@ -45,6 +46,7 @@ class Gallery:
     outlines: dict[int, str] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
     sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
+    digests: dict[int, int] = field(default_factory=dict)
 
     def number(self, image: Image) -> int:
         """Of an image, which is shown from then on."""
@@ -65,6 +67,7 @@ class Gallery:
             if made.thumbnail is not None:
                 self.thumbnails[number] = made.thumbnail
             if made.content:
+                self.digests[number] = zlib.crc32(made.content)
                 yield f"p{number}", made.content
 
     def described(self) -> dict[str, list]:
@@ -83,6 +86,7 @@ class Gallery:
             "outline": [self.text(self.outlines.get(n)) for n in numbers],
             "problem": [self.text(self.problems.get(n)) for n in numbers],
             "size": [self.sizes.get(n) for n in numbers],
+            "digest": [self.digests.get(n) for n in numbers],
         }
 
 

@@ -22,7 +22,8 @@ READ = {
 
 
 def methods_of(joined: Sequence[AnswerRecord], gallery: Gallery) -> list[dict]:
-    """For each method the rows of its questions. A group are the questions about one image: right where all are."""
+    """For each method the rows of its questions. A group are the questions about one image: right where all are;
+    there is none where an answer is missing, as in Acc-G."""
     by_method: dict[str, list[AnswerRecord]] = {}
     groups: dict[tuple[str, str], list[bool | None]] = defaultdict(list)
     for a in joined:
@@ -58,7 +59,7 @@ def _row(a: AnswerRecord, group: list[bool | None], gallery: Gallery) -> dict:
         "how": gallery.text(READ.get(a.how, a.how)),
         "failed": a.how in ("failed", "missing"),
         "right": a.right,
-        "group": [sum(r is True for r in group), len(group)] if group else None,
+        "group": [sum(map(bool, group)), len(group)] if group and None not in group else None,
         "marks": gallery.text(said),
         "score": None if marks is None else mle_score(marks),
         "similarity": None if a.similarity is None else round(a.similarity, 2),

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
@@ -38,7 +39,7 @@ def write(
     names: Iterable[str],
 ) -> None:
     """Render and write a page. context: of the template; data: what the script shows, asked for once its pictures are
-    `made`; run: names this page's marks and its pictures; names: of all pictures that may be made."""
+    `made`; run: names its pictures; names: of all pictures that may be made. Its marks are named by its place."""
     from markupsafe import Markup
 
     parts = "\n".join(_part(f"page/script/{part}.js") for part in SCRIPTS)
@@ -51,7 +52,7 @@ def write(
             style=Markup(_part("page/page.css")),
             script=Markup(script),
             digest=digest,
-            data=Markup(as_json({"run": run, **data()})),
+            data=Markup(as_json({"run": run, "page": key_of(os.path.abspath(path)), **data()})),
         )
         start, mark, end = without_controls(text).rpartition(PICTURES)
         return start + mark + as_json(pictures) + end

@@ -12,6 +12,7 @@ from stages.captions.wording import both_differ
 from stages.datasets.images import load_rgb
 from stages.datasets.manifest import Image
 from stages.datasets.references import grey
+from stages.report.cells import digits
 from stages.report.heatmaps import Scales, coloured, named
 from stages.report.page.gallery import Gallery
 from stages.report.page.pictures import HEAT_SIDE, in_threads, webp
@@ -34,6 +35,7 @@ def methods_of(tasks: Sequence[TaskScores], gallery: Gallery) -> list[dict]:
             "name": gallery.text(method),
             "tasks": [_task(t, gallery, scale) for t, scale in _scales(of_method)],
             "rows": _rows(of_method, gallery),
+            "digits": digits([s.number for t in of_method for s in t.test]),
         }
         for method, of_method in by_method.items()
     ]
@@ -77,13 +79,13 @@ def _task(task: TaskScores, gallery: Gallery, scale: tuple[float, float]) -> dic
 
 
 def _rows(tasks: list[TaskScores], gallery: Gallery) -> list[Row]:
-    rows = []
+    rows, places = [], digits([s.number for t in tasks for s in t.test])
     for number, (task, (zero, unit)) in enumerate(_scales(tasks)):
         good = sorted(numbers(task.good).tolist()) if task.line in task.thresholds else []
         for scored in (s for s in task.rows if s.image.split == "test"):
             row = _row(scored, gallery) | {"task": number, "score": None, "height": None, "percentile": None}
             if scored.has_score:
-                row |= {"score": f"{scored.number:.6g}", "height": (scored.number - zero) / unit}
+                row |= {"score": f"{scored.number:.{places}g}", "height": (scored.number - zero) / unit}
                 row |= {"percentile": f"{100 * bisect_left(good, scored.number) / len(good):.1f}"} if good else {}
             rows.append(row)
     return rows

@@ -61,7 +61,7 @@ function scored(row) {
         : [
               row.scored ? `score ${row.score}` : "no score",
               row.percentile !== null && `above ${row.percentile} % of the good pictures`,
-              own && row.scored && line() !== null && (above(row) ? "above the line" : "not above the line"),
+              own && lined(row) && line() !== null && (above(row) ? "above the line" : "not above the line"),
               row.said !== null && `its own answer: ${row.said ? "anomalous" : "normal"}`,
           ].filter(Boolean);
     parts.push(element("h3", {}, m.name), element("p", { className: "facts" }, element("b", {}, facts.join(" · "))));
@@ -136,8 +136,15 @@ function draw(n) {
     );
     at("previous").disabled = n === 0;
     at("next").disabled = n === state.shown.length - 1;
-    at("here").hidden = !row.scored;
+    at("here").hidden = !row.scored || !lined(row);
     pressed(row);
+    keepFocus();
+}
+// A button that is switched off or hidden under the focus would take the keyboard with it.
+function keepFocus() {
+    const has = document.activeElement;
+    if (!at("detail").open || (at("detail").contains(has) && !has.disabled && !has.hidden)) return;
+    (["next", "previous"].map(at).find(b => !b.disabled) ?? at("close")).focus();
 }
 function open(n) {
     state.at = n;
@@ -157,9 +164,16 @@ at("detail").addEventListener("keydown", e => {
     } else marking(e, state.shown[state.open]);
 });
 at("detail").addEventListener("close", () => {
-    const row = state.shown[state.open];
+    const before = state.shown,
+        n = state.open;
     select();
-    focus(Math.max(state.shown.indexOf(row), 0));
+    // Where it has left the list: the next one that has stayed, otherwise the last before it.
+    const stayed = new Map(state.shown.map((r, k) => [r, k])),
+        to = before.slice(n).find(r => stayed.has(r)) ?? before.slice(0, n).findLast(r => stayed.has(r));
+    focus(stayed.get(to) ?? 0);
+});
+at("detail").addEventListener("click", e => {
+    if (e.target === at("detail")) at("detail").close(); // beside what is shown
 });
 at("previous").onclick = () => walk(-1);
 at("next").onclick = () => walk(1);

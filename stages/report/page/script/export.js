@@ -4,14 +4,17 @@ const FIGURE =
 const cell = v => {
     v = String(v ?? "");
     if (!FIGURE.test(v) && /^[=+\-@\t\r\n＝＋－＠']/.test(v)) v = `'${v}`;
-    return /[",\r\n]/.test(v) ? `"${v.replaceAll('"', '""')}"` : v;
+    v = v.replace(/[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]/g, c => `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`);
+    return /[",;\r\n]/.test(v) ? `"${v.replaceAll('"', '""')}"` : v;
 };
 function table() {
     const several = FILTERS.slice(0, 3).filter(([f]) => state.filters[f]),
-        yes = r => (line() === null || !state.good.length ? "" : above(r) ? "yes" : "no");
+        yes = r => (line() === null || !state.good.length || !lined(r) ? "" : above(r) ? "yes" : "no");
     const columns = asked
         ? [
               ["file", r => r.file],
+              ...several.map(([f, name]) => [name.toLowerCase(), r => of(r, f)]),
+              ["question id", r => text(r.id)],
               ["question", r => text(r.question)],
               ["level", r => text(r.level)],
               ["method", r => methods[r.method].name],
@@ -21,6 +24,7 @@ function table() {
               ["verdict", verdict],
               ["judge", r => text(r.marks)],
               ["similarity", r => r.similarity],
+              ["why it failed", r => text(r.error)],
           ]
         : [
               ["file", r => r.file],
@@ -30,6 +34,8 @@ function table() {
               ["percentile among the good", r => r.percentile],
               ["above the line", r => (r.scored ? yes(r) : "no score")],
               ...(labelled ? [["label", r => (r.label === null ? "" : r.label ? "anomalous" : "normal")]] : []),
+              ...(state.filters.defect ? [["defect", r => of(r, "defect")]] : []),
+              ...(methods.some(m => m.rows.some(r => r.failed)) ? [["why it failed", r => text(r.error)]] : []),
           ];
     return [...columns, ["mark", r => marks[r.key] ?? ""]];
 }
@@ -38,11 +44,13 @@ function save(name, kind, content) {
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
+const figure = (name, v) => (/^(score|percentile.*)$/.test(name) && v !== null && v !== "" ? Number(v) : v);
 at("csv").onclick = () =>
     save(
         "ranking.csv",
         "text/csv",
-        [table().map(([n]) => n), ...state.shown.map(r => table().map(([, f]) => f(r)))]
+        "\ufeff" + // which Excel needs to read it as UTF-8
+            [table().map(([n]) => n), ...state.shown.map(r => table().map(([, f]) => f(r)))]
             .map(l => l.map(cell).join(",") + "\n")
             .join(""),
     );
@@ -54,8 +62,9 @@ at("json").onclick = () =>
             {
                 run: data.run,
                 method: state.method.name,
-                line: state.tasks.length === 1 ? rawLine() : null,
-                rows: state.shown.map(r => Object.fromEntries(table().map(([n, f]) => [n, f(r) ?? null]))),
+                line: asked ? null : rawLine(),
+                unit: unit() ? "distances from the median good picture to the drawn line" : "score",
+                rows: state.shown.map(r => Object.fromEntries(table().map(([n, f]) => [n, figure(n, f(r) ?? null)]))),
             },
             null,
             1,

@@ -1,6 +1,7 @@
 // The grid: only the cards in view, and the one that has the focus or had it last, are in the document.
 const grid = at("grid"),
     GAP = 10,
+    PRINTED = 200, // cards, when the page is printed
     cards = new Map();
 let place = {};
 function layout(anew) {
@@ -71,6 +72,11 @@ function picture(row, { heat, outline, alt, image = row.image }) {
     const [w, h] = data.images.size[image],
         fit = Math.max(w, h),
         img = element("img", { alt, decoding: "async", src: address });
+    img.onerror = () => {
+        const beside = address.split("/")[0];
+        box.replaceChildren(element("span", {}, `${decodeURIComponent(beside)}/ is not beside this page`));
+        warn(`The pictures are missing: the folder ${decodeURIComponent(beside)} has to lie beside this page.`);
+    };
     box.append(img);
     if (heat && map) {
         const over = element("img", { alt: "", className: "heat", src: map });
@@ -99,9 +105,7 @@ function picture(row, { heat, outline, alt, image = row.image }) {
 
 function cardOf(row, n) {
     const name = row.file.split("/").pop(),
-        said = [verdict(row).replace(" the line", ""), marks[row.key] && `marked ${marks[row.key]}`]
-            .filter(Boolean)
-            .join(" · ");
+        said = verdict(row).replace(" the line", "");
     const score = asked ? text(row.question) : row.scored ? row.score : text(row.error) || "no score";
     const where = [
         truth(row),
@@ -115,6 +119,7 @@ function cardOf(row, n) {
         "button",
         { type: "button", className: `card${above(row) && !asked ? " above" : ""}`, tabIndex: n === state.at ? 0 : -1 },
         picture(row, { heat: at("heat").checked, outline: at("heat").checked, alt: "" }),
+        marks[row.key] ? element("div", { className: "marked" }, `marked ${marks[row.key]}`) : "",
         element(
             "div",
             { className: "words" },

@@ -32,7 +32,7 @@ function count() {
               [0, "normal"],
           ]
         : []) {
-        const known = state.base.filter(r => r.label === label && r.scored);
+        const known = state.base.filter(r => r.label === label && lined(r));
         if (known.length)
             parts.push(
                 `${known.filter(above).length.toLocaleString("en")} of ${known.length.toLocaleString("en")} ${name}`,
@@ -41,7 +41,7 @@ function count() {
     at("count").textContent = parts.join(" · ");
     const raw = rawLine();
     at("slider").value = state.T(line());
-    if (document.activeElement !== at("value")) at("value").value = +raw.toPrecision(6);
+    if (document.activeElement !== at("value")) at("value").value = +raw.toPrecision(state.method.digits);
     at("unit").textContent = state.method.tasks.every(t => t.line === null)
         ? "Line (no good picture has a score of its own, which could draw it)"
         : unit()
@@ -94,7 +94,7 @@ function distribution() {
     const low = all.reduce((a, b) => Math.min(a, b), Infinity),
         high = all.reduce((a, b) => Math.max(a, b), -Infinity),
         room = (high - low || 1) * 0.01;
-    at("line").hidden = asked || !all.length || line() === null;
+    at("line").hidden = asked || !all.length || line() === null || (state.base.length > 0 && !state.heights.length);
     if (at("line").hidden) return;
     // Even steps around the middle half of all scores, ever larger ones beyond: one outlier does not take all the room.
     const sorted = all.sort((a, b) => a - b),
@@ -112,9 +112,9 @@ function distribution() {
     drawing.setAttribute("viewBox", `0 0 ${W} ${H}`);
     const groups = [
         ["good", state.good, "var(--good)"],
-        ["anomalous", state.base.filter(r => r.label === 1 && r.scored).map(r => r.height), "var(--bad)"],
-        ["normal", state.base.filter(r => r.label === 0 && r.scored).map(r => r.height), "var(--good)"],
-        ["pictures", state.base.filter(r => r.label === null && r.scored).map(r => r.height), "var(--unknown)"],
+        ["anomalous", state.base.filter(r => r.label === 1 && lined(r)).map(r => r.height), "var(--bad)"],
+        ["normal", state.base.filter(r => r.label === 0 && lined(r)).map(r => r.height), "var(--good)"],
+        ["pictures", state.base.filter(r => r.label === null && lined(r)).map(r => r.height), "var(--unknown)"],
     ];
     drawing.replaceChildren();
     for (const [name, values, fill] of groups.filter(g => g[1].length)) {

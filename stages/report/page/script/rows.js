@@ -17,7 +17,7 @@ const methods = data.methods.map((m, number) => {
         row.label = data.images.label[row.image];
         row.scored = !asked && row.height !== null;
         row.failed = asked ? row.failed : !row.scored && row.said === null;
-        row.key = `${text(m.name)}\n${asked ? text(row.id) : text(data.images.id[row.image])}`;
+        row.key = [text(m.name), asked ? text(row.id) : text(data.images.id[row.image]), data.images.digest[row.image]].join("\n");
         return row;
     });
     return { ...m, name: text(m.name), number, rows, own: rows.some(r => r.said !== null && r.said !== undefined) };
@@ -27,30 +27,45 @@ const labelled = methods.some(m => m.rows.some(r => r.label !== null)); // good 
 const state = { method: methods[0], shown: [], base: [], at: 0, lines: new Map(), filters: {}, open: -1 };
 
 // Marks are kept by the browser, as far as it lets a page do so.
-const shelf = `adcli ${data.run}`;
+// They belong to the place the page was written to, the method and the picture's content, so that they outlive scores.
+const shelf = `adcli ${data.page}`;
 let marks = {};
-try {
-    marks = JSON.parse(localStorage.getItem(shelf)) ?? {};
-} catch {
-    /* none are kept */
-}
+const marked = () => {
+    try {
+        const kept = JSON.parse(localStorage.getItem(shelf));
+        if (kept && typeof kept === "object") marks = kept;
+    } catch {
+        /* none are kept */
+    }
+};
+marked();
 const mark = (row, value) => {
+    marked(); // another tab may have changed them
     if (marks[row.key] === value) delete marks[row.key];
     else marks[row.key] = value;
     try {
         localStorage.setItem(shelf, JSON.stringify(marks));
     } catch {
-        at("found").textContent = "This browser keeps no marks: export the list before the page is closed.";
+        warn("This browser keeps no marks: export the list before the page is closed.");
     }
+};
+const warn = said => {
+    at("without").hidden = false;
+    at("without").textContent = said;
 };
 
 // The line: where the good pictures put it, in the unit of the rows' heights.
-const numbers = m => m.rows.filter(r => r.scored).map(r => r.height);
+// A task whose good pictures have no scores has none, beside others that have one.
+const lined = r => {
+    const tasks = methods[r.method].tasks;
+    return r.scored && (tasks[r.task].line !== null || tasks.every(t => t.line === null));
+};
+const numbers = m => m.rows.filter(lined).map(r => r.height);
 const drawnLine = m => {
     const line = m.tasks.map(t => t.line).find(l => l !== null);
     if (line !== undefined) return line;
     const sorted = numbers(m).sort((a, b) => b - a),
-        called = m.own ? m.rows.filter(r => r.said === 1 && r.scored).length : Math.floor(sorted.length / 10);
+        called = m.own ? m.rows.filter(r => r.said === 1 && lined(r)).length : Math.floor(sorted.length / 10);
     return sorted.length ? (sorted[called] ?? sorted[sorted.length - 1] - 1e-9) : null;
 };
 const line = () => {
@@ -58,9 +73,9 @@ const line = () => {
     return state.lines.get(state.method);
 };
 const byOwn = () => state.method.own && at("rule").value === "own";
-const above = row => row.scored && line() !== null && row.height > line();
+const above = row => lined(row) && line() !== null && row.height > line();
 const called = row => (byOwn() ? row.said === 1 : above(row));
-const judged = row => row.label !== null && (byOwn() ? row.said !== null : row.scored && line() !== null);
+const judged = row => row.label !== null && (byOwn() ? row.said !== null : lined(row) && line() !== null);
 const wrong = row => (asked ? row.right === false : judged(row) && called(row) !== (row.label === 1));
 
 const SHOWN = asked
@@ -75,8 +90,12 @@ const SHOWN = asked
       ]
     : [
           ["all", "all", () => true],
-          ["above", "above the line", above],
-          ["below", "not above the line", r => r.scored && !above(r)],
+          ...(methods.some(m => m.rows.some(lined))
+              ? [
+                    ["above", "above the line", above],
+                    ["below", "not above the line", r => lined(r) && !above(r)],
+                ]
+              : []),
           ...(labelled
               ? [
                     ["mistakes", "only mistakes", wrong],
@@ -134,20 +153,20 @@ function options(select, pairs) {
 
 // What the filters leave, without and with what `show` says of the line, failures and marks.
 function filter() {
-    const words = at("search").value.trim().toLowerCase();
+    const words = at("search").value.trim().toLowerCase().normalize();
     const texts = r => (asked ? [r.file, id(r), text(r.question), text(r.text)] : [r.file, id(r), text(r.text)]);
     state.base = state.method.rows.filter(
         r =>
             Object.entries(state.filters).every(
                 ([name, want]) => want.value === "" || value(r, name) === want.value.slice(1),
             ) &&
-            (!words || texts(r).some(t => t.toLowerCase().includes(words))),
+            (!words || texts(r).some(t => t.toLowerCase().normalize().includes(words))),
     );
     if (!asked) state.base.sort(highest);
     const tasks = new Set(state.base.map(r => r.task));
     state.tasks = state.method.tasks.filter((_, n) => tasks.has(n));
     state.good = state.tasks.flatMap(t => t.good).sort((a, b) => a - b);
-    state.heights = state.base.filter(r => r.scored).map(r => r.height);
+    state.heights = state.base.filter(lined).map(r => r.height);
     distribution();
     select();
 }
@@ -158,8 +177,15 @@ function select() {
     state.shown = state.base.filter(wanted);
     if (order && order !== highest) state.shown.sort(order); // that order they have already
     count();
-    at("found").textContent =
-        `${state.shown.length.toLocaleString("en")} of ${state.method.rows.length.toLocaleString("en")} ${asked ? "questions" : "pictures"}`;
+    const without = state.base.filter(r => r.scored && !lined(r)).length,
+        elsewhere = methods.filter(m => m !== state.method).flatMap(m => m.rows.filter(r => marks[r.key])).length;
+    at("found").textContent = [
+        `${state.shown.length.toLocaleString("en")} of ${state.method.rows.length.toLocaleString("en")} ${asked ? "questions" : "pictures"}`,
+        without && `${without.toLocaleString("en")} without a line: no good picture of their kind has a score`,
+        elsewhere && `${elsewhere.toLocaleString("en")} marked under other methods`,
+    ]
+        .filter(Boolean)
+        .join(" · ");
     const first = state.shown.length ? Math.min(state.at, state.shown.length - 1) : 0;
     state.at = first;
     layout(true);

@@ -90,6 +90,19 @@ function start() {
     at("raise").onclick = raise;
     at("back").onclick = () => moveTo(drawnLine(state.method));
     at("looking").hidden = false;
+    addEventListener("storage", e => {
+        if (e.key !== shelf) return;
+        marked();
+        if (at("detail").open) pressed(state.shown[state.open]);
+        else select();
+    });
+    addEventListener("beforeprint", () => {
+        const most = Math.min(state.shown.length, PRINTED);
+        for (let n = 0; n < most; n++) if (!cards.has(n)) add(n);
+        for (const [n, card] of cards) card.hidden = n >= most;
+        at("printed").textContent = `Printed: the first ${most} of ${state.shown.length} shown; the exported list has all.`;
+    });
+    addEventListener("afterprint", () => layout(true));
     let pending = false;
     addEventListener(
         "scroll",
