@@ -93,6 +93,8 @@ def main(captions: Path, truth: Path) -> None:
             + "".join((f"{100 * kinds[c][0] / kinds[c][1]:.1f}" if kinds[c][1] else "-").rjust(10) for c in columns)
             + f"{n - right:9d} {n}"
         )
+    share = 100 * rows["all"]["whole"][0] / max(rows["all"]["whole"][1], 1)
+    print(f"whole captions right: {share:.1f} %   target >= 90 %   {'reached' if share >= 90 else 'NOT REACHED'}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,12 @@
 # shellcheck shell=bash
-# Read by pipelines/vidad.sh with CHECK=yes: its figures beside their targets, and how often `scene` is right on scenes of
-# a seed that it was not tuned on.
+# Read by pipelines/vidad.sh with CHECK=yes: its figures beside their targets, what the look of rendered scenes gives away
+# to PaDiM and PatchCore, and how often `scene` is right on scenes of a seed that it was not tuned on.
+if [ -z "$VIDAD_ROOT" ]; then
+  for model in padim patchcore; do
+    run adcli score "$RUN/manifest.parquet" --method "anomalib/$model" --splits test \
+      --out "$RUN/check/vision.parquet/$model" --seed "$SEED" --overwrite --max-errors "$MAX_ERRORS"
+  done
+fi
 run python -m benchmarks.vidad_check "$RUN"
 run adcli data synth vidad --out "$RUN/check/scenes" --size "$SIZE" --seed 100 --overwrite
 run adcli data index vidad "$RUN/check/scenes" --out "$RUN/check/manifest.parquet" --overwrite

@@ -9,7 +9,9 @@ import pytest
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import TRUTH
 from stages.base.config import RunOptions
+from stages.base.errors import InputError
 from stages.datasets.synth import scenarios as rules
+from stages.datasets.synth import vidad
 from stages.datasets.synth.layout import lay_out
 from stages.datasets.synth.scenarios import State, Thing, violated
 from stages.datasets.synth.vidad import SynthConfig, relative_path, render_sample, run, samples_of, state_of
@@ -88,7 +90,7 @@ def test_low_light_is_darker_and_blur_is_softer():
     assert steepest["blurry"] < 0.6 * steepest["white_bg"]
 
 
-def test_the_stage_writes_what_the_truth_lists(tmp_path):
+def test_the_stage_writes_what_the_truth_lists(tmp_path, monkeypatch):
     config = SynthConfig(out=tmp_path / "s", scenarios="tapes", conditions="blurry", size=64, workers=1)
     summary = run(config, RunOptions(quiet=True))
     truth = read_table(tmp_path / "s" / "truth.parquet", TRUTH)
@@ -97,6 +99,11 @@ def test_the_stage_writes_what_the_truth_lists(tmp_path):
         assert (tmp_path / "s" / image_id.removeprefix("vidad-synthetic/")).is_file()
     path = tmp_path / "s" / relative_path(samples_of("tapes")[3], "blurry")
     before = path.read_bytes()
+    assert run(config, RunOptions(quiet=True)).up_to_date
+    with monkeypatch.context() as another_version:  # of the renderer
+        another_version.setattr(vidad, "RENDERER", vidad.RENDERER[2:])
+        with pytest.raises(InputError, match="--overwrite"):
+            run(config, RunOptions(quiet=True))
     run(
         SynthConfig(out=tmp_path / "t", scenarios="tapes", conditions="blurry", size=64, workers=2),
         RunOptions(quiet=True),

@@ -1,6 +1,7 @@
 """One function per kind of object: unit sizes and a generator in, a Patch out.
 
-s: picture side in px; angle: radians; size: jitter factor about 1; tint: shade factor about 1.
+s: picture side in px; angle: radians; size, width: factors about 1, of the whole or across; tint: shade factor about 1;
+paint: one of COLOURS where no rule speaks of the colour.
 """
 
 import cv2
@@ -30,29 +31,29 @@ LENGTHS = {  # of the picture's side
     ("pencil", "short"): 0.25,
     ("eraser", "long"): 0.31,
     ("eraser", "short"): 0.16,
+    ("stick", "similar"): 0.50,  # the reference of ropes
     ("rope", "similar"): 0.50,
     ("rope", "longer"): 0.68,
     ("rope", "shorter"): 0.35,
 }
-REFERENCE_STICK = 0.50
 
 
 def _tinted(colour: str, tint: float) -> np.ndarray:
     return np.clip(np.array(COLOURS[colour], np.float32) * tint, 0, 1)
 
 
-def stick(s, angle, length, colour, tint, rng) -> Patch:
+def stick(s, angle, length, width, colour, tint, rng) -> Patch:
     """A painted round stick; length in units of s."""
-    a, b = length * s / 2, 0.022 * s
+    a, b = length * s / 2, 0.022 * s * width
     u, v = grid(a, b, angle)
     d = box(u, v, a, b, 0.4 * b)
     grain = 1 + 0.05 * noise(u.shape, rng, 0.02 * s)
     return Patch(shade(_tinted(colour, tint) * grain[:, :, None], dome(d, b, 0.8), 0.18), coverage(d))
 
 
-def tape(s, angle, length, colour, tint, rng) -> Patch:
+def tape(s, angle, length, width, colour, tint, rng) -> Patch:
     """A strip of adhesive tape lying flat, with creases."""
-    a, b = length * s / 2, 0.036 * s
+    a, b = length * s / 2, 0.036 * s * width
     u, v = grid(a, b + 2, angle)
     ragged = 0.004 * s * np.sign(np.sin(v / (0.006 * s)))  # torn, saw-tooth ends
     d = box(u + ragged, v, a, b, 1.0)
@@ -111,7 +112,7 @@ def washer(s, angle, size, tint, rng) -> Patch:
     """A flat ring; what lies below shows through its hole."""
     r = 0.046 * s * size
     u, v = grid(r, r, angle)
-    d = np.maximum(ellipse(u, v, r, r), -ellipse(u, v, 0.52 * r, 0.52 * r))
+    d = np.maximum(ellipse(u, v, r, r), -ellipse(u, v, 0.60 * r, 0.60 * r))
     scratches = 0.25 * noise(u.shape, rng, 4, 1)
     return Patch(shade(_tinted("metal", tint), bevel(d, 2.5, 1.5) + scratches, 0.3, 10), coverage(d))
 
@@ -120,7 +121,7 @@ def nut(s, angle, size, tint, rng) -> Patch:
     """A hexagon nut, taller and with a smaller hole than a washer."""
     r = 0.056 * s * size
     u, v = grid(r, r, angle)
-    d = np.maximum(polygon(u, v, r, 6), -ellipse(u, v, 0.40 * r, 0.40 * r))
+    d = np.maximum(polygon(u, v, r, 6), -ellipse(u, v, 0.34 * r, 0.34 * r))
     return Patch(shade(_tinted("metal", tint), bevel(d, 0.22 * r, 0.25 * r), 0.45, 16), coverage(d))
 
 
@@ -135,9 +136,9 @@ def cookie(s, angle, size, colour, tint, rng) -> Patch:
     return Patch(shade(albedo, bevel(d, 0.35 * r, 0.22 * r) + 0.5 * crumbs, 0.03), coverage(d))
 
 
-def pencil(s, angle, length, colour, tint, rng) -> Patch:
+def pencil(s, angle, length, width, colour, tint, rng) -> Patch:
     """A lacquered hexagon pencil: sharpened wood and lead towards +u."""
-    a, b = length * s / 2, 0.019 * s
+    a, b = length * s / 2, 0.019 * s * width
     u, v = grid(a, b, angle)
     cone = 0.045 * s
     half = np.clip((a - u) / cone, 0.04, 1) * b
@@ -150,9 +151,9 @@ def pencil(s, angle, length, colour, tint, rng) -> Patch:
     return Patch(shade(albedo, facets.astype(np.float32), 0.22, 18), coverage(d))
 
 
-def eraser(s, angle, length, colour, tint, rng) -> Patch:
+def eraser(s, angle, length, width, colour, tint, rng) -> Patch:
     """A block of rubber in a card sleeve of its colour, its white end towards +u."""
-    a, b = length * s / 2, 0.044 * s
+    a, b = length * s / 2, 0.044 * s * width
     u, v = grid(a, b, angle)
     d = box(u, v, a, b, 0.012 * s)
     bare = coverage(a - 0.035 * s - u)[..., None]
@@ -160,9 +161,9 @@ def eraser(s, angle, length, colour, tint, rng) -> Patch:
     return Patch(shade(albedo, bevel(d, 0.016 * s, 0.012 * s), 0.08, 10), coverage(d))
 
 
-def rope(s, angle, length, colour, tint, rng) -> Patch:
+def rope(s, angle, length, width, colour, tint, rng) -> Patch:
     """A twisted rope laid out nearly straight."""
-    a, b = length * s / 2, 0.022 * s
+    a, b = length * s / 2, 0.022 * s * width
     wave = rng.uniform(0.004, 0.010) * s
     u, v = grid(a, b + 2 * wave, angle)
     v = v + wave * np.sin(u / s * rng.uniform(9, 14) + rng.uniform(0, 6))
@@ -176,7 +177,7 @@ def rope(s, angle, length, colour, tint, rng) -> Patch:
 def block(kind):
     """Wooden blocks seen from above: circle, triangle, square, and the odd ones: star, cross."""
 
-    def draw(s, angle, size, tint, rng) -> Patch:
+    def draw(s, angle, size, paint, tint, rng) -> Patch:
         r = 0.066 * s * size
         u, v = grid(1.25 * r, 1.25 * r, angle)
         d = {
@@ -188,7 +189,7 @@ def block(kind):
         }[kind]()
         grain = noise((u.shape[0], 4), rng, 3, 2)
         grain = cv2.resize(grain, u.shape[::-1], interpolation=cv2.INTER_CUBIC)
-        albedo = _tinted("wood", tint) * (1 + 0.08 * grain)[..., None]
+        albedo = _tinted(paint, tint) * (1 + 0.08 * grain)[..., None]
         return Patch(shade(albedo, bevel(d, 0.05 * s * 0.2, 0.012 * s), 0.04), coverage(d))
 
     return draw
@@ -197,7 +198,7 @@ def block(kind):
 def cutlery(kind):
     """Wooden fork, spoon or knife; the working end points up (-u) at angle pi/2."""
 
-    def draw(s, angle, size, tint, rng) -> Patch:
+    def draw(s, angle, size, paint, tint, rng) -> Patch:
         a, w = 0.25 * s * size, 0.045 * s * size
         u, v = grid(a, w, angle)
         handle = box(u - 0.30 * a, v, 0.70 * a, 0.018 * s * (0.8 + 0.35 * np.clip(u / a, -1, 1)), 3)
@@ -211,29 +212,29 @@ def cutlery(kind):
             head = np.minimum(root, box(u + 0.75 * a, tine, 0.25 * a, 0.19 * w, 2))
         d = np.minimum(handle, head)
         grain = noise((4, u.shape[1]), rng, 3, 2)
-        albedo = _tinted("wood", tint) * (1 + 0.05 * cv2.resize(grain, u.shape[::-1]))[..., None]
+        albedo = _tinted(paint, tint) * (1 + 0.05 * cv2.resize(grain, u.shape[::-1]))[..., None]
         hollow = dome(ellipse(u + 0.66 * a, v, 0.30 * a, 0.8 * w), 0.8 * w, 0.35) if kind == "spoon" else 0
         return Patch(shade(albedo, bevel(d, 0.012 * s, 0.008 * s) - hollow, 0.05), coverage(d))
 
     return draw
 
 
-def plate(s, angle, size, tint, rng) -> Patch:
+def plate(s, angle, size, paint, tint, rng) -> Patch:
     """A glazed round plate with a raised rim."""
     r = 0.165 * s * size
     u, v = grid(r, r, 0)
     radius = np.hypot(u, v)
     height = 0.03 * s * np.clip((radius / r - 0.62) / 0.3, 0, 1) ** 1.5
-    return Patch(shade(_tinted("teal", tint), height.astype(np.float32), 0.10, 20), coverage(radius - r))
+    return Patch(shade(_tinted(paint, tint), height.astype(np.float32), 0.10, 20), coverage(radius - r))
 
 
-def cup(s, angle, size, tint, rng) -> Patch:
+def cup(s, angle, size, paint, tint, rng) -> Patch:
     """A cup from above: thick wall, dark hollow, one handle."""
     r = 0.115 * s * size
     u, v = grid(1.5 * r, r, angle)
     body, handle = ellipse(u, v, r, r), box(u - 1.2 * r, v, 0.26 * r, 0.15 * r, 0.08 * r)
     hollow = coverage(ellipse(u, v, 0.80 * r, 0.80 * r))[..., None]
-    albedo = _tinted("teal", tint) * (1 - 0.55 * hollow)
+    albedo = _tinted(paint, tint) * (1 - 0.55 * hollow)
     return Patch(shade(albedo, bevel(body, 0.2 * r, 0.2 * r), 0.15, 20), coverage(np.minimum(body, handle)))
 
 

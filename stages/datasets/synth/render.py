@@ -6,17 +6,22 @@ import cv2
 import numpy as np
 
 from stages.datasets.synth import objects
-from stages.datasets.synth.layout import Container, Layout, Placed
+from stages.datasets.synth.clutter import lay_scraps, scatter_confetti
+from stages.datasets.synth.placed import Container, Layout, Placed
 from stages.datasets.synth.scenarios import State
 from stages.datasets.synth.shapes import Patch, bevel, box, coverage, ellipse, noise, shade
 
-TRAYS = {
-    "green tray": (0.25, 0.50, 0.36),
-    "blue tray": (0.22, 0.36, 0.62),
-    "wooden tray": (0.74, 0.58, 0.38),
-    "brown case": (0.36, 0.23, 0.13),
+CONTAINERS = {
+    "tray green": (0.25, 0.50, 0.36),
+    "tray blue": (0.22, 0.36, 0.62),
+    "tray teal": (0.20, 0.48, 0.54),
+    "tray wood": (0.74, 0.58, 0.38),
+    "tray beech": (0.70, 0.55, 0.38),
+    "tray brown": (0.36, 0.23, 0.13),
+    "dish blue": (0.55, 0.72, 0.86),
+    "dish green": (0.58, 0.80, 0.62),
+    "dish pink": (0.86, 0.62, 0.68),
 }
-DISH = (0.55, 0.72, 0.86)
 
 
 @dataclass(frozen=True)
@@ -29,21 +34,27 @@ class Layer:
 
 
 def draw_layer(state: State, layout: Layout, side: int, rng: np.random.Generator) -> Layer:
-    """Draw containers, objects and their shadows, once for all capture conditions."""
+    """Draw clutter, containers, objects and their shadows, once for all capture conditions."""
     rgb, alpha = np.zeros((side, side, 3), np.float32), np.zeros((side, side), np.float32)
+    holders, holder_alpha = np.zeros_like(rgb), np.zeros_like(alpha)
     for container in layout.containers:
-        _draw_container(rgb, alpha, container, side, rng)
-    table_shadow = cast_shadow(alpha, side, 0.016)
+        _draw_container(holders, holder_alpha, container, side, rng)
+    table_shadow = cast_shadow(holder_alpha, side, 0.016)
     things = [(p.x, p.y, draw_thing(p, side, rng)) for p in layout.placed]
     if layout.label:
         things.append((*layout.label, objects.label(side, 0.03, state.label, rng)))
     if layout.reference:
-        stick = objects.stick(side, 0.02, objects.REFERENCE_STICK, "wood", 1.0, rng)
-        things.append((*layout.reference, stick))
+        things.append((layout.reference.x, layout.reference.y, draw_thing(layout.reference, side, rng)))
     outline = np.zeros_like(alpha)
     for x, y, patch in things:
         _paste(None, outline, x * side, y * side, patch)
     shadow = cast_shadow(outline, side, 0.010)
+    for x, y, patch in lay_scraps(side, rng):
+        _paste(rgb, alpha, x, y, patch)
+    scatter_confetti(rgb, alpha, np.maximum(holder_alpha, outline), rng)
+    rgb *= (1 - table_shadow)[..., None]
+    rgb = rgb * (1 - holder_alpha[..., None]) + holders * holder_alpha[..., None]
+    np.maximum(alpha, holder_alpha, out=alpha)
     rgb *= (1 - shadow)[..., None]  # what lies in a container shades its floor
     for x, y, patch in things:
         _paste(rgb, alpha, x * side, y * side, patch)
@@ -70,15 +81,17 @@ def draw_thing(placed: Placed, side: int, rng: np.random.Generator) -> Patch:
     thing, angle, size, tint = placed.thing, placed.angle, placed.size, placed.tint
     if thing.kind in ("stick", "tape", "pencil", "eraser", "rope"):
         length = objects.LENGTHS[thing.kind, thing.length] * size
-        return getattr(objects, thing.kind)(side, angle, length, thing.colour, tint, rng)
+        return getattr(objects, thing.kind)(side, angle, length, placed.width, thing.colour, tint, rng)
     if thing.kind in ("cookie", "ball"):
         return getattr(objects, thing.kind)(side, angle, size, thing.colour, tint, rng)
     if thing.kind in ("orange", "kiwi", "apple", "lemon"):
         return objects.fruit(thing.kind)(side, angle, size, tint, rng)
     if thing.kind in ("circle", "triangle", "square", "star", "cross"):
-        return objects.block(thing.kind)(side, angle, size, tint, rng)
+        return objects.block(thing.kind)(side, angle, size, placed.paint, tint, rng)
     if thing.kind in ("fork", "spoon", "knife"):
-        return objects.cutlery(thing.kind)(side, angle, size, tint, rng)
+        return objects.cutlery(thing.kind)(side, angle, size, placed.paint, tint, rng)
+    if thing.kind in ("plate", "cup"):
+        return getattr(objects, thing.kind)(side, angle, size, placed.paint, tint, rng)
     return getattr(objects, thing.kind)(side, angle, size, tint, rng)
 
 
@@ -105,7 +118,7 @@ def _draw_container(rgb, alpha, container: Container, side: int, rng) -> None:
         square = container.kind.startswith("square")
         d = box(u, v, a, b, 0.03 * side) if square else ellipse(u, v, a, b)
         rim = np.clip((d + 0.05 * side) / (0.05 * side), 0, 1) ** 2 * 0.03 * side
-        colour, height, gloss = np.array(DISH, np.float32), rim, 0.10
+        colour, height, gloss = np.array(CONTAINERS[container.paint], np.float32), rim, 0.10
     else:
         d = box(u, v, a, b, 0.02 * side)
         height = bevel(d, 0.008 * side, 0.008 * side)
@@ -113,7 +126,7 @@ def _draw_container(rgb, alpha, container: Container, side: int, rng) -> None:
             hollow = box(x - cx * side, y - cy * side, w * side / 2, h * side / 2, 0.012 * side)
             height = height - 0.02 * side * np.clip(-hollow / (0.010 * side), 0, 1)
         grain = 1 + 0.04 * noise(d.shape, rng, 0.03 * side)
-        colour, gloss = np.array(TRAYS[container.kind], np.float32) * grain[..., None], 0.05
+        colour, gloss = np.array(CONTAINERS[container.paint], np.float32) * grain[..., None], 0.05
     mask = coverage(d)
     painted = shade(colour, height.astype(np.float32), gloss, 20)
     rgb[:] = rgb * (1 - mask[..., None]) + painted * mask[..., None]

@@ -15,7 +15,7 @@ from stages.artifacts.tables import TRUTH
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
-from stages.base.seeds import row_seed
+from stages.base.seeds import row_seed, source_fingerprint
 from stages.base.worker_pool import worker_pool
 from stages.datasets.config import CONDITIONS, SynthConfig
 from stages.datasets.synth.scenarios import ASPECTS, COUNTS, State, sample_state
@@ -25,6 +25,8 @@ NOTE = """These images were rendered by `adcli data synth vidad`. They follow th
 (Tables 2 and 3), but none of them is a photograph and none belongs to VID-AD. Figures measured on them
 are no results on VID-AD.
 """
+# Scenes of another version are not up to date. surfaces.py renders other pictures.
+RENDERER = tuple(f for f in sorted(Path(__file__).parent.glob("*.py")) if f.name != "surfaces.py")
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def _run_scenario(scenario: str, conditions, config: SynthConfig, options: RunOp
     samples = {(s, c): image_id(s, c) for s in samples_of(scenario) for c in conditions}
     spec = Spec(
         "data synth",
-        {"scenario": scenario, "conditions": conditions, "size": config.size},
+        {"scenario": scenario, "conditions": conditions, "size": config.size, "code": source_fingerprint(*RENDERER)},
         {},
         config.seed,
         {"workers": config.workers},

@@ -7,7 +7,7 @@ from stages.vlm.scene.segment import Piece, filled
 
 HUES = {"red": 0.0, "orange": 30.0, "yellow": 52.0, "green": 135.0, "blue": 222.0}  # degrees
 PLAIN_NAMES = ("black", "white", "grey", "brown", *HUES)
-LONG = {"stick": 0.345, "pencil": 0.345, "eraser": 0.245, "tape": 0.43}  # from here on it is long
+LONG = {"stick": 0.345, "pencil": 0.315, "eraser": 0.245, "tape": 0.43}  # from here on it is long
 SAME_LENGTH = 1.22  # two things whose lengths differ by less than this factor are similar
 
 
@@ -115,6 +115,11 @@ def solidity(piece: Piece) -> float:
     return cv2.contourArea(piece.contour) / max(cv2.contourArea(cv2.convexHull(piece.contour)), 1)
 
 
+def roundness(piece: Piece) -> float:
+    """Area of the outline over that of the smallest circle around it, 0..1."""
+    return cv2.contourArea(piece.contour) / (np.pi * cv2.minEnclosingCircle(piece.contour)[1] ** 2)
+
+
 def elongation(piece: Piece) -> float:
     """Longer over shorter side of the smallest rectangle around it, >= 1."""
     (_, _), (w, h), _ = cv2.minAreaRect(piece.contour)
@@ -124,10 +129,9 @@ def elongation(piece: Piece) -> float:
 def _tool(even: np.ndarray, piece: Piece) -> str:
     if elongation(piece) > 1.45:
         return "bolt"
-    outer = cv2.contourArea(piece.contour) / max(piece.mask.shape) ** 2
     six = harmonics(piece)[6]
-    hole = 1 - piece.area / max(filled(piece).sum(), 1)
-    evidence = (six - 0.018) / 0.008 + (outer - 0.0075) / 0.0007 - (hole - 0.17) / 0.05
+    hole = 1 - piece.area / max(filled(piece).sum(), 1)  # out of focus a nut's closes and a washer's does not
+    evidence = (six - 0.0115) / 0.006 - (hole - 0.115) / 0.05
     return "nut" if evidence > 0 else "washer"
 
 
@@ -152,7 +156,7 @@ def _rope_or_stick(even: np.ndarray, piece: Piece) -> str:
 
 def _tableware(even: np.ndarray, piece: Piece) -> str:
     if elongation(piece) < 2.2:
-        return "plate" if solidity(piece) > 0.955 and length_of(piece) > 0.27 else "cup"
+        return "plate" if roundness(piece) > 0.84 else "cup"  # its handle reaches beyond the round body
     profile = width_profile(piece)
     tip, blade = profile[0], profile[7:10].mean()
     if blade > 0.72 * profile[1:6].max():

@@ -10,6 +10,7 @@ from stages.vlm.scene.segment import Piece, coloured, even_light, filled, pieces
 from stages.vlm.scene.surface import describe_surface
 
 NOTHING = "no objects."
+LEAST = 0.0018  # of the picture: what is smaller lies about and is none of the things
 
 
 def describe(rgb: np.ndarray, prompt: str) -> str:
@@ -21,7 +22,7 @@ def describe(rgb: np.ndarray, prompt: str) -> str:
     even = even_light(rgb)
     if form.regions:
         return _by_region(even, form)
-    things = [p for p in split_touching(coloured(even)) if not _at_edge_only(p)]
+    things = [p for p in split_touching(coloured(even), LEAST) if not _at_edge_only(p)]
     if not things:
         return NOTHING
     if form.label:
@@ -138,8 +139,9 @@ def _main_colour(pixels: np.ndarray) -> np.ndarray:
 def _on_dishes(even: np.ndarray, holders: list[Piece], form: Form) -> dict[str, list[Piece]]:
     contents: dict[str, list[Piece]] = {region: [] for region in form.regions}
     for holder in holders:
-        _, _, w, h = holder.box
-        kind = "square" if filled(holder).sum() > 0.88 * w * h else "round"
+        body = cv2.morphologyEx(filled(holder).astype(np.uint8), cv2.MORPH_OPEN, np.ones((15, 15), np.uint8))
+        _, _, w, h = cv2.boundingRect(body)  # without specks that its edge has caught
+        kind = "square" if body.sum() > 0.88 * w * h else "round"
         region = next((r for r in form.regions if kind in r), None)
         if region:
             contents[region] += things_on(even, holder)
