@@ -103,6 +103,7 @@ def test_one_command_ranks_the_new_ones_and_says_where_to_look(photos):
     assert (code, out) == (2, "") and "--overwrite replaces it" in said and said.count("$ ") == 1
 
 
+@pytest.mark.slow
 @needs_anomalib
 def test_kinds_of_several_sizes_with_defects_few_good_ones_and_a_broken_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

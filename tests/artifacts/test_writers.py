@@ -216,6 +216,7 @@ def test_without_locks_parts_of_other_settings_are_removed(tmp_path, monkeypatch
     assert said(out) == {"new"} and len(read_table(out, CAPTIONS)) == 20
 
 
+@pytest.mark.slow
 def test_two_failures_tried_again_by_two_shards_at_once(writer, tmp_path):
     """Both rows lie in one part, which each shard rewrites."""
     out = tmp_path / "c"

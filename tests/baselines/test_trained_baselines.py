@@ -103,6 +103,7 @@ def trained_by_lightning(model, name, architecture, folder, images, orders, seed
     return module.model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["stfpm", "cflow", "reverse-distillation", "fastflow"])
 @pytest.mark.filterwarnings("ignore")
 def test_scores_and_maps_are_those_of_lightnings_trainer(model, backbones, pixels):
@@ -123,6 +124,7 @@ def test_scores_and_maps_are_those_of_lightnings_trainer(model, backbones, pixel
     assert outputs(ours, pixels[10:])[1].shape == (2, 1, SIZE, SIZE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "epochs", "ratio"),
     [("stfpm", 6, 0.9), ("cflow", 2, 0.97), ("reverse-distillation", 3, 0.9), ("fastflow", 4, 0.9)],
@@ -138,6 +140,7 @@ def test_training_lowers_the_loss(model, epochs, ratio, backbones, pixels):
     assert len(losses) == epochs and losses[-1] < ratio * losses[0], losses
 
 
+@pytest.mark.slow
 def test_a_training_image_is_scored_by_a_model_trained_without_its_fifth(tiny, pixels):
     from stages.baselines.train import fit_trained
 
@@ -196,6 +199,7 @@ def test_the_stage_scores_every_image_and_says_what_made_the_rows(photos, tiny, 
         run(arguments(photos, tiny, tmp_path, epochs=2), QUIET)
 
 
+@pytest.mark.slow
 def test_an_image_gets_the_same_map_in_any_batch(photos, tiny, tmp_path):
     """CFlow's is scaled by the highest likelihood of the batch."""
     rows = [r for r in pq.read_table(photos).to_pylist() if r["category"] == "grey" and r["image_id"] < "i14"]
@@ -249,6 +253,7 @@ def weights(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_model_with_weights_of_its_own(weights, tmp_path):
     """EfficientAD: the teacher is the one of the file, and its statistics are those of the training images."""

@@ -90,6 +90,7 @@ def test_low_light_is_darker_and_blur_is_softer():
     assert steepest["blurry"] < 0.6 * steepest["white_bg"]
 
 
+@pytest.mark.slow
 def test_the_stage_writes_what_the_truth_lists(tmp_path, monkeypatch):
     config = SynthConfig(out=tmp_path / "s", scenarios="tapes", conditions="blurry", size=64, workers=1)
     summary = run(config, RunOptions(quiet=True))

@@ -112,6 +112,7 @@ def statistics(rgb: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.slow
 def test_simple_statistics_do_not_tell_anomalies_in_dishes():
     """Histogram, area and a picture of 6 x 6 px: nearest neighbours among normal training images find nothing."""
     found, labels = defaultdict(lambda: defaultdict(list)), []

@@ -214,6 +214,7 @@ def test_one_class_and_strangers(tmp_path):
         run(EvaluateConfig(scores=tmp_path / "s.parquet", manifest=tmp_path / "m.parquet", out=tmp_path / "x"), QUIET)
 
 
+@pytest.mark.slow
 def test_runs_without_torch(tmp_path):
     two_by_two(tmp_path)
     code = (

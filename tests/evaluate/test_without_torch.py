@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from stages.artifacts.tables import ANSWERS
 from tests.qa import cables, write
 
@@ -15,6 +17,7 @@ def commanded(*arguments):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_scores_and_maps(two_categories, tmp_path):
     config, _ = two_categories
     done = commanded(

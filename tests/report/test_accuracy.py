@@ -219,6 +219,7 @@ def test_drop_keeps_the_threshold_that_is_best_on_the_originals(two_methods):
     assert ["mvtec-ad", "INP-Former (published)", "time stamp", "82.7", "85.0", "81.1"] in lines
 
 
+@pytest.mark.slow
 def test_augmented_images_are_held_against_the_training_images_as_they_were_taken(two_methods):
     """Without scores of their own training images, which nothing has changed."""
     run(two_methods, QUIET)

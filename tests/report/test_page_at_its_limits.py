@@ -73,6 +73,7 @@ def test_the_list_goes_on_where_a_marked_picture_left_it(chromium, bolts):  # no
         assert tab.evaluate("document.activeElement.innerText").startswith("new-4.png")
 
 
+@pytest.mark.slow
 def test_marks_of_two_tabs_and_of_a_run_that_is_made_again(chromium, bolts, save_image):  # noqa: F811
     """They follow the picture: a new score keeps them, another picture of the same name has none."""
     context = chromium.new_context()
