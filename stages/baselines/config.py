@@ -48,7 +48,7 @@ MODELS = {
     "patchcore": Model((2, 3), 1, "without its own patches in the bank"),
     "dfm": Model((3,), levels=1, most=2000, map_kind=FLOAT32),  # decomposes a matrix with a row for each image
     "dfkde": Model((4,), 16, levels=1, most=2000, maps=False),  # the same; 16 principal components
-    # The papers' and anomalib's epochs.
+    # Epochs: chosen here, after the papers; anomalib stops early instead, which needs labelled defects.
     "stfpm": Model((1, 2, 3), map_kind=FLOAT32, epochs=100),
     "cflow": Model((2, 3, 4), map_kind=FLOAT32, epochs=50, alone=True),
     "reverse-distillation": Model((1, 2, 3), levels=3, map_kind=FLOAT32, epochs=200, backbones=RESNETS),
@@ -57,7 +57,7 @@ MODELS = {
         (),
         size=256,
         map_kind=FLOAT32,
-        epochs=200,  # the paper's 70,000 steps with 350 images
+        epochs=200,  # 70,000 steps with 350 images
         at_once=1,
         checkpoint={
             TEACHER: "of anomalib's efficientad_pretrained_weights.zip",
@@ -99,7 +99,7 @@ class BaselineConfig:
     channels: int = option("padim: channels kept, drawn at random; 0 = 550 for wide_resnet50_2, else 100", 0)
     patches: int = option("patchcore: patches drawn at random from the training images, before the coreset", 10_000)
     coreset: float = option("patchcore: share of the drawn patches that the greedy coreset keeps; 1 = all", 0.1)
-    epochs: int | None = option("trained models: passes over the training images; by default the papers'", None)
+    epochs: int | None = option("trained models: passes over the training images; by default the model's", None)
     checkpoint: Path | None = option(
         f"efficient-ad: a directory with {TEACHER} and {OTHER_IMAGES}/, folders of other pictures", None
     )

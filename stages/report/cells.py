@@ -25,9 +25,9 @@ def percent(value: float | None) -> str:
 
 
 def digits(values: Sequence[float]) -> int:
-    """6, 9 or 17 significant digits: the fewest that tell different values apart."""
+    """6, 9 or 17 significant digits: the fewest that tell nine tenths of the different values apart."""
     different = set(values)
-    return next((n for n in (6, 9) if len({f"{v:.{n}g}" for v in different}) == len(different)), 17)
+    return next((n for n in (6, 9) if len({f"{v:.{n}g}" for v in different}) >= 0.9 * len(different)), 17)
 
 
 def over_categories(rows: Sequence[dict], dataset: str, method: str, metric: str) -> float | None:

@@ -132,7 +132,7 @@ def _headline(tasks: list[TaskScores], rows: list[dict], beside: Outcome | None)
     return [
         *numbers,
         *([("above the line", str(beside.above))] if beside else []),
-        ("tasks", str(len(tasks))),
-        ("test images", f"{len(images):,}"),
-        ("images without a score", str(failed)),
+        ("task" + "s" * (len(tasks) != 1), str(len(tasks))),
+        ("test image" + "s" * (len(images) != 1), f"{len(images):,}"),
+        ("image without a score" if failed == 1 else "images without a score", str(failed)),
     ]

@@ -159,7 +159,7 @@ def test_tables_and_report(tmp_path):
         "Figure 5",
         "Synthetic.",
         "2 of 10 scenarios, 2 of 5 conditions",
-        "1</b><span>images without a score",
+        "1</b><span>image without a score",
     ):
         assert part in page, part
     shown = page_data(tmp_path / "report.html").rows()

@@ -148,3 +148,4 @@ def test_digits_tell_scores_apart():
     assert digits([1_000_000.0, 1_000_001.0, 1_000_001.5]) == 9
     assert digits([1.0, 1.0 + 1e-12]) == 17
     assert digits([]) == 6
+    assert digits([*range(20), 1.0 + 1e-7]) == 6, "two of twenty-one that look alike"
