@@ -69,15 +69,14 @@ def at_step(monkeypatch):
 
 # -- tasks
 
-TASKS = (
+TASKS = (  # all images of a data set have a condition, or none
     ("d", "c", None),
-    ("d", "c", "A"),
-    ("e", "c", None),
+    ("e", "c", "A"),
+    ("e", "c", "none"),
     ("d", "a/b", None),
     ("d", "a_b", None),
-    ("d", "..", ".."),
+    ("e", "..", ".."),
     ("..", "..", None),
-    ("d", "c", ""),
 )
 
 
@@ -205,7 +204,7 @@ def test_sigterm_and_sigkill_in_mid_task_cost_no_training(undisturbed, bert, tmp
 def test_killed_before_any_file_operation(bert, tmp_path, monkeypatch):
     """Two tasks, a state saved after every step."""
     monkeypatch.setattr(trainer, "SAVE_SECONDS", 0)
-    tasks = (("d", "c", "a"), ("d", "c", None))
+    tasks = (("d", "c", "a"), ("e", "c", None))
     (tmp_path / "points").mkdir()
 
     def work(folder):
