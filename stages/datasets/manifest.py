@@ -71,9 +71,9 @@ def read_manifest(path: Path, root: Path | None = None, partial: bool = False) -
         )
     conditions = [c or None for c in rows["condition"].to_pylist()]
     if mixed := some_without(zip(rows["dataset"].to_pylist(), conditions, strict=True)):
-        dataset, n, other = mixed
+        dataset, n, example = mixed
         raise InputError(
-            f"{path}: {n} images of {dataset} have no condition, and others have one ({other}); give all of"
+            f"{path}: {n} images of {dataset} have no condition, and others have one ({example}); give all of"
             " them one, or index them as two data sets"
         )
     if not len(rows) and not partial:
