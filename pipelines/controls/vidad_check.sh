@@ -8,7 +8,7 @@ if [ -z "$VIDAD_ROOT" ]; then
   done
 fi
 run python -m benchmarks.vidad_check "$RUN"
-run adcli data synth vidad --out "$RUN/check/scenes" --size "$SIZE" --seed 100 --overwrite
+run adcli data synth vidad --out "$RUN/check/scenes" --size "$SIZE" --seed 2026 --overwrite
 run adcli data index vidad "$RUN/check/scenes" --out "$RUN/check/manifest.parquet" --overwrite
 run adcli caption "$RUN/check/manifest.parquet" --out "$RUN/check/captions.parquet" --overwrite
 echo "scenes of a seed that the captioner was not tuned on:"
