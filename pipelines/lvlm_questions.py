@@ -11,8 +11,7 @@ from pathlib import Path
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import MANIFEST
 from stages.base.errors import InputError
-
-PAPER = 4.74  # seconds an image, LVLM paper, section 6
+from stages.report.lvlm_cost import PAPER_SECONDS
 
 
 def lines(images: Iterable[tuple[str, str]], kinds: int, variants: int, train: bool) -> list[str]:
@@ -26,10 +25,11 @@ def lines(images: Iterable[tuple[str, str]], kinds: int, variants: int, train: b
         total += ways * test + once
         more = f", {once:,} training images once" if train else ""
         found.append(f"{dataset}: {test:,} test images, each asked about {ways} times{more}")
-    hours = total * PAPER / 3600
+    hours = total * PAPER_SECONDS / 3600
     return [
         *found,
-        f"{total:,} questions in all, {hours:,.1f} hours at the paper's {PAPER} s; answers that are there are kept",
+        f"{total:,} questions in all, {hours:,.1f} hours at the paper's {PAPER_SECONDS} s; answers that are there are"
+        " kept",
     ]
 
 

@@ -46,3 +46,8 @@ def without_controls(text: str) -> str:
     """The text with every control character but tab and line ends written as \\xNN: a NUL byte ends a text for many
     programs, and an escape code steers a terminal."""
     return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def separator_of(text: str) -> str:
+    """Of a CSV: the comma, semicolon or tab that its first line has most of, a comma where it has none."""
+    return max(",;\t", key=text.partition("\n")[0].count)

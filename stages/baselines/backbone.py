@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
+from stages.artifacts.digests import read_state
 from stages.base.errors import InputError, first_line
 from stages.baselines.config import LITE0, MODELS, PAPER_CHANNELS, BaselineConfig, needs_another
 
@@ -112,8 +113,8 @@ def without_backbone(config: BaselineConfig) -> Backbone:
     digest, folder = hashlib.sha256(), config.checkpoint or Path()
     for name in MODELS[config.model].checkpoint:
         for file in sorted(p for p in (folder / name, *(folder / name).rglob("*")) if p.is_file()):
-            digest.update(f"{file.relative_to(folder).as_posix()} {file.stat().st_size}\n".encode())
-            digest.update(file.read_bytes())
+            state = read_state(file)
+            digest.update(f"{file.relative_to(folder).as_posix()} {state and state.digest}\n".encode())
     return Backbone("", config.model, digest.hexdigest()[:32], (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (), 0)
 
 

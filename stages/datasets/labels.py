@@ -10,6 +10,7 @@ from pathlib import Path
 
 from stages.base.errors import InputError
 from stages.base.regular import regular
+from stages.base.texts import separator_of
 from stages.datasets.entries import Entry, first, many
 
 NORMAL = ("normal", "good", "ok", "0")
@@ -55,7 +56,7 @@ def read_labels(path: Path, root: Path, images: Iterable[Path], category: Callab
     skipped = named[:4] == "sep=" and len(named) == 5
     if skipped:
         text, head = rest, rest.partition("\n")[0]
-    separator = named[4] if skipped else max(",;\t", key=head.count)
+    separator = named[4] if skipped else separator_of(text)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
     written = [(n or "").strip().lower() for n in reader.fieldnames or ()]
     names = dict(zip(written, reader.fieldnames or (), strict=True))

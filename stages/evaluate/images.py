@@ -33,7 +33,7 @@ from stages.report.heatmaps import (
 )
 from stages.report.html import Results, write_report
 from stages.report.lvlm_labels import contradicted, distributions
-from stages.report.lvlm_mask_area import area_bins, area_figure, area_table
+from stages.report.lvlm_mask_area import Bin, area_bins, area_figure, area_table
 from stages.report.made import HowMade, how_made
 from stages.report.page import figures
 from stages.report.ranking import outcome, shown, write_ranking
@@ -98,9 +98,8 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
     if config.thresholds:
         of_limits = replace(spec, stage="evaluate --thresholds")
         beside.append(_artifact(config.thresholds, THRESHOLDS, of_limits, limits, replace(options, quiet=True)))
-    pages = _pages(
-        tasks, rows, pixels, manifest.images, config
-    )  # what can be refused is refused before anything is written
+    # What can be refused is refused before anything is written.
+    pages = _pages(tasks, rows, pixels, manifest.images, config)
     with ExitStack() as stack:
         open_all([artifact, *beside], stack)
         files.keep(config.out)
@@ -159,13 +158,14 @@ def _pixels(
 @dataclass(frozen=True)
 class _Pages:
     """What is published. grids: the tables; more: those that stand in the folder --tables alone; pictures: PNG or None
-    of its figures; answers: of the checklist."""
+    of its figures; bins: of mask areas; answers: of the checklist."""
 
     provenance: list[dict]
     made: HowMade
     grids: list[grid.Grid]
     more: list[grid.Grid]
     pictures: dict[str, bytes | None]
+    bins: list[Bin]
     captions: list[TaskCaptions]
     answers: Answers
 
@@ -187,15 +187,15 @@ def _pages(
     grids += training_texts(tasks, images, made.inputs)
     more: list[grid.Grid] = []
     pictures: dict[str, bytes | None] = {}
+    bins = area_bins(tasks, rows) if config.tables or config.report else []
     if config.tables:
-        bins = area_bins(tasks, rows)
         more = [*area_table(bins), *contradicted(tasks), *made.tables]
         pictures = {"figure5": sensitivity(rows), "figure6": distributions(tasks), "figure7": area_figure(bins)}
         pictures["curves"] = curves(pixels, config.pro_limit)
         grid.require_free([*grids, *more], config.tables, pictures)
     if config.heatmaps:
         require_free(config.heatmaps, named_heatmaps(pixels, tasks).values())
-    return _Pages(provenance, made, grids, more, pictures, captions, answers)
+    return _Pages(provenance, made, grids, more, pictures, bins, captions, answers)
 
 
 def _answers(captions: list[TaskCaptions], checklist: Path | None) -> Answers:
@@ -240,7 +240,7 @@ def _publish(
     if config.report:
         drawn = {
             "figure5": figures.sensitivity(rows),
-            "figure7": figures.area(area_bins(tasks, rows)),
+            "figure7": figures.area(pages.bins),
             "curves": figures.curves(pixels, config.pro_limit),
         }
         unlabelled = all(s.image.label is None for t in tasks for s in t.test) and any(t.good for t in tasks)

@@ -5,9 +5,9 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
-from stages.artifacts.files import write_bytes
+from stages.artifacts.outputs import write_page
 from stages.base.errors import InputError
-from stages.base.texts import read_text, without_controls
+from stages.base.texts import read_text, separator_of, without_controls
 from stages.report.grid import Grid, as_csv
 
 COLUMNS = ("image", "caption", "right", "remark")
@@ -23,8 +23,7 @@ def key_of(image: str, caption: str) -> tuple[str, str]:
 def write_checklist(path: Path, captions: Iterable[tuple[str, str]]) -> None:
     """A line for each (image_id, caption), once, nothing answered."""
     rows = [(*line, "", "") for line in dict.fromkeys(captions)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, as_csv(Grid("", "", COLUMNS, tuple(rows), "")).encode(errors="replace"))
+    write_page(path, as_csv(Grid("", "", COLUMNS, tuple(rows), "")))
 
 
 def read_checklist(path: Path) -> Answers:
@@ -34,8 +33,7 @@ def read_checklist(path: Path) -> Answers:
         InputError: no such columns, or an answer that is neither yes nor no; names the line.
     """
     text = read_text(path)
-    head = text.partition("\n")[0]
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator_of(text))
     names = [(n or "").strip().lower() for n in reader.fieldnames or ()]
     if lacks := [c for c in COLUMNS[:3] if c not in names]:
         raise InputError(f"--checklist {path}: no column `{lacks[0]}`; expected {', '.join(COLUMNS)}")

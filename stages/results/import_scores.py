@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from stages.artifacts.digests import read_state
 from stages.artifacts.tables import MAPS, SCORES
 from stages.artifacts.writer import Artifact, Spec, Summary, open_all
 from stages.base.config import RunOptions, named_paths
 from stages.base.errors import ImageError, InputError
 from stages.base.read_json import read_json_lines
-from stages.base.regular import regular
-from stages.base.texts import read_text
+from stages.base.texts import read_text, separator_of
 from stages.datasets.entries import first, many
 from stages.datasets.manifest import Manifest, read_manifest
 from stages.questions.places import places_of, resolve
@@ -25,7 +25,6 @@ from stages.results.map_files import as_row
 
 CSV_ENDINGS, JSON_ENDINGS = (".csv", ".tsv", ".txt"), (".jsonl", ".ndjson", ".json")
 MAP_ROWS = 64  # of a part
-BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,14 @@ def run(config: ImportScoresConfig, options: RunOptions) -> Summary:
             f"{config.source}: none of its {many(lines, 'image')} is in the manifest; {next(iter(missing.values()))}"
         )
     rows = _rows(lines, ids, missing, config)
-    digest = _digest(config.source)
+    if (state := read_state(config.source)) is None:
+        raise InputError(f"{config.source}: cannot be read any more")
     files = {i: config.source.parent / line.map for i, (line, _) in rows.items() if line.map} if config.maps else {}
-    inputs = {"manifest": manifest.fingerprint, "source": digest}
+    inputs = {"manifest": manifest.fingerprint, "source": state.digest}
     inputs |= {"map files": _digest_of_all(files.values())} if config.maps else {}
     columns = {n: getattr(config, n) for n in ("image_column", "score_column")}
     columns |= {"map_column": config.map_column} if config.maps else {}
-    notes = {"imported": f"{config.source.name}, BLAKE2b {digest}"}
+    notes = {"imported": f"{config.source.name}, BLAKE2b {state.digest}"}
     spec = Spec("data import-scores", {"method": config.name} | columns, inputs, 0, notes, named_paths(config))
     keys = [(image_id, config.name) for image_id in rows]
     scores, maps = Artifact(config.out, SCORES, spec, keys, options), None
@@ -98,8 +98,7 @@ def read_lines(config: ImportScoresConfig) -> tuple[list[Line], bool]:
 def _csv(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Separated by commas, semicolons or tabs; the first line has the names."""
     text = read_text(file)
-    head = text.partition("\n")[0]
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), skipinitialspace=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator_of(text), skipinitialspace=True)
     names = [(n or "").strip() for n in reader.fieldnames or ()]
     if twice := next((n for n in names if names.count(n) > 1), None):
         raise InputError(f"{file}: the column `{twice}` is there twice; remove one")
@@ -186,26 +185,11 @@ def _remarks(
         yield f"{config.source}: the column `{config.map_column}` is not read; --maps FOLDER imports the maps"
 
 
-def _digest(file: Path) -> str:
-    """BLAKE2b of a file's bytes, 32 hexadecimal digits. Raises InputError where it cannot be read."""
-    digest = hashlib.blake2b(digest_size=16)
-    try:
-        with regular(file).open("rb") as opened:
-            while block := opened.read(BLOCK):
-                digest.update(block)
-    except OSError as e:
-        raise InputError(f"{file}: cannot be read ({e.strerror or e})") from None
-    return digest.hexdigest()
-
-
 def _digest_of_all(files: Iterable[Path]) -> str:
     """Of their contents in this order; one that cannot be read counts as such."""
     digest = hashlib.blake2b(digest_size=16)
-    for file in files:
-        try:
-            digest.update(_digest(file).encode())
-        except InputError:
-            digest.update(b"-")
+    for state in map(read_state, files):
+        digest.update(state.digest.encode() if state else b"-")
     return digest.hexdigest()
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from stages.artifacts.tables import MANIFEST
 from stages.training.torch_setup import prepare_torch
-from tests.baselines.world import SIZE
+from tests.baselines.world import SIZE, saved
 
 torch = pytest.importorskip("torch")
 
@@ -16,12 +16,7 @@ torch = pytest.importorskip("torch")
 def tiny(tmp_path_factory):
     """A directory with a small random convolutional network of timm's, 32 + 48 + 48 channels at levels 1 to 3."""
     prepare_torch()
-    import timm
-
-    folder = tmp_path_factory.mktemp("backbone") / "tiny"
-    torch.manual_seed(0)
-    timm.models.save_for_hf(timm.create_model("test_resnet", num_classes=2), folder, safe_serialization=True)
-    return str(folder)
+    return saved("test_resnet", tmp_path_factory.mktemp("backbone") / "tiny")
 
 
 @pytest.fixture(scope="session")

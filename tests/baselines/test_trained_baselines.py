@@ -15,7 +15,7 @@ from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.baselines.score import run
 from stages.training.torch_setup import prepare_torch
-from tests.baselines.world import SIZE, config, loaded, outputs
+from tests.baselines.world import SIZE, config, loaded, outputs, saved
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(find_spec("anomalib") is None, reason="needs adcli[baselines]")
@@ -27,12 +27,7 @@ LAYERS = {"cflow": "2,3"}  # the fourth, which it reads by default, has too few 
 def resnet(tmp_path_factory):
     """A directory with a random ResNet-18, which Reverse Distillation and FastFlow know."""
     prepare_torch()
-    import timm
-
-    folder = tmp_path_factory.mktemp("backbone") / "resnet18"
-    torch.manual_seed(0)
-    timm.models.save_for_hf(timm.create_model("resnet18", num_classes=2), folder, safe_serialization=True)
-    return str(folder)
+    return saved("resnet18", tmp_path_factory.mktemp("backbone") / "resnet18")
 
 
 @pytest.fixture

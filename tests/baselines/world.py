@@ -23,6 +23,16 @@ def config(model, backbone, **more):
     )
 
 
+def saved(architecture, folder):
+    """A directory with a random network of timm's; its path as text."""
+    import timm
+    import torch
+
+    torch.manual_seed(0)
+    timm.models.save_for_hf(timm.create_model(architecture, num_classes=2), folder, safe_serialization=True)
+    return str(folder)
+
+
 def loaded(name, levels=(1, 2, 3)):
     from stages.baselines.backbone import load_backbone
 

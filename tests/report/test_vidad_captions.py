@@ -12,6 +12,7 @@ from stages.base.errors import InputError
 from stages.evaluate.config import EvaluateConfig
 from stages.evaluate.images import run
 from stages.report.checklist import key_of, read_checklist, write_checklist
+from tests.hostile import write
 
 AGAIN = RunOptions(quiet=True, overwrite=True)
 NEAR = [{"image_id": "x", "distance": 0.1, "text": "Two kiwis.", "missing": [], "extra": []}]
@@ -25,11 +26,9 @@ def given(tmp_path, captions, methods=("text-knn",)):
         manifest.append({"image_id": f"{n:02}", "path": f"{n}.png", "split": split, "label": label} | place)
         found = {"score": n / 100, "response": caption, "neighbours": NEAR} if caption else {"error": "no caption"}
         scores += [{"image_id": f"{n:02}", "method": m} | found for m in methods]
-    pq.write_table(pa.Table.from_pylist(manifest, schema=MANIFEST.schema), tmp_path / "m.parquet")
-    pq.write_table(pa.Table.from_pylist(scores, schema=SCORES.schema), tmp_path / "s.parquet")
     return EvaluateConfig(
-        scores=tmp_path / "s.parquet",
-        manifest=tmp_path / "m.parquet",
+        scores=write(tmp_path / "s.parquet", SCORES, scores),
+        manifest=write(tmp_path / "m.parquet", MANIFEST, manifest),
         out=tmp_path / "metrics",
         tables=tmp_path / "tables",
         checklist=tmp_path / "check" / "list.csv",

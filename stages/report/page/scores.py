@@ -34,10 +34,11 @@ def methods_of(tasks: Sequence[TaskScores], gallery: Gallery) -> list[dict]:
         {
             "name": gallery.text(method),
             "tasks": [_task(t, gallery, scale) for t, scale in _scales(of_method)],
-            "rows": _rows(of_method, gallery),
-            "digits": digits([s.number for t in of_method for s in t.test]),
+            "rows": _rows(of_method, gallery, places),
+            "digits": places,
         }
         for method, of_method in by_method.items()
+        for places in (digits([s.number for t in of_method for s in t.test]),)
     ]
 
 
@@ -78,8 +79,9 @@ def _task(task: TaskScores, gallery: Gallery, scale: tuple[float, float]) -> dic
     }
 
 
-def _rows(tasks: list[TaskScores], gallery: Gallery) -> list[Row]:
-    rows, places = [], digits([s.number for t in tasks for s in t.test])
+def _rows(tasks: list[TaskScores], gallery: Gallery, places: int) -> list[Row]:
+    """places: significant digits of a score's text."""
+    rows = []
     for number, (task, (zero, unit)) in enumerate(_scales(tasks)):
         good = sorted(numbers(task.good).tolist()) if task.line in task.thresholds else []
         for scored in (s for s in task.rows if s.image.split == "test"):

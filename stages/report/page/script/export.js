@@ -45,28 +45,20 @@ function save(name, kind, content) {
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 const figure = (name, v) => (/^(score|percentile.*)$/.test(name) && v !== null && v !== "" ? Number(v) : v);
-at("csv").onclick = () =>
-    save(
-        "ranking.csv",
-        "text/csv",
-        "\ufeff" + // which Excel needs to read it as UTF-8
-            [table().map(([n]) => n), ...state.shown.map(r => table().map(([, f]) => f(r)))]
-            .map(l => l.map(cell).join(",") + "\n")
-            .join(""),
-    );
-at("json").onclick = () =>
-    save(
-        "ranking.json",
-        "application/json",
-        JSON.stringify(
-            {
-                run: data.run,
-                method: state.method.name,
-                line: asked ? null : rawLine(),
-                unit: unit() ? "distances from the median good picture to the drawn line" : "score",
-                rows: state.shown.map(r => Object.fromEntries(table().map(([n, f]) => [n, figure(n, f(r) ?? null)]))),
-            },
-            null,
-            1,
-        ),
-    );
+at("csv").onclick = () => {
+    const columns = table(),
+        lines = [columns.map(([n]) => n), ...state.shown.map(r => columns.map(([, f]) => f(r)))];
+    // Excel reads it as UTF-8 by the mark in front.
+    save("ranking.csv", "text/csv", "\ufeff" + lines.map(l => l.map(cell).join(",") + "\n").join(""));
+};
+at("json").onclick = () => {
+    const columns = table(),
+        rows = state.shown.map(r => Object.fromEntries(columns.map(([n, f]) => [n, figure(n, f(r) ?? null)])));
+    const about = {
+        run: data.run,
+        method: state.method.name,
+        line: asked ? null : rawLine(),
+        unit: unit() ? "distances from the median good picture to the drawn line" : "score",
+    };
+    save("ranking.json", "application/json", JSON.stringify({ ...about, rows }, null, 1));
+};

@@ -73,9 +73,9 @@ function picture(row, { heat, outline, alt, image = row.image }) {
         fit = Math.max(w, h),
         img = element("img", { alt, decoding: "async", src: address });
     img.onerror = () => {
-        const beside = address.split("/")[0];
-        box.replaceChildren(element("span", {}, `${decodeURIComponent(beside)}/ is not beside this page`));
-        warn(`The pictures are missing: the folder ${decodeURIComponent(beside)} has to lie beside this page.`);
+        const beside = decodeURIComponent(address.split("/")[0]);
+        box.replaceChildren(element("span", {}, `${beside}/ is not beside this page`));
+        warn(`The pictures are missing: the folder ${beside} has to lie beside this page.`);
     };
     box.append(img);
     if (heat && map) {

@@ -9,13 +9,16 @@ Charts.all(data.figures);
 
 // One object per row, from the columns.
 const methods = data.methods.map((m, number) => {
-    const columns = Object.entries(m.rows);
+    const columns = Object.entries(m.rows),
+        lineless = m.tasks.every(t => t.line === null);
     const rows = (columns[0]?.[1] ?? []).map((_, n) => {
         const row = Object.fromEntries(columns.map(([name, column]) => [name, column[n]]));
         row.method = number;
         row.file = text(data.images.file[row.image]);
         row.label = data.images.label[row.image];
         row.scored = !asked && row.height !== null;
+        // Whether the line holds for it: a task whose good pictures have no scores has none, beside others with one.
+        row.lined = row.scored && (lineless || m.tasks[row.task].line !== null);
         row.failed = asked ? row.failed : !row.scored && row.said === null;
         row.key = [text(m.name), asked ? text(row.id) : text(data.images.id[row.image]), data.images.digest[row.image]].join("\n");
         return row;
@@ -55,11 +58,7 @@ const warn = said => {
 };
 
 // The line: where the good pictures put it, in the unit of the rows' heights.
-// A task whose good pictures have no scores has none, beside others that have one.
-const lined = r => {
-    const tasks = methods[r.method].tasks;
-    return r.scored && (tasks[r.task].line !== null || tasks.every(t => t.line === null));
-};
+const lined = r => r.lined;
 const numbers = m => m.rows.filter(lined).map(r => r.height);
 const drawnLine = m => {
     const line = m.tasks.map(t => t.line).find(l => l !== null);
