@@ -22,6 +22,7 @@ def test_a_ranking_is_judged_by_scores(tmp_path):
     assert (found["above_line_good"], found["above_line_defective"]) == (1, 2)
 
 
+@pytest.mark.slow
 def test_memory_and_time_are_those_of_the_whole_tree(tmp_path):
     inner = "x = bytearray(300_000_000); import time; time.sleep(1)"
     outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"

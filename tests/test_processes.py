@@ -10,6 +10,7 @@ import pytest
 from tests.processes import ROOT, Started, adcli
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [("--version",), ("capton",), ("models", "--json"), ("caption", "none", "--out", "c")]
 )

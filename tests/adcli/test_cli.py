@@ -209,6 +209,7 @@ def test_tables_that_do_not_belong_together(photos):
     one_line(called("evaluate", c, "--manifest", m, "--out", photos / "e"), "no column `method`")
 
 
+@pytest.mark.slow
 def test_bad_images_fail_as_rows_with_exit_code_3(photos):
     folder = photos / "photos with space"
     whole = (folder / "0.jpg").read_bytes()
@@ -258,6 +259,7 @@ def test_a_folder_without_labels_gets_captions_scores_and_a_ranking(photos):
     assert "Pictures, the most unusual first" in (photos / "r.html").read_text()
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done(tmp_path):
     out = tmp_path / "s"
     process = subprocess.Popen(

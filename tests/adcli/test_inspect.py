@@ -128,6 +128,7 @@ def test_kinds_of_several_sizes_with_defects_few_good_ones_and_a_broken_file(tmp
     assert "of 9 lie above 90 % of the good ones of their kind; ranking: " in lines[-1]
 
 
+@pytest.mark.slow
 def test_a_method_without_maps(photos):
     """LVLM by the embedded captioner, which needs no weights: the same answer to every surface."""
     code, out, said = inspect("--method", "lvlm", "--vlm", "scene")

@@ -284,6 +284,7 @@ def test_a_second_ctrl_c_ends_at_once():
     assert "ended at once" in err and "done" not in out
 
 
+@pytest.mark.slow
 def test_the_same_wish_passed_on_by_another_process_is_no_second_one():
     out, err = interrupted_twice(60, "print('writing', flush=True); time.sleep(2); print('done')")
     assert err == "adcli: interrupted; the same command starts again\n" and out == "done\n"

@@ -62,6 +62,7 @@ def test_overwrite(tmp_path):
     assert points > 25
 
 
+@pytest.mark.slow
 def test_a_killed_overwrite_goes_on_without_the_option(tmp_path):
     for n in range(1, 12):
         folder = tmp_path / str(n)

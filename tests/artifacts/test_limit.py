@@ -97,6 +97,7 @@ def test_maps_that_are_lacking_make_it_incomplete(tmp_path):
     assert asked == [0, 1] and (summary.rows, summary.written, summary.complete) == (6, 0, False)
 
 
+@pytest.mark.slow
 def test_a_try_and_then_the_rest(tmp_path, save_image):
     for n in range(5):
         save_image(tmp_path / "photos" / f"{n}.jpg", n)

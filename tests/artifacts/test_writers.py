@@ -146,6 +146,7 @@ def test_a_part_that_was_under_way_is_not_put_in_place(writer, tmp_path):
     assert not [n for n in os.listdir(out) if n.startswith(".")]
 
 
+@pytest.mark.slow
 def test_an_artifact_removed_while_it_is_written(writer, tmp_path):
     import shutil
 

@@ -7,10 +7,13 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 SCRIPT = """
 import time
+
 from stages.base.worker_pool import worker_pool
 
 with worker_pool(2) as pool:
@@ -57,12 +60,14 @@ def group_is_alive(group: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_workers_that_work_without_their_tracebacks(tmp_path):
     errors = interrupted(tmp_path, "at work")
     assert errors.count("Traceback") == 1 and errors.rstrip().endswith("KeyboardInterrupt"), errors
     assert "Process " not in errors
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_workers_that_are_only_starting(tmp_path):
     errors = interrupted(tmp_path, "started")
     assert errors.count("Traceback") == 1 and "Process " not in errors, errors

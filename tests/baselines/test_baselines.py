@@ -55,6 +55,7 @@ def direct(settings, images, seed=0):
 SETTINGS = {"padim": {"channels": 5}, "patchcore": {"coreset": 1.0}, "dfm": {}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", SETTINGS)
 def test_scores_and_maps_are_anomalibs(model, tiny, pixels):
     settings = config(model, tiny, **SETTINGS[model])
@@ -276,6 +277,7 @@ def test_unlabelled_pictures_are_their_own_reference(photos, tiny, tmp_path):
     assert len(scores) == 5 and max(scores, key=scores.get) == "i12"  # not at home among its own patches
 
 
+@pytest.mark.slow
 def test_a_training_image_is_scored_without_its_own_patches(photos, tiny, tmp_path):
     """The images are counted across batches: the second half of them, too, gets what a fit without it gives."""
     from anomalib.data.utils import read_image

@@ -178,6 +178,7 @@ def arguments(photos, backbone, out, model="stfpm", **more):
     return config(model, backbone, **given | more)
 
 
+@pytest.mark.slow
 def test_the_stage_scores_every_image_and_says_what_made_the_rows(photos, tiny, tmp_path, capfd):
     summary = run(arguments(photos, tiny, tmp_path), RunOptions())
     assert (summary.rows, summary.errors, summary.complete) == (19, 3, True)

@@ -71,6 +71,7 @@ def said_by(process):
         process.kill()
 
 
+@pytest.mark.slow
 def test_a_pipe_among_images_is_one_failed_row(tmp_path, save_image):
     save_image(tmp_path / "d" / "good" / "1.png")
     os.mkfifo(tmp_path / "d" / "good" / "2.png")

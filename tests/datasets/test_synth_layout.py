@@ -127,6 +127,7 @@ def test_simple_statistics_do_not_tell_anomalies_in_dishes():
         assert 0.35 < auroc(tp, fp)[0] < 0.65, (name, auroc(tp, fp)[0])
 
 
+@pytest.mark.slow
 def test_every_scene_has_clutter_that_no_thing_hides():
     """Scraps make normal scenes as new to a detector as anomalous ones; no tray may cover them all."""
     for scenario in SCENARIOS:

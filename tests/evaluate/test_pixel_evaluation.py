@@ -71,6 +71,7 @@ def metric(config, category, name):
     return next(r for r in rows if (r["category"], r["metric"]) == (category, name))
 
 
+@pytest.mark.slow
 def test_metrics_thresholds_and_pictures_of_maps_on_disk(two_categories):
     config, kept = two_categories
     run(replace(config, pro_200=True), QUIET)

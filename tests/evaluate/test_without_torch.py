@@ -29,6 +29,7 @@ def test_scores_and_maps(two_categories, tmp_path):
     assert list((tmp_path / "all").rglob("*.html")) and list((tmp_path / "all").rglob("pixels.tex"))
 
 
+@pytest.mark.slow
 def test_answers(tmp_path, save_image):
     paths = cables(tmp_path, save_image)
     answers = [{"question_id": "r0", "method": "m", "response": "A. It is cut.", "parsed": "strict", "choice": 0}]

@@ -164,6 +164,7 @@ def test_rows_by_hand():
     assert failed["error"] == "no such image" and "parsed" not in failed
 
 
+@pytest.mark.slow
 def test_scene_compares_with_the_first_training_image(oranges):
     summary = run(oranges, QUIET)
     rows = {r["image_id"]: r for r in read_table(oranges.out, SCORES).to_pylist()}

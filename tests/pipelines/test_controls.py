@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.pipelines.recorded import ROOT
 
 
@@ -27,6 +29,7 @@ def test_the_control_shuffles_what_is_known_of_training_images_alone():
     assert sorted(dealt) == sorted(known) and dealt != known
 
 
+@pytest.mark.slow
 def test_demo_models_and_controls_need_no_tests():
     code = (
         "import sys, pkgutil, importlib, pipelines\n"

@@ -123,6 +123,7 @@ def judged_text(text):
     return re.search("Answer to mark: (.*)", text)[1]
 
 
+@pytest.mark.slow
 def test_what_of_an_answer_is_judged(config):
     server = Faulty(lambda text: None)
     server.say = lambda body, text: "category: 4, location: 3, logic: 5"

@@ -113,6 +113,7 @@ def test_accuracy_is_the_mean_over_categories_also_without_scores(two_methods):
     assert "Figure 7" not in page, "no masks, no figure"
 
 
+@pytest.mark.slow
 def test_drop_is_over_the_categories_that_have_both(two_methods):
     table = pq.read_table(two_methods.scores)
     keep = [not i.startswith("br") and i not in ("b1r", "b2r") for i in table["image_id"].to_pylist()]
@@ -166,6 +167,7 @@ def test_an_answer_that_decides_nothing_keeps_its_score(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_folder_of_tables_has_figures_6_and_9(two_methods):
     run(two_methods, QUIET)
     folder = two_methods.out.parent
@@ -178,6 +180,7 @@ def test_folder_of_tables_has_figures_6_and_9(two_methods):
     }, "as they were taken, by answers; a score alone is none"
 
 
+@pytest.mark.slow
 def test_unanswered_images_count_as_wrong_in_a_row_of_their_own(two_methods):
     """a4 rotated is refused, b1 was not asked."""
     table = pq.read_table(two_methods.scores)
@@ -204,6 +207,7 @@ def test_unanswered_images_count_as_wrong_in_a_row_of_their_own(two_methods):
     assert found["mean", None, "accuracy_all@own"]["value"] == 0.375
 
 
+@pytest.mark.slow
 def test_drop_keeps_the_threshold_that_is_best_on_the_originals(two_methods):
     run(two_methods, QUIET)
     head, *lines = rows_of(two_methods.out.parent, "drop")

@@ -21,6 +21,7 @@ def bolts(tmp_path, save_image):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [(683, 330), (1366, 620), (1920, 940), (360, 740)])
 def test_maps_and_outlines_lie_on_the_picture(chromium, bolts, window):  # noqa: F811
     """The map is placed in shares of its box's side, which therefore is square in every window."""
@@ -38,6 +39,7 @@ def test_maps_and_outlines_lie_on_the_picture(chromium, bolts, window):  # noqa:
         assert heat["y"] - box["y"] == pytest.approx(box["height"] / 6, abs=1.5)
 
 
+@pytest.mark.slow
 def test_keys_work_at_both_ends_and_where_a_button_goes_away(chromium, bolts):  # noqa: F811
     with opened(chromium, bolts.report) as tab:
         title = tab.locator("#detail-title")
@@ -61,6 +63,7 @@ def test_keys_work_at_both_ends_and_where_a_button_goes_away(chromium, bolts):  
         assert not tab.get_by_role("dialog").is_visible()
 
 
+@pytest.mark.slow
 def test_the_list_goes_on_where_a_marked_picture_left_it(chromium, bolts):  # noqa: F811
     with opened(chromium, bolts.report) as tab:
         tab.locator("#show").select_option("open-marks")
@@ -69,8 +72,8 @@ def test_the_list_goes_on_where_a_marked_picture_left_it(chromium, bolts):  # no
         tab.keyboard.press("ArrowRight")
         tab.keyboard.press("w")
         tab.keyboard.press("Escape")
+        tab.wait_for_function("document.activeElement.innerText.startsWith('new-4.png')")  # when it has closed
         assert names_shown(tab) == ["new-0.png", "new-1.png", "new-4.png", "new-5.png", "new-6.png"]
-        assert tab.evaluate("document.activeElement.innerText").startswith("new-4.png")
 
 
 @pytest.mark.slow
@@ -97,6 +100,7 @@ def test_marks_of_two_tabs_and_of_a_run_that_is_made_again(chromium, bolts, save
     context.close()
 
 
+@pytest.mark.slow
 def test_a_kind_whose_good_pictures_have_no_scores_has_no_line(chromium, tmp_path, save_image):  # noqa: F811
     """As in ranking.csv: neither above nor not above, beside a kind that has one."""
     manifest, rows, _ = world(tmp_path, save_image)
@@ -114,6 +118,7 @@ def test_a_kind_whose_good_pictures_have_no_scores_has_no_line(chromium, tmp_pat
         assert tab.locator("#line").is_hidden() and tab.locator("#grid .above").count() == 0
 
 
+@pytest.mark.slow
 def test_a_page_without_its_folder_says_so(chromium, bolts, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setattr("stages.report.page.render.LIMIT", 0)
     run(config(bolts.root, *_tables(bolts)), QUIET.__class__(quiet=True, overwrite=True))

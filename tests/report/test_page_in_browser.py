@@ -42,6 +42,7 @@ def _save(path, content=0):
     return path
 
 
+@pytest.mark.slow
 def test_the_line_counts_as_it_moves(chromium, page):  # noqa: F811
     """Scores 5, 4, 2.9, 2.7, 2, 1 beside good ones whose line is 2.8; 5, 2.9 and 2 are anomalous."""
     with opened(chromium, page.report) as tab:
@@ -68,6 +69,7 @@ def test_the_line_counts_as_it_moves(chromium, page):  # noqa: F811
         count(said)
 
 
+@pytest.mark.slow
 def test_filters_search_and_order(chromium, page):  # noqa: F811
     with opened(chromium, page.report) as tab:
         tab.locator("#method").select_option(label="padim")
@@ -94,6 +96,7 @@ def test_filters_search_and_order(chromium, page):  # noqa: F811
         assert names_shown(tab) == ["new-2.png"] and "answered: normal" in tab.locator("#grid").inner_text()
 
 
+@pytest.mark.slow
 def test_enlarge_and_walk_with_the_keyboard(chromium, page):  # noqa: F811
     with opened(chromium, page.report) as tab:
         tab.locator("#method").select_option(label="padim")
@@ -126,6 +129,7 @@ def test_enlarge_and_walk_with_the_keyboard(chromium, page):  # noqa: F811
         counted(tab)("6 of 6")
 
 
+@pytest.mark.slow
 def test_marks_are_kept_and_exported(chromium, page):  # noqa: F811
     """The exported list is ranking.csv with a column of marks."""
     context = chromium.new_context(accept_downloads=True)
@@ -156,6 +160,7 @@ def test_marks_are_kept_and_exported(chromium, page):  # noqa: F811
     context.close()
 
 
+@pytest.mark.slow
 def test_own_pictures_lower_the_line_until_a_known_defect_is_caught(chromium, tmp_path, save_image):  # noqa: F811
     """Without labels: no mistakes to show, the list is that of ranking.csv."""
     manifest, rows, maps = world(tmp_path, save_image)
@@ -201,6 +206,7 @@ def test_no_name_becomes_markup_or_a_formula(chromium, tmp_path):  # noqa: F811
     assert not [c for c in cells if c.startswith(FORMULA[:-1]) and not FIGURE.fullmatch(c)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1600])
 def test_it_can_be_read_by_everybody(chromium, page, width, scheme):  # noqa: F811
@@ -257,6 +263,7 @@ def test_of_thousands_only_those_in_view_are_in_the_document(chromium, tmp_path)
         assert tab.get_by_role("dialog").is_visible()
 
 
+@pytest.mark.slow
 def test_values_of_a_figure_under_the_pointer_and_by_keys(chromium, tmp_path):  # noqa: F811
     manifest, rows, _ = world(tmp_path, _save)
     for n, row in enumerate(manifest):

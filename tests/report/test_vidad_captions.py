@@ -81,6 +81,7 @@ def test_captioners_that_agree_on_one_task_alone_stay_apart(tmp_path):
     assert len(lines) == 6
 
 
+@pytest.mark.slow
 def test_the_checklist_is_made_once_filled_by_hand_and_read_back(tmp_path, capfd):
     config = given(tmp_path, FRUITS)
     table6(config)

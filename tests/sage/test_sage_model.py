@@ -252,6 +252,7 @@ def test_checkpoints_of_another_kind(bases, qwen, tmp_path):
         opened(bases["internvl"], replace(SETTINGS, heads=7))
 
 
+@pytest.mark.slow
 def test_likelihoods_and_replies(bases, images, tmp_path):
     """Padding, shared images and batches change nothing."""
     import torch

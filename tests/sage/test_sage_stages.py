@@ -87,7 +87,8 @@ def answers(out):
     return {r["question_id"]: r for r in read_table(out, ANSWERS).to_pylist()}
 
 
-@pytest.mark.parametrize("shots", [1, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("shots", [1, 0])
 def test_answers_by_likelihood_and_by_reply(tiles, sfe_models, tmp_path, shots):
     from stages.sage.checkpoint import load_sage
     from stages.sage.score import Answering

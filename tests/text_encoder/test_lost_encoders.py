@@ -66,6 +66,7 @@ def test_a_checkpoint_that_is_not_what_was_trained(name, finished, tmp_path):
     assert score(scoring, QUIET).complete and len(read_table(scoring.out, SCORES)) == 12
 
 
+@pytest.mark.slow
 def test_encoders_of_older_tables_have_no_digest(finished, tmp_path):
     config, captions = finished
     table = read_table(config.out, ENCODERS)

@@ -220,6 +220,7 @@ def test_the_checkpoint_opens_in_sentence_transformers(tmp_path, bert):
     assert np.abs(encode(model, tokenizer, texts) - theirs).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_a_task_without_negatives_is_a_row_with_error(tmp_path, bert):
     import pyarrow.parquet as pq
 

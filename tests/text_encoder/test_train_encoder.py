@@ -127,6 +127,7 @@ def test_interrupted_at_a_step_and_run_again_gives_the_same_weights(
     assert not (config.out / training.STATE).exists()
 
 
+@pytest.mark.slow
 def test_the_second_interrupt_ends_at_once(at_step, bert, tmp_path):
     config = config_of(tmp_path, bert, tmp_path / "e")
     at_step(1, lambda: [os.kill(os.getpid(), signal.SIGTERM) for _ in range(2)])
@@ -135,6 +136,7 @@ def test_the_second_interrupt_ends_at_once(at_step, bert, tmp_path):
     assert not list((config.out / training.STATE).rglob("checkpoint-*"))
 
 
+@pytest.mark.slow
 def test_losses_are_means_of_the_first_and_last_epoch(undisturbed, at_step, bert, tmp_path):
     """By the losses of single steps: 4 captions in the first, 2 in the second."""
     seen = []

@@ -99,6 +99,7 @@ def trained(spots, clip, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_says_so(trained):
     (row,) = read_table(trained, ENCODERS).to_pylist()
     assert (row["dataset"], row["n"], row["steps"], row["error"]) == ("spots", 24, 72, None)
@@ -117,6 +118,7 @@ def test_training_lowers_the_loss_and_says_so(trained):
     assert [e.step for e in events] == list(range(1, 73)) and events[4].value == pytest.approx(loss, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_scores_and_maps(trained, spots, tmp_path):
     c = ScoreVisualadConfig(
         manifest=spots,
@@ -164,6 +166,7 @@ def test_scores_and_maps(trained, spots, tmp_path):
     assert found["pixel_auroc"] > 0.8 and found["auroc"] > 0.8, "bright squares are easy, also for a random backbone"
 
 
+@pytest.mark.slow
 def test_patch_clouds_hold_the_right_patches(trained, spots):
     import torch
 
@@ -191,6 +194,7 @@ def test_patch_clouds_hold_the_right_patches(trained, spots):
     assert apart(np.array([[0.0, 0], [2, 0]]), np.array([[3.0, 3], [3, 5]])) == pytest.approx(np.hypot(2, 4) / 1)
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_read_is_a_row_in_both_tables(trained, spots, tmp_path):
 
     shutil.copytree(spots.parent, tmp_path / "spots")
@@ -303,6 +307,7 @@ def test_seeds_and_variants(spots, clip, tmp_path):
     assert (moved["positions"][0] != moved["positions"][1]).any()
 
 
+@pytest.mark.slow
 def test_what_is_refused(spots, clip, trained, tmp_path):
     rows = pq.read_table(spots).to_pylist()
 

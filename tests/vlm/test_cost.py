@@ -66,6 +66,7 @@ def test_rows_of_one_batch_have_one_time_and_their_own_tokens(images, qwen, tmp_
     assert all(r["prompt_tokens"] > 20 and 1 <= r["completion_tokens"] <= 3 for r in rows)
 
 
+@pytest.mark.slow
 def test_captions_and_judgements_have_them_too(images, tmp_path, save_image):
     server = Faulty(lambda text: None)
     at = {"engine": "server", "base_url": server.url}

@@ -158,6 +158,7 @@ def test_a_directory_without_a_processor_is_one_line(bert, qwen, tmp_path):
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.slow
 def test_no_process_outlives_a_kill(tmp_path):
     import os
     import signal

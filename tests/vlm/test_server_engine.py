@@ -127,6 +127,7 @@ def test_500_requests_with_a_fifth_of_faults_end_with_500_rows():
     assert server.most <= 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
@@ -150,6 +151,7 @@ def test_a_refused_prompt_is_not_tried_again():
     assert reply.error == "server: 400 prompt too long" and server.tries == {"long": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["401", "403", "404"])
 def test_one_refused_request_among_others_is_its_own_failure(fault):
     """It ended the stage, and the answers to what was in flight, paid for, were lost."""
@@ -176,6 +178,7 @@ def test_a_server_that_refuses_later_on_fails_rows_and_goes_on():
     assert [r.error is None for r in replies] == [True] * 5 + [False] * 4
 
 
+@pytest.mark.slow
 def test_retry_after_is_respected():
     faults = iter(["429"])
     server = Faulty(lambda text: next(faults, None), retry_after=2)

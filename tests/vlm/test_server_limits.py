@@ -77,6 +77,7 @@ def dripping(what):
     return f"http://127.0.0.1:{listening.getsockname()[1]}/v1", alive
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "what",
     [b"HTTP/1.1 200 OK\r\nX-Slow:", b"HTTP/1.1 200 OK\r\n\r\n{", b"HTTP/1.1 500 No\r\nContent-Length: 999999\r\n\r\n"],

@@ -218,7 +218,10 @@ def test_kill_and_go_on(engine, request, pictures, tmp_path):
     before = kill_when_parts_appear(tmp_path / "c", *arguments)
     assert 0 < before < 65
     adcli(*arguments, "--out", tmp_path / "c")
-    assert read_table(tmp_path / "c", CAPTIONS).equals(read_table(tmp_path / "whole", CAPTIONS))
+    stopped, whole = (
+        read_table(tmp_path / name, CAPTIONS).drop_columns(list(CAPTIONS.volatile)) for name in ("c", "whole")
+    )
+    assert stopped.equals(whole)
     runs = json.loads((tmp_path / "c" / "_adcli.json").read_text())["runs"]
     assert runs[-1]["rows"] == 65 - before
 

@@ -243,6 +243,7 @@ def everything(model, text, pictures):
     return masks, model.base.lm_head(hidden).detach(), said
 
 
+@pytest.mark.slow
 def test_saved_loaded_and_merged_are_the_same(llava, sam, pictures, tmp_path):
     model, text = made(llava, sam)
     shaken(model).eval()

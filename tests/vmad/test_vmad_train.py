@@ -20,6 +20,7 @@ from tests.saved import until_saved
 from tests.vmad_stages_world import QUIET, command, config, launched, losses, scoring, weights
 
 
+@pytest.mark.slow
 def test_training_says_what_it_did(trained, spots):
     (row,) = read_table(trained, ENCODERS).to_pylist()
     assert (row["dataset"], row["steps"], row["error"]) == ("spots", 14, None)

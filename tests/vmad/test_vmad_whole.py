@@ -107,6 +107,7 @@ def _roi_by_hand(feature, x1, y1, x2, y2):
     return torch.stack(found).mean(0)
 
 
+@pytest.mark.slow
 def test_prompts_of_different_lengths_answer_as_they_do_alone(llava, sam, pictures):
     model, text = made(llava, sam)
     shaken(model).eval()
