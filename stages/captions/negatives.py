@@ -3,7 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+
 from stages.artifacts.reader import fingerprint, made_key, read_table
+from stages.artifacts.record import find_record
 from stages.artifacts.tables import CAPTIONS, NEGATIVES
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions, named_paths
@@ -47,9 +50,7 @@ def run(config: NegativesConfig, options: RunOptions) -> Summary:
             **({"keep_unchecked": True} if config.keep_unchecked else {}),
         }
         parameters |= engine_parameters(config.rewriter, config)
-    # How the captions were made: one that failed and is there by now leaves the rewrites of the others as they are.
-    said = made_key(config.captions) or fingerprint(captions, CAPTIONS)
-    inputs = {"captions": said, "manifest": manifest.fingerprint}
+    inputs = {"captions": captions_key(config, captions), "manifest": manifest.fingerprint}
     spec = Spec("rewrite-negatives", parameters, inputs, config.seed, paths=named_paths(config))
     again = outdated(config.out, texts, normals)
     with Artifact(config.out, NEGATIVES, spec, list(texts), options, again=again) as artifact:
@@ -68,6 +69,19 @@ def run(config: NegativesConfig, options: RunOptions) -> Summary:
             artifact.write(row)
             artifact.ran_on = engine.ran_on if engine else "cpu"
     return artifact.summary
+
+
+def captions_key(config: NegativesConfig, captions: pa.Table) -> str:
+    """What the key of the rewrites holds of the captions: how they were made, so that one that failed and is there by
+    now leaves the rewrites of the others as they are; what they say, where adcli did not make them, or where the
+    rewrites are of an earlier adcli, which had it so."""
+    said = fingerprint(captions, CAPTIONS)
+    try:
+        found = find_record(config.out)
+    except InputError:  # `Artifact` says so
+        found = None
+    earlier = found is not None and found[0]["inputs"].get("captions") == said
+    return said if earlier else made_key(config.captions) or said
 
 
 def outdated(out: Path, texts: dict, normals: dict) -> frozenset:
