@@ -6,6 +6,7 @@ from pathlib import Path
 
 from stages.base.config import argument, check_numbers, option
 from stages.base.errors import InputError
+from stages.sage.entropy import READINGS, SURPRISAL
 from stages.training import distributed
 from stages.training.distributed import accumulation_steps
 from stages.training.options import GROUP, ImageTrainingOptions
@@ -170,6 +171,11 @@ class EdpoConfig(SageTraining):
     base: str = option("where the base model lies, if not where the SFE model was trained", "")
     method: str = option("sage-edpo", "sage-edpo")
     eta: float = option("weight of the entropy difference in the margin (Eq. 6); 0 = plain DPO on the same pairs", 1.0)
+    entropy: str = option(
+        f"of an answer (Eq. 4), {' or '.join(READINGS)}: surprisal = -log p, differences are those of the scores;"
+        " term = -p log p, the printed sum's summand",
+        SURPRISAL,
+    )
     beta: float = option("of DPO: how closely the reference is kept; unused with --objective printed", 0.1)
     objective: str = option(
         f"{' or '.join(OBJECTIVES)}: dpo = log-ratios to the SFE model, printed = Eq. 6 to the"
@@ -182,6 +188,8 @@ class EdpoConfig(SageTraining):
         super().check()
         if self.objective not in OBJECTIVES:
             raise InputError(f"--objective {self.objective}: expected {' or '.join(OBJECTIVES)}")
+        if self.entropy not in READINGS:
+            raise InputError(f"--entropy {self.entropy}: expected {' or '.join(READINGS)}")
         if self.base:
             require_known(self.base, "--base")
         require_trained(self.checkpoint, self.base)

@@ -28,7 +28,7 @@ from stages.questions.table import Question, read_questions
 from stages.sage.checkpoint import fingerprint, load_processor, load_sage, save
 from stages.sage.config import SAME_RESULT, EdpoConfig, read_record, stock
 from stages.sage.data import PromptEncoder, QuestionSet, SageSample, refuse_too_long
-from stages.sage.entropy import pairs_of
+from stages.sage.entropy import SURPRISAL, pairs_of
 from stages.sage.train import fit, frozen_dtype, prompt_texts, sharded_in_float32, training_arguments
 from stages.training import distributed
 from stages.training.runs import run_training
@@ -62,7 +62,7 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
     manifest, questions = read_manifest(config.manifest, config.root), read_questions(config.questions)
     question_set = QuestionSet(questions, manifest, config.facts, settings)
     judged = read_table(config.judgements, JUDGEMENTS)
-    pairs = preference_pairs(questions.rows, judged.to_pylist(), config.eta, config.judgements)
+    pairs = preference_pairs(questions.rows, judged.to_pylist(), config.eta, config.judgements, config.entropy)
     samples = [question_set.sample(q) for q in questions.rows]
     weights = distributed.broadcast_from_main(lambda: fingerprint(config.checkpoint, config.base))
     processor, model_config = load_processor(*stock(folder, settings, record, config.base), settings.tiles)
@@ -70,7 +70,7 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
     refuse_too_long(
         encoder, samples, [q.choices for q in questions.rows], context_length(model_config, config.max_length)
     )
-    own = {n: getattr(config, n) for n in (*SAME_RESULT, "method", "eta", "beta", "objective")}
+    own = {n: getattr(config, n) for n in (*SAME_RESULT, "method", "eta", "entropy", "beta", "objective")}
     files = distributed.broadcast_from_main(lambda: look_at(config.out, options.quiet, images=question_set.watched))
     inputs = question_set.inputs | {"image files": files.images, "judgements": table_fingerprint(judged, JUDGEMENTS)}
     spec = Spec(
@@ -78,13 +78,14 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
         own | {"precision": precision, "weights": weights, "prompts": prompt_texts()},
         inputs,
         config.seed,
-        {"left out": questions.failed, "sfe": asdict(settings)},
+        {"left out": questions.failed, "sfe": asdict(settings), "margins": spread_of(pairs)},
         named_paths(config),
     )
 
     def train(saved: Path | None, say: Callable[[str], None]) -> tuple[EdpoTrainer, Callable[[Path], None]]:
         if questions.failed:
             say(f"{len(questions.failed)} questions with `error` are not trained on")
+        say(f"{len(pairs)} pairs, margins (nats): {spread_of(pairs)}")
         dtype = frozen_dtype(config, bool(settings.lora_rank), precision)
         model = load_sage(config.checkpoint, config.base, dtype, trainable=True).model
         reference = None if settings.lora_rank else load_sage(config.checkpoint, config.base, dtype).model
@@ -105,11 +106,11 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
 
 
 def preference_pairs(
-    questions: Sequence[Question], judgements: Sequence[Mapping], eta: float, where: Path
+    questions: Sequence[Question], judgements: Sequence[Mapping], eta: float, where: Path, reading: str = SURPRISAL
 ) -> list[tuple[int, str, str, float]]:
     """(index of the question, winner, loser, eta times the entropy difference: the margin of Eq. 6).
 
-    judgements: rows of JUDGEMENTS. Raises InputError for a question that is not ranked, or an answer without all three
+    judgements: rows of JUDGEMENTS; reading: of Eq. 4. Raises InputError for a question that is not ranked, or an answer without all three
     scores.
     """
     scores = {(r["question_id"], r["method"]): mle_score(r) for r in judgements}
@@ -121,13 +122,21 @@ def preference_pairs(
         lacking = [f"question {q.question_id}, choice/{i}" for i, score in enumerate(given) if score is None]
         missing += lacking
         if not lacking:
-            pairs += [(n, q.choices[p.winner], q.choices[p.loser], eta * p.gap) for p in pairs_of(given)]  # Eq. 6
+            pairs += [
+                (n, q.choices[p.winner], q.choices[p.loser], eta * p.gap) for p in pairs_of(given, reading)
+            ]  # Eq. 6
     if missing:
         raise InputError(
             f"{where}: no scores for {len(missing)} answers, the first is {missing[0]}; judge the"
             " questions' own choices first, or leave these questions out"
         )
     return pairs
+
+
+def spread_of(pairs: Sequence[tuple[int, str, str, float]]) -> str:
+    """'0.4 to 4, mean 1.9': of the pairs' margins."""
+    margins = [margin for *_, margin in pairs]
+    return f"{min(margins):.3g} to {max(margins):.3g}, mean {sum(margins) / len(margins):.3g}"
 
 
 class EdpoTrainer(TrainableOnlyCheckpoints, DPOTrainer):

@@ -211,6 +211,7 @@ def test_what_edpo_refuses(tiles, internvl, sfe_models, edpo_models, tmp_path):
         ({"checkpoint": internvl}, "no sage.json here"),
         ({"beta": 0.0}, "--beta 0.0: expected a number"),
         ({"objective": "ipo"}, "--objective ipo"),
+        ({"entropy": "sum"}, "--entropy sum: expected surprisal or term"),
         ({"max_length": 60}, "12 of 12 samples are longer"),
     ):
         with pytest.raises(InputError, match=said):
