@@ -25,8 +25,8 @@ def margins(rows: list[dict]) -> Grid:
     note = (
         "Means over ranked questions; above 0 the model prefers what the experts prefer. Pairs: log-likelihood of"
         " the winner minus that of the loser, nats, whole answers (their letters where only these were weighed), in"
-        " the pairs that E-DPO makes of these questions (SAGE, Eq. 5 with surprisals; needs judgements of their choices). Grown:"
-        " by E-DPO, over the SFE model that it began with, question by question. First"
+        " the pairs that E-DPO makes of these questions (SAGE, Eq. 5 with surprisals; needs judgements of their"
+        " choices). Grown: by E-DPO, over the SFE model that it began with, question by question. First"
         " over last: the same of the best and the worst answer. First over the others: log-likelihood per token of"
         " the best answer minus the mean of the others'. Intervals: 95%, images resampled."
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stages.base.config import argument, check_numbers, option
 from stages.base.errors import InputError
-from stages.sage.entropy import READINGS, SURPRISAL
+from stages.sage.entropy import EQ5, PAIRS, READINGS, SURPRISAL
 from stages.training import distributed
 from stages.training.distributed import accumulation_steps
 from stages.training.options import GROUP, ImageTrainingOptions
@@ -24,7 +24,7 @@ from stages.vlm.models import SHORT_NAMES, require_known
 RECORD, FUSION = "sage.json", "fusion.safetensors"  # files of a checkpoint
 FUSIONS = ("attention", "text", "none")
 SIMILARITIES = ("max", "min")
-OBJECTIVES = ("dpo", "printed")
+OBJECTIVES = ("dpo", "printed", "mpo")
 WAYS = ("generate", "likelihood")
 SAME_RESULT = ("epochs", "batch_size", "learning_rate", "warmup", "schedule", "clip", "weight_decay", "max_length")
 FSDP = ("full_shard", "shard_grad_op", "offload", "auto_wrap")  # auto_wrap: what transformers does anyway
@@ -176,10 +176,18 @@ class EdpoConfig(SageTraining):
         " term = -p log p, the printed sum's summand",
         SURPRISAL,
     )
+    pairs: str = option(
+        f"of each question's answers, {' or '.join(PAIRS)}: eq5 = the adjacent pair of the smallest entropy difference,"
+        " and the first with the last; adjacent = every adjacent pair, and the first with the last",
+        EQ5,
+    )
+    sft_weight: float = option(
+        "anchor: weight of the winner's negative log-likelihood per token beside the preference loss; 0 = none", 0.0
+    )
     beta: float = option("of DPO: how closely the reference is kept; unused with --objective printed", 0.1)
     objective: str = option(
-        f"{' or '.join(OBJECTIVES)}: dpo = log-ratios to the SFE model, printed = Eq. 6 to the"
-        " letter, without a reference",
+        f"{', '.join(OBJECTIVES)}: dpo = log-ratios to the SFE model, printed = Eq. 6 to the letter, without a"
+        " reference; mpo = what the released code runs, 0.8 DPO + 0.2 BCO (with --sft-weight 1 --eta 0)",
         "dpo",
     )
 
@@ -187,7 +195,11 @@ class EdpoConfig(SageTraining):
         """See `SageTraining.check`; also raises InputError for an SFE model that is not there."""
         super().check()
         if self.objective not in OBJECTIVES:
-            raise InputError(f"--objective {self.objective}: expected {' or '.join(OBJECTIVES)}")
+            raise InputError(f"--objective {self.objective}: expected {', '.join(OBJECTIVES)}")
+        if self.pairs not in PAIRS:
+            raise InputError(f"--pairs {self.pairs}: expected {' or '.join(PAIRS)}")
+        if self.objective == "mpo" and self.eta:
+            raise InputError("--objective mpo has no margin: give --eta 0 (and --sft-weight 1, as released)")
         if self.entropy not in READINGS:
             raise InputError(f"--entropy {self.entropy}: expected {' or '.join(READINGS)}")
         if self.base:

@@ -1,19 +1,12 @@
 """Entropy-aware DPO: preference alignment of an SFE model on ranked answers (section 3.3, Eq. 3 to Eq. 7).
 
-TRL's DPOTrainer does the work. The policy goes on from the SFE model; the reference is that SFE model, frozen with its
+TRL's DPOTrainer does the work (`preference.py`). The policy goes on from the SFE model; the reference is that SFE model, frozen with its
 image adapter. The fusion attention is frozen in both (section 3.4), so that it is one and the same.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-from stages.training.prepared import torch
-
-from datasets import Dataset
-from torch import nn
-from trl import DPOConfig, DPOTrainer
 
 from stages.artifacts.reader import fingerprint as table_fingerprint
 from stages.artifacts.reader import read_table
@@ -27,16 +20,17 @@ from stages.questions.mle import mle_score
 from stages.questions.table import Question, read_questions
 from stages.sage.checkpoint import fingerprint, load_processor, load_sage, save
 from stages.sage.config import SAME_RESULT, EdpoConfig, read_record, stock
-from stages.sage.data import PromptEncoder, QuestionSet, SageSample, refuse_too_long
-from stages.sage.entropy import SURPRISAL, pairs_of
-from stages.sage.train import fit, frozen_dtype, prompt_texts, sharded_in_float32, training_arguments
+from stages.sage.data import PromptEncoder, QuestionSet, refuse_too_long
+from stages.sage.entropy import EQ5, SURPRISAL, pairs_of
+from stages.sage.preference import EdpoTrainer, Objective, edpo_trainer
+from stages.sage.train import fit, frozen_dtype, prompt_texts, training_arguments
 from stages.training import distributed
 from stages.training.runs import run_training
 from stages.training.saved_models import context_length
 from stages.training.torch_setup import resolved_precision
-from stages.training.trainer import TrainableOnlyCheckpoints
 
 PARTS = ("rewards/margins", "rewards/accuracies")
+PREFERENCE = ("eta", "entropy", "pairs", "beta", "objective", "sft_weight")
 
 
 def run(config: EdpoConfig, options: RunOptions) -> Summary | None:
@@ -62,7 +56,9 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
     manifest, questions = read_manifest(config.manifest, config.root), read_questions(config.questions)
     question_set = QuestionSet(questions, manifest, config.facts, settings)
     judged = read_table(config.judgements, JUDGEMENTS)
-    pairs = preference_pairs(questions.rows, judged.to_pylist(), config.eta, config.judgements, config.entropy)
+    pairs = preference_pairs(
+        questions.rows, judged.to_pylist(), config.eta, config.judgements, config.entropy, config.pairs
+    )
     samples = [question_set.sample(q) for q in questions.rows]
     weights = distributed.broadcast_from_main(lambda: fingerprint(config.checkpoint, config.base))
     processor, model_config = load_processor(*stock(folder, settings, record, config.base), settings.tiles)
@@ -70,7 +66,7 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
     refuse_too_long(
         encoder, samples, [q.choices for q in questions.rows], context_length(model_config, config.max_length)
     )
-    own = {n: getattr(config, n) for n in (*SAME_RESULT, "method", "eta", "entropy", "beta", "objective")}
+    own = {n: getattr(config, n) for n in (*SAME_RESULT, *PREFERENCE, "method")}
     files = distributed.broadcast_from_main(lambda: look_at(config.out, options.quiet, images=question_set.watched))
     inputs = question_set.inputs | {"image files": files.images, "judgements": table_fingerprint(judged, JUDGEMENTS)}
     spec = Spec(
@@ -95,8 +91,7 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
             encoder,
             samples,
             pairs,
-            config.beta,
-            config.objective == "printed",
+            Objective(config.objective, config.beta, config.sft_weight),
             training_arguments(config, len(pairs), device, precision),
         )
         state = fit(trainer, saved, say, config)
@@ -106,12 +101,17 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
 
 
 def preference_pairs(
-    questions: Sequence[Question], judgements: Sequence[Mapping], eta: float, where: Path, reading: str = SURPRISAL
+    questions: Sequence[Question],
+    judgements: Sequence[Mapping],
+    eta: float,
+    where: Path,
+    reading: str = SURPRISAL,
+    which: str = EQ5,
 ) -> list[tuple[int, str, str, float]]:
     """(index of the question, winner, loser, eta times the entropy difference: the margin of Eq. 6).
 
-    judgements: rows of JUDGEMENTS; reading: of Eq. 4. Raises InputError for a question that is not ranked, or an answer without all three
-    scores.
+    judgements: rows of JUDGEMENTS; reading: of Eq. 4; which: see `pairs_of`. Raises InputError for a question that is
+    not ranked, or an answer without all three scores.
     """
     scores = {(r["question_id"], r["method"]): mle_score(r) for r in judgements}
     pairs, missing = [], []
@@ -122,9 +122,8 @@ def preference_pairs(
         lacking = [f"question {q.question_id}, choice/{i}" for i, score in enumerate(given) if score is None]
         missing += lacking
         if not lacking:
-            pairs += [
-                (n, q.choices[p.winner], q.choices[p.loser], eta * p.gap) for p in pairs_of(given, reading)
-            ]  # Eq. 6
+            found = pairs_of(given, reading, which)
+            pairs += [(n, q.choices[p.winner], q.choices[p.loser], eta * p.gap) for p in found]  # Eq. 6
     if missing:
         raise InputError(
             f"{where}: no scores for {len(missing)} answers, the first is {missing[0]}; judge the"
@@ -137,73 +136,3 @@ def spread_of(pairs: Sequence[tuple[int, str, str, float]]) -> str:
     """'0.4 to 4, mean 1.9': of the pairs' margins."""
     margins = [margin for *_, margin in pairs]
     return f"{min(margins):.3g} to {max(margins):.3g}, mean {sum(margins) / len(margins):.3g}"
-
-
-class EdpoTrainer(TrainableOnlyCheckpoints, DPOTrainer):
-    """DPO with a margin per pair.
-
-    DPO form (default): d = beta [log-ratio of the winner - log-ratio of the loser] - eta dH, log-ratios to the SFE
-    model. Eq. 6 as printed has no pi_ref, but the text says that pi_ref stabilises training by KL regularisation; the
-    log-ratios of DPO are how a reference enters a Bradley-Terry term with just that effect. printed = Eq. 6 to the
-    letter: log-probabilities themselves and no beta.
-
-    A margin m is nothing but a reference that finds the winner exp(m / beta) times as likely: so the reference's
-    log-probabilities are shifted, and loss and metrics stay TRL's.
-    """
-
-    def __init__(self, printed: bool, **keywords: Any) -> None:
-        super().__init__(**keywords)
-        self.printed = printed
-        self.precompute_ref_logps = True  # TRL's loss then takes the reference from the batch: from us
-
-    def _compute_loss(self, model, inputs, return_outputs=False):
-        inputs = dict(inputs)
-        margin = inputs.pop("margin")
-        if self.printed:
-            winner, loser = torch.zeros_like(margin), torch.zeros_like(margin)
-        else:
-            winner, loser = self.compute_ref_log_probs(self.ref_model or self.model, inputs)
-        inputs |= {"ref_chosen_logps": winner + margin / self.beta, "ref_rejected_logps": loser}
-        return super()._compute_loss(model, inputs, return_outputs)
-
-    def _send_telemetry(self):
-        """TRL reports each training to its makers; a training here tells nobody."""
-
-    def create_model_card(self, *args, **keywords):
-        """Saved states are taken away at the end; they need no card."""
-
-
-def edpo_trainer(
-    model: nn.Module,
-    reference: nn.Module | None,
-    encoder: PromptEncoder,
-    samples: Sequence[SageSample],
-    pairs: Sequence[tuple[int, str, str, float]],
-    beta: float,
-    printed: bool,
-    keywords: dict,
-) -> EdpoTrainer:
-    """pairs: (index of the sample, winner, loser, margin). reference: the frozen SFE model; None with LoRA, where TRL
-    keeps a frozen copy of the SFE adapter, image adapter included, beside the one that is trained."""
-
-    def collate(rows: list[dict]) -> dict:
-        some = [samples[r["sample"]] for r in rows]
-        inputs = encoder.batch(some, [[r["winner"] for r in rows], [r["loser"] for r in rows]])
-        return inputs | {"margin": torch.tensor([r["margin"] for r in rows])}
-
-    data = Dataset.from_list(
-        [  # TRL knows by the column `images` that there is nothing to tokenise
-            {"images": [str(i.file) for i in samples[n].shown], "sample": n, "winner": w, "loser": other, "margin": m}
-            for n, w, other, m in pairs
-        ]
-    )
-    arguments = sharded_in_float32(DPOConfig(**keywords, beta=1.0 if printed else beta, max_length=None))
-    return EdpoTrainer(
-        printed,
-        model=model,
-        ref_model=reference,
-        args=arguments,
-        train_dataset=data,
-        processing_class=encoder.processor,
-        data_collator=collate,
-    )

@@ -7,6 +7,8 @@ from math import exp, log, log1p
 
 READINGS = ("surprisal", "term")  # of Eq. 4
 SURPRISAL = READINGS[0]
+PAIRS = ("eq5", "adjacent")  # of a question's answers
+EQ5 = PAIRS[0]
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,10 @@ def entropies(scores: Sequence[float], reading: str = SURPRISAL) -> list[float]:
     return [-v for v in logs] if reading == SURPRISAL else [-exp(v) * v for v in logs]  # Eq. 4
 
 
-def pairs_of(scores: Sequence[float], reading: str = SURPRISAL) -> list[Pair]:
-    """Eq. 5: the adjacent pair of the smallest |H difference| (the first of several), and (first, last), whose
-    difference the text calls the largest and takes whatever it is.
+def pairs_of(scores: Sequence[float], reading: str = SURPRISAL, which: str = EQ5) -> list[Pair]:
+    """eq5 = Eq. 5: the adjacent pair of the smallest |H difference| (the first of several), and (first, last), whose
+    difference the text calls the largest and takes whatever it is. adjacent = every adjacent pair, and (first, last):
+    Eq. 5 leaves some answers out of every pair, or has them only as loser or only as winner, and so moves them one way.
 
     scores: Eq. 3 of each answer, in the order of the ranks, best first; reading: of Eq. 4. The better rank wins even
     where the judge scored otherwise: ranks are the experts', scores only weigh them. Two answers make one pair, not
@@ -54,7 +57,8 @@ def pairs_of(scores: Sequence[float], reading: str = SURPRISAL) -> list[Pair]:
     h = entropies(scores, reading)
     gaps = [abs(a - b) for a, b in pairwise(h)]
     closest = min(range(len(gaps)), key=lambda i: round(gaps[i], 9))  # Eq. 5; equal marks differ by rounding alone
-    pairs = [Pair(closest, closest + 1, gaps[closest])]
+    among = [closest] if which == EQ5 else range(len(gaps))
+    pairs = [Pair(i, i + 1, gaps[i]) for i in among]
     if len(scores) > 2:
         pairs.append(Pair(0, len(scores) - 1, abs(h[0] - h[-1])))
     return pairs

@@ -29,7 +29,7 @@ def test_surprisals_differ_as_the_scores_do():
     scores = [5, 3.7, 2.3, 1]
     small, large = pairs_of(scores)
     assert small == Pair(0, 1, pytest.approx(1.3)) and large == Pair(0, 3, pytest.approx(4))
-    assert entropies(scores, "term") == pytest.approx([0.2252, 0.3224, 0.1488, 0.0581], abs=1e-4)
+    assert entropies(scores, "term") == pytest.approx([0.2254, 0.3223, 0.1488, 0.0581], abs=1e-4)
     small, large = pairs_of(scores, "term")
     assert small == Pair(2, 3, pytest.approx(0.0907, abs=1e-4)) and large == Pair(0, 3, pytest.approx(0.1673, abs=1e-4))
     assert ends_differ_most(scores) and not ends_differ_most(scores, "term"), "0.26 between the second and the last"
@@ -56,6 +56,16 @@ def test_ties_take_the_first_pair_and_identical_scores_have_no_gap():
     assert len(pairs_of([5, 1])) == 1, "the smallest and the largest are one pair"
     with pytest.raises(ValueError, match="1 answers"):
         pairs_of([5])
+
+
+def test_every_adjacent_pair_and_the_ends():
+    assert pairs_of([5, 4, 2, 1], which="adjacent") == [
+        Pair(0, 1, pytest.approx(1)),
+        Pair(1, 2, pytest.approx(2)),
+        Pair(2, 3, pytest.approx(1)),
+        Pair(0, 3, pytest.approx(4)),
+    ]
+    assert len(pairs_of([5, 1], which="adjacent")) == 1
 
 
 def test_pairs_by_brute_force():

@@ -92,10 +92,10 @@ def test_the_loss_is_that_of_the_answers_tokens(tiles, sfe_models):
     assert n == int((batch["labels"] != -100).sum()) and found == pytest.approx(total / n, abs=1e-5)
 
 
-def trainer_for(tiles, checkpoint, out, printed=False, eta=1.0, beta=0.1):
+def trainer_for(tiles, checkpoint, out, form="dpo", eta=1.0, beta=0.1, sft_weight=0.0):
     from stages.sage.checkpoint import load_sage
     from stages.sage.data import PromptEncoder
-    from stages.sage.edpo import edpo_trainer
+    from stages.sage.preference import Objective, edpo_trainer
     from stages.sage.train import training_arguments
 
     loaded = load_sage(checkpoint, trainable=True)
@@ -109,8 +109,7 @@ def trainer_for(tiles, checkpoint, out, printed=False, eta=1.0, beta=0.1):
         PromptEncoder(loaded.processor, loaded.settings),
         [questions.sample(q) for q in rows],
         pairs,
-        beta,
-        printed,
+        Objective(form, beta, sft_weight),
         training_arguments(edpo_config(tiles, checkpoint, out, epochs=4), 4, "cpu", "fp32"),
     )
 
@@ -156,19 +155,52 @@ def test_the_loss_of_edpo(tiles, sfe_models, tmp_path, rank):
         expected = float(DPOTrainer._compute_loss(plain, plain.model, stock, False))
     assert found == pytest.approx(expected, abs=1e-6) and abs(found - math.log(2)) > 1e-3
 
-    for printed in (False, True):
-        trainer = trainer_for(tiles, sfe_models[rank], tmp_path, printed, eta=2.0, beta=0.3)
+    for form, anchor in (("dpo", 0.0), ("printed", 0.0), ("dpo", 0.5)):
+        trainer = trainer_for(tiles, sfe_models[rank], tmp_path, form, 2.0, 0.3, anchor)
         batch = shaken(trainer)
         assert batch["margin"].tolist() == pytest.approx([2 * g for g in GAPS] * 2)
         winners, losers = log_probabilities(trainer.model, batch)
-        if not printed:
+        nll = -sum(winners) / int(batch["completion_mask"].chunk(2)[0].sum())
+        if form == "dpo":
             theirs = log_probabilities(sfe_model, batch)
             winners, losers = (
                 [0.3 * (own - other) for own, other in zip(a, b, strict=True)]
                 for a, b in zip((winners, losers), theirs, strict=True)
             )
         expected = np.mean([edpo_loss(*v) for v in zip(winners, losers, batch["margin"].tolist(), strict=True)])
+        found = float(trainer.compute_loss(trainer.model, batch).detach())
+        assert found == pytest.approx(expected + anchor * nll, abs=1e-4), "the anchor: mean over the winners' tokens"
+
+
+@pytest.mark.parametrize("rank", [4, 0])
+def test_the_released_mixed_loss(tiles, sfe_models, tmp_path, rank):
+    """Two batches: per pair 0.8 -logsig(w - l) + 0.2 [-logsig(w - d) - logsig(d - l)], d over both; 1.0 NLL."""
+    from stages.sage.checkpoint import load_sage
+
+    def logsig(x):
+        return -math.log1p(math.exp(-x))
+
+    trainer, sfe_model = (
+        trainer_for(tiles, sfe_models[rank], tmp_path, "mpo", 0.0, 0.1, 1.0),
+        load_sage(sfe_models[rank]).model,
+    )
+    shaken(trainer)
+    rows, means = list(trainer.train_dataset), []
+    for some in (rows[:3], rows[3:]):
+        batch = trainer.data_collator(some)
+        own, theirs = log_probabilities(trainer.model, batch), log_probabilities(sfe_model, batch)
+        w, l = ([0.1 * (a - b) for a, b in zip(x, y, strict=True)] for x, y in zip(own, theirs, strict=True))
+        means.append(np.mean(w + l))
+        d = np.mean(means)
+        expected = np.mean(
+            [-0.8 * logsig(a - b) - 0.2 * (logsig(a - d) + logsig(d - b)) for a, b in zip(w, l, strict=True)]
+        ) - sum(own[0]) / int(batch["completion_mask"].chunk(2)[0].sum())
         assert float(trainer.compute_loss(trainer.model, batch).detach()) == pytest.approx(expected, abs=1e-4)
+    assert abs(d) > 1e-3, "without d it would be another loss"
+    trainer._save(str(tmp_path / "state"))
+    again = trainer_for(tiles, sfe_models[rank], tmp_path, "mpo", 0.0, 0.1, 1.0)
+    again._load_from_checkpoint(str(tmp_path / "state"))
+    assert (again.batches, again.mean_reward) == (2, pytest.approx(d, abs=1e-5)), "a killed training goes on with it"
 
 
 @pytest.mark.parametrize("rank", [4, 0])
