@@ -3,7 +3,7 @@
 from stages.report.cells import number
 from stages.report.grid import Grid
 from stages.results.answers import ALL, AnswerRecord
-from stages.results.metrics.qa import GROWN, MARGINS
+from stages.results.metrics.qa import GROWN, MARGINS, ORDER
 from stages.sage.entropy import READINGS, ends_differ_most, pairs_of
 
 IN_WORDS = {"surprisal": "surprisal, -log p", "term": "term, -p log p"}
@@ -13,7 +13,7 @@ def margins(rows: list[dict]) -> Grid:
     """How much likelier better ranked choices are than worse ones, where choices were weighed by likelihood."""
     found = {(r["dataset"], r["method"], r["metric"]): r for r in rows if r["category"] == ALL}
     at = dict.fromkeys((dataset, method) for dataset, method, metric in found if metric == MARGINS[1])
-    columns = (MARGINS[0], GROWN, *MARGINS[1:])
+    columns = (MARGINS[0], GROWN, *MARGINS[1:], *ORDER)
     lines = [
         (
             *key,
@@ -28,12 +28,17 @@ def margins(rows: list[dict]) -> Grid:
         " the pairs that E-DPO makes of these questions (SAGE, Eq. 5 with surprisals; needs judgements of their"
         " choices). Grown: by E-DPO, over the SFE model that it began with, question by question. First"
         " over last: the same of the best and the worst answer. First over the others: log-likelihood per token of"
-        " the best answer minus the mean of the others'. Intervals: 95%, images resampled."
+        " the best answer minus the mean of the others'. Pair accuracy: share of all pairs of choices whose better one"
+        " has the higher likelihood per token, by which choices are made; Kendall's tau: of ranks and these"
+        " likelihoods. Intervals: 95%, images resampled."
     )
     return Grid(
         "margins",
         "Preference margins",
-        ("data set", "method", "pairs", "grown over SFE", "first over last", "first over the others", "questions"),
+        (
+            *("data set", "method", "pairs", "grown over SFE", "first over last", "first over the others"),
+            *("pair accuracy", "Kendall's tau", "questions"),
+        ),
         tuple(lines),
         note,
         printed=True,

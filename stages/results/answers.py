@@ -10,7 +10,7 @@ from stages.base.errors import InputError
 from stages.datasets.manifest import Image
 from stages.questions.mle import mle_score
 from stages.questions.table import Question
-from stages.results.metrics.qa import MARGINS
+from stages.results.metrics.qa import MARGINS, in_order
 from stages.sage.entropy import Pair, pairs_of
 
 ALL = "all"  # the category of rows over all questions
@@ -80,6 +80,12 @@ class AnswerRecord:
             MARGINS[1]: float(whole[0] - whole[-1]),
             MARGINS[2]: float(tokens[0] - np.mean(tokens[1:])),
         }
+
+    def order(self) -> dict[str, float]:
+        """Metric -> value of a question that is `weighed`: how far likelihoods a token, by which is chosen, keep the
+        order of the ranks."""
+        assert self.row is not None  # it is weighed
+        return in_order(self.row["likelihoods"])
 
     @property
     def how(self) -> str:

@@ -1,7 +1,8 @@
 """Entropy-aware DPO: preference alignment of an SFE model on ranked answers (section 3.3, Eq. 3 to Eq. 7).
 
-TRL's DPOTrainer does the work (`preference.py`). The policy goes on from the SFE model; the reference is that SFE model, frozen with its
-image adapter. The fusion attention is frozen in both (section 3.4), so that it is one and the same.
+TRL's DPOTrainer does the work (`preference.py`). The policy goes on from the SFE model; the reference is that SFE
+model, frozen with its image adapter. The fusion attention is frozen in both (section 3.4), so that it is one and the
+same.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -322,7 +322,10 @@ def test_preference_margins_by_hand(config, tmp_path):
     assert (others["value"], others["n"]) == (pytest.approx(2 / 3), 3)
     assert others["ci_low"] == pytest.approx(-2) and others["ci_high"] == pytest.approx(2)
     written = (tmp_path / "tables" / "margins.csv").read_text()
-    assert '7.000,-,"5.000 [-3.000, 9.000]","0.667 [-2.000, 2.000]",3' in written
+    assert '7.000,-,"5.000 [-3.000, 9.000]","0.667 [-2.000, 2.000]",' in written
+    pair_accuracy, tau = (rows_of(config)[ONE, "all", m] for m in ("pair_accuracy", "kendall_tau"))
+    assert (pair_accuracy["value"], pair_accuracy["n"]) == (pytest.approx(2 / 3), 3), "a0, a1 in order, b0 reversed"
+    assert (tau["value"], tau["n"]) == (pytest.approx(1 / 3), 3)
     # shares 0.851, 0.115, 0.016, 0.016: terms 0.137, 0.249, 0.065, 0.065; the second and the last differ most
     written = (tmp_path / "tables" / "entropy-differences.csv").read_text()
     assert '"surprisal, -log p","0.00 [0.00, 0.00]","4.00 [4.00, 4.00]",1,1' in written

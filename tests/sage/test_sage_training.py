@@ -185,15 +185,16 @@ def test_the_released_mixed_loss(tiles, sfe_models, tmp_path, rank):
         load_sage(sfe_models[rank]).model,
     )
     shaken(trainer)
+    trainer.model.train()
     rows, means = list(trainer.train_dataset), []
     for some in (rows[:3], rows[3:]):
         batch = trainer.data_collator(some)
         own, theirs = log_probabilities(trainer.model, batch), log_probabilities(sfe_model, batch)
-        w, l = ([0.1 * (a - b) for a, b in zip(x, y, strict=True)] for x, y in zip(own, theirs, strict=True))
-        means.append(np.mean(w + l))
+        won, lost = ([0.1 * (a - b) for a, b in zip(x, y, strict=True)] for x, y in zip(own, theirs, strict=True))
+        means.append(np.mean(won + lost))
         d = np.mean(means)
         expected = np.mean(
-            [-0.8 * logsig(a - b) - 0.2 * (logsig(a - d) + logsig(d - b)) for a, b in zip(w, l, strict=True)]
+            [-0.8 * logsig(a - b) - 0.2 * (logsig(a - d) + logsig(d - b)) for a, b in zip(won, lost, strict=True)]
         ) - sum(own[0]) / int(batch["completion_mask"].chunk(2)[0].sum())
         assert float(trainer.compute_loss(trainer.model, batch).detach()) == pytest.approx(expected, abs=1e-4)
     assert abs(d) > 1e-3, "without d it would be another loss"
