@@ -18,7 +18,16 @@ from stages.sage.config import EdpoConfig, SfeConfig
 HOLED = ("Yes, a dark hole is in the tile.", "Yes, the tile is not whole.", "Perhaps it is dirty.", "No, it is fine.")
 WHOLE = ("No, the tile is whole.", "No, it looks fine.", "Perhaps it is dirty.", "Yes, a dark hole is in the tile.")
 QUIET = RunOptions(quiet=True)
-FAST = {"batch_size": 4, "micro_batch": 2, "learning_rate": 1e-3, "warmup": 2, "device": "cpu", "precision": "fp32"}
+FAST = {
+    "batch_size": 4,
+    "micro_batch": 2,
+    "learning_rate": 1e-3,
+    "warmup": 2.0,
+    "schedule": "linear",
+    "weight_decay": 0.0,
+    "device": "cpu",
+    "precision": "fp32",
+}
 SCORES = ((5, 5, 5), (4, 4, 3), (2, 2, 3), (1, 1, 1))
 
 

@@ -105,7 +105,7 @@ def load_model(name: str, revision: str, dtype: str) -> PreTrainedModel:
 
 def prepare(name: str, revision: str, settings: SageSettings, seed: int, dtype: str) -> PreTrainedModel | PeftModel:
     """A model ready for SFE: fusion attached; LoRA on the language model's linear layers and the image
-    adapter trained beside it, or everything trained; the vision tower frozen."""
+    adapter trained beside it unless frozen, or everything trained; the vision tower frozen."""
     model = load_model(name, revision, dtype)
     attach(model, settings, seed)
     if settings.lora_rank:
@@ -115,8 +115,9 @@ def prepare(name: str, revision: str, settings: SageSettings, seed: int, dtype: 
             LoraConfig(
                 r=settings.lora_rank,
                 lora_alpha=settings.lora_alpha,
+                lora_dropout=settings.lora_dropout,
                 target_modules=linear_names(core_of(model)),
-                modules_to_save=[ADAPTER],
+                modules_to_save=[ADAPTER] if settings.adapter == "trained" else None,
                 task_type="CAUSAL_LM",
             ),
         )
@@ -124,6 +125,7 @@ def prepare(name: str, revision: str, settings: SageSettings, seed: int, dtype: 
             core_of(model).fusion.requires_grad_(True)
     else:
         core_of(model).vision_tower.requires_grad_(False)
+        getattr(core_of(model), ADAPTER).requires_grad_(settings.adapter == "trained")
     return in_float32(model)
 
 

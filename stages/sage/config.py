@@ -7,6 +7,7 @@ from pathlib import Path
 from stages.base.config import argument, check_numbers, option
 from stages.base.errors import InputError
 from stages.sage.entropy import EQ5, PAIRS, READINGS, SURPRISAL
+from stages.sage.recipes import check_recipe, filled
 from stages.training import distributed
 from stages.training.distributed import accumulation_steps
 from stages.training.options import GROUP, ImageTrainingOptions
@@ -25,6 +26,7 @@ RECORD, FUSION = "sage.json", "fusion.safetensors"  # files of a checkpoint
 FUSIONS = ("attention", "text", "none")
 SIMILARITIES = ("max", "min")
 OBJECTIVES = ("dpo", "printed", "mpo")
+STATES = ("trained", "frozen")
 WAYS = ("generate", "likelihood")
 SAME_RESULT = ("epochs", "batch_size", "learning_rate", "warmup", "schedule", "clip", "weight_decay", "max_length")
 FSDP = ("full_shard", "shard_grad_op", "offload", "auto_wrap")  # auto_wrap: what transformers does anyway
@@ -34,7 +36,8 @@ FSDP = ("full_shard", "shard_grad_op", "offload", "auto_wrap")  # auto_wrap: wha
 class SageSettings:
     """fusion: attention = SFE; text = facts as text in the prompt (Table 3, Fact[Hard]); none = no facts, the plain
     fine-tuning of Table 1's `InternVL2 (sft)`. shots: 1 = compared with a reference image, 0 = without one. tiles: most
-    tiles an image is cut into, 0 = the processor's own number. lora_rank: 0 = all weights were trained."""
+    tiles an image is cut into, 0 = the processor's own number. lora_rank: 0 = all weights were trained. adapter: of the
+    images, trained or frozen in SFE."""
 
     fusion: str = "attention"
     shots: int = 1
@@ -45,6 +48,8 @@ class SageSettings:
     tiles: int = 0
     lora_rank: int = 16
     lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    adapter: str = "trained"
 
     def check(self) -> None:
         """Raises InputError for a value that means nothing."""
@@ -52,6 +57,10 @@ class SageSettings:
             raise InputError(f"--fusion {self.fusion}: expected {', '.join(FUSIONS)}")
         if self.similarity not in SIMILARITIES:
             raise InputError(f"--similarity {self.similarity}: expected {', '.join(SIMILARITIES)}")
+        if self.adapter not in STATES:
+            raise InputError(f"--adapter {self.adapter}: expected {' or '.join(STATES)}")
+        if not 0 <= self.lora_dropout < 1:
+            raise InputError(f"--lora-dropout {self.lora_dropout}: expected at least 0 and less than 1")
         if self.shots not in (0, 1):
             raise InputError(f"--shots {self.shots}: expected 1 (with the question's reference image) or 0")
         for name, least in (
@@ -68,18 +77,32 @@ class SageSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SageTraining(ImageTrainingOptions):
-    """Defaults are the paper's (section 5.1) where it names a value."""
+    """None: as the recipe says (`recipes.py`)."""
 
-    epochs: float = option("passes over the samples; the paper names none", 1.0, GROUP)
-    batch_size: int = option("samples per optimiser step, over all processes", 32, GROUP)
+    recipe: str = option(
+        "what an option that is not given means. default: lowers the loss of a small set, too; paper: section 5.1, all"
+        " of the language model, as many epochs as the warm-up needs; released: the authors' scripts",
+        "default",
+        GROUP,
+    )
+    epochs: float | None = option("passes over the samples; by recipe 3 or 1, as the warm-up needs, 1", None, GROUP)
+    batch_size: int | None = option(
+        "samples per optimiser step, over all processes; by recipe 16, 32, and 16 (SFE) or 4 (E-DPO)", None, GROUP
+    )
     micro_batch: int = option("samples per forward pass and process; the rest of the batch is accumulated", 1, GROUP)
-    learning_rate: float = option("peak of AdamW; 2e-6 is the paper's, LoRA usually wants 1e-4", 2e-6, GROUP)
-    warmup: int = option("steps of linear warm-up", 1000, GROUP)
-    schedule: str = option(
-        "after the warm-up: linear or cosine to 0, or constant; the paper names none", "linear", GROUP
+    learning_rate: float | None = option(
+        "peak of AdamW; by recipe 2e-4 (SFE) and 5e-5 (E-DPO) with LoRA, 1e-5 and 2e-6 without it; 2e-6; 4e-5 and 5e-6",
+        None,
+        GROUP,
+    )
+    warmup: float | None = option(
+        "steps of linear warm-up; below 1: their share of all steps; by recipe 0.03, 1000, 0.03", None, GROUP
+    )
+    schedule: str | None = option(
+        "after the warm-up: linear or cosine to 0, or constant; by recipe cosine, linear, cosine", None, GROUP
     )
     clip: float = option("largest norm of the gradient", 1.0, GROUP)
-    weight_decay: float = option("of AdamW; the paper names none", 0.0, GROUP)
+    weight_decay: float | None = option("of AdamW; by recipe 0, 0, 0.05", None, GROUP)
     max_length: int = option(
         "longest sample, tokens; 0 = the model's context; a longer one is refused, never cut", 0, GROUP
     )
@@ -95,8 +118,9 @@ class SageTraining(ImageTrainingOptions):
     def check(self) -> None:
         """Everything that can be said of these options without torch. Raises InputError for numbers that do not fit, a
         device that is not there, and --fsdp where nothing would be sharded and whole copies be trained."""
-        if self.schedule not in ("linear", "cosine", "constant"):
+        if self.schedule not in ("linear", "cosine", "constant", None):
             raise InputError(f"--schedule {self.schedule}: expected linear, cosine or constant")
+        check_recipe(self.recipe)
         check_numbers(self)
         if self.deepspeed and not self.deepspeed.is_file():
             raise InputError(f"--deepspeed {self.deepspeed}: no such file")
@@ -106,7 +130,7 @@ class SageTraining(ImageTrainingOptions):
             raise InputError("--fsdp shards over several processes (torchrun --nproc_per_node N), without --deepspeed")
         if unknown := [w for w in self.fsdp.split() if w not in FSDP]:
             raise InputError(f"--fsdp {unknown[0]}: expected words of {', '.join(FSDP)}")
-        accumulation_steps(self.batch_size, self.micro_batch)
+        accumulation_steps(filled(self).batch_size, self.micro_batch)
 
     def require_sharded(self, device: str) -> None:
         """Raises InputError where --fsdp would shard nothing and train whole copies."""
@@ -137,14 +161,17 @@ class SfeConfig(SageTraining):
     )
     heads: int = option("of the fusion attention", 8)
     sentences: int = option("most fact sentences per image; 0 = all", 0)
-    tiles: int = option("most tiles an image is cut into; 0 = the model's own number", 0)
-    lora_rank: int = option("rank of LoRA on the language model; 0 = train all of it", 16)
+    tiles: int | None = option("most tiles an image is cut into; 0 = the model's own number; by recipe 0, 0, 6", None)
+    lora_rank: int | None = option("rank of LoRA on the language model; 0 = train all of it; by recipe 16, 0, 16", None)
     lora_alpha: int = option("LoRA's scale is alpha / rank", 32)
+    lora_dropout: float | None = option("before LoRA, 0 to 1; by recipe 0, 0, 0.05", None)
+    adapter: str | None = option(f"of the images, {' or '.join(STATES)}; by recipe trained, trained, frozen", None)
     merged: Path | None = option("also write a plain checkpoint for vLLM here (--fusion none or text)", None)
 
     def settings(self) -> SageSettings:
         """What the model is made of."""
-        return SageSettings(**{n: getattr(self, n) for n in SageSettings.__dataclass_fields__})
+        whole = filled(self)
+        return SageSettings(**{n: getattr(whole, n) for n in SageSettings.__dataclass_fields__})
 
     def check(self) -> None:
         """See `SageTraining.check`; also raises InputError for a base model that is not there."""
@@ -184,6 +211,9 @@ class EdpoConfig(SageTraining):
     sft_weight: float = option(
         "anchor: weight of the winner's negative log-likelihood per token beside the preference loss; 0 = none", 0.0
     )
+    vision: str | None = option(
+        "the vision tower, trained or frozen; by recipe frozen, frozen, trained (needs an SFE model without LoRA)", None
+    )
     beta: float = option("of DPO: how closely the reference is kept; unused with --objective printed", 0.1)
     objective: str = option(
         f"{', '.join(OBJECTIVES)}: dpo = log-ratios to the SFE model, printed = Eq. 6 to the letter, without a"
@@ -204,7 +234,14 @@ class EdpoConfig(SageTraining):
             raise InputError(f"--entropy {self.entropy}: expected {' or '.join(READINGS)}")
         if self.base:
             require_known(self.base, "--base")
-        require_trained(self.checkpoint, self.base)
+        _, settings, _ = require_trained(self.checkpoint, self.base)
+        if filled(self).vision not in STATES:
+            raise InputError(f"--vision {self.vision}: expected {' or '.join(STATES)}")
+        if filled(self).vision == "trained" and settings.lora_rank:
+            raise InputError(
+                f"--checkpoint {self.checkpoint}: has LoRA on the language model alone, which cannot hold a trained"
+                " vision tower: give --vision frozen, or an SFE model made with --lora-rank 0"
+            )
         device, _ = resolved_precision(self.device, self.precision)
         self.require_sharded(device)
 

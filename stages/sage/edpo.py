@@ -23,15 +23,17 @@ from stages.sage.checkpoint import fingerprint, load_processor, load_sage, save
 from stages.sage.config import SAME_RESULT, EdpoConfig, read_record, stock
 from stages.sage.data import PromptEncoder, QuestionSet, refuse_too_long
 from stages.sage.entropy import EQ5, SURPRISAL, pairs_of
+from stages.sage.model import core_of
 from stages.sage.preference import EdpoTrainer, Objective, edpo_trainer
-from stages.sage.train import fit, frozen_dtype, prompt_texts, training_arguments
+from stages.sage.recipes import counted, filled
+from stages.sage.train import fit, frozen_dtype, planned, prompt_texts, training_arguments
 from stages.training import distributed
 from stages.training.runs import run_training
 from stages.training.saved_models import context_length
 from stages.training.torch_setup import resolved_precision
 
 PARTS = ("rewards/margins", "rewards/accuracies")
-PREFERENCE = ("eta", "entropy", "pairs", "beta", "objective", "sft_weight")
+PREFERENCE = ("vision", "eta", "entropy", "pairs", "beta", "objective", "sft_weight")
 
 
 def run(config: EdpoConfig, options: RunOptions) -> Summary | None:
@@ -54,12 +56,14 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
             f"--checkpoint {config.checkpoint}: was trained with sage-{record['stage']}; E-DPO starts from"
             " what --method sage-sfe wrote"
         )
+    config = filled(config, settings.lora_rank)
     manifest, questions = read_manifest(config.manifest, config.root), read_questions(config.questions)
     question_set = QuestionSet(questions, manifest, config.facts, settings)
     judged = read_table(config.judgements, JUDGEMENTS)
     pairs = preference_pairs(
         questions.rows, judged.to_pylist(), config.eta, config.judgements, config.entropy, config.pairs
     )
+    config = counted(config, len(pairs))
     samples = [question_set.sample(q) for q in questions.rows]
     weights = distributed.broadcast_from_main(lambda: fingerprint(config.checkpoint, config.base))
     processor, model_config = load_processor(*stock(folder, settings, record, config.base), settings.tiles)
@@ -75,16 +79,18 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
         own | {"precision": precision, "weights": weights, "prompts": prompt_texts()},
         inputs,
         config.seed,
-        {"left out": questions.failed, "sfe": asdict(settings), "margins": spread_of(pairs)},
+        {"left out": questions.failed, "sfe": asdict(settings), "margins": spread_of(pairs), "recipe": config.recipe},
         named_paths(config),
     )
 
     def train(saved: Path | None, say: Callable[[str], None]) -> tuple[EdpoTrainer, Callable[[Path], None]]:
         if questions.failed:
             say(f"{len(questions.failed)} questions with `error` are not trained on")
+        say(planned(config, len(pairs)))
         say(f"{len(pairs)} pairs, margins (nats): {spread_of(pairs)}")
         dtype = frozen_dtype(config, bool(settings.lora_rank), precision)
         model = load_sage(config.checkpoint, config.base, dtype, trainable=True).model
+        core_of(model).vision_tower.requires_grad_(config.vision == "trained")
         reference = None if settings.lora_rank else load_sage(config.checkpoint, config.base, dtype).model
         trainer = edpo_trainer(
             model,

@@ -77,7 +77,11 @@ def test_the_loss_is_that_of_the_answers_tokens(tiles, sfe_models):
     samples, answers = [questions.sample(q) for q in rows[:2]], [rows[0].answer, "Yes"]
     encoder = PromptEncoder(loaded.processor, loaded.settings)
     trainer = sfe_trainer(
-        loaded.model, encoder, samples, answers, training_arguments(sfe_config(tiles, "", Path("x")), 2, "cpu", "fp32")
+        loaded.model,
+        encoder,
+        samples,
+        answers,
+        training_arguments(sfe_config(tiles, "", Path("x")), 2, "cpu", "fp32"),
     )
     batch = trainer.data_collator(list(trainer.train_dataset))
     inputs = {n: t for n, t in batch.items() if n != "labels"}
@@ -273,6 +277,8 @@ def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(tiles, internvl
         1e-3,
         "--warmup",
         2,
+        "--schedule",
+        "linear",
         "--epochs",
         config.epochs,
         "--save-steps",
@@ -318,6 +324,8 @@ def by_two(tiles, out, method, port, *own, program=("-m", "adcli")):
         1e-3,
         "--warmup",
         2,
+        "--schedule",
+        "linear",
         "--device",
         "cpu",
         "--precision",
