@@ -10,15 +10,24 @@ import numpy as np
 import pytest
 
 from stages.artifacts.reader import read_table
-from stages.artifacts.tables import ENCODERS, JUDGEMENTS
+from stages.artifacts.tables import ENCODERS
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
-from stages.sage.edpo import preference_pairs
 from stages.sage.edpo import run as edpo
-from stages.sage.entropy import edpo_loss, pairs_of
+from stages.sage.entropy import pairs_of
 from stages.sage.sfe import run as sfe
 from tests.processes import Started, together
-from tests.sage_world import QUIET, SCORES, asked, edpo_config, losses, sfe_config, tensors
+from tests.sage_world import (
+    QUIET,
+    SCORES,
+    asked,
+    edpo_config,
+    log_probabilities,
+    losses,
+    sfe_config,
+    tensors,
+    trainer_for,
+)
 from tests.saved import until_saved
 
 pytestmark = pytest.mark.slow
@@ -94,118 +103,6 @@ def test_the_loss_is_that_of_the_answers_tokens(tiles, sfe_models):
         for k, token in enumerate(encoder.answer(s, answer)):
             total, n = total - float(logs[i, start + k - 1, token]), n + 1
     assert n == int((batch["labels"] != -100).sum()) and found == pytest.approx(total / n, abs=1e-5)
-
-
-def trainer_for(tiles, checkpoint, out, form="dpo", eta=1.0, beta=0.1, sft_weight=0.0):
-    from stages.sage.checkpoint import load_sage
-    from stages.sage.data import PromptEncoder
-    from stages.sage.preference import Objective, edpo_trainer
-    from stages.sage.train import training_arguments
-
-    loaded = load_sage(checkpoint, trainable=True)
-    reference = None if loaded.settings.lora_rank else load_sage(checkpoint).model
-    rows, questions = asked(tiles, loaded.settings)
-    judged = read_table(tiles.judgements, JUDGEMENTS).to_pylist()
-    pairs = preference_pairs(rows[:2], judged, eta, tiles.judgements)
-    return edpo_trainer(
-        loaded.model,
-        reference,
-        PromptEncoder(loaded.processor, loaded.settings),
-        [questions.sample(q) for q in rows],
-        pairs,
-        Objective(form, beta, sft_weight),
-        training_arguments(edpo_config(tiles, checkpoint, out, epochs=4), 4, "cpu", "fp32"),
-    )
-
-
-def shaken(trainer):
-    """The policy away from its reference; and a batch of the trainer's pairs."""
-    import torch
-
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for p in trainer.model.parameters():
-            if p.requires_grad:
-                p.add_(torch.randn(p.shape, generator=generator) * 0.02)
-    return trainer.data_collator(list(trainer.train_dataset))
-
-
-def log_probabilities(model, batch):
-    """(winners, losers) by plain logits. batch: of the trainer's collator."""
-    import torch
-
-    inputs = {n: t for n, t in batch.items() if n not in ("completion_mask", "margin")}
-    with torch.no_grad():
-        logs = model(**inputs, use_cache=False).logits[:, :-1].log_softmax(-1)
-    found = logs.gather(-1, batch["input_ids"][:, 1:, None])[..., 0] * batch["completion_mask"][:, 1:]
-    return [half.tolist() for half in found.sum(1).chunk(2)]
-
-
-@pytest.mark.parametrize("rank", [4, 0])
-def test_the_loss_of_edpo(tiles, sfe_models, tmp_path, rank):
-    """Without a margin TRL's own DPO loss; with it Eq. 6 and 7, in both forms, from log-probabilities of two models."""
-    import torch
-    from trl import DPOTrainer
-
-    from stages.sage.checkpoint import load_sage
-
-    sfe_model = load_sage(sfe_models[rank]).model
-    plain = trainer_for(tiles, sfe_models[rank], tmp_path, eta=0.0)
-    batch = shaken(plain)
-    found = float(plain.compute_loss(plain.model, batch).detach())
-    stock = {n: t for n, t in batch.items() if n != "margin"}
-    plain.precompute_ref_logps = False
-    with torch.no_grad():
-        expected = float(DPOTrainer._compute_loss(plain, plain.model, stock, False))
-    assert found == pytest.approx(expected, abs=1e-6) and abs(found - math.log(2)) > 1e-3
-
-    for form, anchor in (("dpo", 0.0), ("printed", 0.0), ("dpo", 0.5)):
-        trainer = trainer_for(tiles, sfe_models[rank], tmp_path, form, 2.0, 0.3, anchor)
-        batch = shaken(trainer)
-        assert batch["margin"].tolist() == pytest.approx([2 * g for g in GAPS] * 2)
-        winners, losers = log_probabilities(trainer.model, batch)
-        nll = -sum(winners) / int(batch["completion_mask"].chunk(2)[0].sum())
-        if form == "dpo":
-            theirs = log_probabilities(sfe_model, batch)
-            winners, losers = (
-                [0.3 * (own - other) for own, other in zip(a, b, strict=True)]
-                for a, b in zip((winners, losers), theirs, strict=True)
-            )
-        expected = np.mean([edpo_loss(*v) for v in zip(winners, losers, batch["margin"].tolist(), strict=True)])
-        found = float(trainer.compute_loss(trainer.model, batch).detach())
-        assert found == pytest.approx(expected + anchor * nll, abs=1e-4), "the anchor: mean over the winners' tokens"
-
-
-@pytest.mark.parametrize("rank", [4, 0])
-def test_the_released_mixed_loss(tiles, sfe_models, tmp_path, rank):
-    """Two batches: per pair 0.8 -logsig(w - l) + 0.2 [-logsig(w - d) - logsig(d - l)], d over both; 1.0 NLL."""
-    from stages.sage.checkpoint import load_sage
-
-    def logsig(x):
-        return -math.log1p(math.exp(-x))
-
-    trainer, sfe_model = (
-        trainer_for(tiles, sfe_models[rank], tmp_path, "mpo", 0.0, 0.1, 1.0),
-        load_sage(sfe_models[rank]).model,
-    )
-    shaken(trainer)
-    trainer.model.train()
-    rows, means = list(trainer.train_dataset), []
-    for some in (rows[:3], rows[3:]):
-        batch = trainer.data_collator(some)
-        own, theirs = log_probabilities(trainer.model, batch), log_probabilities(sfe_model, batch)
-        won, lost = ([0.1 * (a - b) for a, b in zip(x, y, strict=True)] for x, y in zip(own, theirs, strict=True))
-        means.append(np.mean(won + lost))
-        d = np.mean(means)
-        expected = np.mean(
-            [-0.8 * logsig(a - b) - 0.2 * (logsig(a - d) + logsig(d - b)) for a, b in zip(won, lost, strict=True)]
-        ) - sum(own[0]) / int(batch["completion_mask"].chunk(2)[0].sum())
-        assert float(trainer.compute_loss(trainer.model, batch).detach()) == pytest.approx(expected, abs=1e-4)
-    assert abs(d) > 1e-3, "without d it would be another loss"
-    trainer._save(str(tmp_path / "state"))
-    again = trainer_for(tiles, sfe_models[rank], tmp_path, "mpo", 0.0, 0.1, 1.0)
-    again._load_from_checkpoint(str(tmp_path / "state"))
-    assert (again.batches, again.mean_reward) == (2, pytest.approx(d, abs=1e-5)), "a killed training goes on with it"
 
 
 @pytest.mark.parametrize("rank", [4, 0])
