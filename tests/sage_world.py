@@ -171,8 +171,8 @@ def asked(world, settings):
 def trainer_for(tiles, checkpoint, out, form="dpo", eta=1.0, beta=0.1, sft_weight=0.0):
     from stages.artifacts.reader import read_table
     from stages.sage.checkpoint import load_sage
-    from stages.sage.edpo import preference_pairs
     from stages.sage.data import PromptEncoder
+    from stages.sage.edpo import preference_pairs
     from stages.sage.preference import Objective, edpo_trainer
     from stages.sage.train import training_arguments
 

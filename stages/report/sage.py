@@ -219,7 +219,8 @@ def table3(pairs: dict, rows: list[dict], judges: list[str], sizes: str) -> Grid
 
 def how_read(joined: list[AnswerRecord]) -> Grid:
     """How replies were read: what no rule could read is an error row, not a guess."""
-    names = ["strict", "fallback", "likelihood", "in words", "refused", "unparsable", "failed", "missing"]
+    names = ["strict", "fallback", "prefix", "assumed", "likelihood", "in words"]
+    names += ["refused", "unparsable", "failed", "missing"]
     replies = pd.DataFrame([(a.source.dataset, a.method, a.how) for a in joined], columns=["dataset", "method", "how"])
     counts = replies.groupby(["dataset", "method"], sort=False)["how"].value_counts().unstack(fill_value=0, sort=False)
     totals = counts.sum(axis=1)
@@ -231,6 +232,8 @@ def how_read(joined: list[AnswerRecord]) -> Grid:
         "questions",
         "letter or text",
         "sentence",
+        "true or false first",
+        "taken for false",
         "likelihood",
         "open",
         "refused",
@@ -239,8 +242,9 @@ def how_read(joined: list[AnswerRecord]) -> Grid:
         "not asked",
     )
     note = (
-        "Questions by how the choice was found; open: a reply to a question without choices. Refused and unparsable"
-        " replies are rows with an error and the raw text."
+        "Questions by how the choice was found; taken for false: begins with none of true, yes, false and no, and"
+        " counts as False by the released code's rule (--choose prefix); open: a reply to a question without choices."
+        " Refused and unparsable replies are rows with an error and the raw text."
     )
     return Grid("replies", "How replies were read", heads, tuple(lines), note, printed=True)
 

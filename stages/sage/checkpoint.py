@@ -121,7 +121,7 @@ def prepare(name: str, revision: str, settings: SageSettings, seed: int, dtype: 
                 task_type="CAUSAL_LM",
             ),
         )
-        if settings.fusion == "attention":
+        if settings.fuses:
             core_of(model).fusion.requires_grad_(True)
     else:
         core_of(model).vision_tower.requires_grad_(False)
@@ -156,7 +156,7 @@ def load_sage(
     attach(model, settings)
     core = core_of(model)
     try:
-        if settings.fusion == "attention":
+        if settings.fuses:
             core.fusion.load_state_dict(load_file(folder / FUSION))
             core.fusion.to(model.dtype)
         if settings.lora_rank:
@@ -165,7 +165,7 @@ def load_sage(
         raise InputError(f"{folder}: does not fit the base model {name} ({last_line(e)})") from e
     if not trainable:
         return Loaded(model.requires_grad_(False).to(model.dtype).eval(), processor, settings, record)
-    for part in (core.vision_tower, *([core.fusion] if settings.fusion == "attention" else [])):
+    for part in (core.vision_tower, *([core.fusion] if settings.fuses else [])):
         part.requires_grad_(False)
     return Loaded(in_float32(model), processor, settings, record)
 
@@ -202,7 +202,7 @@ def merge(place: Path, out: Path, base: str = "") -> None:
         InputError: a checkpoint with a fusion layer, which no stock model has; `out` is taken.
     """
     folder, settings, record = read_record(place)
-    if settings.fusion == "attention":
+    if settings.fuses:
         raise InputError(
             f"{folder}: has a fusion layer, which a plain checkpoint cannot hold; only --fusion none and"
             " text can be merged"

@@ -23,21 +23,22 @@ from stages.training.torch_setup import resolved_precision
 from stages.vlm.models import SHORT_NAMES, require_known
 
 RECORD, FUSION = "sage.json", "fusion.safetensors"  # files of a checkpoint
-FUSIONS = ("attention", "text", "none")
+FUSIONS = ("attention", "text", "none", "released")
 SIMILARITIES = ("max", "min")
 OBJECTIVES = ("dpo", "printed", "mpo")
 STATES = ("trained", "frozen")
-WAYS = ("generate", "likelihood")
+WAYS = ("generate", "likelihood", "prefix")
 SAME_RESULT = ("epochs", "batch_size", "learning_rate", "warmup", "schedule", "clip", "weight_decay", "max_length")
 FSDP = ("full_shard", "shard_grad_op", "offload", "auto_wrap")  # auto_wrap: what transformers does anyway
 
 
 @dataclass(frozen=True)
 class SageSettings:
-    """fusion: attention = SFE; text = facts as text in the prompt (Table 3, Fact[Hard]); none = no facts, the plain
-    fine-tuning of Table 1's `InternVL2 (sft)`. shots: 1 = compared with a reference image, 0 = without one. tiles: most
-    tiles an image is cut into, 0 = the processor's own number. lora_rank: 0 = all weights were trained. adapter: of the
-    images, trained or frozen in SFE."""
+    """fusion: attention = SFE; released = what the authors' code does under that name; text = facts as text in the
+    prompt (Table 3, Fact[Hard]); none = no facts, the plain fine-tuning of Table 1's `InternVL2 (sft)`. shots: 1 =
+    compared with a reference image, 0 = without one. tiles: most tiles an image is cut into, 0 = the processor's own
+    number. lora_rank: 0 = all weights were trained. adapter: of the images, trained or frozen in SFE. redraw_output: of
+    released, its output projection drawn anew in every pass."""
 
     fusion: str = "attention"
     shots: int = 1
@@ -50,6 +51,12 @@ class SageSettings:
     lora_alpha: int = 32
     lora_dropout: float = 0.0
     adapter: str = "trained"
+    redraw_output: bool = False
+
+    @property
+    def fuses(self) -> bool:
+        """Whether a fusion layer of its own is in the model."""
+        return self.fusion in ("attention", "released")
 
     def check(self) -> None:
         """Raises InputError for a value that means nothing."""
@@ -57,6 +64,10 @@ class SageSettings:
             raise InputError(f"--fusion {self.fusion}: expected {', '.join(FUSIONS)}")
         if self.similarity not in SIMILARITIES:
             raise InputError(f"--similarity {self.similarity}: expected {', '.join(SIMILARITIES)}")
+        if self.fusion == "released" and self.shots:
+            raise InputError("--fusion released compares with no reference image: give --shots 0")
+        if self.redraw_output and self.fusion != "released":
+            raise InputError(f"--redraw-output: a slip of --fusion released, not of {self.fusion}")
         if self.adapter not in STATES:
             raise InputError(f"--adapter {self.adapter}: expected {' or '.join(STATES)}")
         if not 0 <= self.lora_dropout < 1:
@@ -149,8 +160,12 @@ class SfeConfig(SageTraining):
     method: str = option("sage-sfe", "sage-sfe")
     fusion: str = option(
         f"{', '.join(FUSIONS)}: attention = SFE; text = facts in the prompt (Table 3, Fact[Hard]);"
-        " none = plain fine-tuning (Table 1, sft)",
+        " none = plain fine-tuning (Table 1, sft); released = the authors' code: ten lines ask all patches of the test"
+        " image, their vectors stand before the chat",
         "attention",
+    )
+    redraw_output: bool = option(
+        "with --fusion released: draw the attention's output projection anew in every pass, as that code does", False
     )
     shots: int = option("1 = compared with the question's reference image, 0 = test image alone", 1)
     patches: int = option("K of Eq. 1, patches that differ most; Figure 7 sees little difference from 20 to 50", 20)
@@ -178,7 +193,7 @@ class SfeConfig(SageTraining):
         self.settings().check()
         super().check()
         require_known(self.base, "--base")
-        if self.merged and self.fusion == "attention":
+        if self.merged and self.settings().fuses:
             raise InputError("--merged: a fusion layer cannot be merged; only --fusion none and text can")
         check_merged(self.merged, self.out, "config.json")
         check_model(hub_id(self.base), "--base")
@@ -257,13 +272,30 @@ class ScoreSageConfig:
     name: str = option("what tables call this run; by default sage-edpo/1-shot and the like", "")
     base: str = option("where the base model lies, if not where it was trained", "")
     shots: int = option("1: compared with the reference image; 0: zero-shot, the test image alone", 1)
-    choose: str = option("generate (the reply is read) or likelihood (the choice with the likeliest words)", "generate")
+    unfused: bool = option(
+        "of --fusion released: ask without facts and fusion, as the released generation does, which calls neither",
+        False,
+    )
+    choose: str = option(
+        "generate (the reply is read), likelihood (the choice with the likeliest words), or prefix (True/False sets as"
+        " the released code asks: True only where the reply begins with true or yes)",
+        "generate",
+    )
     max_tokens: int = option("longest reply, tokens", 256)
     batch_size: int = option("questions per forward pass of --choose generate", 8)
     precision: str = option("fp32, bf16, or auto = bf16 where the processor has it", "auto")
     device: str = option("auto, cpu or cuda", "auto")
     root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
     seed: int = option("of the order in which ranked choices are shown", 0)
+
+    def at_test(self, settings: SageSettings) -> SageSettings:
+        """The checkpoint's settings with what is other at test. Raises InputError for --unfused of another fusion."""
+        if self.unfused and settings.fusion != "released":
+            raise InputError(
+                f"--unfused: of --fusion released alone; this checkpoint was trained with {settings.fusion}"
+            )
+        unfused = {"fusion": "none", "redraw_output": False} if self.unfused else {}
+        return replace(settings, shots=self.shots, **unfused)
 
     def check(self) -> None:
         """Everything that can be said without torch. Raises InputError for unusable settings, no checkpoint or no base
@@ -272,9 +304,9 @@ class ScoreSageConfig:
         if self.base:
             require_known(self.base, "--base")
         if self.choose not in WAYS:
-            raise InputError(f"--choose {self.choose}: expected {' or '.join(WAYS)}")
+            raise InputError(f"--choose {self.choose}: expected {', '.join(WAYS)}")
         _, settings, _ = require_trained(self.checkpoint, self.base)
-        replace(settings, shots=self.shots).check()
+        self.at_test(settings).check()
         resolved_precision(self.device, self.precision)
 
 
@@ -301,7 +333,7 @@ def require_trained(place: Path, base: str = "") -> tuple[Path, SageSettings, di
     """`read_record`, and that the files of the checkpoint and of its base model are there. Imports no torch. Raises
     InputError: they are not."""
     folder, settings, record = read_record(place)
-    needed = [FUSION] if settings.fusion == "attention" else []
+    needed = [FUSION] if settings.fuses else []
     needed += [ADAPTER_WEIGHTS] if settings.lora_rank else []
     if lacking := [name for name in needed if not (folder / name).is_file()]:
         raise InputError(f"--checkpoint {folder}: no {lacking[0]} here")

@@ -10,7 +10,7 @@ answer only by where it ends.
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from stages.training.prepared import torch
@@ -47,7 +47,7 @@ def run(config: ScoreSageConfig, options: RunOptions) -> Summary:
     """
     config.check()
     _, settings, record = read_record(config.checkpoint)
-    settings = replace(settings, shots=config.shots)
+    settings = config.at_test(settings)
     device, precision = resolved_precision(config.device, config.precision)
     questions, manifest = read_questions(config.questions), read_manifest(config.manifest, config.root)
     question_set = QuestionSet(questions, manifest, config.facts, settings)
@@ -61,6 +61,7 @@ def run(config: ScoreSageConfig, options: RunOptions) -> Summary:
             "method": method,
             "weights": fingerprint(config.checkpoint, config.base),
             "shots": config.shots,
+            "unfused": config.unfused,
             "choose": config.choose,
             "max_tokens": config.max_tokens,
             "precision": precision,
@@ -118,8 +119,7 @@ class Answering:
         inputs.pop("completion_mask")
         ready = embedded(core_of(self.model), inputs, self.settings)
         tokens = self.model.generate(
-            inputs_embeds=ready["inputs_embeds"],
-            attention_mask=ready["attention_mask"],
+            **{n: ready[n] for n in ("inputs_embeds", "attention_mask", "position_ids") if n in ready},
             max_new_tokens=self.max_tokens,
             do_sample=False,
         )
@@ -157,7 +157,10 @@ def answered(
     ready = []
     for question in questions:
         try:
-            text, order = answering.shown(question, config.seed)
+            if config.choose == "prefix":
+                text, order = answering.asked_true_or_false(question)
+            else:
+                text, order = answering.shown(question, config.seed)
             if config.choose == "likelihood":
                 text, order = question.question, tuple(range(len(question.choices)))
                 if not order:
@@ -193,8 +196,11 @@ def _batch(model: Answering, ready: list[tuple], method: str, config: ScoreSageC
     """Rows of one batch; one by one where an image cannot be read or memory runs out."""
     started = time.monotonic()
     try:
-        if config.choose == "generate":
-            replies = [{"response": text} for text in model.replies([sample for _, sample, _ in ready])]
+        if config.choose != "likelihood":
+            replies = [
+                {"response": text, "prefix": config.choose == "prefix"}
+                for text in model.replies([sample for _, sample, _ in ready])
+            ]
         else:
             ((question, sample, _),) = ready
             values, tokens = model.likelihoods(sample, question.choices)

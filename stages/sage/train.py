@@ -19,7 +19,7 @@ from stages.training.trainer import common_arguments, one_gpu, run_trainer, step
 
 def prompt_texts() -> dict[str, str]:
     """Fingerprints of the prompts that the model is trained behind."""
-    return {i: load_prompt(i).fingerprint for i in ("sage/attention", "sage/text", *PLAIN.values())}
+    return {i: load_prompt(i).fingerprint for i in ("sage/attention", "sage/text", "sage/stock-lines", *PLAIN.values())}
 
 
 def frozen_dtype(config: SageTraining, lora: bool, precision: str) -> str:
