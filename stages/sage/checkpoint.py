@@ -53,12 +53,14 @@ def base_fingerprint(name: str, revision: str) -> str:
         raise InputError(f"--base {not_found(name, e)}") from e
 
 
-def fingerprint(place: Path, base: str = "") -> str:
-    """Of a checkpoint and of the base model under it, which may lie elsewhere now.
+def fingerprint(place: Path | None, base: str = "") -> str:
+    """Of a checkpoint and of the base model under it, which may lie elsewhere now; without one, of the base alone.
 
     Raises:
         InputError: no checkpoint, no such base, or another one than it was trained on.
     """
+    if place is None:
+        return base_fingerprint(hub_id(base), "")
     folder, settings, record = read_record(place)
     own = trained_fingerprint(folder)
     if not settings.lora_rank:
@@ -135,6 +137,14 @@ def in_float32(model: nn.Module) -> nn.Module:
         if p.requires_grad:
             p.data = p.data.to(torch.float32)
     return model
+
+
+def load_plain(base: str, dtype: str, settings: SageSettings) -> Loaded:
+    """A base model as it is before any training, asked as a SAGE without fusion. Raises InputError as `load_sage`."""
+    processor, _ = load_processor(hub_id(base), "", settings.tiles)
+    model = load_model(hub_id(base), "", dtype)
+    attach(model, settings)
+    return Loaded(model.requires_grad_(False).eval(), processor, settings, {"stage": "base", "base": hub_id(base)})
 
 
 def load_sage(

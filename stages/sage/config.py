@@ -206,11 +206,23 @@ class SfeConfig(SageTraining):
 class EdpoConfig(SageTraining):
     manifest: Path = argument("the images: manifest artifact, a folder of them, or a Parquet file")
     questions: Path = option("questions about them with ranked answers: artifact or Parquet file")
-    checkpoint: Path = option("the SFE model: what finetune-mllm --method sage-sfe wrote")
-    judgements: Path = option("MLE scores of each question's own answers, methods choice/0, choice/1, ...")
     out: Path = option("the trained model and its record")
+    checkpoint: Path | None = option(
+        "what finetune-mllm --method sage-sfe wrote; without it --base itself is aligned (Table 3, +DPO)",
+        None,
+    )
+    judgements: Path | None = option(
+        "MLE scores of each question's own answers, methods choice/0, choice/1, ...; needless where --eta is 0 and"
+        " --pairs adjacent, or every question has two answers",
+        None,
+    )
     facts: Path | None = option("captions of the test images, their fact sentences; as for the SFE model", None)
     base: str = option("where the base model lies, if not where the SFE model was trained", "")
+    shots: int = option("without --checkpoint: 1 = the reference image is shown, too, 0 = the test image alone", 1)
+    tiles: int = option("without --checkpoint: most tiles an image is cut into; 0 = the model's own number", 0)
+    lora_rank: int | None = option(
+        "without --checkpoint: rank of LoRA on the language model; 0 = train all of it; by recipe 16, 0, 0", None
+    )
     method: str = option("sage-edpo", "sage-edpo")
     eta: float = option("weight of the entropy difference in the margin (Eq. 6); 0 = plain DPO on the same pairs", 1.0)
     entropy: str = option(
@@ -236,6 +248,12 @@ class EdpoConfig(SageTraining):
         "dpo",
     )
 
+    def start(self) -> tuple[Path | None, SageSettings, dict]:
+        """See `require_start`."""
+        rank = filled(self).lora_rank
+        plain = SageSettings(fusion="none", shots=self.shots, tiles=self.tiles, lora_rank=rank)
+        return require_start(self.checkpoint, self.base, plain)
+
     def check(self) -> None:
         """See `SageTraining.check`; also raises InputError for an SFE model that is not there."""
         super().check()
@@ -247,15 +265,14 @@ class EdpoConfig(SageTraining):
             raise InputError("--objective mpo has no margin: give --eta 0 (and --sft-weight 1, as released)")
         if self.entropy not in READINGS:
             raise InputError(f"--entropy {self.entropy}: expected {' or '.join(READINGS)}")
-        if self.base:
-            require_known(self.base, "--base")
-        _, settings, _ = require_trained(self.checkpoint, self.base)
+        _, settings, _ = self.start()
+        settings.check()
         if filled(self).vision not in STATES:
             raise InputError(f"--vision {self.vision}: expected {' or '.join(STATES)}")
         if filled(self).vision == "trained" and settings.lora_rank:
             raise InputError(
-                f"--checkpoint {self.checkpoint}: has LoRA on the language model alone, which cannot hold a trained"
-                " vision tower: give --vision frozen, or an SFE model made with --lora-rank 0"
+                f"{self.checkpoint or self.base}: has LoRA on the language model alone, which cannot hold a trained"
+                " vision tower: give --vision frozen, or train with --lora-rank 0"
             )
         device, _ = resolved_precision(self.device, self.precision)
         self.require_sharded(device)
@@ -265,8 +282,10 @@ class EdpoConfig(SageTraining):
 class ScoreSageConfig:
     manifest: Path = argument("the images: manifest artifact, a folder of them, or a Parquet file")
     questions: Path = option("the questions about them: artifact or Parquet file")
-    checkpoint: Path = option("what finetune-mllm --method sage-sfe or sage-edpo wrote")
     out: Path = option("where the answers go")
+    checkpoint: Path | None = option(
+        "what finetune-mllm --method sage-sfe or sage-edpo wrote; without it --base as it is before any training", None
+    )
     facts: Path | None = option("captions of the test images, their fact sentences; as in training", None)
     method: str = option("sage", "sage")
     name: str = option("what tables call this run; by default sage-edpo/1-shot and the like", "")
@@ -288,6 +307,10 @@ class ScoreSageConfig:
     root: Path | None = option("where the manifest's paths start, if not where it was indexed", None)
     seed: int = option("of the order in which ranked choices are shown", 0)
 
+    def start(self) -> tuple[Path | None, SageSettings, dict]:
+        """See `require_start`."""
+        return require_start(self.checkpoint, self.base, SageSettings(fusion="none", lora_rank=0))
+
     def at_test(self, settings: SageSettings) -> SageSettings:
         """The checkpoint's settings with what is other at test. Raises InputError for --unfused of another fusion."""
         if self.unfused and settings.fusion != "released":
@@ -301,11 +324,9 @@ class ScoreSageConfig:
         """Everything that can be said without torch. Raises InputError for unusable settings, no checkpoint or no base
         model."""
         check_numbers(self)
-        if self.base:
-            require_known(self.base, "--base")
         if self.choose not in WAYS:
             raise InputError(f"--choose {self.choose}: expected {', '.join(WAYS)}")
-        _, settings, _ = require_trained(self.checkpoint, self.base)
+        _, settings, _ = self.start()
         self.at_test(settings).check()
         resolved_precision(self.device, self.precision)
 
@@ -329,6 +350,20 @@ def read_record(place: Path) -> tuple[Path, SageSettings, dict]:
         raise InputError(f"{folder / RECORD}: not of this version of adcli ({e})") from e
 
 
+def require_start(place: Path | None, base: str, plain: SageSettings) -> tuple[Path | None, SageSettings, dict]:
+    """`require_trained`; without a checkpoint (None, `plain`, a record of the base model itself). Raises InputError:
+    neither is named, or it is not there."""
+    if base:
+        require_known(base, "--base")
+    if place:
+        return require_trained(place, base)
+    if not base:
+        raise InputError("--checkpoint is missing (or --base, for the model as it is before any training)")
+    check_model(hub_id(base), "--base")
+    check_chat_template(hub_id(base), "--base")
+    return None, plain, {"stage": "base", "base": hub_id(base), "revision": ""}
+
+
 def require_trained(place: Path, base: str = "") -> tuple[Path, SageSettings, dict]:
     """`read_record`, and that the files of the checkpoint and of its base model are there. Imports no torch. Raises
     InputError: they are not."""
@@ -349,6 +384,8 @@ def hub_id(name: str) -> str:
     return SHORT_NAMES.get(name, name)
 
 
-def stock(folder: Path, settings: SageSettings, record: dict, base: str = "") -> tuple[str, str]:
-    """(place, revision) of the stock model in a checkpoint: the base under LoRA, else the checkpoint itself."""
-    return (hub_id(base or record["base"]), record["revision"]) if settings.lora_rank else (str(folder), "")
+def stock(folder: Path | None, settings: SageSettings, record: dict, base: str = "") -> tuple[str, str]:
+    """(place, revision) of the stock model in a checkpoint: the base under LoRA, else the checkpoint itself. folder:
+    None without a checkpoint, where it is the base."""
+    of_base = settings.lora_rank or folder is None
+    return (hub_id(base or record["base"]), record["revision"]) if of_base else (str(folder), "")

@@ -17,10 +17,10 @@ from stages.base.config import RunOptions, named_paths
 from stages.base.errors import InputError
 from stages.datasets.files import look_at
 from stages.datasets.manifest import read_manifest
-from stages.questions.mle import mle_score
+from stages.questions.mle import AXES, mle_score
 from stages.questions.table import Question, read_questions
-from stages.sage.checkpoint import fingerprint, load_processor, load_sage, save
-from stages.sage.config import SAME_RESULT, EdpoConfig, read_record, stock
+from stages.sage.checkpoint import fingerprint, load_plain, load_processor, load_sage, prepare, save
+from stages.sage.config import SAME_RESULT, EdpoConfig, stock
 from stages.sage.data import PromptEncoder, QuestionSet, refuse_too_long
 from stages.sage.entropy import EQ5, SURPRISAL, pairs_of
 from stages.sage.model import core_of
@@ -50,8 +50,8 @@ def run(config: EdpoConfig, options: RunOptions) -> Summary | None:
 
 
 def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -> Summary | None:
-    folder, settings, record = read_record(config.checkpoint)
-    if record["stage"] != "sfe":
+    folder, settings, record = config.start()
+    if record["stage"] not in ("sfe", "base"):
         raise InputError(
             f"--checkpoint {config.checkpoint}: was trained with sage-{record['stage']}; E-DPO starts from"
             " what --method sage-sfe wrote"
@@ -59,9 +59,10 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
     config = filled(config, settings.lora_rank)
     manifest, questions = read_manifest(config.manifest, config.root), read_questions(config.questions)
     question_set = QuestionSet(questions, manifest, config.facts, settings)
-    judged = read_table(config.judgements, JUDGEMENTS)
+    judged = read_table(config.judgements, JUDGEMENTS) if config.judgements else None
+    scores = judged.to_pylist() if judged is not None else unweighed(questions.rows, config.eta, config.pairs)
     pairs = preference_pairs(
-        questions.rows, judged.to_pylist(), config.eta, config.judgements, config.entropy, config.pairs
+        questions.rows, scores, config.eta, config.judgements or config.questions, config.entropy, config.pairs
     )
     config = counted(config, len(pairs))
     samples = [question_set.sample(q) for q in questions.rows]
@@ -72,11 +73,16 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
         encoder, samples, [q.choices for q in questions.rows], context_length(model_config, config.max_length)
     )
     own = {n: getattr(config, n) for n in (*SAME_RESULT, *PREFERENCE, "method")}
+    kept = record | {"stage": "edpo" if config.checkpoint else "edpo-base"}
+    kept |= {} if config.checkpoint else {"weights": weights}
     files = distributed.broadcast_from_main(lambda: look_at(config.out, options.quiet, images=question_set.watched))
-    inputs = question_set.inputs | {"image files": files.images, "judgements": table_fingerprint(judged, JUDGEMENTS)}
+    inputs = question_set.inputs | {"image files": files.images}
+    inputs |= {"judgements": table_fingerprint(judged, JUDGEMENTS)} if judged is not None else {}
     spec = Spec(
         "finetune-mllm",
-        own | {"precision": precision, "weights": weights, "prompts": prompt_texts()},
+        own
+        | ({} if config.checkpoint else {"settings": asdict(settings)})
+        | {"precision": precision, "weights": weights, "prompts": prompt_texts()},
         inputs,
         config.seed,
         {"left out": questions.failed, "sfe": asdict(settings), "margins": spread_of(pairs), "recipe": config.recipe},
@@ -89,9 +95,18 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
         say(planned(config, len(pairs)))
         say(f"{len(pairs)} pairs, margins (nats): {spread_of(pairs)}")
         dtype = frozen_dtype(config, bool(settings.lora_rank), precision)
-        model = load_sage(config.checkpoint, config.base, dtype, trainable=True).model
+        if config.checkpoint:
+            model = load_sage(config.checkpoint, config.base, dtype, trainable=True).model
+        else:
+            model = prepare(record["base"], "", settings, config.seed, dtype)
         core_of(model).vision_tower.requires_grad_(config.vision == "trained")
-        reference = None if settings.lora_rank else load_sage(config.checkpoint, config.base, dtype).model
+        reference = None
+        if not settings.lora_rank:
+            reference = (
+                load_sage(config.checkpoint, config.base, dtype)
+                if config.checkpoint
+                else load_plain(record["base"], dtype, settings)
+            ).model
         trainer = edpo_trainer(
             model,
             reference,
@@ -102,9 +117,25 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
             training_arguments(config, len(pairs), device, precision),
         )
         state = fit(trainer, saved, say, config)
-        return trainer, lambda folder: save(model, state, processor, folder, record | {"stage": "edpo"}, settings)
+        return trainer, lambda folder: save(model, state, processor, folder, kept, settings)
 
     return run_training(config.out, spec, question_set.datasets, len(pairs), options, PARTS, train, files=files)
+
+
+def unweighed(questions: Sequence[Question], eta: float, which: str) -> list[dict]:
+    """Rows of JUDGEMENTS with equal scores, for pairs that no score chooses or weighs. Raises InputError where one
+    would."""
+    if eta or (which == EQ5 and any(len(q.choices) > 2 for q in questions)):
+        raise InputError(
+            "--judgements is missing: scores of the questions' own choices (`adcli score --method mle`); only --eta 0"
+            " with --pairs adjacent, or with two answers a question, needs none"
+        )
+    equal = dict.fromkeys(AXES, 1)
+    return [
+        {"question_id": q.question_id, "method": f"choice/{i}"} | equal
+        for q in questions
+        for i in range(len(q.choices))
+    ]
 
 
 def preference_pairs(
