@@ -180,6 +180,13 @@ class PromptEncoder:
     def tokens(self, text: str) -> list[int]:
         return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
 
+    @cached_property
+    def begin(self) -> list[int]:
+        """[BOS] where the tokenizer puts one before every text (LLaVA's), else []."""
+        tokenizer = self.processor.tokenizer
+        first = tokenizer("a")["input_ids"][:1]
+        return first if first == [tokenizer.bos_token_id] else []
+
     def turns(self, sample: SageSample) -> tuple[str, str]:
         """The chat before and after PLACE, up to where the model's turn begins; images are one image token each."""
         text = self.processor.apply_chat_template(self._chat(sample), add_generation_prompt=True, tokenize=False)
@@ -195,7 +202,8 @@ class PromptEncoder:
         return [{"role": "user", "content": content}]
 
     def answer(self, sample: SageSample, text: str) -> list[int]:
-        """Tokens of the model's turn: the answer and the end of the turn, as the chat template writes them.
+        """Tokens of the model's turn: the answer and the end of the turn, as the chat template writes them. Templates
+        that write no end (LLaVA-1.5's) get the tokenizer's, without which the model would never learn to stop.
 
         Raises:
             InputError: the template writes the question in another way once it is answered.
@@ -208,13 +216,19 @@ class PromptEncoder:
                 "this checkpoint's chat template does not begin an answer as it ends a question; training"
                 " needs one that does"
             )
-        return self.tokens(whole[len(prompt) :].rstrip())
+        said, before = whole[len(prompt) :].rstrip(), self.tokens(self.turns(sample)[1] or prompt)
+        both = self.tokens((self.turns(sample)[1] or prompt) + said)  # as it is generated: a blank joins the next word
+        ids = both[len(before) :] if both[: len(before)] == before else self.tokens(said)
+        tokenizer = self.processor.tokenizer
+        return ids if ids and ids[-1] in tokenizer.all_special_ids else [*ids, tokenizer.eos_token_id]
 
     def length(self, sample: SageSample) -> int:
         """Tokens of the prompt, without loading an image."""
         before, after = self.turns(sample)
         images = sum(self.image_tokens(i) for i in sample.shown) - len(sample.shown)
-        return len(self.tokens(before)) + images + len(sample.facts) + len(self.tokens(after))
+        first = self.tokens(before)
+        begin = 0 if first[: len(self.begin)] == self.begin else 1
+        return begin + len(first) + images + len(sample.facts) + len(self.tokens(after))
 
     def image_tokens(self, image: Image) -> int:
         """Tokens of one image, those around it included, by its size."""
@@ -232,6 +246,8 @@ class PromptEncoder:
             add_special_tokens=False,
         )
         ids = shown["input_ids"][0].tolist()
+        if ids[: len(self.begin)] != self.begin:
+            ids = [*self.begin, *ids]
         parts = {"pixel_values": shown["pixel_values"], "image_tokens": ids.count(self.image_token_id)}
         if sample.reference:
             other = self.processor(
