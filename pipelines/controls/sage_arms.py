@@ -88,46 +88,40 @@ def gained(after: dict, before: dict, column: int, image: dict[str, str]) -> tup
     return float(sums.sum() / counts.sum()), *map(float, np.percentile(means, (2.5, 97.5)))
 
 
-def in_the_mask(checkpoint: Path, manifest: Path, questions: Path, facts: Path, k: int = 4) -> dict[str, tuple]:
-    """rule -> (share of the K chosen patches that the mask covers to a quarter or more, share of such patches that were
-    chosen); of the anomalous images, in one tile. By chance the first is the mask's share, the second K / T."""
+def in_the_mask(checkpoint: Path, manifest: Path, k: int = 4, covered: float = 0.05) -> dict[str, tuple]:
+    """rule -> (share of the K chosen patches that lie in the mask, which covers at least `covered` of each; share of
+    such patches that were chosen; their share of all; K / T), over all anomalous test images, each one tile beside the
+    first normal training image. By chance the first is the third, and the second the fourth."""
     import torch
 
     from stages.datasets.images import load_masks
-    from stages.datasets.manifest import read_manifest
-    from stages.questions.table import read_questions
+    from stages.datasets.manifest import by_task, read_manifest
+    from stages.datasets.references import references_for
     from stages.sage.checkpoint import load_sage
-    from stages.sage.data import PromptEncoder, QuestionSet
+    from stages.sage.data import PLACE, PromptEncoder, SageSample
     from stages.sage.fusion import differing
     from stages.sage.model import core_of, patches
 
     loaded = load_sage(checkpoint)
     loaded.processor.image_processor.max_patches = 1
-    settings = replace(loaded.settings, tiles=1)
-    asked = read_questions(questions)
-    about = QuestionSet(asked, read_manifest(manifest), facts, settings)
-    encoder, rng, counts, seen = PromptEncoder(loaded.processor, settings), random.Random(0), {}, set()
-    for question in asked.rows:
-        image = about.images[question.image_id]
-        if image.label != 1 or image.image_id in seen:
-            continue
-        seen.add(image.image_id)
+    encoder, core = PromptEncoder(loaded.processor, replace(loaded.settings, tiles=1)), core_of(loaded.model)
+    images = read_manifest(manifest).images
+    tasks, rng, counts = by_task(images), random.Random(0), {}
+    for image in (i for i in images if i.label == 1 and i.split == "test" and i.masks):
+        (reference,) = references_for(image, tasks[image.task], 1, "first", 0)
         with torch.no_grad():
-            batch = encoder.batch([about.sample(question)])
-            core = core_of(loaded.model)
+            batch = encoder.batch([SageSample("", (image,), reference, ("A tile.",), PLACE)])
             (test,) = patches(core, batch["pixel_values"], batch["image_tokens"])
-            (reference,) = patches(core, batch["reference_pixel_values"], batch["reference_tokens"])
+            (other,) = patches(core, batch["reference_pixel_values"], batch["reference_tokens"])
         side = round(len(test) ** 0.5)
         mask = torch.tensor(load_masks(image.masks)).float()[None, None]
-        covered = torch.nn.functional.interpolate(mask, (side * 16, side * 16), mode="nearest")
-        inside = torch.nn.functional.avg_pool2d(covered, 16).flatten() >= 0.25
+        inside = torch.nn.functional.adaptive_avg_pool2d(mask, side).flatten() >= covered
         rows = {tuple(t.tolist()): n for n, t in enumerate(test)}
-        chosen = {r: [rows[tuple(t.tolist())] for t in differing(test, reference, k, r)] for r in ("max", "min")}
+        chosen = {r: [rows[tuple(t.tolist())] for t in differing(test, other, k, r)] for r in ("max", "min")}
         chosen["random"] = rng.sample(range(len(test)), k)
         for rule, places in chosen.items():
-            hits, picked, within, total = counts.get(rule, (0, 0, 0, 0))
-            found = int(inside[places].sum())
-            counts[rule] = (hits + found, picked + k, within + int(inside.sum()), total + len(test))
+            more = (int(inside[places].sum()), k, int(inside.sum()), len(test))
+            counts[rule] = [a + b for a, b in zip(counts.get(rule, (0, 0, 0, 0)), more, strict=True)]
     return {rule: (h / p, h / max(w, 1), w / t, p / t) for rule, (h, p, w, t) in counts.items()}
 
 
@@ -184,7 +178,7 @@ def main(tiles: Path, out: Path, seed: int = 0, images: int = 60) -> None:
     with (out / "arms.csv").open("w", newline="") as f:
         csv.writer(f).writerows([HEADS, *lines])
     print("Eq. 1: rule | chosen patches in the mask | the mask's patches chosen | the mask's share | K / T")
-    for rule, shares in in_the_mask(out / "sfe", manifest, made["test"], facts).items():
+    for rule, shares in in_the_mask(out / "sfe", manifest).items():
         print(" | ".join((rule, *(f"{v:.3f}" for v in shares))), flush=True)
 
 

@@ -114,9 +114,11 @@ def test_edpo_trains_the_adapter_and_the_language_model_only(sfe_models, edpo_mo
         assert same == (name.startswith("fusion/") or "vision_tower" in name), name
     (row,) = read_table(edpo_models[rank], ENCODERS).to_pylist()
     assert (row["n"], row["steps"]) == (24, 6), "two pairs of each of 12 questions"
-    start = np.mean([math.log1p(math.exp(g)) for g in GAPS])
+    small, large = (math.log1p(math.exp(g)) for g in GAPS)
+    starts = [((4 - k) * small + k * large) / 4 for k in range(5)]  # by how many of a step's pairs are (first, last)
     curve = losses(edpo_models[rank])
-    assert np.mean([float(r["loss"]) for r in curve[:2]]) == pytest.approx(start, abs=0.02), "as at the reference"
+    for r in curve[:2]:
+        assert min(abs(float(r["loss"]) - s) for s in starts) < 0.02, "as at the reference"
     assert float(curve[-1]["rewards/margins"]) > float(curve[0]["rewards/margins"])
 
 
