@@ -119,7 +119,10 @@ def test_edpo_trains_the_adapter_and_the_language_model_only(sfe_models, edpo_mo
     curve = losses(edpo_models[rank])
     for r in curve[:2]:
         assert min(abs(float(r["loss"]) - s) for s in starts) < 0.02, "as at the reference"
-    assert float(curve[-1]["rewards/margins"]) > float(curve[0]["rewards/margins"])
+    rewards = np.mean([float(r["rewards/margins"]) for r in curve])
+    assert rewards > 0.02 - np.mean(GAPS), (
+        "over the whole epoch, which has as many of both pairs; without training -2.67"
+    )
 
 
 @pytest.mark.parametrize("rank", [4, 0])
