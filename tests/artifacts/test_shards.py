@@ -1,5 +1,7 @@
 """`--shard slurm`: which share a task of a Slurm array does."""
 
+import json
+
 import pytest
 
 from stages.artifacts.shards import parse_shard, resolved
@@ -47,8 +49,6 @@ def test_an_array_with_gaps_says_nothing_of_shares(environment):
 
 def test_each_task_of_an_array_does_its_share(tmp_path, monkeypatch):
     """By the command line: the record names the shares, and outside an array nothing is written."""
-    import json
-
     assert (
         called("data", "synth", "surfaces", "--out", tmp_path / "s", "--good", "6", "--new", "3", "--quiet").returncode
         == 0
