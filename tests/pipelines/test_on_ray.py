@@ -33,7 +33,7 @@ main()' "$@"
 
 
 def ray(*arguments: str) -> subprocess.CompletedProcess:
-    own = {"RAY_DISABLE_IMPORT_WARNING": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    own = {"RAY_DISABLE_IMPORT_WARNING": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "300"}
     return subprocess.run([f"{RAY}/ray", *arguments], env=os.environ | own, capture_output=True, text=True)
 
 
@@ -45,21 +45,23 @@ def cluster(tmp_path_factory):
     short = Path("/tmp/adcli-ray-test")  # sockets have short names
     short.unlink(missing_ok=True)
     short.symlink_to(session)
-    before = raylets()
-    head = ray("start", "--head", "--port", PORT, "--include-dashboard=false", f"--temp-dir={short}", *memory)
-    assert head.returncode == 0, head.stdout + head.stderr
-    for _ in range(2):
-        more = ray("start", "--address", f"127.0.0.1:{PORT}", *memory)
-        assert more.returncode == 0, more.stdout + more.stderr
-    yield sorted(raylets() - before)
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            ours = str(short) in (process / "cmdline").read_text()
-        except OSError:
-            continue
-        if ours:
-            os.kill(int(process.name), signal.SIGKILL)
-    short.unlink()
+    try:
+        before = raylets()
+        head = ray("start", "--head", "--port", PORT, "--include-dashboard=false", f"--temp-dir={short}", *memory)
+        assert head.returncode == 0, head.stdout + head.stderr
+        for _ in range(2):
+            more = ray("start", "--address", f"127.0.0.1:{PORT}", *memory)
+            assert more.returncode == 0, more.stdout + more.stderr
+        yield sorted(raylets() - before)
+    finally:
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                ours = str(short) in (process / "cmdline").read_text()
+            except OSError:
+                continue
+            if ours:
+                os.kill(int(process.name), signal.SIGKILL)
+        short.unlink()
 
 
 def raylets() -> set[int]:
