@@ -13,9 +13,9 @@ REAL     := $(strip $(MVTEC_ROOT) $(VISA_ROOT))
 export PYTHON BIN
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-fast test-vllm clean-runs reproduce-vidad reproduce-vidad-check ablate-vidad \
-        reproduce-tiles reproduce-lvlm reproduce-visualad ablate-visualad reproduce-sage ablate-sage reproduce-vmad \
-        ablate-vmad ablate-vmad-projectors
+.PHONY: help setup demo check test test-fast test-vllm test-slurm test-ray clean-runs reproduce-vidad \
+        reproduce-vidad-check ablate-vidad reproduce-tiles reproduce-lvlm reproduce-visualad ablate-visualad \
+        reproduce-sage ablate-sage reproduce-vmad ablate-vmad ablate-vmad-projectors
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-24s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,9 @@ test-fast: $(READY); $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 .venv-vllm/installed: pyproject.toml constraints-vllm.txt .ci/vllm-environment; .ci/vllm-environment && touch $@
 test-vllm: .venv-vllm/installed  ## the tests that need vLLM, with the real one
 	ADCLI_TORCHVISION=declare $(VLLM_BIN)/python -m pytest tests/vlm/test_vllm.py
+test-slurm: $(READY); .ci/slurm  ## pipelines/slurm/ on a real Slurm of one node, installed by apt (root)
+test-ray: $(READY)  ## pipelines/on_ray.py on a real Ray cluster, installed into $(BIN)
+	$(INSTALL) -e '.[ray]' && $(BIN)/python -m pytest tests/pipelines/test_on_ray.py
 
 demo: $(READY); @pipelines/demo.sh  ## a first look: `inspect` and VID-AD on pictures that it renders
 reproduce-vidad: $(READY); @pipelines/vidad.sh  ## VID-AD, rendered scenes or VIDAD_ROOT

@@ -14,11 +14,10 @@ from types import FrameType
 from typing import NoReturn
 
 from stages.base.errors import InputError
+from stages.base.interrupts import TOGETHER
 
 DONE, OUR_DEFECT, USAGE, FAILED_ROWS, INTERRUPTED = 0, 1, 2, 3, 130
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports other tools whose reader has gone
-TOGETHER = 0.5  # s within which a second signal is the first one's copy: make, timeout and torchrun pass on
-#                             what the terminal has sent already
 PATIENCE = 1.0  # s that an interrupted command waits for its threads
 LONGEST = 400  # characters of a library's message
 GOES_ON = "the same command goes on from here"

@@ -2,9 +2,10 @@
 
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable
-from dataclasses import MISSING, Field, asdict, fields
+from dataclasses import MISSING, Field, asdict, fields, replace
 from importlib import import_module
 from typing import Annotated, Any, get_type_hints
 
@@ -13,6 +14,7 @@ import typer
 from adcli.completion import among, values_of
 from adcli.ending import FAILED_ROWS, GOES_ON, one_line_errors
 from adcli.help import EXAMPLE, NEEDED, RUN, SETTINGS, StageCommand
+from stages.artifacts.shards import resolved
 from stages.base.config import RunOptions, check_numbers, flag
 
 
@@ -48,6 +50,7 @@ def command(
         values.pop("preset", None)
         options = RunOptions(**common)
         with one_line_errors(options.debug, again):
+            options = replace(options, shard=resolved(options.shard, os.environ))
             config = prepare(config_class(**values))
             check_start(config, options)
             summary = loaded(run)(config, options)

@@ -16,10 +16,12 @@ elif [ $# -gt 0 ]; then
 fi
 
 # run COMMAND...: failed rows (exit code 3) stay in the artifact and in the report, they do not stop the pipeline.
-# Nothing new starts once the script itself was killed.
+# Nothing new starts once the script itself was killed. On Slurm (pipelines/slurm/reproduce.sh) the command is submitted,
+# to start when the one before it has ended.
 run() {
   local code=0
   kill -0 $$ 2>/dev/null || exit 143
+  if [ -n "${SUBMIT_AFTER-}" ]; then pipelines/slurm/submit.sh "$@"; return; fi
   echo "$*"
   "$@" || code=$?
   [ $code -eq 3 ] || return $code

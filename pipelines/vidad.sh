@@ -29,8 +29,8 @@ if [ "$REWRITER" = rules ]; then paper[2]=""; fi
 : "${SIZE:=360}"           # side of the rendered scenes, px
 : "${JOBS:=2}"             # trainings at a time, of one thread each: faster than one training with JOBS threads
 : "${CHECK:=}"             # yes = print the figures with their targets, too, and how often `scene` is right
-each=${SCENARIOS// /} chosen=$each   # a model is loaded once for all scenarios
-if [ "$VLM $REWRITER" = "scene rules" ]; then each=${SCENARIOS//,/ } chosen=$all; fi
+each=${SCENARIOS// /} chosen=$each   # a model is loaded once for all scenarios, which Slurm gets at once, too
+if [ "$VLM $REWRITER${SUBMIT_AFTER-}" = "scene rules" ]; then each=${SCENARIOS//,/ } chosen=$all; fi
 by_settings=$(folder runs/vidad "$(basename "$VIDAD_ROOT")" "" "vlm $VLM" "vlm ${paper[0]}" "rewriter $REWRITER" \
   "rewriter $own" "encoder $ENCODER" "encoder ${paper[1]}" "$ASK" "" "$REWRITE" "${paper[2]}" "$TRAIN" "${paper[3]}" \
   "$chosen" "$all" "$CONDITIONS" "" "size $SIZE" "size 360" "seed $SEED" "seed 0")

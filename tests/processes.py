@@ -105,16 +105,18 @@ def called(*arguments) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), said.getvalue())
 
 
-def together(count: int, port: int, *arguments, **options) -> tuple[int, str]:
-    """(highest exit code, what all said on stderr) of a command in `count` processes, as torchrun starts them."""
-    base = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1"}
+def together(count: int, port: int, *arguments, nodes: int = 1, **options) -> tuple[int, str]:
+    """(highest exit code, what all said on stderr) of a command in `count` processes, as torchrun starts them; nodes:
+    as if they were on so many machines."""
+    each = count // nodes
+    base = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(each), "MASTER_ADDR": "127.0.0.1"}
     processes = [
         Started(
             *arguments,
             models=True,
             stderr=subprocess.PIPE,
             text=True,
-            env=base | {"MASTER_PORT": str(port), "RANK": str(n), "LOCAL_RANK": str(n)},
+            env=base | {"MASTER_PORT": str(port), "RANK": str(n), "LOCAL_RANK": str(n % each)},
             **options,
         )
         for n in range(count)

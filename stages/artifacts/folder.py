@@ -4,6 +4,7 @@ Every change leaves a folder that the same command can go on from, wherever it i
 """
 
 import json
+import os
 import re
 import sys
 from collections import Counter
@@ -84,7 +85,14 @@ def read(out: Path, table: Table, spec: Spec, known: set[tuple]) -> State | None
         raise OtherSettings(difference(out, record, spec))
     if record.get(REPLACING):
         return State(record, False, [], [], [])
-    there = {part: parts.read_keys(part, table, known, spec.key) for part in parts.names(out)}
+    found_parts = sorted({*parts.names(out), *(parts.of_record(out, record) if complete else ())})
+    there = {}
+    for part in found_parts:
+        try:
+            there[part] = parts.read_keys(part, table, known, spec.key)
+        except Damaged:
+            if os.path.lexists(part):
+                raise  # otherwise, without locks, another process has just removed what was there twice
     stale = [part for part, rows in there.items() if rows is None]
     extra = _unlisted(out, record, there) if complete else []
     listed_first = sorted((p for p in there if p not in stale), key=lambda p: p in extra)

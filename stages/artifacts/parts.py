@@ -37,6 +37,14 @@ def names(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("part-*.parquet") if NAME.fullmatch(p.name))
 
 
+def of_record(folder: Path, record: dict) -> list[Path]:
+    """The parts that a complete artifact's record names and that are there. Looked up by name, since a network file
+    system may list a folder as it was a minute ago."""
+    listed = record.get("parts")
+    names = [name for name in listed if NAME.fullmatch(name)] if isinstance(listed, dict) else []
+    return sorted(path for name in names if (path := folder / name).is_file())
+
+
 def read_keys(part: Path, table: Table, known: set[tuple], key: str) -> list[Written] | None:
     """The rows of a part; None when it belongs to other settings.
 

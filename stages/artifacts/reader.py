@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from stages.artifacts.parquet import opened
-from stages.artifacts.parts import KEY, UNREADABLE
+from stages.artifacts.parts import KEY, UNREADABLE, of_record
 from stages.artifacts.record import COMPLETE, MEND, PARTIAL, Damaged, load_record
 from stages.artifacts.sound import sound
 from stages.artifacts.tables import Table
@@ -84,6 +84,7 @@ def part_files(path: Path, table: Table, partial: bool = False) -> list[Path]:
     _require_complete(path, partial)  # after the listing, or parts that remain of an old artifact could be in it
     records = read_provenance(path)
     for record in records:
+        parts = sorted({*parts, *of_record(Path(record["artifact"]), record)})
         _require_its_parts(record, parts)
     if partial:
         parts = [p for p in parts if _belongs(p)]
@@ -97,12 +98,12 @@ def read_provenance(path: Path) -> list[dict]:
     under `artifact`. Empty for tables made by other tools. Raises InputError for a damaged one."""
     if not path.is_dir():
         return []
-    files = [f for f in sorted(path.rglob(COMPLETE)) if not f.with_name(PARTIAL).exists()]
+    files = [f for f in _records(path, COMPLETE) if not f.with_name(PARTIAL).exists()]
     return [load_record(f) | {"artifact": str(f.parent)} for f in files]
 
 
 def _require_complete(path: Path, partial: bool = False) -> None:
-    for unfinished in [] if partial else sorted(path.rglob(PARTIAL)):
+    for unfinished in [] if partial else _records(path, PARTIAL):
         try:
             stage = load_record(unfinished)["stage"]
         except FileNotFoundError:  # completed just now
@@ -113,6 +114,13 @@ def _require_complete(path: Path, partial: bool = False) -> None:
             f"{unfinished.parent}: not complete (`{stage}` was interrupted, stopped at its --limit, or another shard"
             " is still to be run); run that command again first, without --limit"
         )
+
+
+def _records(path: Path, name: str) -> list[Path]:
+    """The records of this name below a directory. Network file systems may list a folder as it was a minute ago: each
+    is looked up by its name wherever a record is listed."""
+    folders = {path} | {file.parent for each in (COMPLETE, PARTIAL) for file in path.rglob(each)}
+    return sorted(file for folder in folders if (file := folder / name).exists())
 
 
 def _require_its_parts(record: dict, parts: list[Path]) -> None:

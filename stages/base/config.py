@@ -128,7 +128,9 @@ class RunOptions:
     """The options that every row-wise stage takes, `limit` only those that offer it. None of them changes a row's
     content."""
 
-    shard: str = option("do share I of N (I counts from 0); run all shares, in any order", "0/1")
+    shard: str = option(
+        "do share I of N (I counts from 0); run all shares, in any order; slurm = that of this task of an array", "0/1"
+    )
     overwrite: bool = option("replace an artifact that was made with other settings", False)
     max_errors: int = option("stop after this many failed rows in succession; 0 = never", 20)
     retry: str = option("failed rows to try again: those that may come out differently, or all", "possible")

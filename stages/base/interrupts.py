@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
@@ -9,6 +10,8 @@ from typing import Any
 
 Handler = Callable[[int, FrameType | None], object]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+TOGETHER = 0.5  # s within which a second signal is the first one's copy: make, timeout, torchrun and the trap of a
+#                 batch script pass on what a terminal or a scheduler has sent already
 
 
 def handlers() -> dict[int, Any]:
@@ -57,3 +60,32 @@ def interrupts_later() -> Iterator[None]:
         if came:
             number, frame = came[0]
             before[number](number, frame)
+
+
+@contextmanager
+def finishing() -> Iterator[Callable[[], bool]]:
+    """Within it the first SIGTERM, which a scheduler sends some time before the end, waits for the work in hand: the
+    function given tells whether one came, and who hands out work hands out no more. KeyboardInterrupt is raised at the
+    end, also in place of an error, since the signal may have ended the processes of a library. A second one is answered
+    at once, as before, and so is Ctrl-C. A SIGTERM that ends the process without asking it still does."""
+    came: list[tuple[float, int, FrameType | None]] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if not came:
+            came.append((time.monotonic(), number, frame))
+        elif time.monotonic() - came[0][0] > TOGETHER:
+            before[number](number, frame)
+
+    def answer() -> None:
+        if came:
+            before[came[0][1]](*came[0][1:])
+            raise KeyboardInterrupt
+
+    before = {s: handler for s, handler in handlers().items() if s == signal.SIGTERM and callable(handler)}
+    with answered_by(note, before):
+        try:
+            yield lambda: bool(came)
+        except Exception:
+            answer()
+            raise
+    answer()

@@ -28,6 +28,7 @@ from stages.datasets.manifest import Task, by_task, read_manifest
 from stages.text_encoder.config import TrainEncoderConfig, encoder_fingerprint
 from stages.text_encoder.loss import nt_xent
 from stages.text_encoder.model import load_encoder, longest_text, mean_pool, save_encoder
+from stages.training.distributed import spread, world
 from stages.training.runs import STATE, forget, last_saved, put_in_place, recorded_key, require_current, stop_asked
 from stages.training.torch_setup import resolved_precision
 from stages.training.trained import folder_fingerprint, lost_checkpoints
@@ -44,14 +45,17 @@ class Pair:
     negative: list[int]
 
 
-def run(config: TrainEncoderConfig, options: RunOptions) -> Summary:
-    """Train one encoder per task; a task without any usable negative becomes a row with `error`.
+def run(config: TrainEncoderConfig, options: RunOptions) -> Summary | None:
+    """Train one encoder per task; a task without any usable negative becomes a row with `error`. Under torchrun every
+    process trains its share of the tasks; the one that ends last returns the summary.
 
     Raises:
         InputError: a setting without sense, no such device, nothing that can be loaded as --encoder, or negatives of
             other images than the manifest's; all before anything is written.
     """
     config.check()
+    one_of_several = world() > 1
+    options = spread(options)
     device, precision = resolved_precision(config.device, config.precision)
     manifest = read_manifest(config.manifest)
     table = read_table(config.negatives, NEGATIVES)
@@ -76,8 +80,9 @@ def run(config: TrainEncoderConfig, options: RunOptions) -> Summary:
             artifact.progress.say(
                 f"{_named(task)}: loss {row['first_loss']:.3f} -> {row['last_loss']:.3f} in {row['seconds']:.0f} s"
             )
-    if artifact.summary.complete:
-        forget(config.out / STATE)
+    if not artifact.summary.complete:
+        return None if one_of_several else artifact.summary
+    forget(config.out / STATE)
     return artifact.summary
 
 
@@ -212,7 +217,7 @@ def trainer_of(
     callbacks: list[TrainerCallback],
 ) -> Trainer:
     """transformers' Trainer with Adam as the paper has it (L2 in the gradient, not AdamW's decoupled decay); it brings
-    devices, mixed precision and clipping. Several GPUs: one --shard each."""
+    devices, mixed precision and clipping. Several GPUs: see `spread`."""
     device, precision = resolved_precision(config.device, config.precision)
     arguments = TrainingArguments(
         output_dir=str(states),

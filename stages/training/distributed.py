@@ -3,8 +3,11 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
+from stages.artifacts.shards import parse_shard
+from stages.base.config import RunOptions
 from stages.base.errors import InputError
 
 T = TypeVar("T")
@@ -73,3 +76,19 @@ def broadcast_from_main(work: Callable[[], T]) -> T:
     if isinstance(outcome, InputError):
         raise outcome
     return outcome
+
+
+def spread(options: RunOptions) -> RunOptions:
+    """For a stage whose rows are trainings of their own: under torchrun each process does its own share of the shard,
+    on its own GPU, and the first one shows its progress. From here on it is alone, as torch and its libraries see it.
+    To be called before anything asks for a GPU."""
+    if world() == 1:
+        return options
+    shard, shards = parse_shard(options.shard)
+    mine = f"{shard * world() + rank()}/{shards * world()}"
+    here, quiet = int(os.environ.get("LOCAL_RANK", "0")), options.quiet or rank() > 0
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpus[here % len(gpus)] if gpus != [""] else str(here)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        os.environ.pop(name, None)
+    return replace(options, shard=mine, quiet=quiet)

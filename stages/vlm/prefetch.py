@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from stages.base.errors import ImageError
+from stages.base.interrupts import finishing
 from stages.base.prefetch import Prefetch
 from stages.datasets.images import load_rgb
 from stages.vlm.engine import Reply, Request
@@ -17,7 +19,8 @@ KEPT = 16  # images kept for the next requests: a reference image is shown with 
 
 class RequestPrefetch:
     """Iterates over (request, images) in order, at most `ahead` requests decoded in advance. A request whose image
-    cannot be read comes as a Reply with `error`. Used in a `with` block."""
+    cannot be read comes as a Reply with `error`. Used in a `with` block, within which the first SIGTERM ends the
+    iteration: what the engine has taken is answered, and then KeyboardInterrupt raised."""
 
     def __init__(self, requests: Iterable[Request], limits: PixelLimits, workers: int, ahead: int) -> None:
         """workers: threads; limits: what the images are fitted to."""
@@ -35,10 +38,13 @@ class RequestPrefetch:
         self._prefetch = Prefetch(decoded, requests, workers, ahead)
 
     def __enter__(self) -> "RequestPrefetch":
+        self._finishing = finishing()
+        self.end_asked = self._finishing.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: Any) -> bool | None:
         self._prefetch.__exit__()
+        return self._finishing.__exit__(*error)
 
     def ready(self) -> bool:
         """Whether the next one is there without waiting."""
@@ -48,9 +54,11 @@ class RequestPrefetch:
         return self
 
     def __next__(self) -> Ready | Reply:
+        if self.end_asked():
+            raise StopIteration
         request, decoded = next(self._prefetch)
         return decoded if isinstance(decoded, Reply) else (request, decoded)
 
     def __bool__(self) -> bool:
-        """False when all requests have been taken."""
-        return bool(self._prefetch)
+        """False when all requests have been taken that will be."""
+        return bool(self._prefetch) and not self.end_asked()

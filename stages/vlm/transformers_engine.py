@@ -70,6 +70,8 @@ class LoadedModel:
                 ready = [r for r in window if not isinstance(r, Reply)]
                 ready.sort(key=lambda r: (sum(i.shape[0] * i.shape[1] for i in r[1]), len(r[0].text)))
                 for start in range(0, len(ready), self.batch_size):
+                    if decoded.end_asked():
+                        return
                     yield from lap.shared(self._batch(ready[start : start + self.batch_size], sampling))
 
     def _batch(self, batch: list[Ready], sampling: Sampling) -> list[Reply]:

@@ -78,7 +78,8 @@ class VllmEngine:
         with RequestPrefetch(requests, self._limits, self.options.threads, AHEAD) as decoded:
             while decoded or open_requests:
                 while decoded and len(open_requests) < room and (decoded.ready() or not open_requests):
-                    item = next(decoded)
+                    if (item := next(decoded, None)) is None:  # a signal came at this very moment
+                        break
                     reply = item if isinstance(item, Reply) else self._add(*item, sampling, open_requests)
                     if reply:
                         yield reply

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from random import Random
 
 import pyarrow.parquet as pq
 import pytest
@@ -232,3 +233,39 @@ def test_two_failures_tried_again_by_two_shards_at_once(writer, tmp_path):
         assert len(read_table(out, CAPTIONS)) == 20  # complete and readable all the time
     assert [b.end()[0] for b in both] == [0, 0]
     assert said(out) == {"old"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [1, 4, 16])
+def test_shards_in_any_order_twice_killed_and_beside_an_older_setting(n, writer, tmp_path):
+    """An array is submitted with other settings while a task of the old one still ends; of the new tasks some are
+    killed and run again, some are run twice, in any order. The table is that of one run of the new settings."""
+    rng, out = Random(n), tmp_path / "c"
+    old = writer("old", f"{n - 1}/{n}")
+    assert old.line() == "open"
+    old.rows(1)
+    old.signal(signal.SIGSTOP if n > 1 else signal.SIGKILL)  # of one shard there is one process
+    if n == 1:
+        old.process.wait()
+    first = [*range(n - 1), *rng.choices(range(n - 1), k=n // 2)] if n > 1 else [0, 0]
+    rng.shuffle(first)
+    killed = set(rng.sample(first, min(3, len(first))))
+    for shard in first:
+        if shard in killed:
+            write(out, OTHER, "new", shard=f"{shard}/{n}", overwrite=True, limit=1)  # the old rows go
+            one = writer("new", f"{shard}/{n}")
+            if one.line() == "open" and n < 16:  # of 20 rows in 16 shards nothing may be left to do
+                one.rows(1)
+            one.signal(signal.SIGKILL)
+            one.process.wait()
+            killed.discard(shard)
+        write(out, OTHER, "new", shard=f"{shard}/{n}", overwrite=True)
+    if n > 1:
+        old.signal(signal.SIGCONT)
+        code, last = old.end()
+        assert code == 2 and "another command has replaced this artifact" in last
+    write(out, OTHER, "new", shard=f"{n - 1}/{n}")
+    write(tmp_path / "whole", OTHER, "new")
+    assert write(out, OTHER, "new").up_to_date
+    assert read_table(out, CAPTIONS).equals(read_table(tmp_path / "whole", CAPTIONS))
+    assert said(out) == {"new"} and not [name for name in os.listdir(out) if name.startswith(".")]

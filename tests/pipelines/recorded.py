@@ -7,6 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(p.name for p in (ROOT / "pipelines").glob("*.sh") if p.name != "common.sh")
+SLURM = sorted(f"slurm/{p.name}" for p in (ROOT / "pipelines/slurm").glob("*.sh"))
 BOTH = {"MVTEC_ROOT": "/my data/mvtec ad", "VISA_ROOT": "/my data/Vis A"}
 MANIFESTS = {"VMAD_ON": "a b/on.parquet", "VMAD_TO": "a b/to.parquet"}
 ASKED = {"TEST_MANIFEST": "mpdd.parquet", "TEST_QUESTIONS": "questions.parquet"}
@@ -26,6 +27,17 @@ if [ -n "${FAIL_ON-}" ] && [[ " $* " == *" $FAIL_ON "* ]]; then exit "$FAIL_WITH
 """
 
 
+# Of Slurm: jobs count from 1, those whose name holds $QUEUED are in the queue.
+SBATCH = """#!/usr/bin/env bash
+printf -v line '%s\\x1f' sbatch "$@"
+printf '%s\\n' "$line" >> "$LOG"
+grep -c ^sbatch "$LOG"
+"""
+SQUEUE = """#!/usr/bin/env bash
+if [ -n "${QUEUED-}" ] && [[ "$*" == *"--name=$QUEUED-"* ]]; then echo 77; fi
+"""
+
+
 class Run:
     """A run of a script in a copy of the project's pipelines, with commands that only write down their arguments."""
 
@@ -35,18 +47,21 @@ class Run:
         for name in ("adcli", "python"):
             (folder / "bin dir" / name).write_text(STUB.replace('"$@"', f'{name} "$@"', 1))
             (folder / "bin dir" / name).chmod(0o755)
+        for name, text in (("sbatch", SBATCH), ("squeue", SQUEUE)):
+            (folder / "bin dir" / name).write_text(text)
+            (folder / "bin dir" / name).chmod(0o755)
         (folder / "my tiles").mkdir(exist_ok=True)
         self.log = folder / "log"
         self.log.unlink(missing_ok=True)
         environment = {
-            "PATH": os.environ["PATH"],
+            "PATH": f"{folder}/bin dir:{os.environ['PATH']}",
             "BIN": str(folder / "bin dir"),
             "LOG": str(self.log),
             "TILES": "my tiles",
             **settings,
         }
         self.process = subprocess.Popen(
-            ["bash", f"pipelines/{script}"],
+            ["bash", *f"pipelines/{script}".split()],
             cwd=folder,
             env=environment,
             text=True,

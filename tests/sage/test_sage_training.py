@@ -203,7 +203,7 @@ def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(tiles, internvl
     assert run(replace(config, out=killed), QUIET).up_to_date
 
 
-def by_two(tiles, out, method, port, *own, program=("-m", "adcli")):
+def by_two(tiles, out, method, port, *own, program=("-m", "adcli"), nodes=1):
     """What two processes say that train together on CPUs."""
     command = [
         tiles.manifest,
@@ -233,7 +233,7 @@ def by_two(tiles, out, method, port, *own, program=("-m", "adcli")):
         "--precision",
         "fp32",
     ]
-    return together(2, port, "finetune-mllm", *command, program=program)
+    return together(2, port, "finetune-mllm", *command, program=program, nodes=nodes)
 
 
 def same_training(one, two, atol):
@@ -251,7 +251,8 @@ def test_two_processes_train_as_one_does(tiles, internvl, sfe_models, edpo_model
     own = ["--checkpoint", sfe_models[4], "--judgements", tiles.judgements, "--epochs", 1]
     if method == "sage-sfe":
         own = ["--base", internvl, "--heads", 4, "--patches", 4, "--lora-rank", 4, "--epochs", 3]
-    code, said = by_two(tiles, tmp_path / "two", method, 29611 if method == "sage-sfe" else 29612, *own)
+    port = 29611 if method == "sage-sfe" else 29612
+    code, said = by_two(tiles, tmp_path / "two", method, port, *own, nodes=2)
     assert code == 0 and said.count("1 of 1 rows") == 1, said
     same_training((sfe_models if method == "sage-sfe" else edpo_models)[4], tmp_path / "two", 2e-4)
 

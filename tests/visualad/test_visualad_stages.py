@@ -346,7 +346,7 @@ def test_what_is_refused(spots, clip, trained, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_does(spots, clip, tmp_path):
-    """The text's variant, which has no dropout: processes draw that each for themselves."""
+    """On two nodes, as in pipelines/slurm. The text's variant has no dropout, which each draws for itself."""
     from safetensors.torch import load
 
     common = [
@@ -372,24 +372,25 @@ def test_two_processes_train_as_one_does(spots, clip, tmp_path):
         "paper",
     ]
 
-    def run(out, *before):
-        command = [sys.executable, "-m", *before, "adcli", *common, "--out", out]
-        return subprocess.run(
-            list(map(str, command)), cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-        )
+    def run(out, nodes=1):
+        meet = ("--rdzv_backend", "c10d", "--rdzv_id", 7, "--rdzv_endpoint", "127.0.0.1:29577")
+        before = ("torch.distributed.run", "--nnodes", nodes, "--nproc_per_node", 1, *meet, "-m") if nodes > 1 else ()
+        command = list(map(str, [sys.executable, "-m", *before, "adcli", *common, "--out", out]))
+        own = {"cwd": ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
+        agents = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **own) for _ in range(nodes)]
+        said = [agent.communicate()[1] for agent in agents]
+        assert not any(agent.returncode for agent in agents), said
+        return "".join(said)
 
-    two = ("torch.distributed.run", "--nproc_per_node", 2, "--master_port", 29577, "-m")
-    for name, before in (("one", ()), ("two", two)):
-        done = run(tmp_path / name, *before)
-        assert done.returncode == 0, done.stderr
-    assert done.stderr.count("1 of 1 rows") == 1, "one record, one report"
+    run(tmp_path / "one")
+    assert run(tmp_path / "two", nodes=2).count("1 of 1 rows") == 1, "one record, one report"
     one, both = (load(weights(tmp_path / n)) for n in ("one", "two"))
     for name, tensor in one.items():
         np.testing.assert_allclose(both[name], tensor, atol=2e-5, err_msg=name)
     a, b = ((tmp_path / n / "_checkpoint" / "losses.csv").read_text().splitlines() for n in ("one", "two"))
     for x, y in zip(a[1:], b[1:], strict=True):
         np.testing.assert_allclose([float(v) for v in y.split(",")], [float(v) for v in x.split(",")], rtol=1e-4)
-    assert "up to date" in run(tmp_path / "two", *two).stderr
+    assert "up to date" in run(tmp_path / "two")
 
 
 def test_processes_share_a_batch_evenly(monkeypatch):

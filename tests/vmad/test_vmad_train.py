@@ -50,10 +50,10 @@ def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(trained, spots,
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_does(spots, models, tmp_path):
-    """Without DSSL and dropout, which draw from each process's own generator."""
+    """On two nodes; without DSSL and dropout, which draw from each process's own generator."""
     more = {"dropout": 0, "epochs": 1}
     train(config(spots, models, tmp_path / "one", no_dssl=True, **more), QUIET)
-    code, said = together(2, 29631, *command(spots, models, tmp_path / "two", **more), "--no-dssl")
+    code, said = together(2, 29631, *command(spots, models, tmp_path / "two", **more), "--no-dssl", nodes=2)
     assert code == 0 and said.count("1 of 1 rows") == 1, said
     from safetensors.torch import load_file
 

@@ -1,0 +1,170 @@
+"""The scripts of pipelines/slurm/ on a real Slurm of one node: `make test-slurm` installs and starts it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from stages.artifacts.reader import read_table
+from stages.artifacts.tables import CAPTIONS, ENCODERS, METRICS, NEGATIVES, SCORES, TRUTH
+from tests.pipelines.recorded import ROOT
+from tests.processes import adcli
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(3600),
+    pytest.mark.skipif(not os.environ.get("ADCLI_SLURM"), reason="needs a Slurm: make test-slurm"),
+]
+SETTINGS = {
+    "SCENARIOS": "fruits",
+    "CONDITIONS": "white_bg",
+    "SIZE": "200",
+    "RUN": "runs/v",
+    "TRAIN": "--epochs 2",
+    "SHARDS": "3",
+    "SHARD_GPUS": "1",
+    "CPUS": "1",
+    "JOBS": "1",
+}
+TABLES = {
+    "captions.parquet/fruits": CAPTIONS,
+    "negatives.parquet/fruits": NEGATIVES,
+    "encoders.parquet/fruits": ENCODERS,
+    "scores.parquet/fruits": SCORES,
+    "metrics.parquet": METRICS,
+}
+STAGES = {"captions": "caption-", "negatives": "rewrite-negatives-", "encoders": "train-encoder-", "scores": "score-"}
+
+
+class Cluster:
+    """A folder in which the pipelines are run, and the queue."""
+
+    def __init__(self, folder: Path) -> None:
+        shutil.copytree(ROOT / "pipelines", folder / "pipelines")
+        (folder / "bin").mkdir()
+        for name, more in (("adcli", "-P -m adcli"), ("python", "")):
+            (folder / "bin" / name).write_text(f'#!/bin/sh\nexec {sys.executable} {more} "$@"\n')
+            (folder / "bin" / name).chmod(0o755)
+        own = {"BIN": str(folder / "bin"), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        self.folder, self.environment = folder, os.environ | own | SETTINGS
+
+    def run(self, script: str, *arguments: object, **settings: str) -> str:
+        done = subprocess.run(
+            [f"pipelines/{script}", *map(str, arguments)],
+            cwd=self.folder,
+            env=self.environment | settings,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def queue(self, stage: str = "", states: str = "PD,CF,R,S,CG", reason: str = "") -> list[str]:
+        """JOB or JOB_TASK of what is in the queue, of one stage alone where it is named."""
+        asked = ["squeue", "--noheader", "--array", f"--states={states}", "--format=%i %Z %j %r"]
+        lines = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.splitlines()
+        mine = [line.split() for line in lines if line.split()[1] == str(self.folder)]
+        return [job for job, _, name, why, *_ in mine if name.startswith(stage) and reason in why]
+
+    def empty(self) -> bool:
+        """Whether nothing of it is in the queue, where a requeued job is missing for a moment."""
+        return not (self.queue() or time.sleep(3) or self.queue())
+
+    def until(self, what, seconds: float = 1500):
+        """Its first result that is true."""
+        end, since = time.monotonic() + seconds, {}
+        while not (found := what()):
+            assert time.monotonic() < end, self.logs()
+            for job in self.queue(states="PD", reason="BeginTime"):  # Slurm's two minutes before a second start
+                if time.monotonic() > since.setdefault(job, time.monotonic()) + 15:  # the first one has been cleared up
+                    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"])
+            time.sleep(0.3)
+        return found
+
+    def at_work(self, stage: str, task: int) -> tuple[str, int]:
+        """(JOB_TASK, pid of adcli) of a task whose shard is being written."""
+        lock = f".lock-part-{task - 1:05d}-of-{int(SETTINGS['SHARDS']):05d}"
+        self.until(lambda: list((self.folder / "runs/v").glob(f"{stage}.parquet/fruits/{lock}")))
+        (job,) = [job for job in self.queue(STAGES[stage], "R") if job.endswith(f"_{task}")]
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (process / "cmdline").read_bytes().decode().split("\0")
+                environment = (process / "environ").read_bytes().decode(errors="replace").split("\0")
+            except OSError:
+                continue
+            wanted = {f"SLURM_ARRAY_JOB_ID={job.split('_')[0]}", f"SLURM_ARRAY_TASK_ID={task}"}
+            if "-m" in command and wanted <= set(environment):
+                return job, int(process.name)
+        raise AssertionError(f"{job} has no process")
+
+    def logs(self) -> str:
+        return "\n".join(f"{p.name}: {p.read_text()}" for p in sorted(self.folder.glob("runs/logs/*")))
+
+    def log(self, stage: str, task: int) -> str:
+        return "".join(p.read_text() for p in sorted(self.folder.glob(f"runs/logs/{stage}-*_{task}.log")))
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    cluster = Cluster(tmp_path)
+    yield cluster
+    if jobs := {job.split("_")[0] for job in cluster.queue()}:
+        subprocess.run(["scancel", *jobs])
+
+
+def tables(folder: Path) -> dict:
+    """What a reader sees, but for seconds and the like."""
+    found = {}
+    for name, table in TABLES.items():
+        rows = read_table(folder / "runs/v" / name, table).drop_columns(list(table.volatile)).to_pylist()
+        found[name] = sorted(rows, key=lambda row: [str(row[k]) for k in table.key])
+    return found
+
+
+def test_a_pipeline_with_a_kill_a_requeue_and_a_cancellation(cluster, tmp_path_factory):
+    """The first submission loses a task to SIGKILL and has another one requeued, the second one is cancelled in the
+    training, the third one goes on from there. The tables are those of the plain script."""
+    assert cluster.run("slurm/reproduce-vidad.sh").count("\njob ") == 7
+    assert "\njob" not in (said := cluster.run("slurm/reproduce-vidad.sh")) and said.count("in the queue as job") == 8
+    job, pid = cluster.at_work("captions", 2)
+    other = job.replace("_2", "_3")
+    subprocess.run(["scontrol", "requeue", other], check=True)
+    os.kill(pid, signal.SIGKILL)
+    cluster.until(cluster.empty)
+    assert "ended with exit code 137" in cluster.log("caption", 2) and not list(
+        cluster.folder.glob("runs/v/negatives*")
+    )
+    assert cluster.log("caption", 3).count(": adcli caption ") == 2, "it was requeued"
+
+    cluster.run("slurm/reproduce-vidad.sh")
+    cluster.until(lambda: list(cluster.folder.glob("runs/v/encoders.parquet/fruits/.lock-part-*")))
+    subprocess.run(["scancel", *{job.split("_")[0] for job in cluster.queue("train-encoder-", "R")}], check=True)
+    cluster.until(cluster.empty)
+    assert "after SIGTERM" in cluster.logs() and "goes back into the queue" not in cluster.logs()
+    assert not list(cluster.folder.glob("runs/v/scores*")), "what waited for it went, too"
+
+    cluster.run("slurm/reproduce-vidad.sh")
+    cluster.until(cluster.empty)
+    plain = Cluster(tmp_path_factory.mktemp("plain"))
+    plain.run("vidad.sh")
+    assert tables(cluster.folder) == tables(plain.folder)
+
+
+def test_a_task_goes_on_after_its_time_limit(cluster, tmp_path_factory):
+    """Rendering takes longer than a minute, of which Slurm keeps to within half a one."""
+    synth = ("adcli", "data", "synth", "vidad", "--scenarios", "fruits", "--conditions", "white_bg", "--workers", "1")
+    more = ("--size", "400", "--out", "runs/s")
+    cluster.run("slurm/submit.sh", *synth, *more, TIME="00:01:00", GRACE="20")
+    cluster.until(cluster.empty)
+    assert "ended with exit code 130 after SIGTERM" in cluster.logs() and "goes back into the queue" in cluster.logs()
+    assert cluster.logs().count(": adcli data synth") >= 2 and "ended with exit code 0" in cluster.logs()
+    other = tmp_path_factory.mktemp("plain")
+    assert adcli(*synth[1:], *more, cwd=other).returncode == 0
+    both = [read_table(folder / "runs/s/truth.parquet", TRUTH) for folder in (cluster.folder, other)]
+    assert both[0].equals(both[1]) and len(both[0]) == 200
