@@ -166,7 +166,7 @@ def test_a_prompt_without_a_near_match_names_the_families():
     with pytest.raises(InputError) as e:
         load_prompt("zzzzzz")
     said = str(e.value)
-    assert "there are general, judge/... (1), lvlm/... (" in said and "vidad/... (21)" in said and len(said) < 200
+    assert "there are general, judge/... (2), lvlm/... (" in said and "vidad/... (21)" in said and len(said) < 200
     with pytest.raises(InputError, match="did you mean vidad/fruits"):
         load_prompt("vidad/fruit")
 
