@@ -152,7 +152,7 @@ def test_a_pipeline_with_a_kill_a_requeue_and_a_cancellation(cluster, tmp_path_f
     cluster.run("slurm/reproduce-vidad.sh")
     cluster.until(cluster.empty)
     plain = Cluster(tmp_path_factory.mktemp("plain"))
-    plain.run("vidad.sh")
+    plain.run("vidad.sh", JOBS="2")  # trainings of one thread each, as with CPUS=1
     assert tables(cluster.folder) == tables(plain.folder)
 
 
