@@ -13,9 +13,9 @@ REAL     := $(strip $(MVTEC_ROOT) $(VISA_ROOT))
 export PYTHON BIN
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-fast test-vllm test-slurm test-ray clean-runs reproduce-vidad reproduce-vidad-check ablate-vidad \
-        reproduce-tiles reproduce-lvlm reproduce-visualad ablate-visualad reproduce-sage reproduce-vmad ablate-vmad \
-        ablate-vmad-projectors
+.PHONY: help setup demo check test test-fast test-vllm test-slurm test-ray clean-runs reproduce-vidad \
+        reproduce-vidad-check ablate-vidad reproduce-tiles reproduce-lvlm reproduce-visualad ablate-visualad \
+        reproduce-sage ablate-sage reproduce-vmad ablate-vmad ablate-vmad-projectors
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-24s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,7 @@ reproduce-lvlm: $(READY); @pipelines/lvlm.sh  ## LVLM, scenes and tiles or MVTEC
 reproduce-visualad: $(READY); @pipelines/visualad$(if $(REAL),,_demo).sh  ## VisualAD, tiles or MVTEC_ROOT and VISA_ROOT
 ablate-visualad: $(READY); @pipelines/visualad_ablations.sh  ## VisualAD's Tables 3 to 5, ABLATE_ON, ABLATE_TO
 reproduce-sage: $(READY); @pipelines/sage$(if $(REAL),,_demo).sh  ## SAGE, tiles or MVTEC_ROOT and VISA_ROOT
+ablate-sage: $(READY); @pipelines/sage_ablations.sh  ## SAGE's Table 3 and Figure 7, TEST_QUESTIONS, JUDGE
 reproduce-vmad: $(READY); @pipelines/vmad$(if $(strip $(RIAD_ROOT)),,_demo).sh  ## VMAD, tiles or RIAD_ROOT
 ablate-vmad: $(READY); @TABLE=3 pipelines/vmad_ablations.sh  ## VMAD's Table III, VMAD_ON, VMAD_TO
 ablate-vmad-projectors: $(READY); @TABLE=5 pipelines/vmad_ablations.sh  ## VMAD's Table V, VMAD_ON, VMAD_TO

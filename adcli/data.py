@@ -92,6 +92,13 @@ Masks are paired by stem, with or without _mask; masks that are missing are coun
 Example: adcli data index wfdd /data/WFDD --out runs/wfdd/manifest.parquet
 """
 
+MPDD = """Index MPDD, painted metal parts in the layout of MVTec AD: <category>/train/good, test/<defect>, ground_truth.
+
+SAGE asks questions about it: `adcli data questions` makes some, `adcli data import-questions` reads others.
+
+Example: adcli data index mpdd /data/MPDD --out runs/mpdd/manifest.parquet
+"""
+
 RIAD = """Index RIAD, the data set of VMAD: an object's folder, images in it, COCO files with their defects anywhere.
 
 The masks are drawn into PNG files below --masks. Objects are held out for test as a whole, 8 of 24; the texts are
@@ -281,6 +288,7 @@ INDEX = {  # data set -> its configuration, what runs it (both below `stages.`),
     "dagm": ("datasets.config:MvtecConfig", "datasets.dagm:run", DAGM),
     "dtd-synthetic": ("datasets.config:MvtecConfig", "datasets.mvtec:dtd_synthetic", DTD),
     "wfdd": ("datasets.config:MvtecConfig", "datasets.mvtec:wfdd", WFDD),
+    "mpdd": ("datasets.config:MvtecConfig", "datasets.mvtec:mpdd", MPDD),
     "riad": ("datasets.config:RiadConfig", "datasets.riad:run", RIAD),
     "brain-ad": ("datasets.config:IndexConfig", "datasets.bmad:brain_ad", BRAIN_AD),
     "oct17": ("datasets.config:IndexConfig", "datasets.bmad:oct17", OCT17),

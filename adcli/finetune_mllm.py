@@ -29,7 +29,9 @@ Example: adcli finetune-mllm runs/riad/manifest.parquet --method vmad --question
 
 METHODS = {  # --method -> its configuration, what runs it, its help, options among the needed ones
     "sage-sfe": Method("stages.sage.config:SfeConfig", "stages.sage.sfe:run", SAGE_SFE, ("facts", "base")),
-    "sage-edpo": Method("stages.sage.config:EdpoConfig", "stages.sage.edpo:run", SAGE_EDPO, ("facts",)),
+    "sage-edpo": Method(
+        "stages.sage.config:EdpoConfig", "stages.sage.edpo:run", SAGE_EDPO, ("facts", "checkpoint", "judgements")
+    ),
     "vmad": Method(
         "stages.vmad.config:FinetuneVmadConfig", "stages.vmad.train:run", VMAD, ("questions", "llava", "sam")
     ),

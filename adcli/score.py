@@ -69,7 +69,7 @@ METHODS = {  # --method -> its configuration, what runs it, its help, options am
     ),
     "lvlm": Method("stages.lvlm.config:LvlmConfig", "stages.lvlm.score:run", LVLM, ("vlm",), True),
     "vlm-qa": Method("stages.questions.config:VlmQaConfig", "stages.questions.vlm_qa:run", VLM_QA, limit=True),
-    "sage": Method("stages.sage.config:ScoreSageConfig", "stages.sage.score:run", SAGE, ("facts",), True),
+    "sage": Method("stages.sage.config:ScoreSageConfig", "stages.sage.score:run", SAGE, ("facts", "checkpoint"), True),
     "mle": Method("stages.questions.config:JudgeConfig", "stages.questions.judge:run", MLE, ("answers", "judge"), True),
     "visualad": Method(
         "stages.visualad.config:ScoreVisualadConfig", "stages.visualad.score:run", VISUALAD, ("maps",), True

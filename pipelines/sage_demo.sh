@@ -21,7 +21,7 @@ by_settings=$(folder runs/sage-demo "tiles $(basename "$TILES")" "tiles magnetic
   "asking $ASKING" "asking " "sfe $SFE" "sfe $sfe_default" "edpo $EDPO" "edpo $edpo_default" "seed $SEED" "seed 0")
 : "${G:=$by_settings}"  # folder for everything, named by the settings that are not the default
 declare -a asking="($ASKING)" sfe="($SFE)" edpo="($EDPO)"
-M=$G/manifest.parquet learn=$G/questions.parquet/learn test=$G/questions.parquet/test facts=$G/facts.parquet/test
+M=$G/manifest.parquet learn=$G/questions.parquet/learn test=$G/questions.parquet/test facts=$G/facts.parquet
 
 if [ ! -d "$TILES" ]; then
   echo "no images: give TILES=..., or MVTEC_ROOT and VISA_ROOT" >&2
@@ -31,7 +31,10 @@ fi
 run adcli data index magnetic-tile "$TILES" --train-defects 0.5 --train-fraction 0.2 --out "$M" --overwrite
 run adcli data questions "$M" --splits train --max-images 100 --out "$learn" --seed "$SEED" --overwrite
 run adcli data questions "$M" --splits test --max-images 60 --out "$test" --seed "$SEED" --overwrite
-run adcli caption "$M" --vlm scene --prompt general --out "$facts" --overwrite
+for part in learn test; do
+  run adcli caption "$M" --questions "$G/questions.parquet/$part" --vlm scene --prompt general \
+    --out "$G/facts.parquet/$part" --overwrite
+done
 
 run adcli finetune-mllm "$M" --method sage-sfe --questions "$learn" --facts "$facts" --base "$G/base" "${sfe[@]}" \
   --seed "$SEED" --out "$G/sfe.parquet" --overwrite

@@ -18,7 +18,16 @@ from stages.sage.config import EdpoConfig, SfeConfig
 HOLED = ("Yes, a dark hole is in the tile.", "Yes, the tile is not whole.", "Perhaps it is dirty.", "No, it is fine.")
 WHOLE = ("No, the tile is whole.", "No, it looks fine.", "Perhaps it is dirty.", "Yes, a dark hole is in the tile.")
 QUIET = RunOptions(quiet=True)
-FAST = {"batch_size": 4, "micro_batch": 2, "learning_rate": 1e-3, "warmup": 2, "device": "cpu", "precision": "fp32"}
+FAST = {
+    "batch_size": 4,
+    "micro_batch": 2,
+    "learning_rate": 1e-3,
+    "warmup": 2.0,
+    "schedule": "linear",
+    "weight_decay": 0.0,
+    "device": "cpu",
+    "precision": "fp32",
+}
 SCORES = ((5, 5, 5), (4, 4, 3), (2, 2, 3), (1, 1, 1))
 
 
@@ -157,3 +166,50 @@ def asked(world, settings):
     return questions.rows, QuestionSet(
         questions, read_manifest(world.manifest, world.manifest.parent), world.facts, settings
     )
+
+
+def trainer_for(tiles, checkpoint, out, form="dpo", eta=1.0, beta=0.1, sft_weight=0.0):
+    from stages.artifacts.reader import read_table
+    from stages.sage.checkpoint import load_sage
+    from stages.sage.data import PromptEncoder
+    from stages.sage.edpo import preference_pairs
+    from stages.sage.preference import Objective, edpo_trainer
+    from stages.sage.train import training_arguments
+
+    loaded = load_sage(checkpoint, trainable=True)
+    reference = None if loaded.settings.lora_rank else load_sage(checkpoint).model
+    rows, questions = asked(tiles, loaded.settings)
+    judged = read_table(tiles.judgements, JUDGEMENTS).to_pylist()
+    pairs = preference_pairs(rows[:2], judged, eta, tiles.judgements)
+    return edpo_trainer(
+        loaded.model,
+        reference,
+        PromptEncoder(loaded.processor, loaded.settings),
+        [questions.sample(q) for q in rows],
+        pairs,
+        Objective(form, beta, sft_weight),
+        training_arguments(edpo_config(tiles, checkpoint, out, epochs=4), 4, "cpu", "fp32"),
+    )
+
+
+def shaken(trainer):
+    """The policy away from its reference; and a batch of the trainer's pairs."""
+    import torch
+
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for p in trainer.model.parameters():
+            if p.requires_grad:
+                p.add_(torch.randn(p.shape, generator=generator) * 0.02)
+    return trainer.data_collator(list(trainer.train_dataset))
+
+
+def log_probabilities(model, batch):
+    """(winners, losers) by plain logits. batch: of the trainer's collator."""
+    import torch
+
+    inputs = {n: t for n, t in batch.items() if n not in ("completion_mask", "margin")}
+    with torch.no_grad():
+        logs = model(**inputs, use_cache=False).logits[:, :-1].log_softmax(-1)
+    found = logs.gather(-1, batch["input_ids"][:, 1:, None])[..., 0] * batch["completion_mask"][:, 1:]
+    return [half.tolist() for half in found.sum(1).chunk(2)]

@@ -205,6 +205,28 @@ MAPS = Table(
     ),
 )
 
+FEATURES = Table(
+    "features",
+    ("image_id", "level"),
+    pa.schema(
+        [
+            _column("image_id", pa.string(), "the manifest's"),
+            _column("level", pa.int32(), "feature level of the backbone, 0 = the finest"),
+            _column("channels", pa.int32(), "of the feature map", True),
+            _column("height", pa.int32(), "of the feature map, positions", True),
+            _column("width", pa.int32(), "of the feature map, positions", True),
+            _column(
+                "features",
+                pa.large_binary(),
+                "what the network gives at that level: float32, (channels, height, width) in C order, little endian",
+                True,
+            ),
+            ERROR,
+            RETRY,
+        ]
+    ),
+)
+
 THRESHOLDS = Table(
     "thresholds",
     ("dataset", "category", "condition", "method", "level", "name"),
@@ -284,7 +306,11 @@ ANSWERS = Table(
             _column("method", pa.string(), "what answered"),
             _column("response", pa.string(), "the text as it was generated; null for choices by likelihood", True),
             _column(
-                "parsed", pa.string(), "strict, fallback, refused or unparsable; likelihood: nothing was parsed", True
+                "parsed",
+                pa.string(),
+                "strict, fallback, refused or unparsable; --choose prefix: prefix, or assumed where the reply begins"
+                " with none of true, yes, false and no; likelihood: nothing was parsed",
+                True,
             ),
             _column("choice", pa.int32(), "index of the choice in the question's list, from 0", True),
             _column("correct", pa.bool_(), "the choice is the question's answer; null where there is no choice", True),
@@ -323,7 +349,12 @@ JUDGEMENTS = Table(
                 pa.string(),
                 "whose answer was judged; `choice/0`, `choice/1`, ... = the question's own choices",
             ),
-            _column("category", pa.int8(), "Multiscale Logical Evaluation, defect type: 1 to 5", True),
+            _column(
+                "category",
+                pa.int8(),
+                "Multiscale Logical Evaluation, defect type: 1 to 5 (--form released: 0 where the reply has no mark)",
+                True,
+            ),
             _column("location", pa.int8(), "defect localisation: 1 to 5", True),
             _column("logic", pa.int8(), "reasoning: 1 to 5", True),
             _column("raw", pa.string(), "the judge's reply", True),

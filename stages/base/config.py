@@ -68,6 +68,7 @@ NOT_NEGATIVE = frozenset(
         "resamples",
         "retries",
         "seed",
+        "sft_weight",
         "shots",
         "sigma",
         "temperature",

@@ -12,13 +12,15 @@ from stages.base.seeds import row_seed
 from stages.captions.config import CaptionConfig
 from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, read_manifest
+from stages.questions.table import check_images, read_questions
 from stages.vlm.engine import Request, Sampling, ask, final
 from stages.vlm.factory import check_engine, make_engine
 from stages.vlm.options import engine_parameters
 
 
 def run(config: CaptionConfig, options: RunOptions) -> Summary:
-    """Caption every image. Rows that fail (unreadable image, empty answer) carry `error`; those that the same command
+    """Caption every image, or those that --questions are about; not their reference images, which no stage reads
+    captions of. Rows that fail (unreadable image, empty answer) carry `error`; those that the same command
     would give again, `retry` = false, too."""
     check_engine(config.vlm, config)
     if config.samples > 1 and (config.vlm == "scene" or not config.temperature):
@@ -31,12 +33,17 @@ def run(config: CaptionConfig, options: RunOptions) -> Summary:
             )
         )
     manifest = read_manifest(config.manifest, config.root)
-    prompts = {image.image_id: prompt_for(image, config.prompt, config.vlm) for image in manifest.images}
     images = {image.image_id: image for image in manifest.images}
+    if config.questions:
+        asked = read_questions(config.questions)
+        check_images(asked, manifest)
+        images = {i: images[i] for i in sorted({q.image_id for q in asked.rows})}
+    prompts = {i: prompt_for(image, config.prompt, config.vlm) for i, image in images.items()}
     engine = make_engine(config.vlm, config)
     texts = {p.id: p.fingerprint for p in prompts.values()}
-    files = look_at(config.out, options.quiet, images=manifest.images)
+    files = look_at(config.out, options.quiet, images=images.values())
     inputs = {"manifest": manifest.fingerprint, "image files": files.images}
+    inputs |= {"questions": asked.fingerprint} if config.questions else {}
     spec = Spec(
         "caption",
         {

@@ -17,6 +17,7 @@ class CaptionConfig(EngineOptions):
         " magnetic-tile for that data set, else general",
         "auto",
     )
+    questions: Path | None = option("only the images that these questions are about (SAGE's facts)", None)
     samples: int = option("texts per image", 1)
     temperature: float = option("0 is greedy; the paper draws at 0.001", 0.001)
     top_p: float = option("nucleus mass", 0.95)

@@ -44,6 +44,11 @@ def wfdd(config: MvtecConfig, options: RunOptions) -> Summary:
     return index_categories("wfdd", entries_of(image_files(config.root)), config, options)
 
 
+def mpdd(config: MvtecConfig, options: RunOptions) -> Summary:
+    """Index MPDD, as `run` does MVTec AD."""
+    return index_categories("mpdd", entries_of(image_files(config.root)), config, options)
+
+
 def index_categories(
     dataset: str,
     entries: list[Entry],

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import pyarrow.compute as pc
+
 from stages.artifacts.checks import check_places
 from stages.artifacts.reader import fingerprint, read_provenance, read_table
 from stages.artifacts.tables import ANSWERS, JUDGEMENTS, METRICS
@@ -9,6 +11,7 @@ from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions, check_numbers, named_paths
 from stages.datasets.manifest import read_manifest
 from stages.evaluate.config import EvaluateQaConfig
+from stages.questions.mle import AXES
 from stages.questions.table import read_questions
 from stages.report import grid
 from stages.report.made import HowMade, how_made
@@ -56,7 +59,9 @@ def run(config: EvaluateQaConfig, options: RunOptions) -> Summary:
     )
     keys = [tuple(row[k] for k in METRICS.key) for row in rows]
     judged_by = read_provenance(config.judgements) if config.judgements else []
-    judges = list(dict.fromkeys(r["parameters"].get("judge", "unknown") for r in judged_by))
+    judges = list(dict.fromkeys(_judge(r["parameters"]) for r in judged_by))
+    if judged is not None and (zeros := sum(pc.sum(pc.equal(judged[a], 0)).as_py() or 0 for a in AXES)):
+        judges.append(f"{zeros} of their {len(AXES) * len(judged)} marks are 0, which the reply lacked")
     grids = all_tables(joined, rows, judges, config.resamples, config.seed)
     paths = [config.answers, *([config.judgements] if config.judgements else [])]
     made = how_made(paths, {a.source.dataset for a in joined})
@@ -73,6 +78,11 @@ def run(config: EvaluateQaConfig, options: RunOptions) -> Summary:
             artifact.progress.say(f"{len(questions.failed)} questions have an `error` and are left out")
     _publish(joined, rows, grids, pictures, made, models, config, options)
     return artifact.summary
+
+
+def _judge(parameters: dict) -> str:
+    name = parameters.get("judge", "unknown")
+    return f"{name} in the released form" if parameters.get("form") == "released" else name
 
 
 def models_of(provenance: Sequence[dict]) -> dict[str, dict]:

@@ -17,6 +17,8 @@ from stages.questions.yes_or_no import FALLBACK, REFUSED, REFUSES, STRICT, UNPAR
 
 OPTIONS = "sage/options"  # the prompt around lettered options
 
+SUFFIX = " Answer with True or False and provide a reason."
+
 # What may follow a letter: it is not the `A` of `A crack`.
 _END = r"(?=\W*$|[.):\],;*]|\s*\n|\s+(?:[-–—]|because|since)\s)"
 _LETTER = re.compile(rf"\W*([A-Za-z])\b{_END}[.):\],;*\s]*[-–—]?\s*")
@@ -61,6 +63,23 @@ def shown(question: Question, seed: int) -> tuple[str, tuple[int, ...]]:
         Random(row_seed(seed, "options", question.question_id)).shuffle(order)
     options = "\n".join(f"{letter}. {question.choices[i]}" for letter, i in zip(LETTERS, order, strict=False))
     return fill(load_prompt(OPTIONS), question=question.question, options=options), tuple(order)
+
+
+def asked_true_or_false(question: Question) -> tuple[str, tuple[int, ...]]:
+    """`shown` of --choose prefix: the question with the released code's suffix; its choices are not shown. Raises
+    InputError for choices other than True and False."""
+    if sorted(c.lower() for c in question.choices) != ["false", "true"]:
+        raise InputError("--choose prefix asks for True or False, and this question's choices are not these two")
+    return question.question + SUFFIX, tuple(range(2))
+
+
+def by_prefix(response: str, choices: Sequence[str]) -> tuple[int, str]:
+    """(index of the choice, how it was found) as the released code reads a reply: True where it begins with true or
+    yes, False for all else: prefix where it begins with false or no, assumed where with none of the four."""
+    said = response.strip().lower()
+    true = said.startswith(("true", "yes"))
+    how = "prefix" if true or said.startswith(("false", "no")) else "assumed"
+    return [c.lower() for c in choices].index("true" if true else "false"), how
 
 
 def pictures(
@@ -189,6 +208,7 @@ def row(
     response: str | None = None,
     probabilities: Mapping[str, float] | None = None,
     tokens: Sequence[int] | None = None,
+    prefix: bool = False,
     error: str | None = None,
     seconds: float | None = None,
 ) -> dict:
@@ -214,6 +234,8 @@ def row(
         columns |= {"response": None, "likelihoods": [given[i] for i in range(len(order))]}
         if tokens:
             columns["choice_tokens"] = [tokens[order.index(i)] for i in range(len(order))]
+    elif prefix:
+        place, how = by_prefix(response or "", [question.choices[i] for i in order])
     else:
         place, how = parse_choice(response or "", [question.choices[i] for i in order])
         error = None if place is not None else f"the answer names none of the options ({how})"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from stages.base.config import argument, option
 from stages.datasets.config import RULES
+from stages.questions.mle import FORMS
 from stages.questions.words_judge import NAME as WORDS
 from stages.vlm.options import EngineOptions
 
@@ -67,8 +68,8 @@ class VlmQaConfig(ReplyOptions):
     name: str = option("what tables call this run; by default vlm-qa/<model>/<shots>-shot and, by likelihood, that", "")
     shots: int = option("1: the reference image, then the test image; 0: the test image alone", 1)
     choose: str = option(
-        "generate (the reply is read) or likelihood (the option whose letter is the most probable"
-        " beginning of the reply)",
+        "generate (the reply is read), likelihood (the option whose letter is the most probable beginning of the"
+        " reply), or prefix (True/False sets as SAGE's released code asks: True only where it begins with true or yes)",
         "generate",
     )
     top_p: float = option("nucleus mass", 1.0)
@@ -90,6 +91,13 @@ class JudgeConfig(ReplyOptions):
         " directory, or a model of the server",
         WORDS,
     )
-    tries: int = option("how often a judge is asked until its reply has the stated form", 3)
-    temperature: float = option("of the first try; further ones are drawn at 0.7 or above", 0.0)
+    form: str = option(
+        f"{' or '.join(FORMS)}: strict = images, the expert's answer, no examples, one line of marks or no mark at all;"
+        " released = as the authors' code: text alone, four examples, a mark of 0 for what the reply lacks",
+        FORMS[0],
+    )
+    tries: int = option("strict: how often a judge is asked until its reply has the stated form", 3)
+    temperature: float | None = option(  # type: ignore[assignment]
+        "of the first try, by form 0 or 0.2; further ones are drawn at 0.7 or above", None
+    )
     max_tokens: int = option("longest reply, tokens", 64)

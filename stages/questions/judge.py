@@ -5,7 +5,7 @@ the answer to be marked. The paper's judge is GPT-4o with a prompt that it does 
 prompts/judge/mle.txt, or the embedded comparison of words.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,13 +21,14 @@ from stages.datasets.manifest import Image, read_manifest
 from stages.questions import words_judge
 from stages.questions.answering import in_words, pictures
 from stages.questions.config import WORDS, JudgeConfig
-from stages.questions.mle import parse_marks
+from stages.questions.mle import AXES, FORMS, parse_marks, parse_released
 from stages.questions.table import Question, Questions, check_images, read_questions
 from stages.vlm.engine import Engine, Request, Sampling
 from stages.vlm.factory import check_engine, make_engine
 from stages.vlm.options import engine_parameters
 
-PROMPT = "judge/mle"
+PROMPTS = {"strict": "judge/mle", "released": "judge/released"}
+HEAT = {"strict": 0.0, "released": 0.2}  # temperature of the first try
 BLOCK = 256  # answers whose malformed replies are asked for again before the next ones are judged
 AGAIN = 0.7  # temperature of further tries: at 0 a model would say the same again
 
@@ -58,7 +59,13 @@ def run(config: JudgeConfig, options: RunOptions) -> Summary:
     """
     if config.judge == "scene":
         raise InputError("--judge scene describes images, it cannot judge: give a model, or words")
+    if config.form not in FORMS:
+        raise InputError(f"--form {config.form}: expected {' or '.join(FORMS)}")
+    if config.judge == WORDS and config.form != FORMS[0]:
+        raise InputError(f"--form {config.form}: of a model's replies, which --judge words has not")
     check_engine(config.judge, config, "--judge", (WORDS,))
+    if config.temperature is None:
+        config = replace(config, temperature=HEAT[config.form])
     questions, manifest = read_questions(config.questions), read_manifest(config.manifest, config.root)
     images = check_images(questions, manifest)
     inputs = {"questions": questions.fingerprint, "manifest": manifest.fingerprint}
@@ -70,13 +77,16 @@ def run(config: JudgeConfig, options: RunOptions) -> Summary:
         subjects = _choices(questions, config.questions)
     engine = None if config.judge == WORDS else make_engine(config.judge, config)
     parameters: dict[str, object] = {"method": config.method, "judge": config.judge}
-    files = look_at(config.out, options.quiet, images=images.values() if engine else ())
+    seen = bool(engine) and config.form == "strict"
+    files = look_at(config.out, options.quiet, images=images.values() if seen else ())
     if engine:
-        subjects = {key: _with_images(subject, images) for key, subject in subjects.items()}
-        inputs["image files"] = files.images
+        if seen:
+            subjects = {key: _with_images(subject, images) for key, subject in subjects.items()}
+            inputs["image files"] = files.images
         parameters |= {
             "weights": engine.fingerprint,
-            "prompt": load_prompt(PROMPT).text,
+            "prompt": load_prompt(PROMPTS[config.form]).text,
+            "form": config.form,
             "tries": config.tries,
             "temperature": config.temperature,
             "max_tokens": config.max_tokens,
@@ -97,9 +107,13 @@ def run(config: JudgeConfig, options: RunOptions) -> Summary:
                 artifact.write(_row(key, error=error), tried=False)
             else:
                 sound[key] = subjects[key]
+        zeros = 0
         for row in by_engine(engine, sound, config) if engine else by_words(sound):
             artifact.write(row)
+            zeros += sum(row.get(axis) == 0 for axis in AXES)
             artifact.ran_on = engine.ran_on if engine else "cpu"
+        if zeros:
+            artifact.progress.say(f"{zeros} marks are 0: the replies lack them (--form released)")
     return artifact.summary
 
 
@@ -162,16 +176,19 @@ def by_engine(engine: Engine, subjects: dict[tuple, Subject], config: JudgeConfi
     for start in range(0, len(keys), BLOCK):
         left = keys[start : start + BLOCK]
         costs: dict[tuple, list[dict]] = {}
+        first = HEAT[config.form] if config.temperature is None else config.temperature
         for attempt in range(config.tries):
-            requests = [_request(key, subjects[key], config.seed, attempt) for key in left]
+            requests = [_request(key, subjects[key], config, attempt) for key in left]
             left = []
-            heat = max(config.temperature, AGAIN) if attempt else config.temperature
+            heat = max(first, AGAIN) if attempt else first
             for reply in engine.run(requests, Sampling(heat, 1.0, config.max_tokens)) if requests else ():
-                marks = parse_marks(reply.text or "")
+                marks, wrong = _marks(reply.text or "", config.form)
                 costs.setdefault(reply.key, []).append(reply.cost)
                 cost = _summed(costs[reply.key])
                 if reply.error:
                     yield _row(reply.key, raw=reply.text, error=reply.error, retry=reply.retry, **cost)
+                elif wrong:
+                    yield _row(reply.key, raw=reply.text, error=wrong, retry=False, **cost)
                 elif marks:
                     yield _row(reply.key, **marks, raw=reply.text, **cost)
                 elif attempt + 1 < config.tries:
@@ -186,16 +203,27 @@ def by_engine(engine: Engine, subjects: dict[tuple, Subject], config: JudgeConfi
                     )
 
 
+def _marks(reply: str, form: str) -> tuple[Mapping[str, int] | None, str]:
+    """(marks, or None where another try is due; why a reply of the released form cannot be kept)."""
+    if form == "strict":
+        return parse_marks(reply), ""
+    found = parse_released(reply)
+    odd = [v for v in found.values() if v != v or v % 1 or not -128 <= v <= 127]
+    return {
+        axis: int(v) for axis, v in found.items() if not odd
+    }, f"a mark of {odd[0]:g}, no whole number" if odd else ""
+
+
 def _summed(costs: list[dict]) -> dict:
     """Tokens and seconds over all tries of one row; null where no try has the number."""
     known = {name: [c[name] for c in costs if c[name] is not None] for name in costs[0]}
     return {name: sum(values) if values else None for name, values in known.items()}
 
 
-def _request(key: tuple, subject: Subject, seed: int, attempt: int) -> Request:
+def _request(key: tuple, subject: Subject, config: JudgeConfig, attempt: int) -> Request:
     asked, best = subject.asked
-    text = fill(load_prompt(PROMPT), question=asked, best=best, answer=subject.text)
-    return Request(key, text, subject.files, row_seed(seed, *key, attempt))
+    text = fill(load_prompt(PROMPTS[config.form]), question=asked, best=best, answer=subject.text)
+    return Request(key, text, subject.files, row_seed(config.seed, *key, attempt))
 
 
 def _row(key: tuple, **columns: object) -> dict:

@@ -27,7 +27,7 @@ from stages.vlm.factory import check_engine, make_engine
 from stages.vlm.options import engine_parameters
 
 PROMPTS = {0: "sage/zero-shot", 1: "sage/one-shot"}
-WAYS = ("generate", "likelihood")
+WAYS = ("generate", "likelihood", "prefix")
 FIRST_TOKEN = Sampling(max_tokens=1)
 
 
@@ -47,7 +47,7 @@ def run(config: VlmQaConfig, options: RunOptions) -> Summary:
     watched = manifest.images if unnamed else images.values()  # references may be any training image
     engine = make_engine(config.vlm, config)
     files = look_at(config.out, options.quiet, images=watched)
-    generated = config.choose == "generate"
+    generated = config.choose != "likelihood"
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens) if generated else FIRST_TOKEN
     spec = Spec(
         "score",
@@ -83,6 +83,7 @@ def run(config: VlmQaConfig, options: RunOptions) -> Summary:
                 orders[reply.key],
                 response=reply.text,
                 error=reply.error,
+                prefix=config.choose == "prefix",
                 probabilities=None if generated else reply.probabilities or {},
             )
             row |= reply.cost
@@ -99,7 +100,7 @@ def _check(config: VlmQaConfig) -> None:
     if config.shots not in PROMPTS:
         raise InputError(f"--shots {config.shots}: expected 0 or 1")
     if config.choose not in WAYS:
-        raise InputError(f"--choose {config.choose}: expected {' or '.join(WAYS)}")
+        raise InputError(f"--choose {config.choose}: expected {', '.join(WAYS)}")
     if config.vlm == "scene":
         raise InputError(
             "--vlm scene describes images and compares two of them, but understands no question: give a"
@@ -123,12 +124,16 @@ def _requests(
     for key in (k for k in keys if k[0] in asked):
         question = asked[key[0]]
         try:
-            text, orders[key] = answering.shown(question, config.seed)
+            text, orders[key] = (
+                answering.asked_true_or_false(question)
+                if config.choose == "prefix"
+                else answering.shown(question, config.seed)
+            )
             files = answering.pictures(question, images, tasks, config.shots)
         except InputError as e:
             failed[key] = str(e)
             continue
-        letters = () if config.choose == "generate" else tuple(answering.LETTERS[: len(question.choices)])
+        letters = () if config.choose != "likelihood" else tuple(answering.LETTERS[: len(question.choices)])
         if config.choose == "likelihood" and not letters:
             failed[key] = "no choices to weigh: an open question needs --choose generate"
             continue

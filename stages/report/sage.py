@@ -14,8 +14,8 @@ import pandas as pd
 from stages.questions.words_judge import NAME as WORDS
 from stages.report.cells import number
 from stages.report.grid import Grid, published
+from stages.report.sage_margins import entropy_differences, margins
 from stages.results.answers import ALL, AnswerRecord
-from stages.results.metrics.qa import GROWN, MARGINS
 
 LEVELS = ("standard", "identification", "reasoning")
 ACCURACY = (
@@ -55,6 +55,7 @@ def all_tables(
         table2(pairs, rows, judges),
         table3(pairs, rows, judges, group_sizes(joined)),
         margins(rows),
+        entropy_differences(joined),
         how_read(joined),
         every_figure(rows, resamples, seed),
     ]
@@ -216,40 +217,10 @@ def table3(pairs: dict, rows: list[dict], judges: list[str], sizes: str) -> Grid
     )
 
 
-def margins(rows: list[dict]) -> Grid:
-    """How much likelier better ranked choices are than worse ones, where choices were weighed by likelihood."""
-    found = {(r["dataset"], r["method"], r["metric"]): r for r in rows if r["category"] == ALL}
-    at = dict.fromkeys((dataset, method) for dataset, method, metric in found if metric == MARGINS[1])
-    columns = (MARGINS[0], GROWN, *MARGINS[1:])
-    lines = [
-        (
-            *key,
-            *(number(found[*key, m], True) if (*key, m) in found else "-" for m in columns),
-            str(found[*key, MARGINS[1]]["n"]),
-        )
-        for key in at
-    ]
-    note = (
-        "Means over ranked questions; above 0 the model prefers what the experts prefer. Pairs: log-likelihood of"
-        " the winner minus that of the loser, nats, whole answers (their letters where only these were weighed), in"
-        " the pairs that E-DPO makes of these questions (SAGE, Eq. 5; needs judgements of their choices). Grown:"
-        " by E-DPO, over the SFE model that it began with, question by question. First"
-        " over last: the same of the best and the worst answer. First over the others: log-likelihood per token of"
-        " the best answer minus the mean of the others'. Intervals: 95%, images resampled."
-    )
-    return Grid(
-        "margins",
-        "Preference margins",
-        ("data set", "method", "pairs", "grown over SFE", "first over last", "first over the others", "questions"),
-        tuple(lines),
-        note,
-        printed=True,
-    )
-
-
 def how_read(joined: list[AnswerRecord]) -> Grid:
     """How replies were read: what no rule could read is an error row, not a guess."""
-    names = ["strict", "fallback", "likelihood", "in words", "refused", "unparsable", "failed", "missing"]
+    names = ["strict", "fallback", "prefix", "assumed", "likelihood", "in words"]
+    names += ["refused", "unparsable", "failed", "missing"]
     replies = pd.DataFrame([(a.source.dataset, a.method, a.how) for a in joined], columns=["dataset", "method", "how"])
     counts = replies.groupby(["dataset", "method"], sort=False)["how"].value_counts().unstack(fill_value=0, sort=False)
     totals = counts.sum(axis=1)
@@ -261,6 +232,8 @@ def how_read(joined: list[AnswerRecord]) -> Grid:
         "questions",
         "letter or text",
         "sentence",
+        "true or false first",
+        "taken for false",
         "likelihood",
         "open",
         "refused",
@@ -269,8 +242,9 @@ def how_read(joined: list[AnswerRecord]) -> Grid:
         "not asked",
     )
     note = (
-        "Questions by how the choice was found; open: a reply to a question without choices. Refused and unparsable"
-        " replies are rows with an error and the raw text."
+        "Questions by how the choice was found; taken for false: begins with none of true, yes, false and no, and"
+        " counts as False by the released code's rule (--choose prefix); open: a reply to a question without choices."
+        " Refused and unparsable replies are rows with an error and the raw text."
     )
     return Grid("replies", "How replies were read", heads, tuple(lines), note, printed=True)
 

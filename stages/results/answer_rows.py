@@ -11,7 +11,7 @@ from stages.questions.mle import AXES, mle_score
 from stages.results.answers import ALL, AnswerRecord
 from stages.results.metric_rows import as_rows, averages
 from stages.results.metrics.image import Value
-from stages.results.metrics.qa import GROWN, MARGINS, level_mean, mean, whole_groups
+from stages.results.metrics.qa import GROWN, MARGINS, ORDER, level_mean, mean, whole_groups
 
 
 def metric_rows(joined: list[AnswerRecord], resamples: int, seed: int, without: str | None, judged: bool) -> list[dict]:
@@ -83,6 +83,9 @@ def values(
     for name in MARGINS:
         if with_margin := [(a, of_answer[name]) for a, of_answer in margins if name in of_answer]:
             yield name, over(with_margin)
+    orders = [(a, a.order()) for a in group if a.weighed]
+    for name in ORDER if orders else ():
+        yield name, over([(a, of_answer[name]) for a, of_answer in orders])
     alike = [(a, a.similarity) for a in group if a.similarity is not None]
     yield "sbert", over(alike, without or "no replies in words")
     marked = [(a, a.marks, score) for a in group if a.marks and (score := mle_score(a.marks)) is not None]

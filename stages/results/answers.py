@@ -10,7 +10,7 @@ from stages.base.errors import InputError
 from stages.datasets.manifest import Image
 from stages.questions.mle import mle_score
 from stages.questions.table import Question
-from stages.results.metrics.qa import MARGINS
+from stages.results.metrics.qa import MARGINS, in_order
 from stages.sage.entropy import Pair, pairs_of
 
 ALL = "all"  # the category of rows over all questions
@@ -30,8 +30,8 @@ class QuestionSource:
 @dataclass(frozen=True)
 class AnswerRecord:
     """A question, what a method answered, and what the judge gave it. row: None where there is no answer yet;
-    similarity: cosine of the reply's words and the right answer, None where either is missing; pairs: of Eq. 5, where
-    the question's own choices were judged."""
+    similarity: cosine of the reply's words and the right answer, None where either is missing; scores: Eq. 3 of the
+    question's own choices, where all of them were judged."""
 
     question: Question
     source: QuestionSource
@@ -39,7 +39,12 @@ class AnswerRecord:
     row: dict | None
     marks: dict | None = None
     similarity: float | None = None
-    pairs: tuple[Pair, ...] = ()
+    scores: tuple[float, ...] = ()
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """Of Eq. 5, with surprisals; none where the question's choices were not judged."""
+        return tuple(pairs_of(self.scores)) if self.scores else ()
 
     @property
     def decidable(self) -> bool:
@@ -75,6 +80,12 @@ class AnswerRecord:
             MARGINS[1]: float(whole[0] - whole[-1]),
             MARGINS[2]: float(tokens[0] - np.mean(tokens[1:])),
         }
+
+    def order(self) -> dict[str, float]:
+        """Metric -> value of a question that is `weighed`: how far likelihoods a token, by which is chosen, keep the
+        order of the ranks."""
+        assert self.row is not None  # it is weighed
+        return in_order(self.row["likelihoods"])
 
     @property
     def how(self) -> str:
@@ -131,7 +142,7 @@ def join(
             f"--judgements: judges none of these answers; give those of `score --method mle --answers {path}`"
         )
     answering = dict.fromkeys((method, sources[i].dataset) for i, method in sorted(by_key, key=lambda k: (k[1], k[0])))
-    pairs = {q.question_id: judged_pairs(q, marks) for q in questions}
+    scores = {q.question_id: judged_scores(q, marks) for q in questions}
     return [
         AnswerRecord(
             q,
@@ -139,7 +150,7 @@ def join(
             method,
             by_key.get((q.question_id, method)),
             marks.get((q.question_id, method)),
-            pairs=pairs[q.question_id],
+            scores=scores[q.question_id],
         )
         for method, dataset in answering
         for q in questions
@@ -147,9 +158,9 @@ def join(
     ]
 
 
-def judged_pairs(question: Question, marks: dict[tuple[str, str], dict]) -> tuple[Pair, ...]:
-    """Eq. 5 of a ranked question; none where one of its choices was not judged."""
+def judged_scores(question: Question, marks: dict[tuple[str, str], dict]) -> tuple[float, ...]:
+    """Eq. 3 of a ranked question's choices, best first; none where one of them was not judged."""
     rows = [marks.get((question.question_id, f"choice/{i}")) for i in range(len(question.choices))]
     scores = [score for r in rows if r and (score := mle_score(r)) is not None]
     judged = question.ranked and len(rows) > 1 and len(scores) == len(rows)
-    return tuple(pairs_of(scores)) if judged else ()
+    return tuple(scores) if judged else ()

@@ -53,12 +53,14 @@ def base_fingerprint(name: str, revision: str) -> str:
         raise InputError(f"--base {not_found(name, e)}") from e
 
 
-def fingerprint(place: Path, base: str = "") -> str:
-    """Of a checkpoint and of the base model under it, which may lie elsewhere now.
+def fingerprint(place: Path | None, base: str = "") -> str:
+    """Of a checkpoint and of the base model under it, which may lie elsewhere now; without one, of the base alone.
 
     Raises:
         InputError: no checkpoint, no such base, or another one than it was trained on.
     """
+    if place is None:
+        return base_fingerprint(hub_id(base), "")
     folder, settings, record = read_record(place)
     own = trained_fingerprint(folder)
     if not settings.lora_rank:
@@ -105,7 +107,7 @@ def load_model(name: str, revision: str, dtype: str) -> PreTrainedModel:
 
 def prepare(name: str, revision: str, settings: SageSettings, seed: int, dtype: str) -> PreTrainedModel | PeftModel:
     """A model ready for SFE: fusion attached; LoRA on the language model's linear layers and the image
-    adapter trained beside it, or everything trained; the vision tower frozen."""
+    adapter trained beside it unless frozen, or everything trained; the vision tower frozen."""
     model = load_model(name, revision, dtype)
     attach(model, settings, seed)
     if settings.lora_rank:
@@ -115,15 +117,17 @@ def prepare(name: str, revision: str, settings: SageSettings, seed: int, dtype: 
             LoraConfig(
                 r=settings.lora_rank,
                 lora_alpha=settings.lora_alpha,
+                lora_dropout=settings.lora_dropout,
                 target_modules=linear_names(core_of(model)),
-                modules_to_save=[ADAPTER],
+                modules_to_save=[ADAPTER] if settings.adapter == "trained" else None,
                 task_type="CAUSAL_LM",
             ),
         )
-        if settings.fusion == "attention":
+        if settings.fuses:
             core_of(model).fusion.requires_grad_(True)
     else:
         core_of(model).vision_tower.requires_grad_(False)
+        getattr(core_of(model), ADAPTER).requires_grad_(settings.adapter == "trained")
     return in_float32(model)
 
 
@@ -133,6 +137,14 @@ def in_float32(model: nn.Module) -> nn.Module:
         if p.requires_grad:
             p.data = p.data.to(torch.float32)
     return model
+
+
+def load_plain(base: str, dtype: str, settings: SageSettings) -> Loaded:
+    """A base model as it is before any training, asked as a SAGE without fusion. Raises InputError as `load_sage`."""
+    processor, _ = load_processor(hub_id(base), "", settings.tiles)
+    model = load_model(hub_id(base), "", dtype)
+    attach(model, settings)
+    return Loaded(model.requires_grad_(False).eval(), processor, settings, {"stage": "base", "base": hub_id(base)})
 
 
 def load_sage(
@@ -154,7 +166,7 @@ def load_sage(
     attach(model, settings)
     core = core_of(model)
     try:
-        if settings.fusion == "attention":
+        if settings.fuses:
             core.fusion.load_state_dict(load_file(folder / FUSION))
             core.fusion.to(model.dtype)
         if settings.lora_rank:
@@ -163,7 +175,7 @@ def load_sage(
         raise InputError(f"{folder}: does not fit the base model {name} ({last_line(e)})") from e
     if not trainable:
         return Loaded(model.requires_grad_(False).to(model.dtype).eval(), processor, settings, record)
-    for part in (core.vision_tower, *([core.fusion] if settings.fusion == "attention" else [])):
+    for part in (core.vision_tower, *([core.fusion] if settings.fuses else [])):
         part.requires_grad_(False)
     return Loaded(in_float32(model), processor, settings, record)
 
@@ -200,7 +212,7 @@ def merge(place: Path, out: Path, base: str = "") -> None:
         InputError: a checkpoint with a fusion layer, which no stock model has; `out` is taken.
     """
     folder, settings, record = read_record(place)
-    if settings.fusion == "attention":
+    if settings.fuses:
         raise InputError(
             f"{folder}: has a fusion layer, which a plain checkpoint cannot hold; only --fusion none and"
             " text can be merged"

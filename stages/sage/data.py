@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from random import Random
 
 from stages.training.prepared import torch
 
@@ -16,6 +17,7 @@ from stages.artifacts.reader import fingerprint, read_table
 from stages.artifacts.tables import CAPTIONS
 from stages.base.errors import InputError
 from stages.base.prompts import fill, load_prompt
+from stages.base.seeds import row_seed
 from stages.datasets.images import load_rgb
 from stages.datasets.manifest import Image, Manifest, by_task
 from stages.datasets.references import references_for
@@ -23,6 +25,7 @@ from stages.questions.table import Question, Questions, check_images
 from stages.sage.config import SageSettings
 
 PLACE = "\0"  # where the vectors of t^s go, until the text is cut there
+LINES, LINE_TOKENS = 10, 256  # of --fusion released
 IGNORED = -100  # label of a token that is not learned
 PLAIN = {0: "sage/zero-shot", 1: "sage/one-shot"}  # without fusion: what the plain models are asked, too
 
@@ -61,6 +64,22 @@ def read_facts(path: Path, limit: int) -> Facts:
     return Facts({i: tuple(s[: limit or None]) for i, s in facts.items() if s}, fingerprint(table, CAPTIONS))
 
 
+def read_lines(path: Path, limit: int) -> Facts:
+    """As the released code reads a description: its lines, blank ones too, the first LINES of them (or `limit`); what
+    is missing is filled up with distinct lines of prompts/sage/stock-lines.txt, drawn once per image (there: anew each
+    time it is read, from ten texts of the authors'). Rows with `error` have none."""
+    table, stock = read_table(path, CAPTIONS), load_prompt("sage/stock-lines").text.splitlines()
+    texts: dict[str, list[str]] = {}
+    for row in table.to_pylist():
+        if row["text"]:
+            texts.setdefault(row["image_id"], []).extend(row["text"].split("\n"))
+    most, facts = limit or LINES, {}
+    for image, lines in texts.items():
+        more = Random(row_seed(0, "stock lines", image)).sample(stock, max(0, min(most, LINES) - len(lines)))
+        facts[image] = (*lines[:most], *more)
+    return Facts(facts, fingerprint(table, CAPTIONS))
+
+
 def sentences(text: str) -> list[str]:
     """'A dent. Or a 2.5 mm hole!' -> ['A dent.', 'Or a 2.5 mm hole!']; numbers of a list are left out."""
     parts = (p.strip() for p in re.split(r"(?<=[.!?])\s+|\n+", text))
@@ -82,7 +101,8 @@ class QuestionSet:
         self.settings = settings
         self.images = check_images(questions, manifest)
         self.tasks = by_task(manifest.images)
-        self.facts = read_facts(facts, settings.sentences) if facts else None
+        read = read_lines if settings.fusion == "released" else read_facts
+        self.facts = read(facts, settings.sentences) if facts else None
         self.datasets = "+".join(sorted({i.dataset for i in self.images.values()}))
         unnamed = settings.shots and any(q.reference_id is None for q in questions.rows)
         self.watched = tuple(manifest.images if unnamed else self.images.values())  # any training image may be one
@@ -113,6 +133,9 @@ class QuestionSet:
         if settings.fusion == "attention":
             text = fill(load_prompt("sage/attention"), facts=PLACE, question=text)
             return SageSample(question.question_id, (test,), reference, facts, text)
+        if settings.fusion == "released":
+            text = fill(load_prompt(PLAIN[0]), question=text)
+            return SageSample(question.question_id, (test,), None, facts, text)
         if settings.fusion == "text":
             text = fill(load_prompt("sage/text"), facts="\n".join(facts), question=text)
         text = fill(load_prompt(PLAIN[settings.shots]), question=text)
@@ -157,6 +180,13 @@ class PromptEncoder:
     def tokens(self, text: str) -> list[int]:
         return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
 
+    @cached_property
+    def begin(self) -> list[int]:
+        """[BOS] where the tokenizer puts one before every text (LLaVA's), else []."""
+        tokenizer = self.processor.tokenizer
+        first = tokenizer("a")["input_ids"][:1]
+        return first if first == [tokenizer.bos_token_id] else []
+
     def turns(self, sample: SageSample) -> tuple[str, str]:
         """The chat before and after PLACE, up to where the model's turn begins; images are one image token each."""
         text = self.processor.apply_chat_template(self._chat(sample), add_generation_prompt=True, tokenize=False)
@@ -172,7 +202,8 @@ class PromptEncoder:
         return [{"role": "user", "content": content}]
 
     def answer(self, sample: SageSample, text: str) -> list[int]:
-        """Tokens of the model's turn: the answer and the end of the turn, as the chat template writes them.
+        """Tokens of the model's turn: the answer and the end of the turn, as the chat template writes them. Templates
+        that write no end (LLaVA-1.5's) get the tokenizer's, without which the model would never learn to stop.
 
         Raises:
             InputError: the template writes the question in another way once it is answered.
@@ -185,13 +216,19 @@ class PromptEncoder:
                 "this checkpoint's chat template does not begin an answer as it ends a question; training"
                 " needs one that does"
             )
-        return self.tokens(whole[len(prompt) :].rstrip())
+        said, before = whole[len(prompt) :].rstrip(), self.tokens(self.turns(sample)[1] or prompt)
+        both = self.tokens((self.turns(sample)[1] or prompt) + said)  # as it is generated: a blank joins the next word
+        ids = both[len(before) :] if both[: len(before)] == before else self.tokens(said)
+        tokenizer = self.processor.tokenizer
+        return ids if ids and ids[-1] in tokenizer.all_special_ids else [*ids, tokenizer.eos_token_id]
 
     def length(self, sample: SageSample) -> int:
         """Tokens of the prompt, without loading an image."""
         before, after = self.turns(sample)
         images = sum(self.image_tokens(i) for i in sample.shown) - len(sample.shown)
-        return len(self.tokens(before)) + images + len(sample.facts) + len(self.tokens(after))
+        first = self.tokens(before)
+        begin = 0 if first[: len(self.begin)] == self.begin else 1
+        return begin + len(first) + images + len(sample.facts) + len(self.tokens(after))
 
     def image_tokens(self, image: Image) -> int:
         """Tokens of one image, those around it included, by its size."""
@@ -209,6 +246,8 @@ class PromptEncoder:
             add_special_tokens=False,
         )
         ids = shown["input_ids"][0].tolist()
+        if ids[: len(self.begin)] != self.begin:
+            ids = [*self.begin, *ids]
         parts = {"pixel_values": shown["pixel_values"], "image_tokens": ids.count(self.image_token_id)}
         if sample.reference:
             other = self.processor(
@@ -223,8 +262,20 @@ class PromptEncoder:
                 "reference_tokens": other["input_ids"][0].tolist().count(self.image_token_id),
             }
         if sample.facts:
-            parts |= {"facts": [self.tokens(f) for f in sample.facts]}
-        return [*ids, *[self.image_token_id] * len(sample.facts), *self.tokens(after)], parts
+            parts |= {"facts": [self.fact(f) for f in sample.facts]}
+        vectors = [self.image_token_id] * len(sample.facts)
+        if self.settings.fusion == "released":
+            return [*vectors, *ids, *self.tokens(after)], parts
+        return [*ids, *vectors, *self.tokens(after)], parts
+
+    def fact(self, text: str) -> list[int]:
+        """Tokens of a fact sentence; as released with BOS, and cut or padded to LINE_TOKENS, all of them pooled."""
+        if self.settings.fusion != "released":
+            return self.tokens(text)
+        tokenizer = self.processor.tokenizer
+        begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        ids = [*begin, *self.tokens(text)][:LINE_TOKENS]
+        return ids + [tokenizer.pad_token_id] * (LINE_TOKENS - len(ids))
 
     def batch(
         self, samples: Sequence[SageSample], answers: Sequence[Sequence[str]] = ((),), left: bool = False

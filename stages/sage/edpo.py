@@ -1,19 +1,13 @@
 """Entropy-aware DPO: preference alignment of an SFE model on ranked answers (section 3.3, Eq. 3 to Eq. 7).
 
-TRL's DPOTrainer does the work. The policy goes on from the SFE model; the reference is that SFE model, frozen with its
-image adapter. The fusion attention is frozen in both (section 3.4), so that it is one and the same.
+TRL's DPOTrainer does the work (`preference.py`). The policy goes on from the SFE model; the reference is that SFE
+model, frozen with its image adapter. The fusion attention is frozen in both (section 3.4), so that it is one and the
+same.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-from stages.training.prepared import torch
-
-from datasets import Dataset
-from torch import nn
-from trl import DPOConfig, DPOTrainer
 
 from stages.artifacts.reader import fingerprint as table_fingerprint
 from stages.artifacts.reader import read_table
@@ -23,20 +17,23 @@ from stages.base.config import RunOptions, named_paths
 from stages.base.errors import InputError
 from stages.datasets.files import look_at
 from stages.datasets.manifest import read_manifest
-from stages.questions.mle import mle_score
+from stages.questions.mle import AXES, mle_score
 from stages.questions.table import Question, read_questions
-from stages.sage.checkpoint import fingerprint, load_processor, load_sage, save
-from stages.sage.config import SAME_RESULT, EdpoConfig, read_record, stock
-from stages.sage.data import PromptEncoder, QuestionSet, SageSample, refuse_too_long
-from stages.sage.entropy import pairs_of
-from stages.sage.train import fit, frozen_dtype, prompt_texts, sharded_in_float32, training_arguments
+from stages.sage.checkpoint import fingerprint, load_plain, load_processor, load_sage, prepare, save
+from stages.sage.config import SAME_RESULT, EdpoConfig, stock
+from stages.sage.data import PromptEncoder, QuestionSet, refuse_too_long
+from stages.sage.entropy import EQ5, SURPRISAL, pairs_of
+from stages.sage.model import core_of
+from stages.sage.preference import EdpoTrainer, Objective, edpo_trainer
+from stages.sage.recipes import counted, filled
+from stages.sage.train import fit, frozen_dtype, planned, prompt_texts, training_arguments
 from stages.training import distributed
 from stages.training.runs import run_training
 from stages.training.saved_models import context_length
 from stages.training.torch_setup import resolved_precision
-from stages.training.trainer import TrainableOnlyCheckpoints
 
 PARTS = ("rewards/margins", "rewards/accuracies")
+PREFERENCE = ("vision", "eta", "entropy", "pairs", "beta", "objective", "sft_weight")
 
 
 def run(config: EdpoConfig, options: RunOptions) -> Summary | None:
@@ -53,16 +50,21 @@ def run(config: EdpoConfig, options: RunOptions) -> Summary | None:
 
 
 def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -> Summary | None:
-    folder, settings, record = read_record(config.checkpoint)
-    if record["stage"] != "sfe":
+    folder, settings, record = config.start()
+    if record["stage"] not in ("sfe", "base"):
         raise InputError(
             f"--checkpoint {config.checkpoint}: was trained with sage-{record['stage']}; E-DPO starts from"
             " what --method sage-sfe wrote"
         )
+    config = filled(config, settings.lora_rank)
     manifest, questions = read_manifest(config.manifest, config.root), read_questions(config.questions)
     question_set = QuestionSet(questions, manifest, config.facts, settings)
-    judged = read_table(config.judgements, JUDGEMENTS)
-    pairs = preference_pairs(questions.rows, judged.to_pylist(), config.eta, config.judgements)
+    judged = read_table(config.judgements, JUDGEMENTS) if config.judgements else None
+    scores = judged.to_pylist() if judged is not None else unweighed(questions.rows, config.eta, config.pairs)
+    pairs = preference_pairs(
+        questions.rows, scores, config.eta, config.judgements or config.questions, config.entropy, config.pairs
+    )
+    config = counted(config, len(pairs))
     samples = [question_set.sample(q) for q in questions.rows]
     weights = distributed.broadcast_from_main(lambda: fingerprint(config.checkpoint, config.base))
     processor, model_config = load_processor(*stock(folder, settings, record, config.base), settings.tiles)
@@ -70,47 +72,84 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
     refuse_too_long(
         encoder, samples, [q.choices for q in questions.rows], context_length(model_config, config.max_length)
     )
-    own = {n: getattr(config, n) for n in (*SAME_RESULT, "method", "eta", "beta", "objective")}
+    own = {n: getattr(config, n) for n in (*SAME_RESULT, *PREFERENCE, "method")}
+    kept = record | {"stage": "edpo" if config.checkpoint else "edpo-base"}
+    kept |= {} if config.checkpoint else {"weights": weights}
     files = distributed.broadcast_from_main(lambda: look_at(config.out, options.quiet, images=question_set.watched))
-    inputs = question_set.inputs | {"image files": files.images, "judgements": table_fingerprint(judged, JUDGEMENTS)}
+    inputs = question_set.inputs | {"image files": files.images}
+    inputs |= {"judgements": table_fingerprint(judged, JUDGEMENTS)} if judged is not None else {}
     spec = Spec(
         "finetune-mllm",
-        own | {"precision": precision, "weights": weights, "prompts": prompt_texts()},
+        own
+        | ({} if config.checkpoint else {"settings": asdict(settings)})
+        | {"precision": precision, "weights": weights, "prompts": prompt_texts()},
         inputs,
         config.seed,
-        {"left out": questions.failed, "sfe": asdict(settings)},
+        {"left out": questions.failed, "sfe": asdict(settings), "margins": spread_of(pairs), "recipe": config.recipe},
         named_paths(config),
     )
 
     def train(saved: Path | None, say: Callable[[str], None]) -> tuple[EdpoTrainer, Callable[[Path], None]]:
         if questions.failed:
             say(f"{len(questions.failed)} questions with `error` are not trained on")
+        say(planned(config, len(pairs)))
+        say(f"{len(pairs)} pairs, margins (nats): {spread_of(pairs)}")
         dtype = frozen_dtype(config, bool(settings.lora_rank), precision)
-        model = load_sage(config.checkpoint, config.base, dtype, trainable=True).model
-        reference = None if settings.lora_rank else load_sage(config.checkpoint, config.base, dtype).model
+        if config.checkpoint:
+            model = load_sage(config.checkpoint, config.base, dtype, trainable=True).model
+        else:
+            model = prepare(record["base"], "", settings, config.seed, dtype)
+        core_of(model).vision_tower.requires_grad_(config.vision == "trained")
+        reference = None
+        if not settings.lora_rank:
+            reference = (
+                load_sage(config.checkpoint, config.base, dtype)
+                if config.checkpoint
+                else load_plain(record["base"], dtype, settings)
+            ).model
         trainer = edpo_trainer(
             model,
             reference,
             encoder,
             samples,
             pairs,
-            config.beta,
-            config.objective == "printed",
+            Objective(config.objective, config.beta, config.sft_weight),
             training_arguments(config, len(pairs), device, precision),
         )
         state = fit(trainer, saved, say, config)
-        return trainer, lambda folder: save(model, state, processor, folder, record | {"stage": "edpo"}, settings)
+        return trainer, lambda folder: save(model, state, processor, folder, kept, settings)
 
     return run_training(config.out, spec, question_set.datasets, len(pairs), options, PARTS, train, files=files)
 
 
+def unweighed(questions: Sequence[Question], eta: float, which: str) -> list[dict]:
+    """Rows of JUDGEMENTS with equal scores, for pairs that no score chooses or weighs. Raises InputError where one
+    would."""
+    if eta or (which == EQ5 and any(len(q.choices) > 2 for q in questions)):
+        raise InputError(
+            "--judgements is missing: scores of the questions' own choices (`adcli score --method mle`); only --eta 0"
+            " with --pairs adjacent, or with two answers a question, needs none"
+        )
+    equal = dict.fromkeys(AXES, 1)
+    return [
+        {"question_id": q.question_id, "method": f"choice/{i}"} | equal
+        for q in questions
+        for i in range(len(q.choices))
+    ]
+
+
 def preference_pairs(
-    questions: Sequence[Question], judgements: Sequence[Mapping], eta: float, where: Path
+    questions: Sequence[Question],
+    judgements: Sequence[Mapping],
+    eta: float,
+    where: Path,
+    reading: str = SURPRISAL,
+    which: str = EQ5,
 ) -> list[tuple[int, str, str, float]]:
     """(index of the question, winner, loser, eta times the entropy difference: the margin of Eq. 6).
 
-    judgements: rows of JUDGEMENTS. Raises InputError for a question that is not ranked, or an answer without all three
-    scores.
+    judgements: rows of JUDGEMENTS; reading: of Eq. 4; which: see `pairs_of`. Raises InputError for a question that is
+    not ranked, or an answer without all three scores.
     """
     scores = {(r["question_id"], r["method"]): mle_score(r) for r in judgements}
     pairs, missing = [], []
@@ -121,7 +160,8 @@ def preference_pairs(
         lacking = [f"question {q.question_id}, choice/{i}" for i, score in enumerate(given) if score is None]
         missing += lacking
         if not lacking:
-            pairs += [(n, q.choices[p.winner], q.choices[p.loser], eta * p.gap) for p in pairs_of(given)]  # Eq. 6
+            found = pairs_of(given, reading, which)
+            pairs += [(n, q.choices[p.winner], q.choices[p.loser], eta * p.gap) for p in found]  # Eq. 6
     if missing:
         raise InputError(
             f"{where}: no scores for {len(missing)} answers, the first is {missing[0]}; judge the"
@@ -130,71 +170,7 @@ def preference_pairs(
     return pairs
 
 
-class EdpoTrainer(TrainableOnlyCheckpoints, DPOTrainer):
-    """DPO with a margin per pair.
-
-    DPO form (default): d = beta [log-ratio of the winner - log-ratio of the loser] - eta dH, log-ratios to the SFE
-    model. Eq. 6 as printed has no pi_ref, but the text says that pi_ref stabilises training by KL regularisation; the
-    log-ratios of DPO are how a reference enters a Bradley-Terry term with just that effect. printed = Eq. 6 to the
-    letter: log-probabilities themselves and no beta.
-
-    A margin m is nothing but a reference that finds the winner exp(m / beta) times as likely: so the reference's
-    log-probabilities are shifted, and loss and metrics stay TRL's.
-    """
-
-    def __init__(self, printed: bool, **keywords: Any) -> None:
-        super().__init__(**keywords)
-        self.printed = printed
-        self.precompute_ref_logps = True  # TRL's loss then takes the reference from the batch: from us
-
-    def _compute_loss(self, model, inputs, return_outputs=False):
-        inputs = dict(inputs)
-        margin = inputs.pop("margin")
-        if self.printed:
-            winner, loser = torch.zeros_like(margin), torch.zeros_like(margin)
-        else:
-            winner, loser = self.compute_ref_log_probs(self.ref_model or self.model, inputs)
-        inputs |= {"ref_chosen_logps": winner + margin / self.beta, "ref_rejected_logps": loser}
-        return super()._compute_loss(model, inputs, return_outputs)
-
-    def _send_telemetry(self):
-        """TRL reports each training to its makers; a training here tells nobody."""
-
-    def create_model_card(self, *args, **keywords):
-        """Saved states are taken away at the end; they need no card."""
-
-
-def edpo_trainer(
-    model: nn.Module,
-    reference: nn.Module | None,
-    encoder: PromptEncoder,
-    samples: Sequence[SageSample],
-    pairs: Sequence[tuple[int, str, str, float]],
-    beta: float,
-    printed: bool,
-    keywords: dict,
-) -> EdpoTrainer:
-    """pairs: (index of the sample, winner, loser, margin). reference: the frozen SFE model; None with LoRA, where TRL
-    keeps a frozen copy of the SFE adapter, image adapter included, beside the one that is trained."""
-
-    def collate(rows: list[dict]) -> dict:
-        some = [samples[r["sample"]] for r in rows]
-        inputs = encoder.batch(some, [[r["winner"] for r in rows], [r["loser"] for r in rows]])
-        return inputs | {"margin": torch.tensor([r["margin"] for r in rows])}
-
-    data = Dataset.from_list(
-        [  # TRL knows by the column `images` that there is nothing to tokenise
-            {"images": [str(i.file) for i in samples[n].shown], "sample": n, "winner": w, "loser": other, "margin": m}
-            for n, w, other, m in pairs
-        ]
-    )
-    arguments = sharded_in_float32(DPOConfig(**keywords, beta=1.0 if printed else beta, max_length=None))
-    return EdpoTrainer(
-        printed,
-        model=model,
-        ref_model=reference,
-        args=arguments,
-        train_dataset=data,
-        processing_class=encoder.processor,
-        data_collator=collate,
-    )
+def spread_of(pairs: Sequence[tuple[int, str, str, float]]) -> str:
+    """'0.4 to 4, mean 1.9': of the pairs' margins."""
+    margins = [margin for *_, margin in pairs]
+    return f"{min(margins):.3g} to {max(margins):.3g}, mean {sum(margins) / len(margins):.3g}"

@@ -71,3 +71,34 @@ class Fusion(nn.Module):
             split(self.query(facts)), split(self.key(patches)), split(self.value(patches))
         )
         return mixed.transpose(0, 1).flatten(1)  # Eq. 2
+
+
+class ReleasedFusion(nn.Module):
+    """What the released code does in its place: torch's multi-head attention with biases, without norm or residual,
+    over all patches of the test image. redraw: in every pass the output projection is drawn anew, as there, so that it
+    never learns and every pass reads the patches through another random map; False: drawn once, and learned."""
+
+    def __init__(self, width: int, heads: int, redraw: bool) -> None:
+        super().__init__()
+        self.redraw = redraw
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+
+    @torch.no_grad()
+    def start(self, scale: float, generator: torch.Generator) -> None:
+        """Initial weights: Xavier-uniform, biases 0. scale: not used."""
+        for weight in (self.attention.in_proj_weight, self.attention.out_proj.weight):
+            nn.init.xavier_uniform_(weight, generator=generator)
+        for bias in (self.attention.in_proj_bias, self.attention.out_proj.bias):
+            bias.zero_()
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Before the samples of a pass."""
+        if self.redraw:
+            nn.init.xavier_uniform_(self.attention.out_proj.weight)
+            self.attention.out_proj.bias.zero_()
+
+    def forward(self, facts: Tensor, patches: Tensor) -> Tensor:
+        """facts: (N, C), pooled lines; patches: (T, C) -> (N, C), one vector per line."""
+        mixed, _ = self.attention(facts[None], patches[None], patches[None], need_weights=False)
+        return mixed[0]

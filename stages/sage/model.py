@@ -21,7 +21,7 @@ from transformers import PretrainedConfig
 
 from stages.base.errors import InputError
 from stages.sage.config import SageSettings
-from stages.sage.fusion import Fusion, differing
+from stages.sage.fusion import Fusion, ReleasedFusion, differing
 
 ADAPTER = "multi_modal_projector"  # the paper's Adapter, by the name it has in both families
 FAMILIES = {"internvl": "InternVL", "llava": "LLaVA"}
@@ -45,7 +45,7 @@ def require_family(config: PretrainedConfig, name: str) -> None:
 
 def check_heads(settings: SageSettings, width: int) -> None:
     """width: of the language model. Raises InputError where the fusion attention's heads do not divide it."""
-    if settings.fusion == "attention" and width % settings.heads:
+    if settings.fuses and width % settings.heads:
         raise InputError(f"--heads {settings.heads}: does not divide the model's width of {width}")
 
 
@@ -57,9 +57,13 @@ def attach(model: nn.Module, settings: SageSettings, seed: int = 0) -> None:
     """
     core = core_of(model)
     table = core.get_input_embeddings().weight
-    if settings.fusion == "attention":
+    if settings.fuses:
         check_heads(settings, table.shape[1])
-        core.fusion = Fusion(table.shape[1], settings.heads)
+        core.fusion = (
+            Fusion(table.shape[1], settings.heads)
+            if settings.fusion == "attention"
+            else ReleasedFusion(table.shape[1], settings.heads, settings.redraw_output)
+        )
         scale = float(table.detach().float().square().mean().sqrt())
         core.fusion.start(scale, torch.Generator().manual_seed(seed))
         core.fusion.to(table.device)
@@ -85,15 +89,26 @@ def embedded(core: nn.Module, inputs: dict, settings: SageSettings) -> dict:
         inputs.pop(n, None)
         for n in ("reference_pixel_values", "reference_tokens", "fact_ids", "fact_mask", "fact_counts")
     ]
-    if settings.fusion == "attention":
+    if settings.fuses:
         prompts = enhanced(core, visual, *more, settings)
-        visual = [torch.cat([v, t.to(v.dtype)]) for v, t in zip(visual, prompts, strict=True)]
+        before = settings.fusion == "released"
+        pairs = [(t.to(v.dtype), v) if before else (v, t.to(v.dtype)) for v, t in zip(visual, prompts, strict=True)]
+        visual = [torch.cat(pair) for pair in pairs]
+        if before:
+            inputs["position_ids"] = starting_again(inputs["attention_mask"], len(prompts[0]))
     words = core.get_input_embeddings()(ids)
     where = (ids == core.config.image_token_id)[..., None]
     filled = torch.cat(visual * (len(ids) // len(visual))).to(words.dtype)
     if int(where.sum()) != len(filled):
         raise ValueError(f"{int(where.sum())} image tokens for {len(filled)} patches and prompt vectors")
     return inputs | {"input_ids": None, "inputs_embeds": words.masked_scatter(where, filled)}
+
+
+def starting_again(attention_mask: Tensor, n: int) -> Tensor:
+    """Positions (S, L) of sequences that begin with n vectors: 0 to n - 1, and the chat from 0 again. attention_mask:
+    (S, L), padded on either side."""
+    places = attention_mask.long().cumsum(-1) - 1
+    return torch.where(places < n, places, places - n).clamp(min=0)
 
 
 def enhanced(
@@ -117,6 +132,8 @@ def enhanced(
         chosen = [
             differing(v, r, settings.patches, settings.similarity) for v, r in zip(visual, references, strict=True)
         ]
+    if settings.fusion == "released":
+        core.fusion.begin()
     facts = pooled(core.get_input_embeddings()(fact_ids), fact_mask).split(fact_counts.tolist())
     return [core.fusion(f, c) for f, c in zip(facts, chosen, strict=True)]
 

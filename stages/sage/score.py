@@ -10,7 +10,7 @@ answer only by where it ends.
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from stages.training.prepared import torch
@@ -29,8 +29,8 @@ from stages.datasets.manifest import read_manifest
 from stages.questions import answering
 from stages.questions import yes_or_no as answers
 from stages.questions.table import Question, read_questions
-from stages.sage.checkpoint import Loaded, fingerprint, load_sage
-from stages.sage.config import ScoreSageConfig, read_record
+from stages.sage.checkpoint import Loaded, fingerprint, load_plain, load_sage
+from stages.sage.config import ScoreSageConfig
 from stages.sage.data import PLAIN, PromptEncoder, QuestionSet, SageSample
 from stages.sage.model import core_of, embedded
 from stages.training.torch_setup import resolved_precision
@@ -46,8 +46,8 @@ def run(config: ScoreSageConfig, options: RunOptions) -> Summary:
         InputError: unusable settings, questions about other images, no checkpoint or no base model.
     """
     config.check()
-    _, settings, record = read_record(config.checkpoint)
-    settings = replace(settings, shots=config.shots)
+    _, settings, record = config.start()
+    settings = config.at_test(settings)
     device, precision = resolved_precision(config.device, config.precision)
     questions, manifest = read_questions(config.questions), read_manifest(config.manifest, config.root)
     question_set = QuestionSet(questions, manifest, config.facts, settings)
@@ -55,12 +55,15 @@ def run(config: ScoreSageConfig, options: RunOptions) -> Summary:
     method = config.name or f"sage-{record['stage']}/{config.shots}-shot{how}"
     prompts = ("sage/attention", "sage/text", *PLAIN.values(), answering.OPTIONS)
     files = look_at(config.out, options.quiet, images=question_set.watched)
+    weights = fingerprint(config.checkpoint, config.base)
+    base = record.get("weights", weights)
     spec = Spec(
         "score",
         {
             "method": method,
-            "weights": fingerprint(config.checkpoint, config.base),
+            "weights": weights,
             "shots": config.shots,
+            "unfused": config.unfused,
             "choose": config.choose,
             "max_tokens": config.max_tokens,
             "precision": precision,
@@ -69,7 +72,7 @@ def run(config: ScoreSageConfig, options: RunOptions) -> Summary:
         },
         question_set.inputs | {"image files": files.images},
         config.seed,
-        {"model": asdict(settings) | {"stage": record["stage"], "base": record["weights"], "choose": config.choose}},
+        {"model": asdict(settings) | {"stage": record["stage"], "base": base, "choose": config.choose}},
         named_paths(config),
     )
     rows = {q.question_id: q for q in questions.rows}
@@ -82,7 +85,11 @@ def run(config: ScoreSageConfig, options: RunOptions) -> Summary:
         todo = [rows[k[0]] for k in artifact.pending if k[0] in rows]
         if todo:
             dtype = "bfloat16" if precision == "bf16" else "float32"
-            loaded = load_sage(config.checkpoint, config.base, dtype, settings=settings)
+            loaded = (
+                load_sage(config.checkpoint, config.base, dtype, settings=settings)
+                if config.checkpoint
+                else load_plain(config.base, dtype, settings)
+            )
             artifact.ran_on = f"{device} {precision}"
             parsed: Counter = Counter()
             for row in answered(Answering(loaded, device, config.max_tokens), question_set, todo, method, config):
@@ -118,8 +125,7 @@ class Answering:
         inputs.pop("completion_mask")
         ready = embedded(core_of(self.model), inputs, self.settings)
         tokens = self.model.generate(
-            inputs_embeds=ready["inputs_embeds"],
-            attention_mask=ready["attention_mask"],
+            **{n: ready[n] for n in ("inputs_embeds", "attention_mask", "position_ids") if n in ready},
             max_new_tokens=self.max_tokens,
             do_sample=False,
         )
@@ -157,7 +163,10 @@ def answered(
     ready = []
     for question in questions:
         try:
-            text, order = answering.shown(question, config.seed)
+            if config.choose == "prefix":
+                text, order = answering.asked_true_or_false(question)
+            else:
+                text, order = answering.shown(question, config.seed)
             if config.choose == "likelihood":
                 text, order = question.question, tuple(range(len(question.choices)))
                 if not order:
@@ -193,8 +202,11 @@ def _batch(model: Answering, ready: list[tuple], method: str, config: ScoreSageC
     """Rows of one batch; one by one where an image cannot be read or memory runs out."""
     started = time.monotonic()
     try:
-        if config.choose == "generate":
-            replies = [{"response": text} for text in model.replies([sample for _, sample, _ in ready])]
+        if config.choose != "likelihood":
+            replies = [
+                {"response": text, "prefix": config.choose == "prefix"}
+                for text in model.replies([sample for _, sample, _ in ready])
+            ]
         else:
             ((question, sample, _),) = ready
             values, tokens = model.likelihoods(sample, question.choices)

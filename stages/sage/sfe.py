@@ -21,7 +21,8 @@ from stages.sage.checkpoint import base_fingerprint, load_processor, merge, prep
 from stages.sage.config import SAME_RESULT, SfeConfig, hub_id
 from stages.sage.data import IGNORED, PromptEncoder, QuestionSet, SageSample, best_answer, refuse_too_long
 from stages.sage.model import check_heads
-from stages.sage.train import fit, frozen_dtype, prompt_texts, sharded_in_float32, training_arguments
+from stages.sage.recipes import counted, filled
+from stages.sage.train import fit, frozen_dtype, planned, prompt_texts, sharded_in_float32, training_arguments
 from stages.training import distributed
 from stages.training.runs import run_training
 from stages.training.saved_models import context_length
@@ -44,11 +45,12 @@ def run(config: SfeConfig, options: RunOptions) -> Summary | None:
 
 
 def _run(config: SfeConfig, options: RunOptions, device: str, precision: str) -> Summary | None:
-    settings = config.settings()
+    settings, config = config.settings(), filled(config)
     manifest, questions = read_manifest(config.manifest, config.root), read_questions(config.questions)
     question_set = QuestionSet(questions, manifest, config.facts, settings)
     samples = [question_set.sample(q) for q in questions.rows]
     answers = [best_answer(q) for q in questions.rows]
+    config = counted(config, len(samples))
     base = hub_id(config.base)
     weights = distributed.broadcast_from_main(lambda: base_fingerprint(base, config.revision))
     processor, model_config = load_processor(base, config.revision, settings.tiles)
@@ -62,7 +64,7 @@ def _run(config: SfeConfig, options: RunOptions, device: str, precision: str) ->
         own | {"precision": precision, "base": base, "weights": weights, "prompts": prompt_texts()},
         question_set.inputs | {"image files": files.images},
         config.seed,
-        {"left out": questions.failed},
+        {"left out": questions.failed, "recipe": config.recipe},
         named_paths(config),
     )
     record = {"stage": "sfe", "base": base, "revision": config.revision, "weights": weights}
@@ -70,6 +72,7 @@ def _run(config: SfeConfig, options: RunOptions, device: str, precision: str) ->
     def train(saved: Path | None, say: Callable[[str], None]) -> tuple[SfeTrainer, Callable[[Path], None]]:
         if questions.failed:
             say(f"{len(questions.failed)} questions with `error` are not trained on")
+        say(planned(config, len(samples)))
         model = prepare(
             base, config.revision, settings, config.seed, frozen_dtype(config, bool(settings.lora_rank), precision)
         )

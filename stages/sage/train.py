@@ -19,7 +19,7 @@ from stages.training.trainer import common_arguments, one_gpu, run_trainer, step
 
 def prompt_texts() -> dict[str, str]:
     """Fingerprints of the prompts that the model is trained behind."""
-    return {i: load_prompt(i).fingerprint for i in ("sage/attention", "sage/text", *PLAIN.values())}
+    return {i: load_prompt(i).fingerprint for i in ("sage/attention", "sage/text", "sage/stock-lines", *PLAIN.values())}
 
 
 def frozen_dtype(config: SageTraining, lora: bool, precision: str) -> str:
@@ -29,8 +29,18 @@ def frozen_dtype(config: SageTraining, lora: bool, precision: str) -> str:
     return "bfloat16" if lora and precision == "bf16" and not sharded else "float32"
 
 
+def planned(config: SageTraining, n: int) -> str:
+    """'recipe paper: 4 epochs of 8,610 samples, 1,080 steps, 1,000 of them warm-up'. config: of `recipes.counted`."""
+    steps = steps_of(n, config.batch_size, config.epochs)
+    return (
+        f"recipe {config.recipe}: {config.epochs:g} epochs of {n:,} samples, {steps:,} steps, {config.warmup:,.0f} of"
+        f" them warm-up, peak {config.learning_rate:g}"
+    )
+
+
 def training_arguments(config: SageTraining, n: int, device: str, precision: str) -> dict:
-    """Keywords of transformers' TrainingArguments, and so of TRL's DPOConfig. n: samples."""
+    """Keywords of transformers' TrainingArguments, and so of TRL's DPOConfig. n: samples; config: of
+    `recipes.counted`."""
     steps = steps_of(n, config.batch_size, config.epochs)
     common = common_arguments(
         config.out, device, precision, config.seed, config.loader_workers, config.save_steps, steps
@@ -40,7 +50,7 @@ def training_arguments(config: SageTraining, n: int, device: str, precision: str
         "gradient_accumulation_steps": accumulation_steps(config.batch_size, config.micro_batch),
         "num_train_epochs": config.epochs,
         "learning_rate": config.learning_rate,
-        "warmup_steps": config.warmup,
+        "warmup_steps": int(config.warmup),
         "weight_decay": config.weight_decay,
         "lr_scheduler_type": "constant_with_warmup" if config.schedule == "constant" else config.schedule,
         "max_grad_norm": config.clip,
@@ -76,5 +86,5 @@ def fit(trainer: Trainer, saved: Path | None, say: Callable[[str], None], config
     """
     if config.fsdp and not trainer.is_fsdp_enabled:
         raise InputError(f"--fsdp: nothing is sharded on --device {trainer.args.device.type}; leave it out there")
-    run_trainer(trainer, saved, say, config.out, config.warmup)
+    run_trainer(trainer, saved, say, config.out, int(config.warmup))
     return trainer.accelerator.get_state_dict(trainer.model_wrapped)

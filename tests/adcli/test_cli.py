@@ -42,6 +42,7 @@ LEAVES = [
             "dagm",
             "dtd-synthetic",
             "wfdd",
+            "mpdd",
             "riad",
             "brain-ad",
             "oct17",

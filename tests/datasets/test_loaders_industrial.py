@@ -235,6 +235,17 @@ def test_dtd_synthetic_round_trip(tmp_path, save_image):
         index(mvtec.dtd_synthetic, categories(tmp_path / "dtd", tmp_path / "x", categories="woven"))
 
 
+def test_mpdd_is_in_mvtecs_layout(tmp_path, save_image):
+    base = tmp_path / "MPDD/metal_plate"
+    for name in ("train/good/000.png", "test/good/000.png", "test/scratches/000.png"):
+        save_image(base / name)
+    save_image(base / "ground_truth/scratches/000_mask.png", SQUARE)
+    images = index(mvtec.mpdd, categories(tmp_path / "MPDD", tmp_path / "m"))
+    assert {i.dataset for i in images.values()} == {"mpdd"} and len(images) == 3
+    (defect,) = (i for i in images.values() if i.defect == "scratches")
+    assert defect.masks == (base / "ground_truth/scratches/000_mask.png",)
+
+
 def test_wfdd_round_trip(tmp_path, save_image):
     for category, kind in (("grey_cloth", "block"), ("pink_flower", "line")):
         base = tmp_path / "data/WFDD" / category

@@ -19,7 +19,6 @@ from stages.report.sage import cell, split_name
 from stages.report.sage_figures import Curve, by_setting, curves_by_setting, group_accuracy
 from stages.results.answer_rows import grown
 from stages.results.answers import AnswerRecord, QuestionSource
-from stages.sage.entropy import Pair
 from tests.pages import page_data
 from tests.qa import RANKED, question, write, write_manifest
 
@@ -292,7 +291,7 @@ def test_the_command_and_its_errors(config, tmp_path):
 
 def test_preference_margins_by_hand(config, tmp_path):
     """Log-likelihoods -1, -2, -3, -4 a token: 2 above the others' mean and 3 above the last; whole texts of 5, 2, 7 and
-    5 tokens -5, -4, -21, -20: 15 above the last. Entropies of marks 5, 3, 1, 1: 0.12, 0.25, 0.07, 0.07, so that the
+    5 tokens -5, -4, -21, -20: 15 above the last. Surprisals of marks 5, 3, 1, 1: 0.16, 2.16, 4.16, 4.16, so that the
     pairs are the third and fourth, -1, and the first and last, 15. One likelihood of 0: left out."""
     down = np.exp([-1.0, -2, -3, -4]).tolist()
     rows = [
@@ -323,18 +322,28 @@ def test_preference_margins_by_hand(config, tmp_path):
     assert (others["value"], others["n"]) == (pytest.approx(2 / 3), 3)
     assert others["ci_low"] == pytest.approx(-2) and others["ci_high"] == pytest.approx(2)
     written = (tmp_path / "tables" / "margins.csv").read_text()
-    assert '7.000,-,"5.000 [-3.000, 9.000]","0.667 [-2.000, 2.000]",3' in written
+    assert '7.000,-,"5.000 [-3.000, 9.000]","0.667 [-2.000, 2.000]",' in written
+    pair_accuracy, tau = (rows_of(config)[ONE, "all", m] for m in ("pair_accuracy", "kendall_tau"))
+    assert (pair_accuracy["value"], pair_accuracy["n"]) == (pytest.approx(2 / 3), 3), "a0, a1 in order, b0 reversed"
+    assert (tau["value"], tau["n"]) == (pytest.approx(1 / 3), 3)
+    # shares 0.851, 0.115, 0.016, 0.016: terms 0.137, 0.249, 0.065, 0.065; the second and the last differ most
+    written = (tmp_path / "tables" / "entropy-differences.csv").read_text()
+    assert '"surprisal, -log p","0.00 [0.00, 0.00]","4.00 [4.00, 4.00]",1,1' in written
+    assert '"term, -p log p","0.00 [0.00, 0.00]","0.07 [0.07, 0.07]",0,1' in written
 
 
 def test_what_edpo_adds_is_paired_with_its_own_sfe_model(config):
     """Two ranked choices: SFE's margins 1 and 2, E-DPO's 1.5 and 4, of two images: grown by 0.5 and 2."""
     questions = [Question(i, i, None, None, "standard", "?", ("a", "b"), "a", True) for i in ("q", "r")]
-    pair = (Pair(0, 1, 0.0),)
 
     def answered(method, margins):
         return [
             AnswerRecord(
-                q, QuestionSource("mpdd", "cable", None), method, {"likelihoods": [1.0, float(np.exp(-m))]}, pairs=pair
+                q,
+                QuestionSource("mpdd", "cable", None),
+                method,
+                {"likelihoods": [1.0, float(np.exp(-m))]},
+                scores=(5.0, 1.0),
             )
             for q, m in zip(questions, margins, strict=True)
         ]

@@ -10,11 +10,13 @@ SCRIPTS = sorted(p.name for p in (ROOT / "pipelines").glob("*.sh") if p.name != 
 SLURM = sorted(f"slurm/{p.name}" for p in (ROOT / "pipelines/slurm").glob("*.sh"))
 BOTH = {"MVTEC_ROOT": "/my data/mvtec ad", "VISA_ROOT": "/my data/Vis A"}
 MANIFESTS = {"VMAD_ON": "a b/on.parquet", "VMAD_TO": "a b/to.parquet"}
+ASKED = {"TEST_MANIFEST": "mpdd.parquet", "TEST_QUESTIONS": "questions.parquet"}
 NEEDED = {
     "visualad.sh": BOTH,
     "vmad_ablations.sh": MANIFESTS,
     "vmad.sh": {"RIAD_ROOT": "/my data/RIAD"},
-    "sage.sh": BOTH | {"TEST_MANIFEST": "mpdd.parquet", "TEST_QUESTIONS": "questions.parquet"},
+    "sage.sh": BOTH | ASKED | {"JUDGE": "words"},
+    "sage_ablations.sh": ASKED | {"JUDGE": "words"},
 }
 # Writes down its arguments, one command a line; fails as $FAIL_WITH says when its arguments hold $FAIL_ON.
 STUB = r"""#!/usr/bin/env bash

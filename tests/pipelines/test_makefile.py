@@ -23,6 +23,7 @@ from tests.pipelines.recorded import ROOT, Run, value
         ("reproduce-visualad", ("VISA_ROOT=/a b",), "visualad.sh"),
         ("reproduce-sage", (), "sage_demo.sh"),
         ("reproduce-sage", ("MVTEC_ROOT=/a b",), "sage.sh"),
+        ("ablate-sage", (), "sage_ablations.sh"),
         ("reproduce-vmad", (), "vmad_demo.sh"),
         ("reproduce-vmad", ("RIAD_ROOT=/a b",), "vmad.sh"),
         ("ablate-vmad", (), "vmad_ablations.sh"),

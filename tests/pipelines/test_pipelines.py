@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.lvlm_questions import lines
 from tests.command_lines import USAGE_ERROR, check
-from tests.pipelines.recorded import BOTH, MANIFESTS, NEEDED, ROOT, SCRIPTS, SLURM, Run, value
+from tests.pipelines.recorded import ASKED, BOTH, MANIFESTS, NEEDED, ROOT, SCRIPTS, SLURM, Run, value
 
 MODELS = {"LLAVA": "/models/my llava", "SAM": "/models/my sam"}
 ON_REAL_DATA = {  # script -> settings as for the paper, with blanks in the paths
@@ -35,8 +35,20 @@ ON_REAL_DATA = {  # script -> settings as for the paper, with blanks in the path
         "TEST_MANIFEST": "a b/mpdd.parquet",
         "TEST_QUESTIONS": "a b/questions.parquet",
         "ASKING": "--engine vllm",
+        "JUDGE": "gpt-4o",
+        "JUDGING": "--engine server --base-url http://judge/v1",
+        "GPUS": "8",
+        "WORKERS": "6",
         "SFE": "--lora-rank 8",
         "EDPO": "--epochs 2",
+    },
+    "sage_ablations.sh": {
+        "TEST_MANIFEST": "a b/mpdd.parquet",
+        "TEST_QUESTIONS": "a b/questions.parquet",
+        "JUDGE": "gpt-4o",
+        "JUDGING": "--engine server --base-url http://judge/v1",
+        "GPUS": "2",
+        "CHOOSE": "likelihood",
     },
     "sage_demo.sh": {"ASKING": "--engine transformers", "SEED": "1"},
     "vmad.sh": BOTH
@@ -121,6 +133,8 @@ def test_failed_rows_do_not_stop_a_script_and_any_other_failure_does(script, tmp
     [
         ("visualad.sh", {"VISA_ROOT": "/v"}, "give MVTEC_ROOT and VISA_ROOT"),
         ("sage.sh", BOTH, "give TEST_MANIFEST and TEST_QUESTIONS"),
+        ("sage.sh", BOTH | ASKED, "give JUDGE, with its engine and address in JUDGING"),
+        ("sage_ablations.sh", ASKED, "give JUDGE, with its engine and address in JUDGING"),
         ("vmad.sh", {}, "give RIAD_ROOT"),
         ("vmad_ablations.sh", {"VMAD_ON": "m"}, "VMAD_ON and VMAD_TO"),
         ("lvlm.sh", BOTH | {"VLM": "qwen2-vl", "VARIANTS": "zero-shots"}, "zero-shots is unknown"),
@@ -251,3 +265,45 @@ def test_ctrl_c_stops_every_stage(stage, tmp_path):
     finally:
         for pid in filter(lambda pid: Path(f"/proc/{pid}").exists(), pids.read_text().split()):
             os.kill(int(pid), signal.SIGKILL)
+
+
+def test_sages_judge_is_asked_before_anything_is_trained(tmp_path):
+    """With its engine and address, one answer; facts of the images that are asked about alone; GPUS for both stages."""
+    run = Run(tmp_path, "sage.sh", **ON_REAL_DATA["sage.sh"]).done()
+    assert run.code == 0, run.output
+    (trial,), (check_,) = run.of("--limit", "1"), run.of("pipelines.first_row")
+    trained = run.of("finetune-mllm")
+    order = [run.commands.index(c) for c in (trial, check_, run.of("caption")[0], trained[0])]
+    assert order == sorted(order) and check_[-1] == "JUDGE=gpt-4o"
+    judged = run.of("--method", "mle")
+    assert len(judged) == 3 and all(value(c, "--base-url") == "http://judge/v1" for c in judged)
+    assert [value(c, "--nproc_per_node") for c in trained] == ["8", "8"]
+    assert all(value(c, "--questions") and value(c, "--workers") == "6" for c in run.of("caption"))
+    failed = Run(tmp_path, "sage.sh", FAIL_ON="pipelines.first_row", FAIL_WITH="1", **NEEDED["sage.sh"]).done()
+    assert failed.code != 0 and not failed.of("finetune-mllm") and not failed.of("caption")
+
+
+def test_a_failed_trial_is_said(tmp_path):
+    from pipelines.first_row import main
+    from stages.artifacts.tables import JUDGEMENTS
+    from tests.qa import write
+
+    row = {"question_id": "q", "method": "choice/0", "category": 5, "location": 5, "logic": 5}
+    assert main(write(tmp_path / "j.parquet", JUDGEMENTS, [row]), "JUDGE=x") is None
+    bad = write(tmp_path / "k.parquet", JUDGEMENTS, [{"question_id": "q", "method": "choice/0", "error": "401"}])
+    assert main(bad, "JUDGE=x") == "JUDGE=x: 401; nothing was trained yet"
+
+
+def test_the_rows_of_sages_table_3_are_chosen_in_one_way(tmp_path):
+    run = Run(tmp_path, "sage_ablations.sh", **ON_REAL_DATA["sage_ablations.sh"]).done()
+    assert run.code == 0, run.output
+    rows = run.of("--method", "sage")
+    names = ["baseline", "sft", "fact-hard", "fact-fe", "dpo", "sfe-dpo", "full"]
+    assert [value(c, "--name") for c in rows[:7]] == [f"{n}/0-shot" for n in names] and len(rows) == 13
+    assert {value(c, "--choose") for c in rows} == {"likelihood"}
+    assert [value(c, "--shots") for c in rows[7:]] == ["1"] * 6, "Figure 7 is one-shot"
+    assert "--checkpoint" not in rows[0] and value(rows[0], "--base") == "internvl3"
+    dpo, sfe_dpo, full = run.of("--method", "sage-edpo")
+    assert "--checkpoint" not in dpo and value(dpo, "--eta") == value(sfe_dpo, "--eta") == "0" and "--eta" not in full
+    sweeps = [c for c in run.of("--method", "sage-sfe") if any("sentences=" in a or "patches=" in a for a in c)]
+    assert len(sweeps) == 6

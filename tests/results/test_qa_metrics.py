@@ -59,3 +59,14 @@ def test_one_image_has_no_interval_and_a_missing_level_breaks_none():
     assert mean([1, 0], ["a", "a"], 100, 0).ci_low is None
     rare = level_mean([1, 0, 1, 0], ["x", "x", "x", "y"], ["a", "b", "c", "d"], 300, 0)
     assert rare.value == pytest.approx((2 / 3 + 0) / 2) and 0 <= rare.ci_low <= rare.ci_high <= 0.5
+
+
+def test_the_order_of_likelihoods_by_hand():
+    """Of six pairs: all right; 2 before 1 wrong (tau 4/6); reversed; a tie of two (five right, one half)."""
+    from stages.results.metrics.qa import in_order
+
+    assert list(in_order([4, 3, 2, 1]).values()) == [1, pytest.approx(1)]
+    assert list(in_order([3, 4, 2, 1]).values()) == [pytest.approx(5 / 6), pytest.approx(4 / 6)]
+    assert list(in_order([1, 2, 3, 4]).values()) == [0, pytest.approx(-1)]
+    assert list(in_order([4, 3, 3, 1]).values()) == [pytest.approx(5.5 / 6), pytest.approx(5 / (6 * 5) ** 0.5)]
+    assert list(in_order([1, 1, 1, 1]).values()) == [0.5, 0]

@@ -6,29 +6,43 @@ from math import e, exp, log
 import numpy as np
 import pytest
 
-from stages.sage.entropy import Pair, edpo_loss, entropies, pairs_of, softmax
+from stages.sage.entropy import Pair, edpo_loss, ends_differ_most, entropies, log_softmax, pairs_of
 
 
 def test_softmax():
-    assert softmax([0, log(3)]) == pytest.approx([0.25, 0.75])
-    assert softmax([1000, 1000 + log(3)]) == pytest.approx([0.25, 0.75]), "no overflow"
+    assert log_softmax([0, log(3)]) == pytest.approx([log(0.25), log(0.75)])
+    assert log_softmax([1000, 1000 + log(3)]) == pytest.approx([log(0.25), log(0.75)]), "no overflow"
+    assert log_softmax([0, 1000])[0] == pytest.approx(-1000), "no logarithm of 0"
 
 
 def test_entropy_per_answer():
-    assert entropies([0, log(3)]) == pytest.approx([0.25 * log(4), 0.75 * log(4 / 3)])
+    assert entropies([0, log(3)], "term") == pytest.approx([0.25 * log(4), 0.75 * log(4 / 3)])
+    assert entropies([0, log(3)], "surprisal") == entropies([0, log(3)]) == pytest.approx([log(4), log(4 / 3)])
     scores = [5, 4, 2, 1]
     p = np.exp(scores) / np.exp(scores).sum()
-    assert entropies(scores) == pytest.approx(-p * np.log(p))
-    assert sum(entropies(scores)) == pytest.approx(-(p * np.log(p)).sum()), "Eq. 4's sum is the sum of ours"
+    assert entropies(scores, "term") == pytest.approx(-p * np.log(p))
+    assert sum(entropies(scores, "term")) == pytest.approx(-(p * np.log(p)).sum()), "Eq. 4's sum is the sum of ours"
+
+
+def test_surprisals_differ_as_the_scores_do():
+    """Marks 5, 3.7, 2.3, 1: gaps 1.3, 1.4, 1.3, and 4 from end to end; terms 0.225, 0.322, 0.149, 0.058."""
+    scores = [5, 3.7, 2.3, 1]
+    small, large = pairs_of(scores)
+    assert small == Pair(0, 1, pytest.approx(1.3)) and large == Pair(0, 3, pytest.approx(4))
+    assert entropies(scores, "term") == pytest.approx([0.2254, 0.3223, 0.1488, 0.0581], abs=1e-4)
+    small, large = pairs_of(scores, "term")
+    assert small == Pair(2, 3, pytest.approx(0.0907, abs=1e-4)) and large == Pair(0, 3, pytest.approx(0.1673, abs=1e-4))
+    assert ends_differ_most(scores) and not ends_differ_most(scores, "term"), "0.26 between the second and the last"
+    assert not ends_differ_most([4, 5, 2, 1]), "the judge contradicts the ranks"
 
 
 def test_the_pair_of_the_smallest_difference_is_not_that_of_the_largest():
     # shares 1/2, 1/4, 1/8, 1/8: H = log(2) x (1/2, 1/2, 3/8, 3/8)
     scores = [log(4), log(2), 0, 0]
-    assert entropies(scores) == pytest.approx([log(2) / 2, log(2) / 2, 3 * log(2) / 8, 3 * log(2) / 8])
+    assert entropies(scores, "term") == pytest.approx([log(2) / 2, log(2) / 2, 3 * log(2) / 8, 3 * log(2) / 8])
     # shares 0.8, 0.1, 0.06, 0.04: |differences| 0.0518, 0.0615, 0.0400 -> the last two; ends: 0.0497
     shares = [0.8, 0.1, 0.06, 0.04]
-    small, large = pairs_of([log(s) for s in shares])
+    small, large = pairs_of([log(s) for s in shares], "term")
     h = [-s * log(s) for s in shares]
     assert (small.winner, small.loser) == (2, 3) and small.gap == pytest.approx(0.0400496, abs=1e-6)
     assert (large.winner, large.loser) == (0, 3) and large.gap == pytest.approx(h[0] - h[3])
@@ -44,15 +58,26 @@ def test_ties_take_the_first_pair_and_identical_scores_have_no_gap():
         pairs_of([5])
 
 
+def test_every_adjacent_pair_and_the_ends():
+    assert pairs_of([5, 4, 2, 1], which="adjacent") == [
+        Pair(0, 1, pytest.approx(1)),
+        Pair(1, 2, pytest.approx(2)),
+        Pair(2, 3, pytest.approx(1)),
+        Pair(0, 3, pytest.approx(4)),
+    ]
+    assert len(pairs_of([5, 1], which="adjacent")) == 1
+
+
 def test_pairs_by_brute_force():
     rng = np.random.default_rng(0)
     for _ in range(200):
         scores = rng.integers(3, 16, rng.integers(2, 7)) / 3
         p = np.exp(scores) / np.exp(scores).sum()
-        h = -p * np.log(p)
+        reading = str(rng.choice(["term", "surprisal"]))
+        h = -np.log(p) if reading == "surprisal" else -p * np.log(p)
         adjacent = [(i, j) for i, j in combinations(range(len(scores)), 2) if j == i + 1]
         best = min(abs(h[i] - h[j]) for i, j in adjacent)
-        found = pairs_of(list(scores))
+        found = pairs_of(list(scores), reading)
         assert found[0].gap == pytest.approx(best, abs=1e-12)
         first = next((i, j) for i, j in adjacent if abs(abs(h[i] - h[j]) - best) < 1e-12)
         assert (found[0].winner, found[0].loser) == first

@@ -211,6 +211,10 @@ def test_what_edpo_refuses(tiles, internvl, sfe_models, edpo_models, tmp_path):
         ({"checkpoint": internvl}, "no sage.json here"),
         ({"beta": 0.0}, "--beta 0.0: expected a number"),
         ({"objective": "ipo"}, "--objective ipo"),
+        ({"entropy": "sum"}, "--entropy sum: expected surprisal or term"),
+        ({"pairs": "all"}, "--pairs all: expected eq5 or adjacent"),
+        ({"sft_weight": -1.0}, "--sft-weight -1.0: expected 0 or more"),
+        ({"objective": "mpo"}, "--objective mpo has no margin: give --eta 0"),
         ({"max_length": 60}, "12 of 12 samples are longer"),
     ):
         with pytest.raises(InputError, match=said):

@@ -10,15 +10,24 @@ import numpy as np
 import pytest
 
 from stages.artifacts.reader import read_table
-from stages.artifacts.tables import ENCODERS, JUDGEMENTS
+from stages.artifacts.tables import ENCODERS
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
-from stages.sage.edpo import preference_pairs
 from stages.sage.edpo import run as edpo
-from stages.sage.entropy import edpo_loss, pairs_of
+from stages.sage.entropy import pairs_of
 from stages.sage.sfe import run as sfe
 from tests.processes import Started, together
-from tests.sage_world import QUIET, SCORES, asked, edpo_config, losses, sfe_config, tensors
+from tests.sage_world import (
+    QUIET,
+    SCORES,
+    asked,
+    edpo_config,
+    log_probabilities,
+    losses,
+    sfe_config,
+    tensors,
+    trainer_for,
+)
 from tests.saved import until_saved
 
 pytestmark = pytest.mark.slow
@@ -77,7 +86,11 @@ def test_the_loss_is_that_of_the_answers_tokens(tiles, sfe_models):
     samples, answers = [questions.sample(q) for q in rows[:2]], [rows[0].answer, "Yes"]
     encoder = PromptEncoder(loaded.processor, loaded.settings)
     trainer = sfe_trainer(
-        loaded.model, encoder, samples, answers, training_arguments(sfe_config(tiles, "", Path("x")), 2, "cpu", "fp32")
+        loaded.model,
+        encoder,
+        samples,
+        answers,
+        training_arguments(sfe_config(tiles, "", Path("x")), 2, "cpu", "fp32"),
     )
     batch = trainer.data_collator(list(trainer.train_dataset))
     inputs = {n: t for n, t in batch.items() if n != "labels"}
@@ -92,85 +105,6 @@ def test_the_loss_is_that_of_the_answers_tokens(tiles, sfe_models):
     assert n == int((batch["labels"] != -100).sum()) and found == pytest.approx(total / n, abs=1e-5)
 
 
-def trainer_for(tiles, checkpoint, out, printed=False, eta=1.0, beta=0.1):
-    from stages.sage.checkpoint import load_sage
-    from stages.sage.data import PromptEncoder
-    from stages.sage.edpo import edpo_trainer
-    from stages.sage.train import training_arguments
-
-    loaded = load_sage(checkpoint, trainable=True)
-    reference = None if loaded.settings.lora_rank else load_sage(checkpoint).model
-    rows, questions = asked(tiles, loaded.settings)
-    judged = read_table(tiles.judgements, JUDGEMENTS).to_pylist()
-    pairs = preference_pairs(rows[:2], judged, eta, tiles.judgements)
-    return edpo_trainer(
-        loaded.model,
-        reference,
-        PromptEncoder(loaded.processor, loaded.settings),
-        [questions.sample(q) for q in rows],
-        pairs,
-        beta,
-        printed,
-        training_arguments(edpo_config(tiles, checkpoint, out, epochs=4), 4, "cpu", "fp32"),
-    )
-
-
-def shaken(trainer):
-    """The policy away from its reference; and a batch of the trainer's pairs."""
-    import torch
-
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for p in trainer.model.parameters():
-            if p.requires_grad:
-                p.add_(torch.randn(p.shape, generator=generator) * 0.02)
-    return trainer.data_collator(list(trainer.train_dataset))
-
-
-def log_probabilities(model, batch):
-    """(winners, losers) by plain logits. batch: of the trainer's collator."""
-    import torch
-
-    inputs = {n: t for n, t in batch.items() if n not in ("completion_mask", "margin")}
-    with torch.no_grad():
-        logs = model(**inputs, use_cache=False).logits[:, :-1].log_softmax(-1)
-    found = logs.gather(-1, batch["input_ids"][:, 1:, None])[..., 0] * batch["completion_mask"][:, 1:]
-    return [half.tolist() for half in found.sum(1).chunk(2)]
-
-
-@pytest.mark.parametrize("rank", [4, 0])
-def test_the_loss_of_edpo(tiles, sfe_models, tmp_path, rank):
-    """Without a margin TRL's own DPO loss; with it Eq. 6 and 7, in both forms, from log-probabilities of two models."""
-    import torch
-    from trl import DPOTrainer
-
-    from stages.sage.checkpoint import load_sage
-
-    sfe_model = load_sage(sfe_models[rank]).model
-    plain = trainer_for(tiles, sfe_models[rank], tmp_path, eta=0.0)
-    batch = shaken(plain)
-    found = float(plain.compute_loss(plain.model, batch).detach())
-    stock = {n: t for n, t in batch.items() if n != "margin"}
-    plain.precompute_ref_logps = False
-    with torch.no_grad():
-        expected = float(DPOTrainer._compute_loss(plain, plain.model, stock, False))
-    assert found == pytest.approx(expected, abs=1e-6) and abs(found - math.log(2)) > 1e-3
-
-    for printed in (False, True):
-        trainer = trainer_for(tiles, sfe_models[rank], tmp_path, printed, eta=2.0, beta=0.3)
-        batch = shaken(trainer)
-        assert batch["margin"].tolist() == pytest.approx([2 * g for g in GAPS] * 2)
-        winners, losers = log_probabilities(trainer.model, batch)
-        if not printed:
-            theirs = log_probabilities(sfe_model, batch)
-            winners, losers = (
-                [0.3 * (own - other) for own, other in zip(a, b, strict=True)]
-                for a, b in zip((winners, losers), theirs, strict=True)
-            )
-        expected = np.mean([edpo_loss(*v) for v in zip(winners, losers, batch["margin"].tolist(), strict=True)])
-        assert float(trainer.compute_loss(trainer.model, batch).detach()) == pytest.approx(expected, abs=1e-4)
-
-
 @pytest.mark.parametrize("rank", [4, 0])
 def test_edpo_trains_the_adapter_and_the_language_model_only(sfe_models, edpo_models, rank):
     before, after = tensors(sfe_models[rank]), tensors(edpo_models[rank])
@@ -180,10 +114,15 @@ def test_edpo_trains_the_adapter_and_the_language_model_only(sfe_models, edpo_mo
         assert same == (name.startswith("fusion/") or "vision_tower" in name), name
     (row,) = read_table(edpo_models[rank], ENCODERS).to_pylist()
     assert (row["n"], row["steps"]) == (24, 6), "two pairs of each of 12 questions"
-    start = np.mean([math.log1p(math.exp(g)) for g in GAPS])
+    small, large = (math.log1p(math.exp(g)) for g in GAPS)
+    starts = [((4 - k) * small + k * large) / 4 for k in range(5)]  # by how many of a step's pairs are (first, last)
     curve = losses(edpo_models[rank])
-    assert np.mean([float(r["loss"]) for r in curve[:2]]) == pytest.approx(start, abs=0.02), "as at the reference"
-    assert float(curve[-1]["rewards/margins"]) > float(curve[0]["rewards/margins"])
+    for r in curve[:2]:
+        assert min(abs(float(r["loss"]) - s) for s in starts) < 0.02, "as at the reference"
+    rewards = np.mean([float(r["rewards/margins"]) for r in curve])
+    assert rewards > 0.02 - np.mean(GAPS), (
+        "over the whole epoch, which has as many of both pairs; without training -2.67"
+    )
 
 
 @pytest.mark.parametrize("rank", [4, 0])
@@ -240,6 +179,8 @@ def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(tiles, internvl
         1e-3,
         "--warmup",
         2,
+        "--schedule",
+        "linear",
         "--epochs",
         config.epochs,
         "--save-steps",
@@ -285,6 +226,8 @@ def by_two(tiles, out, method, port, *own, program=("-m", "adcli"), nodes=1):
         1e-3,
         "--warmup",
         2,
+        "--schedule",
+        "linear",
         "--device",
         "cpu",
         "--precision",

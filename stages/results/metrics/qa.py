@@ -5,13 +5,25 @@ drawn, with all their questions.
 """
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 
 from stages.results.metrics.image import Value, interval, resampled
 
 MARGINS = ("margin_pairs", "margin_first_last", "margin_first_others")  # of ranked choices
+ORDER = ("pair_accuracy", "kendall_tau")  # of ranked choices by likelihood
 GROWN = "margin_pairs_grown"  # by E-DPO, over its SFE model
+
+
+def in_order(values: Sequence[float]) -> dict[str, float]:
+    """Metric of ORDER -> how far the likelihoods of ranked choices, best first, keep their order: the share of pairs
+    whose better one is the likelier (0..1, equal ones half), and Kendall's tau-b (-1..1; 0 where all are equal)."""
+    from scipy.stats import kendalltau
+
+    signs = [np.sign(a - b) for a, b in combinations(values, 2)]
+    tau = float(kendalltau(-np.arange(len(values)), values).statistic)
+    return dict(zip(ORDER, (float(np.mean(signs) + 1) / 2, tau if np.isfinite(tau) else 0.0), strict=True))
 
 
 def mean(
