@@ -1,8 +1,8 @@
 """`adcli inspect` on tiles, cookies and thousands of made-up pictures: seconds, peak memory, and the ranking against a
 truth that is kept aside.
 
-    python -m benchmarks.own_pictures tiles ../shared/data/magnetic-tile OUT [--neighbours]
-    python -m benchmarks.own_pictures cookies ../shared/data/cookies OUT
+    python -m benchmarks.own_pictures tiles ../shared/data/magnetic-tile OUT [--neighbours] [--seed 0]
+    python -m benchmarks.own_pictures cookies ../shared/data/cookies OUT [--seed 0]
     python -m benchmarks.own_pictures many OUT [--pictures 10000]
 
 Further words after `--` go to `adcli inspect` (`-- --method anomalib/patchcore`). OUT must not exist; the pictures are
@@ -159,6 +159,7 @@ def main() -> None:
         one = kinds.add_parser(kind)
         if kind != "many":
             one.add_argument("data", type=Path)
+            one.add_argument("--seed", type=int, default=0, help="of the draw: which pictures are the good ones")
         one.add_argument("out", type=Path)
         if kind == "tiles":
             one.add_argument("--neighbours", action="store_true", help="pictures of a tile follow each other")
@@ -173,7 +174,10 @@ def main() -> None:
     if given.kind == "many":
         defective = rendered(given.pictures, photos)
     else:
-        found = tiles(given.data, given.neighbours) if given.kind == "tiles" else cookies(given.data)
+        if given.kind == "tiles":
+            found = tiles(given.data, given.neighbours, given.seed)
+        else:
+            found = cookies(given.data, given.seed)
         defective = copied(*found, photos)
     (given.out / "truth.json").write_text(json.dumps(sorted(defective)))
     inspect = ["inspect", "--good", "photos/normal", "--test", "photos/new", "--out", "run", *more]

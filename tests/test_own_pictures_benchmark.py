@@ -44,6 +44,7 @@ def test_no_tile_is_in_both_folders_and_names_say_nothing(tmp_path):
     assert not {tile[p] for p in good} & {tile[p] for p, defective in new if not defective}
     names = copied(good, new, tmp_path / "photos")
     assert all((tmp_path / "photos" / "new" / n).read_bytes() == b"MT_Break" for n in names) and len(names) == 3
+    assert tiles(tmp_path, False, 0) == (good, new) and set(tiles(tmp_path, False, 1)[0]) != set(good)
     follow = tiles(tmp_path, neighbours=True)[0]
     assert sum(tile[a] == tile[b] for a, b in pairwise(follow)) == 150
 
@@ -62,3 +63,7 @@ def test_it_says_what_it_takes():
         [sys.executable, "-m", "benchmarks.own_pictures", "--help"], cwd=root, capture_output=True, text=True
     )
     assert done.returncode == 0 and "tiles" in done.stdout and "cookies" in done.stdout and "many" in done.stdout
+    for kind in ("tiles", "cookies"):
+        words = [sys.executable, "-m", "benchmarks.own_pictures", kind, "data", "--seed", "1", str(root)]
+        done = subprocess.run(words, cwd=root, capture_output=True, text=True)
+        assert done.returncode == 1 and done.stderr == f"own_pictures: {root} exists; give another OUT\n"

@@ -13,7 +13,7 @@ from stages.base.config import flag
 from stages.base.errors import InputError
 from stages.base.texts import escaped, is_sound
 
-ARTIFACTS = ("out", "maps", "thresholds")  # outputs that a stage may empty (--overwrite)
+ARTIFACTS = ("out", "maps", "thresholds", "features")  # outputs that a stage may empty (--overwrite)
 FOLDERS = ("tables", "heatmaps", "images", "masks", "explain", "merged")
 FILES = ("report", "ranking", "mask")
 TABLES = (

@@ -11,7 +11,7 @@ from stages.artifacts.checks import ARTIFACTS, FILES, FOLDERS
 from stages.artifacts.files import OWN_FOLDERS
 from stages.artifacts.parquet import opened
 from stages.artifacts.parts import UNREADABLE
-from stages.artifacts.reader import content_key, fingerprint, read_table
+from stages.artifacts.reader import content_key, fingerprint, made_key, read_table
 from stages.artifacts.record import COMPLETE, PARTIAL, Damaged, find_record
 from stages.artifacts.tables import Table
 from stages.base.errors import InputError, first_line
@@ -166,7 +166,10 @@ def _state(name: str, path: Path, recorded: str | None) -> str:
         return THERE
     table = TABLES[name]
     try:
-        now = content_key(path, table) if name == "maps" else fingerprint(read_table(path, table), table)
+        if name == "maps" or recorded == made_key(path):
+            now = content_key(path, table)
+        else:
+            now = fingerprint(read_table(path, table), table)
     except InputError as e:
         return f"cannot be compared: {e}"
     return UNCHANGED if now == recorded else CHANGED

@@ -59,13 +59,19 @@ def scan(path: Path, table: Table, columns: tuple[str, ...] | None = None, rows:
 def content_key(path: Path, table: Table) -> str:
     """What a table of large values says, without hashing them twice: the cache keys of the artifacts below `path`,
     or a hash of the files where other tools made them."""
-    if keys := [record["key"] for record in read_provenance(path)]:
-        return ",".join(keys)
+    if key := made_key(path):
+        return key
     digest = hashlib.sha256()
     for part in part_files(path, table):
         with part.open("rb") as f:
             digest.update(hashlib.file_digest(f, "sha256").digest())
     return digest.hexdigest()[:32]
+
+
+def made_key(path: Path) -> str:
+    """The cache keys of the artifacts below `path`: how they were made, whichever of their rows failed. Empty where
+    other tools made them."""
+    return ",".join(record["key"] for record in read_provenance(path))
 
 
 def part_files(path: Path, table: Table, partial: bool = False) -> list[Path]:

@@ -205,6 +205,28 @@ MAPS = Table(
     ),
 )
 
+FEATURES = Table(
+    "features",
+    ("image_id", "level"),
+    pa.schema(
+        [
+            _column("image_id", pa.string(), "the manifest's"),
+            _column("level", pa.int32(), "feature level of the backbone, 0 = the finest"),
+            _column("channels", pa.int32(), "of the feature map", True),
+            _column("height", pa.int32(), "of the feature map, positions", True),
+            _column("width", pa.int32(), "of the feature map, positions", True),
+            _column(
+                "features",
+                pa.large_binary(),
+                "what the network gives at that level: float32, (channels, height, width) in C order, little endian",
+                True,
+            ),
+            ERROR,
+            RETRY,
+        ]
+    ),
+)
+
 THRESHOLDS = Table(
     "thresholds",
     ("dataset", "category", "condition", "method", "level", "name"),

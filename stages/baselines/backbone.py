@@ -63,6 +63,20 @@ class Backbone:
         return Compose([Resize((size, size), antialias=True), Normalize(self.mean, self.std)])
 
 
+class OneByOne(nn.Module):
+    """A network of feature maps that takes the images of a batch one at a time: what it says of an image does not
+    depend on the others to the last bit. On CPUs it costs no more time than a batch, on GPUs a few ms an image."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        """(B, 3, S, S) -> {level: (B, C, h, w)}."""
+        each = [self.network(image[None]) for image in images]
+        return {level: torch.cat([features[level] for features in each]) for level in each[0]}
+
+
 def load_backbone(name: str, levels: tuple[int, ...], size: int) -> Backbone:
     """lite0, a directory with config.json and model.safetensors, or a timm name, whose weights are fetched from the hub
     where the cache has none.

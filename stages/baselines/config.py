@@ -103,6 +103,11 @@ class BaselineConfig:
     checkpoint: Path | None = option(
         f"efficient-ad: a directory with {TEACHER} and {OTHER_IMAGES}/, folders of other pictures", None
     )
+    features: Path | None = option(
+        "padim, patchcore, dfm, dfkde: a folder in which the backbone's features of every image are kept and, by the"
+        " next model, read",
+        None,
+    )
     splits: str = option("images to score, comma-separated: test, train, val; thresholds need train", "train,val,test")
     batch_size: int = option("images per forward pass", 16)
     device: str = option("auto, cpu or cuda", "auto")
@@ -183,6 +188,12 @@ def check(config: BaselineConfig) -> None:
         raise InputError(f"--epochs {config.epochs}: means nothing to {config.method}, which takes no gradient steps")
     if config.epochs is not None and config.epochs < 1:
         raise InputError(f"--epochs {config.epochs}: at least 1")
+    if config.features and model.epochs:
+        frozen = ", ".join(name for name, m in MODELS.items() if not m.epochs)
+        raise InputError(
+            f"--features {config.features}: {config.method} is trained on the images themselves; leave it out"
+            f" (it is for {frozen})"
+        )
     check_levels(config, model)
     check_weights(config, model)
 

@@ -24,7 +24,7 @@ from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 from torch import Tensor, nn
 
 from stages.base.errors import ImageError
-from stages.baselines.backbone import Backbone
+from stages.baselines.backbone import Backbone, OneByOne
 from stages.baselines.config import FOLDS, BaselineConfig
 
 RIDGE = 0.01 + 1e-5  # what anomalib adds to a covariance's diagonal
@@ -44,15 +44,19 @@ class Fitted:
 
 
 def build(config: BaselineConfig, backbone: Backbone) -> nn.Module:
-    """An unfitted model of anomalib. Draws PaDiM's channels from torch's generator."""
+    """An unfitted model of anomalib, whose backbone takes one image at a time. Draws PaDiM's channels from torch's
+    generator."""
     levels, name = list(config.levels), backbone.timm_name
     if config.model == "padim":
-        return PadimModel(name, levels, n_features=backbone.padim_channels(config.channels)).eval()
-    if config.model == "patchcore":
-        return PatchcoreModel(levels, name).eval()
-    if config.model == "dfm":
-        return DFMModel(name, levels[0]).eval()
-    return DfkdeModel(name, levels).eval()
+        model = PadimModel(name, levels, n_features=backbone.padim_channels(config.channels))
+    elif config.model == "patchcore":
+        model = PatchcoreModel(levels, name)
+    elif config.model == "dfm":
+        model = DFMModel(name, levels[0])
+    else:
+        model = DfkdeModel(name, levels)
+    model.feature_extractor = OneByOne(model.feature_extractor)
+    return model.eval()
 
 
 def fit(model: nn.Module, batches: Batches, count: int, config: BaselineConfig) -> Fitted:

@@ -47,6 +47,12 @@ def run(config: BaselineConfig, options: RunOptions) -> Summary:
     parameters = config.parameters() | {"weights": backbone.weights, "anomalib": version("anomalib")}
     files = look_at(config.out, options.quiet, images=manifest.images)
     inputs = {"manifest": manifest.fingerprint, "image files": files.images}
+    features, said = [], ""
+    if config.features:
+        from stages.baselines.features import artifacts, require_space
+
+        features = artifacts(config, backbone, manifest.images, files.images, options)
+        said = require_space(config, backbone, features)
 
     def results(todo: list[tuple], scores: Artifact) -> Iterator[Result]:
         with warnings.catch_warnings():
@@ -57,9 +63,17 @@ def run(config: BaselineConfig, options: RunOptions) -> Summary:
         wanted = {k[0] for k in todo}
         tasks = [(m, [i for i in m if i.image_id in wanted]) for m in by_task(manifest.images).values()]
         tasks = [(members, some) for members, some in tasks if some]
-        scores.progress.expect(sum(units(members, some, config) for members, some in tasks), "images fitted to")
+        ahead, kept = sum(units(members, some, config) for members, some in tasks), None
+        if features:
+            from stages.baselines.features import keep
+
+            if said:
+                scores.progress.say(said)
+            kept = keep(features, manifest.images, config, backbone, device, scores.progress, ahead)
+        else:
+            scores.progress.expect(ahead, "images fitted to")
         for members, some in tasks:
-            yield from score_task(members, some, config, backbone, device, scores.progress)
+            yield from score_task(members, some, config, backbone, device, scores.progress, kept)
 
     return scores_and_maps(
         config.out,

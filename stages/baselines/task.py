@@ -3,7 +3,6 @@
 import random
 import time
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from math import ceil
 
 from stages.training.prepared import torch
@@ -13,19 +12,17 @@ from torch import Tensor
 
 from stages.artifacts.scores_and_maps import Result
 from stages.base.errors import ImageError
-from stages.base.prefetch import Prefetch
 from stages.base.progress import Progress
 from stages.base.seeds import row_seed
 from stages.baselines.backbone import Backbone
 from stages.baselines.config import FOLDS, MODELS, BaselineConfig
+from stages.baselines.features import Kept, Reader
 from stages.baselines.fit import Fitted, build, fit
-from stages.datasets.images import load_rgb
+from stages.baselines.reading import Batch, batches, pixels
 from stages.datasets.manifest import Image, reference_images
 
 FEW = 20  # normal images below which the user is told what to expect
 TOP = 0.01  # of --image-score top1
-
-Batch = list[tuple[Image, Tensor | ImageError]]  # (3, S, S), normalised
 
 
 def score_task(
@@ -35,18 +32,20 @@ def score_task(
     backbone: Backbone,
     device: str,
     progress: Progress,
+    kept: Kept | None = None,
 ) -> Iterator[Result]:
     """Results of the `wanted` ones among the task's images. progress: gets lines for the user, and counts the images
-    that were fitted to."""
+    that were fitted to. kept: features to take in place of the images."""
     where = " / ".join(filter(None, members[0].task))
     seed = row_seed(config.seed, *map(str, members[0].task)) % 2**32
     torch.manual_seed(seed)
     np.random.seed(seed)  # anomalib's random projection draws from NumPy's generator, too
     readable, normal = images_to_fit(members, config, seed)
+    load = kept.load if kept else pixels(config, backbone)
     number: dict[str, int] = {}  # image_id -> position among the images that the model was fitted to
 
     def to_fit() -> Iterator[Tensor]:
-        for batch in batches(normal, config, backbone):
+        for batch in batches(normal, load, config):
             good = [(i, x) for i, x in batch if not isinstance(x, ImageError)]
             for i, _ in good:
                 number[i.image_id] = len(number)
@@ -65,7 +64,7 @@ def score_task(
 
     def epoch(numbers: Sequence[int], at_once: int) -> Iterator[Tensor]:
         readable = [i for i in normal if i.image_id in number]
-        for batch in batches([readable[n] for n in numbers], config, backbone, at_once):
+        for batch in batches([readable[n] for n in numbers], load, config, at_once):
             for _, x in batch:
                 if isinstance(x, ImageError):  # it could be read before
                     raise x
@@ -80,13 +79,16 @@ def score_task(
                     pass
                 fitted = fit_trained(config, backbone, epoch, len(number), seed, device, progress.prepare)
             else:
-                fitted = fit(build(config, backbone).to(device), to_fit(), len(normal), config)
+                model = build(config, backbone)
+                if kept:
+                    model.feature_extractor = Reader(kept, config.levels)
+                fitted = fit(model.to(device), to_fit(), len(normal), config)
     except ImageError as e:
         yield from ((key(i, config), e, None) for i in wanted)
         return
     progress.prepare()  # what a fit does when it has seen the last image
     for some in ([i for i in wanted if i.image_id not in number], [i for i in wanted if i.image_id in number]):
-        for batch in batches(some, config, backbone):
+        for batch in batches(some, load, config):
             yield from scored(fitted, batch, number, config, device)
 
 
@@ -143,22 +145,6 @@ def plan(where: str, normal: int, fitted: int, left_out: bool, config: BaselineC
         else []
     )
     return [line, *few]
-
-
-def batches(
-    images: Sequence[Image], config: BaselineConfig, backbone: Backbone, at_once: int | None = None
-) -> Iterator[Batch]:
-    """The images, decoded ahead, or why they cannot be read. at_once: images of a batch; by default --batch-size."""
-    transform, at_once = backbone.transform(config.size), at_once or config.batch_size
-
-    def load(image: Image) -> Tensor:
-        if image.error:
-            raise ImageError(image.error)
-        return transform(torch.tensor(load_rgb(image.file)).permute(2, 0, 1).float() / 255)
-
-    with Prefetch(load, images, config.workers, at_once) as loaded:
-        while batch := list(islice(loaded, at_once)):
-            yield batch
 
 
 @torch.inference_mode()

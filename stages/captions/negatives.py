@@ -3,7 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.artifacts.reader import fingerprint, read_table
+import pyarrow as pa
+
+from stages.artifacts.reader import fingerprint, made_key, read_table
+from stages.artifacts.record import find_record
 from stages.artifacts.tables import CAPTIONS, NEGATIVES
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions, named_paths
@@ -47,9 +50,10 @@ def run(config: NegativesConfig, options: RunOptions) -> Summary:
             **({"keep_unchecked": True} if config.keep_unchecked else {}),
         }
         parameters |= engine_parameters(config.rewriter, config)
-    inputs = {"captions": fingerprint(captions, CAPTIONS), "manifest": manifest.fingerprint}
+    inputs = {"captions": captions_key(config, captions), "manifest": manifest.fingerprint}
     spec = Spec("rewrite-negatives", parameters, inputs, config.seed, paths=named_paths(config))
-    with Artifact(config.out, NEGATIVES, spec, list(texts), options) as artifact:
+    again = outdated(config.out, texts, normals)
+    with Artifact(config.out, NEGATIVES, spec, list(texts), options, again=again) as artifact:
         rows = {key: texts[key] for key in artifact.pending}
         for key, (text, error) in list(rows.items()):
             if error or not text:
@@ -65,6 +69,41 @@ def run(config: NegativesConfig, options: RunOptions) -> Summary:
             artifact.write(row)
             artifact.ran_on = engine.ran_on if engine else "cpu"
     return artifact.summary
+
+
+def captions_key(config: NegativesConfig, captions: pa.Table) -> str:
+    """What the key of the rewrites holds of the captions: how they were made, so that one that failed and is there by
+    now leaves the rewrites of the others as they are; what they say, where adcli did not make them, or where the
+    rewrites are of an earlier adcli, which had it so."""
+    said = fingerprint(captions, CAPTIONS)
+    try:
+        found = find_record(config.out)
+    except InputError:  # `Artifact` says so
+        found = None
+    earlier = found is not None and found[0]["inputs"].get("captions") == said
+    return said if earlier else made_key(config.captions) or said
+
+
+def outdated(out: Path, texts: dict, normals: dict) -> frozenset:
+    """Keys of rewrites that are there and no longer hold: the caption was made again and says something else, or the
+    contradiction is what the caption of another image says by now. texts, normals: of `reference_captions`."""
+    try:
+        rows = read_table(out, NEGATIVES, partial=True).to_pylist()
+    except InputError:  # nothing there, or what `Artifact` refuses
+        return frozenset()
+    by_key = {(r["image_id"], r["sample"]): r for r in rows if not r["error"]}
+    return frozenset(
+        key
+        for key, row in by_key.items()
+        if key in texts and (row["text"] != texts[key][0] or (row["edits"] and not _holds(row, normals[key])))
+    )
+
+
+def _holds(row: dict, normals: frozenset) -> bool:
+    try:
+        return bool(check_negative(row["text"], row["negative"], normals))
+    except Rejected:
+        return False
 
 
 def reference_captions(captions: list[dict], images: tuple, path: Path) -> tuple[dict, dict]:

@@ -115,11 +115,18 @@ def labels_of(
         )
     normal = {n for n in names if says(n) == "normal"} - named
     defects = named or {n for n in names if says(n) == "defect"}
-    if normal and not named:
-        defects |= {f[-1] for f in folders.values() if f and not (normal | defects) & set(f)}
+    beside: dict[str, set[str]] = {}  # kind -> folders beside those of its good pictures
+    kind = {p: p.parts[0] if kinds else ALL for p in folders}
+    for path, inside in () if named else folders.items():
+        if normal & set(inside):
+            beside.setdefault(kind[path], set())
+    for path, inside in folders.items():
+        if inside and kind[path] in beside and not (normal | defects) & set(inside):
+            beside[kind[path]].add(inside[-1])
     labels: dict[Path, tuple[int | None, str | None]] = {}
     for path, inside in folders.items():
-        defect = next((n for n in reversed(inside) if n in defects), None)
+        own = defects | beside.get(kind[path], set())
+        defect = next((n for n in reversed(inside) if n in own), None)
         labels[path] = (1, defect) if defect else (0 if normal & set(inside) else None, None)
     counts = Counter(label for label, _ in labels.values())
     if not (counts[0] or counts[1]):
@@ -127,7 +134,7 @@ def labels_of(
         return labels, [f"no folder below {config.test} says what its pictures are{hint}: a ranking, no metrics"]
     said = f"folders of defects: {', '.join(sorted({d for _, d in labels.values() if d})) or 'none'}"
     said += f"; of good pictures: {', '.join(sorted(normal)) or 'none'}"
-    said += f"; {counts[None]} pictures in neither" if counts[None] else ""
+    said += f"; {many([None] * counts[None], 'picture')} in neither" if counts[None] else ""
     return labels, [f"{said} (by their names; --defects says it otherwise)"]
 
 

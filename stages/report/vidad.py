@@ -36,9 +36,11 @@ def table7(rows: list[dict]) -> Grid:
 def _per_condition(rows: list[dict], name: str, title: str, imported: Collection[str] = ()) -> Grid:
     lines = []
     for dataset, method in dict.fromkeys((r["dataset"], r["method"]) for r in rows):
-        at = {"dataset": dataset, "method": method, "category": "mean"}
+        at = {"dataset": dataset, "method": method, "category": _averaged(rows, dataset, method)}
         cells = [number(pick(rows, **at, condition=c, metric="auroc")) for c in CONDITIONS]
         mean, std = (number(pick(rows, **at, condition=None, metric=m)) for m in ("auroc", "auroc_std"))
+        if mean == "-" and sum(c != "-" for c in cells) == 1:  # of one condition there are no means over conditions
+            mean = next(c for c in cells if c != "-")
         if dataset.startswith("vidad") and (mean != "-" or any(c != "-" for c in cells)):
             scenarios, conditions = _measured(rows, dataset, method)
             of_all = mean if std == "-" else f"{mean}±{std}"
@@ -54,6 +56,12 @@ def _per_condition(rows: list[dict], name: str, title: str, imported: Collection
     )
     columns = ("method", *(CONDITION_NAMES[c] for c in CONDITIONS), "mean±std")
     return Grid(name, title, columns, tuple(lines), note)
+
+
+def _averaged(rows: list[dict], dataset: str, method: str) -> str:
+    """The category whose rows stand for all scenarios: `mean`, or the only scenario there is."""
+    there = {r["category"] for r in rows if (r["dataset"], r["method"]) == (dataset, method)} & {*SCENARIOS}
+    return there.pop() if len(there) == 1 else "mean"
 
 
 def _measured(rows: list[dict], dataset: str, method: str) -> tuple[str, str]:

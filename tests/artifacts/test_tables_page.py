@@ -22,6 +22,7 @@ WRITTEN_BY = {  # table -> the commands that write it
     "encoders": "`train-encoder`, `train-visualad`, `finetune-mllm`",
     "scores": "`score`, `data import-scores`",
     "maps": "`score --maps`, `data import-scores --maps`",
+    "features": "`score --features`, for models of anomalib with a frozen backbone",
     "thresholds": "`evaluate`",
     "metrics": "`evaluate`",
     "questions": "`data questions`, `data import-questions`",

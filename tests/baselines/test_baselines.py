@@ -45,6 +45,7 @@ def direct(settings, images, seed=0):
     torch.manual_seed(seed)
     np.random.seed(seed)
     model = build(settings, backbone).train()
+    model.feature_extractor = model.feature_extractor.network  # anomalib's own, which takes a batch at once
     with torch.inference_mode():
         for some in images.split(settings.batch_size):
             model(some)

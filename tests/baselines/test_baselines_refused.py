@@ -46,6 +46,11 @@ def config(tmp_path, model="padim", **more):
         ("reverse-distillation", {}, "no other backbones than resnet18, wide_resnet50_2, resnet34"),
         ("fastflow", {}, "no other backbones than resnet18, wide_resnet50_2; `adcli score --backbone` takes"),
         ("fastflow", {"backbone": "resnet18", "layers": "1,2"}, "--layers 1,2: anomalib's fastflow reads 1,2,3 alone"),
+        (
+            "stfpm",
+            {"features": Path("f")},
+            "--features f: anomalib/stfpm is trained on the images themselves; leave it out (it is for padim,",
+        ),
         ("padim", {"epochs": 3}, "--epochs 3: means nothing to anomalib/padim"),
         ("stfpm", {"epochs": 0}, "--epochs 0: at least 1"),
         ("padim", {"layers": "3,1"}, "--layers 3,1: expected ascending numbers"),

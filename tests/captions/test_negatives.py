@@ -1,6 +1,7 @@
 """Contradictions: the three constraints, the rules, prompts, words that differ."""
 
 import re
+import shutil
 from dataclasses import replace
 
 import pyarrow as pa
@@ -9,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.artifacts import tables
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import MANIFEST, NEGATIVES
+from stages.artifacts.writer import Artifact, Spec
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.base.prompts import Prompt, fill, load_prompt, prompt_ids
@@ -331,3 +334,34 @@ def test_long_texts_are_compared_from_both_ends():
     places = differing_places(" ".join(a), " ".join(b))
     assert [i for i, differs in enumerate(places) if differs] == list(range(300, 700))
     assert differing_words("x " * 600, "x " * 601) == (["x"], [])
+
+
+def test_rewrites_of_an_earlier_adcli_are_up_to_date_and_new_ones_outlast_a_caption_that_is_made_again(
+    tmp_path, monkeypatch
+):
+    """The key had what captions say; it has how they were made now, and each row is compared with its caption."""
+    config = write_captions(tmp_path, {"a": "one bolt.", "b": "two nuts."})
+    config = replace(config, captions=tmp_path / "captions")
+    keys = [(i, "p", 0) for i in "ab"]
+
+    def caption(**texts):
+        with Artifact(
+            config.captions, tables.CAPTIONS, Spec("caption", {}, {}), keys, RunOptions(quiet=True)
+        ) as artifact:
+            for key in artifact.pending:
+                said = {"text": texts[key[0]]} if key[0] in texts else {"error": "no answer"}
+                artifact.write(dict(zip(tables.CAPTIONS.key, key, strict=True)) | said)
+
+    caption(a="one bolt.", b="two nuts.")
+    with monkeypatch.context() as patch:
+        patch.setattr("stages.captions.negatives.made_key", lambda path: "")
+        assert run(config, RunOptions(quiet=True)).written == 2
+    assert run(config, RunOptions(quiet=True)).up_to_date
+
+    shutil.rmtree(config.captions), shutil.rmtree(config.out)
+    caption(a="one bolt.")
+    assert run(config, RunOptions(quiet=True)).errors == 1
+    caption(b="two nuts.")
+    summary = run(config, RunOptions(quiet=True))
+    assert (summary.written, summary.errors) == (1, 0) and negatives(config)["b"]["text"] == "two nuts."
+    assert run(config, RunOptions(quiet=True)).up_to_date

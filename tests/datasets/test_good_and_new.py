@@ -81,6 +81,13 @@ def test_few_good_ones_are_all_fitted_to_and_that_is_said(index):
     assert "only 5 good pictures: the line is a rough guess" in said
 
 
+def test_a_folder_is_beside_the_good_ones_of_its_own_kind_alone(index):
+    files = [*many("good/nut", 2), *many("good/bolt", 2), "new/nut/ok/a.png", "new/nut/x/b.png", "new/bolt/x/c.png"]
+    rows, said = index(files)
+    labels = [rows[f"new/{p}.png"]["label"] for p in ("nut/ok/a", "nut/x/b", "bolt/x/c")]
+    assert labels == [0, 1, None] and "; 1 picture in neither" in said
+
+
 def test_folder_names_are_labels(index):
     """Beside a folder called good every other one holds defects."""
     files = [*many("good", 3), "new/a.png", "new/ok/b.png", "new/blob/c.png", "new/scratch/x/d.png"]
@@ -92,7 +99,7 @@ def test_folder_names_are_labels(index):
         "new/blob/c.png": (1, "blob"),
         "new/scratch/x/d.png": (1, "scratch"),
     }, "the folder that says it counts, not the one in it"
-    assert "folders of defects: blob, scratch; of good pictures: ok; 1 pictures in neither" in said
+    assert "folders of defects: blob, scratch; of good pictures: ok; 1 picture in neither" in said
 
 
 def test_defects_can_be_named(index):
