@@ -100,7 +100,13 @@ def _table(
 
 
 def _backbones(made: Made) -> dict[tuple[str, str], str]:
-    return alike(made, "backbone", "layers", "size")
+    """Of a backbone that Table 4 has with fewer layers, too, the run with the most."""
+    found = alike(made, "backbone", "layers", "size")
+    most: dict[tuple[str, str], int] = {}
+    for (dataset, method), backbone in found.items():
+        at = dataset, backbone
+        most[at] = max(most.get(at, 0), len(made[dataset, method]["layers"]))
+    return {key: b for key, b in found.items() if len(made[key]["layers"]) == most[key[0], b]}
 
 
 def figure4_table(rows: list[dict], made: Made) -> Grid:

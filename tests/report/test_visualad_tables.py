@@ -116,7 +116,11 @@ def test_no_ablation_without_a_counterpart():
 
 def test_figure_4_has_a_line_per_backbone():
     rows = rows_of("visa", "a", *[0.5] * 7) + rows_of("visa", "b", *[0.6] * 7)
-    records = [record("a", "visa"), record("b", "visa", backbone="/m/vit-b", layers=[3, 12], size=512)]
+    records = [
+        record("a", "visa"),
+        record("b", "visa", backbone="/m/vit-b", layers=[3, 12], size=512),
+        record("c", "visa", layers=[6]),
+    ]
     assert [r[1].split(" trained")[0] for r in tables(rows, records)["visualad-figure4"]] == [
         "a, ours: clip-vit-large-patch14-336",
         "b, ours: vit-b",
