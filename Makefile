@@ -49,7 +49,7 @@ ablate-vidad: $(READY); @pipelines/vidad_ablations.sh  ## VID-AD's Table 7, VIDA
 reproduce-tiles: $(READY); @pipelines/tiles.sh  ## the same stages on real photographs, TILES
 reproduce-lvlm: $(READY); @pipelines/lvlm.sh  ## LVLM, scenes and tiles or MVTEC_ROOT and VISA_ROOT
 reproduce-visualad: $(READY); @pipelines/visualad$(if $(REAL),,_demo).sh  ## VisualAD, tiles or MVTEC_ROOT and VISA_ROOT
-ablate-visualad: $(READY); @pipelines/visualad_ablations.sh  ## VisualAD's Tables 3 to 5, ABLATE_ON, ABLATE_TO
+ablate-visualad: $(READY); @pipelines/visualad_ablations.sh  ## VisualAD's Tables 2 to 5, TABLES=figure4
 reproduce-sage: $(READY); @pipelines/sage$(if $(REAL),,_demo).sh  ## SAGE, tiles or MVTEC_ROOT and VISA_ROOT
 ablate-sage: $(READY); @pipelines/sage_ablations.sh  ## SAGE's Table 3 and Figure 7, TEST_QUESTIONS, JUDGE
 reproduce-vmad: $(READY); @pipelines/vmad$(if $(strip $(RIAD_ROOT)),,_demo).sh  ## VMAD, tiles or RIAD_ROOT

@@ -41,7 +41,7 @@ MUTATIONS = {
     "no weight decay": Mutation(TRAINING, "weight_decay=config.weight_decay", "weight_decay=0.0", ENCODER),
     "decoupled weight decay": Mutation(TRAINING, "torch.optim.Adam(", "torch.optim.AdamW(", ENCODER),
     "rest's learning rate 1e-5": Mutation(
-        VISUALAD, "LEAST_RATE = 1e-4", "LEAST_RATE = 1e-5", "tests/visualad/test_visualad_optimiser.py"
+        VISUALAD, "SHARE = 0.1", "SHARE = 0.01", "tests/visualad/test_visualad_optimiser.py"
     ),
     "no clipping": Mutation(
         VISUALAD,

@@ -8,7 +8,7 @@ export PATH="${BIN:-.venv/bin}:$PATH"
 if [ "${1-}" = --help ]; then
   sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0"
   echo
-  sed -n 's/^: "${\([A-Z_]*\):\{0,1\}=\(.*\)}" *# /  \1=\2  # /p' "$0"
+  sed -n 's/^: "${\([A-Z0-9_]*\):\{0,1\}=\(.*\)}" *# /  \1=\2  # /p' "$0"
   exit
 elif [ $# -gt 0 ]; then
   echo "$0: settings are environment variables, $0 --help lists them" >&2

@@ -41,6 +41,8 @@ from stages.report.tables import all_tables
 from stages.report.training_texts import training_texts
 from stages.report.vidad import sensitivity
 from stages.report.vidad_captions import TaskCaptions, captions_of, table6
+from stages.report.visualad import made_of
+from stages.report.visualad_ablations import figure4
 from stages.results.metric_rows import metric_rows, pixel_rows, threshold_rows
 from stages.results.pixels import (
     NO_MASK,
@@ -191,6 +193,7 @@ def _pages(
     if config.tables:
         more = [*area_table(bins), *contradicted(tasks), *made.tables]
         pictures = {"figure5": sensitivity(rows), "figure6": distributions(tasks), "figure7": area_figure(bins)}
+        pictures["visualad-figure4"] = figure4(rows, made_of(provenance))
         pictures["curves"] = curves(pixels, config.pro_limit)
         grid.require_free([*grids, *more], config.tables, pictures)
     if config.heatmaps:

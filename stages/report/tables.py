@@ -7,7 +7,7 @@ import pandas as pd
 from stages.datasets.augment import KINDS
 from stages.datasets.conditions import split_condition
 from stages.datasets.vidad import CONDITIONS, SCENARIOS
-from stages.report import lvlm, lvlm_cost, vidad, visualad, vmad
+from stages.report import lvlm, lvlm_cost, vidad, visualad, visualad_ablations, vmad
 from stages.report.cells import number, pick, pivot, ranked
 from stages.report.grid import Grid
 from stages.report.names import condition_name
@@ -27,12 +27,14 @@ def all_tables(
 ) -> list[Grid]:
     """The table of tasks first; the papers' tables where the data are theirs; defects and decisions last. provenance:
     records of the scores."""
+    made = visualad.made_of(provenance)
     grids = [
         *per_task(tasks, rows, resamples, seed),
         *lvlm.accuracy_tables(tasks, rows),
         lvlm_cost.table(tasks, provenance),
         per_pixel(rows, pixels),
-        visualad.table1(rows, pixels),
+        visualad.table1(rows, pixels, made),
+        *visualad_ablations.all_tables(rows, made),
         *vmad.all_tables(tasks, rows, provenance),
     ]
     if any(t.dataset.startswith("vidad") for t in tasks):

@@ -24,5 +24,5 @@ class ImageTrainingOptions(TrainingOptions):
 
     checkpoint_activations: bool = option("recompute activations: less memory, more time", False, GROUP)
     save_steps: int = option("steps between saved states, from which a killed run goes on", 100, GROUP)
-    loader_workers: int = option("processes that load images; 0 = in this one", 0, GROUP, was="workers")
+    loader_workers: int | None = option("processes that load images; 0 = in this one", 0, GROUP, was="workers")
     root: Path | None = option("where the manifest's paths start, if not where it was indexed", None, GROUP)

@@ -19,14 +19,17 @@ from stages.base.progress import PLAIN_LINE_SECONDS, Progress, Steps
 from stages.training.runs import STATE
 
 WEIGHTS = "trained.safetensors"  # of a saved state
+LOADERS = 4  # processes that load images while a GPU works: 8 images of 50 ms are then there in 0.1 s
 SAVE_SECONDS = 60  # between saved states of a training that has no --save-steps: what a kill costs at most
 
 
 def common_arguments(
-    out: Path, device: str, precision: str, seed: int, workers: int, save_steps: int, steps: int
+    out: Path, device: str, precision: str, seed: int, workers: int | None, save_steps: int, steps: int
 ) -> dict[str, Any]:
-    """Keywords of TrainingArguments that all trainings with --save-steps share. workers: processes that load images;
-    steps: in all; about 200 of them are logged."""
+    """Keywords of TrainingArguments that all trainings with --save-steps share. workers: processes that load images,
+    None: LOADERS of them beside a GPU, none beside a CPU; steps: in all; about 200 of them are logged."""
+    if workers is None:
+        workers = 0 if device == "cpu" else LOADERS
     return {
         "output_dir": str(out / STATE),
         "bf16": precision == "bf16",

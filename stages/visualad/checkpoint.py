@@ -15,8 +15,9 @@ from stages.visualad.data import ImageTransform
 from stages.visualad.model import VisualAD
 
 
-def save(model: VisualAD, folder: Path, backbone: str, revision: str, transform: ImageTransform) -> None:
-    """Write the trained tensors and the record. backbone: directory or hub id, as it was given."""
+def save(model: VisualAD, folder: Path, backbone: str, revision: str, transform: ImageTransform, notes: dict) -> None:
+    """Write the trained tensors and the record. backbone: directory or hub id, as it was given; notes: further values
+    of the record, see `described`."""
     tensors = {n: t.detach().float().cpu().contiguous() for n, t in model.trained_tensors().items()}
     save_file(tensors, folder / WEIGHTS)
     record = {
@@ -25,6 +26,7 @@ def save(model: VisualAD, folder: Path, backbone: str, revision: str, transform:
         "settings": asdict(model.settings),
         "mean": transform.mean,
         "deviation": transform.std,
+        "notes": notes,
     }
     (folder / RECORD).write_text(json.dumps(record, indent=2))
 
@@ -41,6 +43,13 @@ def fingerprint(place: Path, backbone: str = "") -> str:
     return f"{trained_fingerprint(folder)} {fingerprint_of('--backbone', name, record['revision'])}"
 
 
+def described(place: Path, backbone: str = "") -> dict:
+    """What tables say of a checkpoint: its backbone, its settings, and, of this version's, data sets, epochs, seed
+    and precision of its training. Raises InputError: no checkpoint."""
+    record = json.loads((checkpoint_folder(place) / RECORD).read_text())
+    return {"backbone": backbone or record["backbone"], **record["settings"], **record.get("notes", {})}
+
+
 def load(place: Path, backbone: str = "") -> tuple[VisualAD, ImageTransform]:
     """The model in evaluation mode, and how it wants images. backbone: where it lies now, if elsewhere.
 
@@ -49,7 +58,7 @@ def load(place: Path, backbone: str = "") -> tuple[VisualAD, ImageTransform]:
     """
     folder = checkpoint_folder(place)
     record = json.loads((folder / RECORD).read_text())
-    settings = VisualAdSettings(**record["settings"] | {"layers": tuple(record["settings"]["layers"])})
+    settings = VisualAdSettings.of(record["settings"])
     vit, _, _ = load_backbone(backbone or record["backbone"], record["revision"])
     model = VisualAD(vit, settings)
     tensors = load_file(folder / WEIGHTS)

@@ -13,6 +13,7 @@ from stages.training.torch_setup import resolved_precision
 METHOD = "visualad"
 
 POSITIONS = ("1d", "none", "1d-sin", "2d", "2d-sin")  # Table 5
+PARTS = ("sca", "saf", "focal", "dice", "contrast")  # what Table 2 leaves out: modules, and parts of the loss
 WEIGHTS, RECORD = "visualad.safetensors", "visualad.json"  # of a trained model
 SIGMA = 4.0  # px, of the released code's test-time Gaussian
 
@@ -20,7 +21,8 @@ SIGMA = 4.0  # px, of the released code's test-time Gaussian
 @dataclass(frozen=True)
 class VisualAdSettings:
     """What a checkpoint is made of. layers: from 1; anchors: m; position: POSITIONS; size: px; as_released: the
-    tokens' positions stay copies of the class token's, and the trained final norm is not loaded for scoring."""
+    tokens' positions stay copies of the class token's, and the trained final norm is not loaded for scoring; without:
+    some of PARTS."""
 
     variant: str = "code"
     layers: tuple[int, ...] = (6, 12, 18, 24)
@@ -28,6 +30,12 @@ class VisualAdSettings:
     position: str = "1d"
     size: int = 518
     as_released: bool = False
+    without: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, record: dict) -> "VisualAdSettings":
+        """Of a checkpoint's record, whose tuples are lists. Raises TypeError for settings that are not known."""
+        return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in record.items()})
 
     def check(self) -> None:
         """Raises InputError for what no backbone can have: unknown names, numbers out of range."""
@@ -35,6 +43,8 @@ class VisualAdSettings:
             raise InputError(f"--variant {self.variant}: expected code or paper")
         if self.position not in POSITIONS:
             raise InputError(f"--position {self.position}: expected {', '.join(POSITIONS)}")
+        if strange := [n for n in self.without if n not in PARTS]:
+            raise InputError(f"--without {strange[0]}: expected some of {', '.join(PARTS)}")
         require_positive(self, "anchors", "size")
         if list(self.layers) != sorted(set(self.layers)) or min(self.layers, default=0) < 1:
             raise InputError(f"--layers {','.join(map(str, self.layers))}: expected rising numbers from 1")
@@ -73,9 +83,20 @@ class TrainVisualadConfig(ImageTrainingOptions):
     layers: str = option("blocks whose patches are scored, from 1; the last is the deepest", "6,12,18,24")
     anchors: int = option("anchor queries per layer", 4)
     position: str = option(f"positions of SCA: {', '.join(POSITIONS)} (Table 5)", "1d")
-    learning_rate: float = option("of the two tokens; code: SCA, SAF and norm have 1e-4, paper: the same", 1e-3, GROUP)
+    without: str = option(f"what is left out, comma-separated: {', '.join(PARTS)} (Table 2)", "")
+    learning_rate: float = option(
+        "of the two tokens; code: SCA, SAF and norm have a tenth of it, where its cosine ends, too; paper: the same",
+        1e-3,
+        GROUP,
+    )
     as_released: bool = option("also what the released code loses: positions not trained, norm not reloaded", False)
     compile: bool = option("torch.compile the model", False, GROUP)
+    loader_workers: int | None = option(
+        "processes that load images; 0 = in this one; by default 4 where it trains on a GPU, else 0",
+        None,
+        GROUP,
+        was="workers",
+    )
     save_steps: int = option("steps between saved states, from which a killed run goes on", 200, GROUP)
 
     def settings(self) -> VisualAdSettings:
@@ -84,7 +105,8 @@ class TrainVisualadConfig(ImageTrainingOptions):
             layers = tuple(int(n) for n in self.layers.split(","))
         except ValueError:
             raise InputError(f"--layers {self.layers}: expected numbers, comma-separated") from None
-        return VisualAdSettings(self.variant, layers, self.anchors, self.position, self.size, self.as_released)
+        without = tuple(sorted({n.strip() for n in self.without.split(",")} - {""}))
+        return VisualAdSettings(self.variant, layers, self.anchors, self.position, self.size, self.as_released, without)
 
     def check(self) -> None:
         """Raises InputError for what can be refused before torch is loaded: numbers, names, a batch that the processes
@@ -152,6 +174,6 @@ def recorded_settings(folder: Path) -> tuple[VisualAdSettings, str]:
     """(settings, backbone) of a checkpoint. Raises InputError for a record that lacks one, or of other settings."""
     record = read_json(folder / RECORD, "--checkpoint")
     try:
-        return VisualAdSettings(**record["settings"]), record["backbone"]
+        return VisualAdSettings.of(record["settings"]), record["backbone"]
     except (KeyError, TypeError) as e:
         raise InputError(f"{folder / RECORD}: not of this version of adcli ({e})") from e

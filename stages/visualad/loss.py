@@ -1,5 +1,7 @@
 """VisualAD's training objective (section 3.4), with the constants of the released code where the text has none."""
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -33,16 +35,19 @@ def margin(tokens: Tensor) -> Tensor:
     return (functional.cosine_similarity(tokens[:, 0], tokens[:, 1], dim=-1) + MARGIN).clamp(min=0).mean()
 
 
-def losses(output: Output, masks: Tensor, labels: Tensor, variant: str) -> dict[str, Tensor]:
-    """cls (Eq. 10), seg (Eq. 11), ctr (Eq. 12) and their sum, loss (Eq. 13). masks: (B, S, S) 0/1; labels: (B,) 0/1.
+def losses(
+    output: Output, masks: Tensor, labels: Tensor, variant: str, without: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """cls (Eq. 10), seg (Eq. 11), ctr (Eq. 12) and their sum, loss (Eq. 13). masks: (B, S, S) 0/1; labels: (B,) 0/1;
+    without: focal, dice, contrast, which are then in no part.
 
     Eq. 10 sees the score of the unfiltered map.
     """
     masks = masks.to(output.maps)
     score = image_scores(output.fused, variant)
-    parts = {
-        "cls": functional.binary_cross_entropy_with_logits(score, labels.to(score)),  # Eq. 10
-        "seg": sum(focal(p, masks) + dice(p, masks) for p in output.maps.sigmoid()),  # Eq. 11
-        "ctr": margin(output.tokens.float()),  # Eq. 12
-    }
+    parts = {"cls": functional.binary_cross_entropy_with_logits(score, labels.to(score))}  # Eq. 10
+    if of_pixels := [f for f in (focal, dice) if f.__name__ not in without]:
+        parts["seg"] = sum(sum(f(p, masks) for f in of_pixels) for p in output.maps.sigmoid())  # Eq. 11
+    if "contrast" not in without:
+        parts["ctr"] = margin(output.tokens.float())  # Eq. 12
     return parts | {"loss": torch.stack(list(parts.values())).sum()}  # Eq. 13

@@ -58,6 +58,13 @@ class SpatialAwareCrossAttention(nn.Module):
         return tokens + self.scale * (self.dropout(self.out(taken)) if self.projected else taken)  # Eq. 5
 
 
+class Unenhanced(nn.Module):
+    """In the place of SCA where there is none (Table 2): the tokens stay as they are."""
+
+    def forward(self, tokens: Tensor, patches: Tensor) -> Tensor:
+        return tokens
+
+
 class PositionCode(nn.Module):
     """Positions of the patches for SCA: Table 5's variants but the relative bias, since anchors have no place.
 
@@ -150,9 +157,15 @@ class VisualAD(nn.Module):
         self.norm.load_state_dict(parts.norm.state_dict())
         self.norm.requires_grad_(code)  # the text trains the tokens, SCA and SAF alone
         self.sca = nn.ModuleList(
-            SpatialAwareCrossAttention(backbone.width, side, side, settings) for _ in settings.layers
+            Unenhanced()
+            if "sca" in settings.without
+            else SpatialAwareCrossAttention(backbone.width, side, side, settings)
+            for _ in settings.layers
         )
-        self.saf = nn.ModuleList(self_alignment(backbone.width, code) for _ in settings.layers)
+        self.saf = nn.ModuleList(
+            nn.Identity() if "saf" in settings.without else self_alignment(backbone.width, code)
+            for _ in settings.layers
+        )
 
     def forward(self, pixels: Tensor, explain: bool = False) -> Output:
         """pixels: (B, 3, S, S), normalised as the backbone wants them. explain: attention maps, too.

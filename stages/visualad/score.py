@@ -13,12 +13,12 @@ from stages.artifacts.outputs import claim
 from stages.artifacts.scores_and_maps import Result, check_outputs, scores_and_maps
 from stages.artifacts.writer import Artifact, Summary
 from stages.base.config import RunOptions, named_paths
-from stages.base.errors import ImageError
+from stages.base.errors import ImageError, InputError
 from stages.base.prefetch import Prefetch
 from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, images_of, read_manifest
 from stages.training.torch_setup import resolved_precision
-from stages.visualad.checkpoint import fingerprint, load
+from stages.visualad.checkpoint import described, fingerprint, load
 from stages.visualad.config import ScoreVisualadConfig, sigma_of
 from stages.visualad.data import ImageTransform
 from stages.visualad.explain import PATCHES, PatchClouds, attention_path, write_attention
@@ -38,6 +38,8 @@ def run(config: ScoreVisualadConfig, options: RunOptions) -> Summary:
     device, precision = resolved_precision(config.device, config.precision)
     manifest = read_manifest(config.manifest, config.root)
     images = images_of(manifest, config.splits, config.manifest)
+    if config.explain and "sca" in described(config.checkpoint).get("without", ()):
+        raise InputError(f"--explain: {config.checkpoint} was trained without SCA, whose attention the pictures show")
     check_outputs(config.out, {"--maps": config.maps, "--explain": config.explain})
     files = look_at(config.out, options.quiet, images=images.values())
     parameters = {
@@ -67,7 +69,9 @@ def run(config: ScoreVisualadConfig, options: RunOptions) -> Summary:
             else:
                 yield key, {"score": score}, anomaly_map.numpy()
 
-    notes = {"training": str(config.checkpoint.resolve())}  # its loss curves go into the report
+    made = described(config.checkpoint, config.backbone) | {"scored": precision, "sigma": config.sigma}
+    made["datasets"] = sorted({i.dataset for i in images.values()})
+    notes = {"training": str(config.checkpoint.resolve()), "visualad": made}  # its loss curves go into the report
     return scores_and_maps(
         config.out,
         config.maps,

@@ -35,7 +35,7 @@ from stages.visualad.loss import losses
 from stages.visualad.model import VisualAD
 
 PARTS = ("cls", "seg", "ctr")  # of the loss, as losses.csv has them
-LEAST_RATE = 1e-4  # released code: where the cosine schedule ends, and the rate of SCA, SAF and norm
+SHARE = 0.1  # released code: of the tokens' rate, where the cosine ends, and the rate of SCA, SAF and norm
 
 
 def run(config: TrainVisualadConfig, options: RunOptions) -> Summary | None:
@@ -58,6 +58,7 @@ def run(config: TrainVisualadConfig, options: RunOptions) -> Summary | None:
         | {n: getattr(config, n) for n in names}
         | asdict(settings)
         | {"precision": precision, "backbone": config.backbone, "weights": weights, "start": "xavier"}
+        | {"least rate": least_rate(config)}
     )
 
     def train(saved: Path | None, say: Callable[[str], None]) -> tuple[Trainer, Callable[[Path], None]]:
@@ -126,21 +127,29 @@ def fit(
     model = VisualAD(backbone, settings)
     trainer = trainer_of(model, TrainingSet(images, transform), config)
     run_trainer(trainer, saved, say, config.out)
-    return trainer, lambda folder: checkpoint.save(model, folder, config.backbone, config.revision, transform)
+    notes = {
+        "trained_on": sorted({i.dataset for i in images}),
+        "epochs": config.epochs,
+        "seed": config.seed,
+        "precision": config.precision,
+    }
+    return trainer, lambda folder: checkpoint.save(model, folder, config.backbone, config.revision, transform, notes)
 
 
 class VisualAdTrainer(TrainableOnlyCheckpoints, Trainer):
     """Trains with Eq. 13, and logs its parts beside it, averaged over the steps and processes."""
 
-    def __init__(self, variant: str, **keywords: Any) -> None:
+    def __init__(self, settings: VisualAdSettings, **keywords: Any) -> None:
         super().__init__(**keywords)
-        self.variant = variant
+        self.settings = settings
         self.parts: dict[str, list[torch.Tensor]] = {n: [] for n in PARTS}
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        parts = losses(model(inputs["pixels"]), inputs["masks"], inputs["labels"], self.variant)
+        settings = self.settings
+        parts = losses(model(inputs["pixels"]), inputs["masks"], inputs["labels"], settings.variant, settings.without)
         for name in PARTS:
-            self.parts[name].append(parts[name].detach())
+            if name in parts:
+                self.parts[name].append(parts[name].detach())
         return (parts["loss"], None) if return_outputs else parts["loss"]
 
     def log(self, logs, *more):
@@ -166,10 +175,12 @@ def trainer_of(model: VisualAD, data: TrainingSet, config: TrainVisualadConfig) 
         num_train_epochs=config.epochs,
         max_grad_norm=0,
         torch_compile=config.compile,
+        logging_nan_inf_filter=False,  # would look at every step's loss on the host, which waits for the GPU
+        accelerator_config={"non_blocking": device != "cpu"},  # from pinned memory
         ddp_find_unused_parameters=False,
     )
     return VisualAdTrainer(
-        config.variant,
+        model.settings,
         model=model,
         args=one_gpu(arguments),
         train_dataset=data,
@@ -178,29 +189,31 @@ def trainer_of(model: VisualAD, data: TrainingSet, config: TrainVisualadConfig) 
 
 
 def optimiser_of(model: VisualAD, config: TrainVisualadConfig, steps: int) -> tuple[Optimizer, LambdaLR]:
-    """code: AdamW, the tokens at `learning_rate`, the rest at 1e-4, each token's gradient clipped to norm 1, cosine per
-    epoch down to 1e-4. paper: Adam at one constant rate. steps: per epoch."""
+    """code: AdamW, the tokens at `learning_rate`, the rest at a tenth of it, each token's gradient clipped to norm 1,
+    cosine per epoch down to that tenth. paper: Adam at one constant rate. steps: per epoch."""
     code = config.variant == "code"
     own = [p for p in (model.tokens, model.positions) if p.requires_grad]
     ours = {id(p) for p in own}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in ours]
-    rest_rate = LEAST_RATE if code else config.learning_rate
-    groups = [{"params": own, "lr": config.learning_rate}, {"params": rest, "lr": rest_rate}]
+    least = least_rate(config)
+    groups = [{"params": own, "lr": config.learning_rate}, {"params": rest, "lr": least}]
     optimiser = torch.optim.AdamW(groups, weight_decay=0.01) if code else torch.optim.Adam(groups)
     if code:
         optimiser.register_step_pre_hook(lambda *_: clip_each(model.tokens))
 
     def factor(rate: float) -> Callable[[int], float]:
-        def at(step: int) -> float:
-            if not code:
-                return 1.0
-            least = min(LEAST_RATE, rate)
+        def at(step: int) -> float:  # where both rates are one, as in paper: 1
             return (least + (rate - least) * (1 + cos(pi * (step // steps) / config.epochs)) / 2) / rate
 
         return at
 
     schedule = LambdaLR(optimiser, [factor(g["lr"]) for g in groups])
     return optimiser, schedule
+
+
+def least_rate(config: TrainVisualadConfig) -> float:
+    """The rate of all but the tokens, which is also where the tokens' cosine ends; paper: the one rate."""
+    return config.learning_rate * SHARE if config.variant == "code" else config.learning_rate
 
 
 def clip_each(tokens: torch.nn.Parameter) -> None:

@@ -142,6 +142,37 @@ def test_losses_by_hand():
     assert float(margin(tokens)) == pytest.approx((0.6 + 0.5 + 0) / 2, abs=1e-6)
 
 
+@pytest.mark.parametrize("without", [("sca",), ("saf",), ("saf", "sca"), ("focal",), ("dice",), ("contrast",)])
+def test_what_table_2_leaves_out(without, clip):
+    """The whole model's weights in one without some parts: without SCA the tokens stay as they are, without SAF the
+    patches do; a loss that is left out is in no part."""
+    from dataclasses import replace
+
+    whole, part = made(clip), made(clip, replace(SMALL, without=without))
+    part.load_state_dict(whole.state_dict(), strict=False)
+    pixels = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+    masks, labels = (pixels[:, 0] > 1).float(), torch.tensor([1.0, 0.0])
+    with torch.no_grad():
+        output = part(pixels)
+        tokens, patches = part.backbone(pixels, part.tokens + part.positions, SMALL.layers)
+        own, features = part.norm(tokens[-1]), part.norm(patches[1])
+        enhanced = own if "sca" in without else whole.sca[1](own, features)
+        aligned = features if "saf" in without else whole.saf[1](features)
+        found = losses(output, masks, labels, "code", without)
+        full = losses(output, masks, labels, "code")
+    assert torch.allclose(output.maps[1], upsampled(contrast(aligned, enhanced), (56, 56)), atol=1e-6)
+    names = {n.partition(".")[0] for n in part.trained_tensors()}
+    assert names == {"tokens", "positions", "norm", "sca", "saf"} - set(without)
+    wanted = {
+        "focal": {"seg": sum(dice(p, masks) for p in output.maps.sigmoid())},
+        "dice": {"seg": sum(focal(p, masks) for p in output.maps.sigmoid())},
+    }.get(without[0], {})
+    expected = {n: v for n, v in {**full, **wanted}.items() if n != "loss" and (n, without) != ("ctr", ("contrast",))}
+    assert found.keys() == expected.keys() | {"loss"}
+    assert all(float(found[n]) == pytest.approx(float(v), abs=1e-6) for n, v in expected.items())
+    assert float(found["loss"]) == pytest.approx(float(sum(expected.values())), abs=1e-6)
+
+
 def test_the_gaussian_is_scipys():
     from scipy.ndimage import gaussian_filter
 
@@ -268,6 +299,7 @@ def test_what_a_backbone_cannot_have(clip, tmp_path, bert):
         ({"variant": "text"}, "--variant text"),
         ({"position": "3d"}, "--position 3d"),
         ({"anchors": 0}, "--anchors 0"),
+        ({"without": ("sca", "sfa")}, "--without sfa: expected some of sca, saf, focal, dice, contrast"),
     ):
         with pytest.raises(InputError, match=said):
             VisualAD(backbone, VisualAdSettings(**{"layers": (1, 4), "size": 56} | wrong))

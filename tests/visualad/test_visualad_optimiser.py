@@ -19,8 +19,8 @@ def model(tmp_path):
     return VisualAD(backbone, VisualAdSettings(layers=(1, 3, 4), size=56))
 
 
-def config_of(variant, epochs=2):
-    return TrainVisualadConfig(manifest=Path("m"), out=Path("o"), variant=variant, epochs=epochs)
+def config_of(variant, epochs=2, **more):
+    return TrainVisualadConfig(manifest=Path("m"), out=Path("o"), variant=variant, epochs=epochs, **more)
 
 
 def test_the_tokens_and_the_rest_have_their_rates(model):
@@ -43,6 +43,17 @@ def test_rates_fall_by_a_cosine_per_epoch(model):
         optimiser.step()
         schedule.step()
     assert rates == [pytest.approx([1e-3, 1e-4])] * 5 + [pytest.approx([5.5e-4, 1e-4])] * 5
+
+
+def test_another_rate_of_the_tokens_takes_its_companions_along(model):
+    """As in the released code: a tenth of it for SCA, SAF and norm, and at the end of the cosine; paper: one rate."""
+    for variant, rest in (("code", 4e-4), ("paper", 4e-3)):
+        optimiser, schedule = optimiser_of(model, config_of(variant, learning_rate=4e-3), steps=1)
+        assert [g["lr"] for g in optimiser.param_groups] == pytest.approx([4e-3, rest])
+        for _ in range(2):
+            optimiser.step()
+            schedule.step()
+        assert [g["lr"] for g in optimiser.param_groups] == pytest.approx([rest, rest])
 
 
 def test_each_tokens_gradient_is_clipped_to_norm_1(model):

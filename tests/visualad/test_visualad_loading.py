@@ -1,0 +1,69 @@
+"""VisualAD's training does not wait: images from worker processes, no look at a step's values on the host."""
+
+import traceback
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from stages.datasets.manifest import read_manifest
+from stages.training.trainer import LOADERS, common_arguments
+from stages.visualad.backbone import load_backbone
+from stages.visualad.data import ImageTransform, TrainingSet
+from stages.visualad.model import VisualAD
+from stages.visualad.train import run as train
+from stages.visualad.train import trainer_of
+from tests.visualad.test_visualad_stages import QUIET, clip, config, spots, weights
+
+__all__ = ["clip", "spots"]  # fixtures
+
+
+@pytest.mark.slow
+def test_worker_processes_change_no_bit_of_the_weights(spots, clip, tmp_path):
+    made = []
+    for workers in (0, 2):
+        out = tmp_path / str(workers)
+        train(config(spots, clip, out, epochs=2, loader_workers=workers), QUIET)
+        made.append((weights(out), (out / "_checkpoint" / "losses.csv").read_text()))
+    assert made[0] == made[1]
+
+
+def test_workers_are_the_default_beside_a_gpu_alone(tmp_path):
+    def workers(device, asked):
+        return common_arguments(tmp_path, device, "fp32", 0, asked, 1, 1)["dataloader_num_workers"]
+
+    assert [workers(d, None) for d in ("cuda", "cpu")] == [LOADERS, 0] and workers("cuda", 0) == 0
+
+
+class Looks(TorchDispatchMode):
+    """Counts the values that a program fetches from tensors, which on a GPU waits for all that runs there; not those
+    of the optimiser and of the data loader, which lie on the CPU then, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten._local_scalar_dense.default:
+            frames = traceback.extract_stack()
+            if not any(f in frame.filename for frame in frames for f in ("torch/optim", "torch/utils/data")):
+                self.found.append(frames[-3])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.slow
+def test_steps_between_two_log_lines_fetch_nothing_from_the_device(spots, clip, tmp_path):
+    def looks(epochs):
+        c = config(spots, clip, tmp_path / str(epochs), epochs=epochs)
+        backbone, mean, std = load_backbone(str(clip))
+        model = VisualAD(backbone, c.settings())
+        images = read_manifest(spots, spots.parent).images
+        trainer = trainer_of(model, TrainingSet(images, ImageTransform(56, tuple(mean), tuple(std))), c)
+        trainer.args.logging_steps = trainer.args.save_steps = 1000
+        trainer.args.save_strategy = "no"
+        with Looks() as counted:
+            trainer.train()
+        return len(counted.found), counted.found
+
+    (few, _), (many, where) = looks(1), looks(3)
+    assert many == few, where
