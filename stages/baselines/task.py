@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from stages.artifacts.scores_and_maps import Result
-from stages.base.errors import ImageError
+from stages.base.errors import ImageError, first_line
 from stages.base.progress import Progress
 from stages.base.seeds import row_seed
 from stages.baselines.backbone import Backbone
@@ -83,6 +83,10 @@ def score_task(
                 if kept:
                     model.feature_extractor = Reader(kept, config.levels)
                 fitted = fit(model.to(device), to_fit(), len(normal), config)
+    except torch.linalg.LinAlgError as e:
+        why = ImageError(f"{config.method} cannot be fitted: the normal images vary too little ({first_line(e)})")
+        yield from ((key(i, config), why, None) for i in wanted)
+        return
     except ImageError as e:
         yield from ((key(i, config), e, None) for i in wanted)
         return

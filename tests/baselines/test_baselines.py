@@ -300,3 +300,14 @@ def test_a_training_image_is_scored_without_its_own_patches(photos, tiny, tmp_pa
 def test_folds_of_several_batches(photos, tiny, tmp_path):
     summary = run(arguments(photos, tiny, tmp_path, method="anomalib/dfm"), QUIET)
     assert (summary.rows, summary.errors) == (19, 3)
+
+
+def test_copies_of_one_picture_are_said_to_vary_too_little(photos, tiny, tmp_path):
+    """DFKDE's density needs a covariance that can be inverted; the others stay possible."""
+    first = next(r for r in pq.read_table(photos).to_pylist() if r["label"] == 0)
+    rows = [first | {"image_id": f"i{n}", "split": "train" if n < 18 else "test"} for n in range(20)]
+    pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST.schema), tmp_path / "m.parquet")
+    paths = {"manifest": tmp_path / "m.parquet", "root": photos.parent, "out": tmp_path / "s"}
+    run(config("dfkde", tiny, **paths, layers="3"), QUIET)
+    errors = {r["error"] for r in read_table(tmp_path / "s", SCORES).to_pylist()}
+    assert len(errors) == 1 and "anomalib/dfkde cannot be fitted: the normal images vary too little" in errors.pop()
