@@ -181,7 +181,7 @@ def test_tables_and_page(config, tmp_path):
     assert "ours: of 2 to 5." in (tmp_path / "t" / "sage-table3.md").read_text()
     read = (tmp_path / "t" / "replies.csv").read_text().splitlines()
     # 13 questions: 10 strict, one open, one unparsable, one failed
-    assert read[2] == f"mpdd,{ONE},13,10,0,0,1,0,1,1,0" and read[1] == f"mpdd,{ZERO},13,2,0,0,0,0,0,0,11"
+    assert read[2] == f"mpdd,{ONE},13,10,0,0,0,0,1,0,1,1,0" and read[1] == f"mpdd,{ZERO},13,2,0,0,0,0,0,0,0,0,11"
     page = (tmp_path / "r.html").read_text()
     shown = page_data(tmp_path / "r.html")
     rows = shown.rows()

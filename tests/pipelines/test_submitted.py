@@ -48,7 +48,9 @@ def test_every_command_of_a_pipeline_is_a_job_after_the_one_before(script, tmp_p
 
 def test_what_is_in_the_queue_is_not_submitted_again(tmp_path):
     run = Run(tmp_path, "slurm/reproduce.sh visualad", QUEUED="train-visualad", **BOTH).done()
-    assert run.code == 0 and run.output.count("in the queue as job 77: adcli train-visualad") == 2
+    assert (
+        run.code == 0 and run.output.count("in the queue as job 77: adcli train-visualad") == 4
+    )  # two models, two sets
     submitted = jobs(run)
     assert not any(command[2] == "train-visualad" for _, command in submitted)
     (first, *_) = [options for options, command in submitted if command[2] == "score"]

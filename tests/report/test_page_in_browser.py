@@ -271,8 +271,8 @@ def test_values_of_a_figure_under_the_pointer_and_by_keys(chromium, tmp_path):  
     made = config(tmp_path, manifest, rows)
     run(made, QUIET)
     with opened(chromium, made.report) as tab:
+        tab.locator("[data-figures=figure5]").scroll_into_view_if_needed()  # it is drawn when one comes to it
         figure = tab.locator("[data-figures=figure5] svg")
-        figure.scroll_into_view_if_needed()
         figure.locator("circle").first.hover()
         tip = tab.locator("[data-figures=figure5] .tip")
         assert tip.inner_text().startswith("fruits · White BG · AUROC ")
