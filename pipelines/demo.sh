@@ -11,7 +11,7 @@ set -euo pipefail
 
 run adcli data synth surfaces --out "$S/pictures" --overwrite
 run adcli inspect --good "$S/pictures/good" --test "$S/pictures/new" --out "$S/results" --overwrite
-VIDAD_ROOT="" RUN=$V SCENARIOS=fruits,sticks CONDITIONS=white_bg pipelines/vidad.sh
+VIDAD_ROOT="" RUN=$V SCENARIOS=fruits,sticks CONDITIONS=white_bg SIZE=320 pipelines/vidad.sh
 
 echo
 echo "The surfaces and the scenes are made up: the figures say that this works here, and nothing of your pictures."

@@ -163,7 +163,7 @@ def test_a_pipeline_with_a_kill_a_requeue_and_a_cancellation(cluster, tmp_path_f
 def test_a_task_goes_on_after_its_time_limit(cluster, tmp_path_factory):
     """Rendering takes longer than a minute, of which Slurm keeps to within half a one."""
     synth = ("adcli", "data", "synth", "vidad", "--scenarios", "fruits", "--conditions", "white_bg", "--workers", "1")
-    more = ("--size", "400", "--out", "runs/s")
+    more = ("--size", "900", "--out", "runs/s")
     cluster.run("slurm/submit.sh", *synth, *more, TIME="00:01:00", GRACE="20")
     cluster.until(cluster.empty)
     assert "ended with exit code 130 after SIGTERM" in cluster.logs() and "goes back into the queue" in cluster.logs()
