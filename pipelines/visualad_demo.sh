@@ -25,8 +25,8 @@ fi
 run adcli data index magnetic-tile "$TILES" --train-defects 0.5 --train-fraction 0.2 --out "$V/manifest.parquet" \
   --overwrite
 # Twice the paper's rate: with its own the loss is still falling after these steps (docs/visualad.md).
-run adcli train-visualad "$V/manifest.parquet" --backbone "$V/backbone" "${small[@]}" --splits train --epochs 30 --learning-rate 2e-3 \
-  "${train[@]}" --seed "$SEED" --out "$V/trained.parquet" --overwrite
+run adcli train-visualad "$V/manifest.parquet" --backbone "$V/backbone" "${small[@]}" --splits train --epochs 30 \
+  --learning-rate 2e-3 "${train[@]}" --seed "$SEED" --out "$V/trained.parquet" --overwrite
 run adcli score "$V/manifest.parquet" --method visualad --checkpoint "$V/trained.parquet" --out "$V/scores.parquet" \
   --maps "$V/maps.parquet" --overwrite
 run adcli evaluate "$V/scores.parquet" --maps "$V/maps.parquet" --manifest "$V/manifest.parquet" \
