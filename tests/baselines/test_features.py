@@ -23,7 +23,10 @@ from tests.baselines.world import SIZE, config
 from tests.processes import Started
 
 torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.skipif(find_spec("anomalib") is None, reason="needs adcli[baselines]")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("anomalib") is None, reason="needs adcli[baselines]"),
+]
 QUIET = RunOptions(quiet=True)
 
 

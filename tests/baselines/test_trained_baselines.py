@@ -226,6 +226,7 @@ def test_another_network_than_anomalib_knows_is_refused(photos, tiny, tmp_path):
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["anomalib", "top1"])
 def test_other_image_scores(rule, photos, tiny, tmp_path):
     run(arguments(photos, tiny, tmp_path, "padim", epochs=None, channels=6, image_score=rule), QUIET)

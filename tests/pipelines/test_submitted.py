@@ -20,6 +20,7 @@ def jobs(run: Run) -> list[tuple[dict[str, str], list[str]]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [s for s in SCRIPTS if s != "demo.sh"])
 def test_every_command_of_a_pipeline_is_a_job_after_the_one_before(script, tmp_path):
     """The same commands as without Slurm, in their order; nothing runs here."""
@@ -57,6 +58,7 @@ def test_what_is_in_the_queue_is_not_submitted_again(tmp_path):
     assert first["--dependency"] == "afterok:77"
 
 
+@pytest.mark.slow
 def test_the_same_command_has_the_same_name_and_another_one_another(tmp_path):
     def names(**settings):
         return [

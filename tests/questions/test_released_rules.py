@@ -60,6 +60,7 @@ def test_true_only_by_its_first_letters(reply, right, how):
         assert (choices[place] == "True", found) == (right, how)
 
 
+@pytest.mark.slow
 def test_a_judge_in_the_released_form(tmp_path, save_image, capfd):
     """Text alone, four examples before the case, temperature 0.2, one try; two of three marks are missing."""
     server = saying("- Accuracy: 4\n- Average: 1.33")
