@@ -55,6 +55,12 @@ need() {
   done
 }
 
+# learner_on GPUS: the array `learner`, with which a training on so many GPUs of this machine begins.
+learner_on() {
+  learner=(adcli)
+  if [ "$1" -ne 1 ]; then learner=(python -m torch.distributed.run --nproc_per_node "$1" -m adcli); fi
+}
+
 # each_seed FOLDER [SETTING=VALUE]... -- [SETTING=VALUE]...: the script itself for each of SEEDS, in FOLDER/seed-N, with
 # these settings, those after -- from the second seed on; then its tables with mean and standard deviation of every cell.
 each_seed() {

@@ -34,8 +34,7 @@ need "give TEST_MANIFEST and TEST_QUESTIONS (adcli data import-questions --help)
 need "give JUDGE, with its engine and address in JUDGING (JUDGE=words compares words)" "$JUDGE"
 TESTED=$(folder "$G/tested" "on ${TEST_QUESTIONS%.parquet}" "" "choose $CHOOSE" "choose generate")
 declare -a asking="($ASKING)" judging="($JUDGING)" sfe="($SFE)" edpo="($EDPO)"
-learner=(adcli)
-if [ "$GPUS" -ne 1 ]; then learner=(python -m torch.distributed.run --nproc_per_node "$GPUS" -m adcli); fi
+learner_on "$GPUS"
 mvtec=$L/manifest.parquet/mvtec-ad/original visa=$L/manifest.parquet/visa/original
 facts_of() {   # manifest, questions, where the facts go: of the images that are asked about
   run adcli caption "$1" --questions "$2" --vlm "$BASE" --prompt sage/facts --samples "$N" --temperature 0.9 \

@@ -30,8 +30,7 @@ G=$ABLATE_FROM
 A=$(folder "$G/ablation" "on ${TEST_QUESTIONS%.parquet}" "" "choose $CHOOSE" "choose generate" \
   "shots $SHOTS" "shots 0" "sfe $SFE" "sfe " "edpo $EDPO" "edpo " "seed $SEED" "seed 0")
 declare -a sfe="($SFE)" edpo="($EDPO)" judging="($JUDGING)" sweeps="($SWEEPS)"
-learner=(adcli)
-if [ "$GPUS" -ne 1 ]; then learner=(python -m torch.distributed.run --nproc_per_node "$GPUS" -m adcli); fi
+learner_on "$GPUS"
 facts=$A/facts.parquet
 
 enhance() {   # name, options

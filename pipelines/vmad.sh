@@ -26,8 +26,7 @@ by_settings=$(folder runs/vmad "${LLAVA#llava-hf/}" "" "sam $SAM" "sam facebook/
 : "${VM:=$by_settings}"  # folder for everything, named by the settings that are not the default
 need "give RIAD_ROOT, or run pipelines/vmad_demo.sh" "$RIAD_ROOT"
 declare -a train="($VMAD_TRAIN)" score="($VMAD_SCORE)"
-learner=(adcli)
-if [ "$GPUS" -ne 1 ]; then learner=(python -m torch.distributed.run --nproc_per_node "$GPUS" -m adcli); fi
+learner_on "$GPUS"
 texts=(${RIAD_TEXTS:+--questions "$VM/riad-questions.parquet"})
 
 learn() {   # manifest, where the model goes

@@ -32,8 +32,7 @@ esac
 : "${VMAD_ROWS:=$rows}"    # rows, each in quotes: its name, and the options of its training
 A=$(folder "$VM/$name" "on ${VMAD_ON#"$VM/"}" "" "to ${VMAD_TO#"$VM/"}" "")
 declare -a rows="($VMAD_ROWS)" train="($VMAD_TRAIN)" score="($VMAD_SCORE)"
-learner=(adcli)
-if [ "$GPUS" -ne 1 ]; then learner=(python -m torch.distributed.run --nproc_per_node "$GPUS" -m adcli); fi
+learner_on "$GPUS"
 
 for row in "${rows[@]}"; do
   read -ra options <<< "$row"

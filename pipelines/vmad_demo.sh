@@ -25,8 +25,7 @@ by_settings=$(folder runs/vmad-demo "llava $LLAVA" "llava " "sam $SAM" "sam " "t
 : "${VM:=$by_settings}"  # folder for everything, named by the settings that are not the default
 : "${LLAVA:=$VM/models/llava}" "${SAM:=$VM/models/sam}"
 declare -a small="($VMAD_SMALL)" train="($VMAD_TRAIN)" score="(--max-tokens 16 --precision fp32 $VMAD_SCORE)"
-learner=(adcli)
-if [ "$GPUS" -ne 1 ]; then learner=(python -m torch.distributed.run --nproc_per_node "$GPUS" -m adcli); fi
+learner_on "$GPUS"
 
 learn() {   # manifest, where the model goes, further options
   run "${learner[@]}" finetune-mllm "$1" --method vmad --llava "$LLAVA" --sam "$SAM" "${small[@]}" "${@:3}" \

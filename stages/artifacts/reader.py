@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from stages.artifacts.parquet import opened
 from stages.artifacts.parts import KEY, UNREADABLE, of_record
-from stages.artifacts.record import COMPLETE, MEND, PARTIAL, Damaged, load_record
+from stages.artifacts.record import COMPLETE, EITHER, MEND, PARTIAL, Damaged, load_record
 from stages.artifacts.sound import sound
 from stages.artifacts.tables import Table
 from stages.base.errors import InputError, first_line
@@ -119,7 +119,7 @@ def _require_complete(path: Path, partial: bool = False) -> None:
 def _records(path: Path, name: str) -> list[Path]:
     """The records of this name below a directory. Network file systems may list a folder as it was a minute ago: each
     is looked up by its name wherever a record is listed."""
-    folders = {path} | {file.parent for each in (COMPLETE, PARTIAL) for file in path.rglob(each)}
+    folders = {path} | {file.parent for file in path.rglob(EITHER)}
     return sorted(file for folder in folders if (file := folder / name).exists())
 
 

@@ -18,6 +18,7 @@ from stages.base.regular import NotRegular, regular
 
 COMPLETE = "_adcli.json"  # there exactly when the artifact is complete
 PARTIAL = "_adcli.partial.json"  # there while it is being made; where both are, this one counts
+EITHER = "_adcli.*json"  # pattern of both names
 FORMAT = 2  # of records and keys; what has another one is read, but not written to
 Kind = type | tuple[type, ...]
 NEEDED: dict[str, Kind] = {

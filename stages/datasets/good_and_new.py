@@ -134,7 +134,8 @@ def labels_of(
         return labels, [f"no folder below {config.test} says what its pictures are{hint}: a ranking, no metrics"]
     said = f"folders of defects: {', '.join(sorted({d for _, d in labels.values() if d})) or 'none'}"
     said += f"; of good pictures: {', '.join(sorted(normal)) or 'none'}"
-    said += f"; {many([None] * counts[None], 'picture')} in neither" if counts[None] else ""
+    neither = [path for path, (label, _) in labels.items() if label is None]
+    said += f"; {many(neither, 'picture')} in neither" if neither else ""
     return labels, [f"{said} (by their names; --defects says it otherwise)"]
 
 

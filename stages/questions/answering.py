@@ -73,6 +73,12 @@ def asked_true_or_false(question: Question) -> tuple[str, tuple[int, ...]]:
     return question.question + SUFFIX, tuple(range(2))
 
 
+def asked(question: Question, seed: int, choose: str) -> tuple[str, tuple[int, ...]]:
+    """What a model that replies is asked by --choose: `asked_true_or_false` for prefix, else `shown`. Raises InputError
+    as these do."""
+    return asked_true_or_false(question) if choose == "prefix" else shown(question, seed)
+
+
 def by_prefix(response: str, choices: Sequence[str]) -> tuple[int, str]:
     """(index of the choice, how it was found) as the released code reads a reply: True where it begins with true or
     yes, False for all else: prefix where it begins with false or no, assumed where with none of the four."""

@@ -204,14 +204,13 @@ def by_engine(engine: Engine, subjects: dict[tuple, Subject], config: JudgeConfi
 
 
 def _marks(reply: str, form: str) -> tuple[Mapping[str, int] | None, str]:
-    """(marks, or None where another try is due; why a reply of the released form cannot be kept)."""
+    """(marks, or None; why a reply of the released form cannot be kept, empty where another try is due)."""
     if form == "strict":
         return parse_marks(reply), ""
     found = parse_released(reply)
-    odd = [v for v in found.values() if v != v or v % 1 or not -128 <= v <= 127]
-    return {
-        axis: int(v) for axis, v in found.items() if not odd
-    }, f"a mark of {odd[0]:g}, no whole number" if odd else ""
+    if odd := [v for v in found.values() if v != v or v % 1 or not -128 <= v <= 127]:
+        return None, f"a mark of {odd[0]:g}, no whole number"
+    return {axis: int(v) for axis, v in found.items()}, ""
 
 
 def _summed(costs: list[dict]) -> dict:

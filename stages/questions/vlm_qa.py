@@ -124,11 +124,7 @@ def _requests(
     for key in (k for k in keys if k[0] in asked):
         question = asked[key[0]]
         try:
-            text, orders[key] = (
-                answering.asked_true_or_false(question)
-                if config.choose == "prefix"
-                else answering.shown(question, config.seed)
-            )
+            text, orders[key] = answering.asked(question, config.seed, config.choose)
             files = answering.pictures(question, images, tasks, config.shots)
         except InputError as e:
             failed[key] = str(e)

@@ -163,10 +163,7 @@ def answered(
     ready = []
     for question in questions:
         try:
-            if config.choose == "prefix":
-                text, order = answering.asked_true_or_false(question)
-            else:
-                text, order = answering.shown(question, config.seed)
+            text, order = answering.asked(question, config.seed, config.choose)
             if config.choose == "likelihood":
                 text, order = question.question, tuple(range(len(question.choices)))
                 if not order:
