@@ -27,12 +27,13 @@ from stages.datasets.images import load_rgb
 from stages.datasets.manifest import Image
 from stages.vmad.config import SEG, LossWeights, VmadSettings
 from stages.vmad.data import PromptEncoder, filled, spoken
-from stages.vmad.dssl import overall_features
+from stages.vmad.dssl import boxes_at, overall_features, random_boxes, roi
 from stages.vmad.memory import Class, Memory
 from stages.vmad.model import Vmad, trainable
 from stages.vmad.projectors import Projector
 from stages.vmad.transform import ClipSamTransform
 
+MEMORY_PATCHES = 4  # of an image, where the memory is of patches: 4 times as many as are drawn of as many images
 LORA_TARGETS = r".*language_model.*\.(q_proj|v_proj)"  # LISA's; the paper names only the rank
 
 
@@ -294,16 +295,11 @@ def build_memory(
     with torch.autocast(model.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
         for number, images in enumerate(chosen.values()):
             for image in images:
-                rgb = load_rgb(image.file)
-                content_size = torch.tensor([model.transform.content_size(rgb.shape)], device=model.device)
-                inputs = model.for_sam(model.transform.sam_input(rgb)[None].to(model.device), content_size)
-                f = model.visual_features(inputs)
-                features.append(overall_features(f, content_size, model.transform.sam_size / f.shape[-1])[0].cpu())
-                pixels = model.transform.clip_input(rgb)[None]
-                of_clip = model.clip_layers(model.for_clip(pixels.to(model.device))).cpu() if layers else pixels
-                kept.append(of_clip[0])
-                normal.append(image.label == 0)
-                owner.append(number)
+                f, pixels = remembered(model, image)
+                features.append(f.cpu())
+                kept.append(model.clip_layers(model.for_clip(pixels)).cpu() if layers else pixels.cpu())
+                normal += [image.label == 0] * len(f)
+                owner += [number] * len(f)
     sentence = load_prompt("vmad/normal").text
     ids = [
         text.tokenizer(filled(sentence, {"object": spoken(category)}), add_special_tokens=False).input_ids
@@ -311,8 +307,28 @@ def build_memory(
     ]
     described, mask = padded(ids)
     return Memory(
-        torch.stack(kept), torch.stack(features), torch.tensor(normal), torch.tensor(owner), described, mask, per_label
+        torch.cat(kept), torch.cat(features), torch.tensor(normal), torch.tensor(owner), described, mask, per_label
     )
+
+
+def remembered(model: Vmad, image: Image) -> tuple[Tensor, Tensor]:
+    """(features (n, C), CLIP's pixels (n, 3, S, S) uint8) that the memory holds of an image: of all of it; with the
+    target `patches` of MEMORY_PATCHES of its own, at random in a normal image and on the defect in others."""
+    rgb, transform, settings = load_rgb(image.file), model.transform, model.settings
+    content = transform.content_size(rgb.shape)
+    contents = torch.tensor([content], device=model.device)
+    pixels = transform.sam_input(rgb)[None].to(model.device)
+    f = model.visual_features(model.for_sam(pixels, contents))
+    stride = transform.sam_size / f.shape[-1]
+    if settings.target != "patches":
+        return overall_features(f, contents, stride), transform.clip_input(rgb)[None].to(model.device)
+    mask = transform.mask(image.masks, content) if image.label else torch.zeros(1)
+    boxes = random_boxes(contents, MEMORY_PATCHES, settings.box_size)
+    if mask.any():
+        boxes = boxes_at(mask, content, MEMORY_PATCHES, settings.box_size)[None]
+    boxes = boxes.to(model.device)
+    crops = roi(pixels.float(), boxes, transform.clip_size)[0].round().to(torch.uint8)
+    return roi(f, boxes / stride)[0, :, :, 0, 0], crops
 
 
 def padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -27,13 +27,14 @@ from stages.training.runs import run_training
 from stages.training.saved_models import check_merged, context_length
 from stages.training.torch_setup import resolved_precision
 from stages.training.trainer import TrainableOnlyCheckpoints, common_arguments, one_gpu, run_trainer, steps_of
-from stages.vmad.build import build_memory, check_sam, image_processor, new_model, read_llava, text_of
+from stages.vmad.build import MEMORY_PATCHES, build_memory, check_sam, image_processor, new_model, read_llava, text_of
 from stages.vmad.checkpoint import load_vmad, merged, save_vmad, source_fingerprints, sources
 from stages.vmad.config import RECORD, FinetuneVmadConfig
 from stages.vmad.data import TrainingSet, VmadSample, check_lengths, collate, prompt_texts, samples_of
 from stages.vmad.loss import PARTS
 from stages.vmad.memory import Class, choose_memory, fits_host
 from stages.vmad.needs import clip_bytes, needs
+from stages.vmad.separation import halves, measure, train_heads
 
 SAME_RESULT = (
     "tasks",
@@ -91,6 +92,8 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
     longest = check_lengths(samples, text, context_length(llava_config, config.max_length))
     chosen = {} if config.no_dssl else choose_memory(images, config.memory, config.seed)
     size = clip_bytes(llava_config, config.settings(), 2 if precision == "bf16" else 4)
+    if config.dssl_target == "patches":
+        size *= MEMORY_PATCHES
     layers = fits_host(sum(map(len, chosen.values())), size, distributed.world_here())
     needed = needs(
         llava_config,
@@ -141,7 +144,7 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
             say(lack)
         if chosen:
             say(memory_said(chosen, size, layers))
-        return fit(config, chosen, samples, saved, say, device, precision, layers)
+        return fit(config, images, chosen, samples, saved, say, device, precision, layers)
 
     datasets = "+".join(sorted({i.dataset for i in images}))
     summary = run_training(config.out, spec, datasets, len(samples), options, PARTS, train, failed, files)
@@ -204,6 +207,7 @@ class VmadTrainer(TrainableOnlyCheckpoints, Trainer):
 
 def fit(
     config: FinetuneVmadConfig,
+    images: Sequence[Image],
     chosen: dict[Class, tuple[Image, ...]],
     samples: Sequence[VmadSample],
     saved: Path | None,
@@ -230,12 +234,27 @@ def fit(
         model.recompute_activations()
     if model.dssl:
         model.memory = build_memory(chosen, model, text, config.drawn, layers)
+        fitted, measured = halves(images, (i for own in chosen.values() for i in own), config.seed)
+        if config.dssl_target == "trained-heads":
+            train_heads(model, fitted, list(chosen), config.seed)
     classes = sorted({(s.image.dataset, s.image.category) for s in samples})
     data = TrainingSet(samples, text, model.transform, {name: n for n, name in enumerate(chosen or classes)})
     trainer = VmadTrainer(model=model, args=keywords, train_dataset=data, data_collator=partial(collate, pad=text.pad))
     set_seed(config.seed, device_specific=True)  # of each process its own dropout, patches and memory
+    notes: dict[str, Any] = {}
+
+    def separation(when: str) -> None:
+        """Say and note how well the target separates, on the first process alone."""
+        if model.dssl and distributed.rank() == 0:
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                found = measure(model, measured, list(chosen), config.seed)
+            say(f"{when}: {found.said(config.dssl_target)}" if found else f"{when}: no defect patch to compare")
+            notes[f"separation {when}"] = asdict(found) if found else None
+
+    separation("before training")
     run_trainer(trainer, saved, say, config.out)
-    return trainer, lambda folder: save_vmad(model, text, folder, config.llava, config.sam, revisions)
+    separation("after training")
+    return trainer, lambda folder: save_vmad(model, text, folder, config.llava, config.sam, revisions, notes)
 
 
 def arguments(config: FinetuneVmadConfig, n: int, device: str, precision: str) -> TrainingArguments:
@@ -267,4 +286,4 @@ def write_merged(out: Path, target: Path) -> None:
     check_merged(target, out, RECORD)
     _, record, llava, sam = sources(out)
     model, text = load_vmad(out)
-    save_vmad(merged(model), text, target, llava, sam, record["revisions"])
+    save_vmad(merged(model), text, target, llava, sam, record["revisions"], record.get("notes"))
