@@ -1,11 +1,14 @@
 """VisualAD's training does not wait: images from worker processes, no look at a step's values on the host."""
 
+import re
+import shutil
 import traceback
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from stages.base.errors import ImageError
 from stages.datasets.manifest import read_manifest
 from stages.training.trainer import LOADERS, common_arguments
 from stages.visualad.backbone import load_backbone
@@ -26,6 +29,18 @@ def test_worker_processes_change_no_bit_of_the_weights(spots, clip, tmp_path):
         train(config(spots, clip, out, epochs=2, loader_workers=workers), QUIET)
         made.append((weights(out), (out / "_checkpoint" / "losses.csv").read_text()))
     assert made[0] == made[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_image_that_breaks_is_named_in_one_line(spots, clip, tmp_path, workers):
+    root = tmp_path / "images"
+    shutil.copytree(spots.parent, root)
+    broken = next(i.file for i in read_manifest(root / spots.name, root).images)
+    broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
+    with pytest.raises(ImageError) as caught:
+        train(config(root / spots.name, clip, tmp_path / "t", loader_workers=workers, root=root), QUIET)
+    assert re.fullmatch(rf"{re.escape(str(broken))}: cannot be decoded \(.{{1,80}}\)", str(caught.value))
 
 
 def test_workers_are_the_default_beside_a_gpu_alone(tmp_path):
