@@ -73,6 +73,7 @@ def test_weights_are_counted_exactly(llava, sam, bf16):
     assert n.trained == sum(p.numel() for p in trainable(model).values()) * (18 if bf16 else 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recompute", [False, True])
 def test_what_torch_saves_in_a_step_is_what_is_counted(llava, sam, pictures, recompute):
     """The same batch under hooks that see each tensor saved; of several views of one storage one counts."""
@@ -128,6 +129,7 @@ def test_pixels_are_kept_where_the_host_has_no_room(monkeypatch, tmp_path):
     assert memory.free_on_host() == 100, "a container's limit"
 
 
+@pytest.mark.slow
 def test_kept_layers_and_recomputing_change_no_gradient(llava, sam, pictures):
     """Against the plain way: CLIP and projector on the memory's pixels in one go, nothing recomputed."""
     model, text = made(llava, sam)
@@ -158,6 +160,7 @@ def test_kept_layers_and_recomputing_change_no_gradient(llava, sam, pictures):
             assert (gradient - found[way][name]).abs().max() <= 1e-5 * max(1, gradient.abs().max()), (way, name)
 
 
+@pytest.mark.slow
 def test_only_the_projector_runs_on_the_memory_at_a_step(llava, sam, pictures):
     model, text = made(llava, sam)
     batch = batch_of(model.train(), text, pictures)

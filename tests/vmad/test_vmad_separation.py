@@ -82,6 +82,7 @@ def test_images_to_fit_and_to_measure_are_others(pictures):
     assert fit == held == pictures[:1], "an anomalous image without a mask has no defect patch"
 
 
+@pytest.mark.slow
 def test_what_is_measured_is_eq_11_over_the_normal_images(llava, sam, pictures):
     model, text = made(llava, sam)
     model.memory = build_memory(choose_memory(pictures, 1.0, 0), model, text, 2)
@@ -107,6 +108,7 @@ def test_what_is_measured_is_eq_11_over_the_normal_images(llava, sam, pictures):
     assert measure(model, pictures[::2], CLASSES, 3) is None, "normal images alone"
 
 
+@pytest.mark.slow
 def test_trained_heads_separate_what_the_identity_does_not(llava, sam, pictures, monkeypatch):
     """Features whose first number tells a defect but is small beside the others."""
     model, text = made(llava, sam)
@@ -140,6 +142,7 @@ def test_trained_heads_separate_what_the_identity_does_not(llava, sam, pictures,
     assert plain.auroc < 0.8 and found.auroc > 0.95 and found.defect < 0.3 < 0.7 < found.normal
 
 
+@pytest.mark.slow
 def test_a_memory_of_patches_holds_defects_and_normal_patches(llava, sam, pictures):
     model, text = made(llava, sam, replace(SMALL, target="patches"))
     whole = build_memory(choose_memory(pictures, 1.0, 0), made(llava, sam)[0], text, 2)
