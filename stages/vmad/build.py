@@ -1,6 +1,6 @@
 """From a LLaVA and a SAM checkpoint to a VMAD model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stages.training.prepared import torch
@@ -20,11 +20,10 @@ from transformers import (
 )
 
 from stages.base.errors import InputError, cannot_be_loaded, first_line
-from stages.base.prompts import load_prompt
 from stages.datasets.images import load_rgb
 from stages.datasets.manifest import Image
 from stages.vmad.config import SEG, LossWeights, VmadSettings
-from stages.vmad.data import PromptEncoder, filled, spoken
+from stages.vmad.data import PromptEncoder
 from stages.vmad.dssl import overall_features
 from stages.vmad.memory import Class, Memory
 from stages.vmad.model import Vmad, trainable
@@ -258,8 +257,15 @@ def freeze(model: Vmad) -> Vmad:
 
 
 @torch.no_grad()
-def build_memory(chosen: dict[Class, tuple[Image, ...]], model: Vmad, text: PromptEncoder, per_label: int) -> Memory:
-    """Read the images and compute the visual side. model: on its device. Raises ImageError."""
+def build_memory(
+    chosen: dict[Class, tuple[Image, ...]],
+    model: Vmad,
+    text: PromptEncoder,
+    per_label: int,
+    t_x: Mapping[Class, str],
+) -> Memory:
+    """Read the images and compute the visual side. model: on its device; t_x: of each class (Eq. 13). Raises
+    ImageError."""
     clip_inputs, features, normal, owner = [], [], [], []
     device = model.device
     for number, images in enumerate(chosen.values()):
@@ -271,11 +277,7 @@ def build_memory(chosen: dict[Class, tuple[Image, ...]], model: Vmad, text: Prom
             clip_inputs.append(model.transform.clip_input(rgb))
             normal.append(image.label == 0)
             owner.append(number)
-    sentence = load_prompt("vmad/normal").text
-    ids = [
-        text.tokenizer(filled(sentence, {"object": spoken(category)}), add_special_tokens=False).input_ids
-        for _, category in chosen
-    ]
+    ids = [text.tokenizer(t_x[name], add_special_tokens=False).input_ids for name in chosen]
     described, mask = padded(ids)
     return Memory(
         torch.stack(clip_inputs),

@@ -29,6 +29,7 @@ from stages.vmad.build import build_memory, check_sam, image_processor, new_mode
 from stages.vmad.checkpoint import load_vmad, merged, save_vmad, source_fingerprints, sources
 from stages.vmad.config import RECORD, FinetuneVmadConfig
 from stages.vmad.data import TrainingSet, VmadSample, check_lengths, collate, prompt_texts, samples_of
+from stages.vmad.descriptions import Descriptions, classes_of, read_descriptions
 from stages.vmad.loss import PARTS
 from stages.vmad.memory import choose_memory
 
@@ -76,7 +77,8 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
             f"--questions {config.questions}: none of them is about an image that is trained on; give those of this"
             " manifest, or leave them out"
         )
-    samples = samples_of(images, config.tasks.split(","), questions.rows)
+    descriptions = read_descriptions(config.descriptions, manifest.images, classes_of(images))
+    samples = samples_of(images, config.tasks.split(","), questions.rows, descriptions.texts)
     llava_config, tokenizer = read_llava(config.llava, config.llava_revision)
     check_sam(config.sam, config.sam_revision)
     for flag, name, revision in (
@@ -104,6 +106,7 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
             "loss weights": asdict(config.weights()),
             "weights": weights,
             "prompts": prompt_texts(),
+            "descriptions": descriptions.fingerprint,
         },
         {
             "manifest": manifest.fingerprint,
@@ -112,7 +115,13 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
             "mask files": files.masks,
         },
         config.seed,
-        {"left out": failed, "longest sample": longest, "llava": config.llava, "sam": config.sam},
+        {
+            "left out": failed,
+            "longest sample": longest,
+            "llava": config.llava,
+            "sam": config.sam,
+            "descriptions": descriptions.record(),
+        },
         named_paths(config),
     )
 
@@ -120,7 +129,7 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
         if others := len(questions.failed) + sum(q.image_id not in trained_on for q in questions.rows):
             say(f"{others} questions are about other images, or have `error`, and are not trained on")
         say(f"{len(samples)} samples of {len(images)} images, the longest of {longest} tokens")
-        return fit(config, images, samples, saved, say, device, precision)
+        return fit(config, images, samples, descriptions, saved, say, device, precision)
 
     datasets = "+".join(sorted({i.dataset for i in images}))
     summary = run_training(config.out, spec, datasets, len(samples), options, PARTS, train, failed, files)
@@ -171,6 +180,7 @@ def fit(
     config: FinetuneVmadConfig,
     images: Sequence[Image],
     samples: Sequence[VmadSample],
+    descriptions: Descriptions,
     saved: Path | None,
     say: Callable[[str], None],
     device: str,
@@ -194,11 +204,11 @@ def fit(
     chosen = choose_memory(images, config.memory, config.seed)
     if model.dssl:
         say(f"memory: {sum(map(len, chosen.values()))} images of {len(chosen)} classes")
-        model.memory = build_memory(chosen, model, text, config.drawn)
+        model.memory = build_memory(chosen, model, text, config.drawn, descriptions.t_x())
     data = TrainingSet(samples, text, model.transform, {name: n for n, name in enumerate(chosen)})
     trainer = VmadTrainer(model=model, args=keywords, train_dataset=data, data_collator=partial(collate, pad=text.pad))
     run_trainer(trainer, saved, say, config.out)
-    return trainer, lambda folder: save_vmad(model, text, folder, config.llava, config.sam, revisions)
+    return trainer, lambda folder: save_vmad(model, text, folder, config.llava, config.sam, revisions, descriptions)
 
 
 def arguments(config: FinetuneVmadConfig, n: int, device: str, precision: str) -> TrainingArguments:
@@ -230,4 +240,4 @@ def write_merged(out: Path, target: Path) -> None:
     check_merged(target, out, RECORD)
     _, record, llava, sam = sources(out)
     model, text = load_vmad(out)
-    save_vmad(merged(model), text, target, llava, sam, record["revisions"])
+    save_vmad(merged(model), text, target, llava, sam, record["revisions"], record["descriptions"])
