@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# VMAD's Table III (modules) or, with TABLE=4, Table IV (patches per image), with TABLE=5, Table V (projectors, with
+# VMAD's Table III (modules) with Figures 9 and 10 or, with TABLE=4, Table IV (patches per image), with TABLE=5, Table V (projectors, with
 # tokens per second). Run pipelines/vmad.sh
 # first, for the manifests. Run it in the project's root; settings are environment variables:
 #
@@ -45,6 +45,10 @@ for row in "${rows[@]}"; do
   run adcli score "$VMAD_TO" --method vmad --name "$name" --checkpoint "$A/$name.parquet" "${score[@]}" \
     --out "$A/scores.parquet/$name" --maps "$A/maps.parquet/$name"
 done
+if [[ $TABLE = 3 && " ${rows[*]} " == *" ltc --no-dssl "* && ${rows[-1]} = ltc-dssl ]]; then  # Figures 9 and 10
+  run python -m pipelines.vmad_figures "$VMAD_TO" "$A/figures" "$A/vmad-ltc-dssl.parquet" "$A/vmad-ltc.parquet" ||
+    echo "$0: no Figures 9 and 10" >&2
+fi
 run adcli evaluate "$A/scores.parquet" --maps "$A/maps.parquet" --manifest "$VMAD_TO" --workers "$JOBS" \
   --out "$A/metrics.parquet" --tables "$A/tables" --report "$A/report.html" --overwrite
 echo "report: $A/report.html"

@@ -71,8 +71,8 @@ def table1(
     made: dict[str, dict],
     records: Iterable[dict],
 ) -> Grid:
-    """Table I: the data sets of the paper side by side; the time is over all of them. The degree sign is the paper's, of
-    models that inject from the last layer alone (--projector ltc-last)."""
+    """Table I: the data sets of the paper side by side; the time is over all of them. The degree sign is the paper's,
+    of models that inject from the last layer alone (--projector ltc-last)."""
     sets = [d for d in CROSS_DATASET if any(d == s for s, _ in there)]
     metrics = METRICS | {"ap": "AP"}
     lines = []
@@ -96,7 +96,8 @@ def table1(
         heads,
         tuple(lines),
         f"{IN_PAPER.format('I')} AP: of images. BGAD is supervised; VMAD°, as printed: features of the last"
-        f" layer alone are injected in LTC, ours by --projector ltc-last. {SPEED.partition('; ')[0]}.{_ran_on(records)}",
+        f" layer alone are injected in LTC, ours by --projector ltc-last. {SPEED.partition('; ')[0]}."
+        f"{_ran_on(records)}",
         printed=True,
     )
 
