@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# VMAD's Table III (modules) with Figures 9 and 10 or, with TABLE=4, Table IV (patches per image), with TABLE=5, Table V (projectors, with
-# tokens per second). Run pipelines/vmad.sh
-# first, for the manifests. Run it in the project's root; settings are environment variables:
+# VMAD's Table III (modules) with Figures 9 and 10 or, with TABLE=4, Table IV (patches per image), with TABLE=5, Table V
+# (projectors, with tokens per second). Run pipelines/vmad.sh first, for the manifests. Run it in the project's root;
+# settings are environment variables:
 #
 #   TABLE=5 VMAD_ON=runs/vmad-llava-1.5-7b-hf/riad-whole.parquet \
 #     VMAD_TO=runs/vmad-llava-1.5-7b-hf/manifest.parquet/mvtec-ad pipelines/vmad_ablations.sh

@@ -8,6 +8,7 @@ normal training image of each class, by any engine.
 
 import hashlib
 import json
+import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,12 @@ def recorded(record: Mapping | None) -> Descriptions:
     if record is None:
         return Descriptions(NO_TEXT, {})
     return Descriptions(str(record["kind"]), {(d, c): str(text) for d, c, text in record["texts"]})
+
+
+def place(source: str) -> dict[str, str]:
+    """Where the texts were read, for the record; nothing where they are packaged."""
+    packaged = source in ("", GENERAL, NO_TEXT) or not Path(source).exists()
+    return {} if packaged else {"descriptions": os.path.abspath(source)}
 
 
 def general(category: str) -> str:

@@ -30,7 +30,7 @@ from stages.vmad.build import check_sam
 from stages.vmad.checkpoint import fingerprint, load_vmad, made_of, reader, sources
 from stages.vmad.config import QUERIES, ScoreVmadConfig
 from stages.vmad.data import NO_TEXTS, PromptEncoder, prompt_texts, sample
-from stages.vmad.descriptions import Descriptions, classes_of, for_scoring, other_kind
+from stages.vmad.descriptions import Descriptions, classes_of, for_scoring, other_kind, place
 from stages.vmad.memory import Class
 from stages.vmad.model import Vmad
 
@@ -105,7 +105,7 @@ def run(config: ScoreVmadConfig, options: RunOptions) -> Summary:
         notes,
         map_kind="<f4",
         files=files,
-        paths=named_paths(config),
+        paths=named_paths(config) | place(config.descriptions),
     )
 
 

@@ -29,7 +29,7 @@ from stages.vmad.build import build_memory, check_sam, image_processor, new_mode
 from stages.vmad.checkpoint import load_vmad, merged, save_vmad, source_fingerprints, sources
 from stages.vmad.config import RECORD, FinetuneVmadConfig
 from stages.vmad.data import TrainingSet, VmadSample, check_lengths, collate, prompt_texts, samples_of
-from stages.vmad.descriptions import Descriptions, classes_of, read_descriptions
+from stages.vmad.descriptions import Descriptions, classes_of, place, read_descriptions
 from stages.vmad.loss import PARTS
 from stages.vmad.memory import choose_memory
 
@@ -122,7 +122,7 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
             "sam": config.sam,
             "descriptions": descriptions.record(),
         },
-        named_paths(config),
+        named_paths(config) | place(config.descriptions),
     )
 
     def train(saved: Path | None, say: Callable[[str], None]) -> tuple[Trainer, Callable[[Path], None]]:

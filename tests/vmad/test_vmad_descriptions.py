@@ -171,6 +171,7 @@ def test_captions_reach_the_checkpoint_the_scores_and_the_conversation(spots, mo
     assert json.loads((out / "_checkpoint/vmad.json").read_text())["descriptions"] == expected
     (record,) = read_provenance(out)
     assert record["notes"]["descriptions"] == expected and record["parameters"]["descriptions"].startswith("captions ")
+    assert record["paths"]["descriptions"] == path
     with pytest.raises(InputError, match="descriptions was 'captions .*', now 'general"):
         train(config(spots, models, out, **few), QUIET)
 
@@ -178,6 +179,7 @@ def test_captions_reach_the_checkpoint_the_scores_and_the_conversation(spots, mo
     score(c, QUIET)
     (record,) = read_provenance(c.out)
     assert record["notes"]["descriptions"] == expected and record["parameters"]["top_share"] == 0.01
+    assert "descriptions" not in record["paths"]
     with pytest.raises(
         InputError, match="of spots/grey_0 it says 'The grey 0 .*', and training was told 'Grey all over"
     ):
