@@ -1,4 +1,4 @@
-"""VisualAD's training does not wait: images from worker processes, no look at a step's values on the host."""
+"""VisualAD's training: what its defaults do, images from worker processes, no look at a step's values on the host."""
 
 import re
 import shutil
@@ -12,10 +12,12 @@ from stages.base.errors import ImageError
 from stages.datasets.manifest import read_manifest
 from stages.training.trainer import LOADERS, common_arguments
 from stages.visualad.backbone import load_backbone
+from stages.visualad.config import TrainVisualadConfig
 from stages.visualad.data import ImageTransform, TrainingSet
 from stages.visualad.model import VisualAD
 from stages.visualad.train import run as train
 from stages.visualad.train import trainer_of
+from tests.visualad.spots import make_spots
 from tests.visualad.test_visualad_stages import QUIET, clip, config, spots, weights
 
 __all__ = ["clip", "spots"]  # fixtures
@@ -48,6 +50,20 @@ def test_workers_are_the_default_beside_a_gpu_alone(tmp_path):
         return common_arguments(tmp_path, device, "fp32", 0, asked, 1, 1)["dataloader_num_workers"]
 
     assert [workers(d, None) for d in ("cuda", "cpu")] == [LOADERS, 0] and workers("cuda", 0) == 0
+
+
+@pytest.mark.slow
+def test_the_defaults_lower_the_loss(clip, tmp_path):
+    """One pass of 24 steps: the mean over the last third is below that over the first."""
+    images = make_spots(tmp_path, 192)
+    train(
+        TrainVisualadConfig(
+            manifest=images, root=tmp_path, backbone=str(clip), out=tmp_path / "v", size=56, layers="2,4"
+        ),
+        QUIET,
+    )
+    curve = [float(line.split(",")[1]) for line in (tmp_path / "v/_checkpoint/losses.csv").read_text().split()[1:]]
+    assert len(curve) == 24 and sum(curve[-8:]) < sum(curve[:8])
 
 
 class Looks(TorchDispatchMode):
