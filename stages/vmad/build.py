@@ -23,7 +23,8 @@ from stages.base.errors import InputError, cannot_be_loaded, first_line
 from stages.datasets.images import load_rgb
 from stages.datasets.manifest import Image
 from stages.vmad.config import SEG, LossWeights, VmadSettings
-from stages.vmad.data import PromptEncoder
+from stages.vmad.data import NO_TEXTS, PromptEncoder
+from stages.vmad.descriptions import general
 from stages.vmad.dssl import overall_features
 from stages.vmad.memory import Class, Memory
 from stages.vmad.model import Vmad, trainable
@@ -262,10 +263,10 @@ def build_memory(
     model: Vmad,
     text: PromptEncoder,
     per_label: int,
-    t_x: Mapping[Class, str],
+    told: Mapping[Class, str] = NO_TEXTS,
 ) -> Memory:
-    """Read the images and compute the visual side. model: on its device; t_x: of each class (Eq. 13). Raises
-    ImageError."""
+    """Read the images and compute the visual side. model: on its device; told: t_x of each class (Eq. 13), the
+    general sentence where there is none. Raises ImageError."""
     clip_inputs, features, normal, owner = [], [], [], []
     device = model.device
     for number, images in enumerate(chosen.values()):
@@ -277,7 +278,7 @@ def build_memory(
             clip_inputs.append(model.transform.clip_input(rgb))
             normal.append(image.label == 0)
             owner.append(number)
-    ids = [text.tokenizer(t_x[name], add_special_tokens=False).input_ids for name in chosen]
+    ids = [text.tokenizer(told.get(name) or general(name[1]), add_special_tokens=False).input_ids for name in chosen]
     described, mask = padded(ids)
     return Memory(
         torch.stack(clip_inputs),

@@ -35,7 +35,6 @@ from stages.vmad.build import (
 from stages.vmad.config import (
     ADAPTER,
     MERGED,
-    NO_TEXT,
     RECORD,
     SEG,
     WEIGHTS,
@@ -44,7 +43,7 @@ from stages.vmad.config import (
     checkpoint_folder,
 )
 from stages.vmad.data import PromptEncoder
-from stages.vmad.descriptions import Descriptions, recorded
+from stages.vmad.descriptions import UNTOLD, Descriptions, recorded
 from stages.vmad.model import Vmad
 
 
@@ -55,7 +54,7 @@ def save_vmad(
     llava: str,
     sam: str,
     revisions: tuple[str, str] = ("", ""),
-    descriptions: Descriptions = Descriptions(NO_TEXT, {}),  # noqa: B008 (frozen)
+    descriptions: Descriptions = UNTOLD,
 ) -> None:
     """llava, sam: directory or hub id that it was made from, as it was given; descriptions: of what is normal, that it
     was trained with. A merged model brings its own LLaVA."""

@@ -47,16 +47,15 @@ class Descriptions:
         """As a checkpoint keeps it."""
         return {"kind": self.kind, "texts": [[*name, text] for name, text in sorted(self.texts.items())]}
 
-    def t_x(self) -> dict[Class, str]:
-        """What the Meta-Net reads (Eq. 13): the same texts, or the general sentence where the instruction has none."""
-        return {name: text or general(name[1]) for name, text in self.texts.items()}
+
+UNTOLD = Descriptions(NO_TEXT, {})
 
 
 def recorded(record: Mapping | None) -> Descriptions:
     """Of a checkpoint; none where it does not say: the instructions that those were trained with had none. Raises
     KeyError, TypeError or ValueError for what no checkpoint holds."""
     if record is None:
-        return Descriptions(NO_TEXT, {})
+        return UNTOLD
     return Descriptions(str(record["kind"]), {(d, c): str(text) for d, c, text in record["texts"]})
 
 

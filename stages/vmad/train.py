@@ -29,7 +29,7 @@ from stages.vmad.build import build_memory, check_sam, image_processor, new_mode
 from stages.vmad.checkpoint import load_vmad, merged, save_vmad, source_fingerprints, sources
 from stages.vmad.config import RECORD, FinetuneVmadConfig
 from stages.vmad.data import TrainingSet, VmadSample, check_lengths, collate, prompt_texts, samples_of
-from stages.vmad.descriptions import Descriptions, classes_of, place, read_descriptions
+from stages.vmad.descriptions import UNTOLD, Descriptions, classes_of, place, read_descriptions
 from stages.vmad.loss import PARTS
 from stages.vmad.memory import choose_memory
 
@@ -129,7 +129,7 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
         if others := len(questions.failed) + sum(q.image_id not in trained_on for q in questions.rows):
             say(f"{others} questions are about other images, or have `error`, and are not trained on")
         say(f"{len(samples)} samples of {len(images)} images, the longest of {longest} tokens")
-        return fit(config, images, samples, descriptions, saved, say, device, precision)
+        return fit(config, images, samples, saved, say, device, precision, descriptions)
 
     datasets = "+".join(sorted({i.dataset for i in images}))
     summary = run_training(config.out, spec, datasets, len(samples), options, PARTS, train, failed, files)
@@ -180,11 +180,11 @@ def fit(
     config: FinetuneVmadConfig,
     images: Sequence[Image],
     samples: Sequence[VmadSample],
-    descriptions: Descriptions,
     saved: Path | None,
     say: Callable[[str], None],
     device: str,
     precision: str,
+    descriptions: Descriptions = UNTOLD,
 ) -> tuple[VmadTrainer, Callable[[Path], None]]:
     """Train from a saved state, or from the start; (the trainer at its end, what writes the checkpoint)."""
     revisions = (config.llava_revision, config.sam_revision)
@@ -204,7 +204,7 @@ def fit(
     chosen = choose_memory(images, config.memory, config.seed)
     if model.dssl:
         say(f"memory: {sum(map(len, chosen.values()))} images of {len(chosen)} classes")
-        model.memory = build_memory(chosen, model, text, config.drawn, descriptions.t_x())
+        model.memory = build_memory(chosen, model, text, config.drawn, descriptions.texts)
     data = TrainingSet(samples, text, model.transform, {name: n for n, name in enumerate(chosen)})
     trainer = VmadTrainer(model=model, args=keywords, train_dataset=data, data_collator=partial(collate, pad=text.pad))
     run_trainer(trainer, saved, say, config.out)

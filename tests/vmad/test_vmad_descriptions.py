@@ -14,6 +14,7 @@ from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.base.prompts import FOLDER
 from stages.vmad.ask import Conversation
+from stages.vmad.build import build_memory
 from stages.vmad.config import AskConfig
 from stages.vmad.data import check_lengths, conversation, samples_of
 from stages.vmad.descriptions import (
@@ -25,6 +26,7 @@ from stages.vmad.descriptions import (
     read_descriptions,
     recorded,
 )
+from stages.vmad.memory import choose_memory
 from stages.vmad.score import prompt_about
 from stages.vmad.score import run as score
 from stages.vmad.train import run as train
@@ -75,9 +77,9 @@ def test_the_meta_net_reads_the_same_text(llava, sam, pictures):
     for number, name in enumerate((NUT, TILE)):
         ids = model.memory.described[number][model.memory.described_mask[number] > 0]
         assert text.tokenizer.decode(ids) == T_X[name]
-    assert Descriptions("files", SAID).t_x() == SAID
-    silent = Descriptions("none", {NUT: ""}).t_x()[NUT]
-    assert silent == "The metal nut in the picture should be without any abnormality."
+    memory = build_memory(choose_memory(pictures, 1.0, 0), model, text, 2, {NUT: "", TILE: "Grey."})
+    read = [text.tokenizer.decode(i[m > 0]) for i, m in zip(memory.described, memory.described_mask, strict=True)]
+    assert read == ["The metal nut in the picture should be without any abnormality.", "Grey."], "none: the general one"
 
 
 def test_where_the_texts_come_from(pictures, tmp_path):
