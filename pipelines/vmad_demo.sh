@@ -20,9 +20,9 @@ small="--tasks segmentation --heads 4 --depth 1 --boxes 4 --box-size 32 --drawn 
 : "${SEED:=0}"                                 # of the split and of the training
 : "${GPUS:=1}"                                 # of this machine, for training
 : "${JOBS:=2}"                                 # processes that evaluate pixels
-by_settings=$(folder runs/vmad-demo "llava $LLAVA" "llava " "sam $SAM" "sam " "tiles $(basename "$TILES")" \
-  "towers $TOWERS" "towers distilled" "tiles magnetic-tile" "small $VMAD_SMALL" "small $small" "train $VMAD_TRAIN" "train " "score $VMAD_SCORE" "score " \
-  "seed $SEED" "seed 0")
+by_settings=$(folder runs/vmad-demo "llava $LLAVA" "llava " "sam $SAM" "sam " "towers $TOWERS" "towers distilled" \
+  "tiles $(basename "$TILES")" "tiles magnetic-tile" "small $VMAD_SMALL" "small $small" "train $VMAD_TRAIN" "train " \
+  "score $VMAD_SCORE" "score " "seed $SEED" "seed 0")
 : "${VM:=$by_settings}"  # folder for everything, named by the settings that are not the default
 : "${LLAVA:=$VM/models/llava}" "${SAM:=$VM/models/sam}"
 declare -a small="($VMAD_SMALL)" train="($VMAD_TRAIN)" score="(--max-tokens 16 --precision fp32 $VMAD_SCORE)"
@@ -37,6 +37,7 @@ score() {   # model, name
     --out "$VM/scores.parquet/$2" --maps "$VM/maps.parquet/$2" --overwrite
 }
 
+case $TOWERS in distilled | random) ;; *) echo "TOWERS=$TOWERS: distilled or random" >&2; exit 2 ;; esac
 if [ ! -d "$TILES" ]; then echo "no images: give TILES=..., or RIAD_ROOT" >&2; exit 2; fi
 [ -f "$VM/models/sam/preprocessor_config.json" ] || run python -m pipelines.demo_models.random_vmad "$VM/models"
 run adcli data index magnetic-tile "$TILES" --train-defects 0.5 --train-fraction 0.2 --seed "$SEED" \

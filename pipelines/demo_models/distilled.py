@@ -5,7 +5,7 @@
 DIR/sam: its first layers are written down (strengths of frequencies, what they differ by from neighbours and from the
 image, see filter_backbone); the last linear maps are fitted by least squares to the first 29 principal components of
 EfficientNet-Lite0's features at strides 8, 16 and 32. What is fitted sees the training images of MANIFEST and rendered
-surfaces (SURFACES, rendered to DIR/surfaces without it), never an image of another split. Printed: what the fit
+surfaces (of the folder SURFACES, by default DIR/surfaces), never an image of another split. Printed: what the fit
 leaves, and the pixel AUROC of linear probes, trained on the training images, on the test images.
 """
 
@@ -185,7 +185,9 @@ def main(manifest: Path, out: Path, surfaces: Path | None = None) -> None:
 
     images = read_manifest(manifest).images
     rendered = surfaces or out / "surfaces"
-    files = sorted([*rendered.glob("good/*.png"), *rendered.glob("new/*/*.png")])
+    files = sorted([*rendered.glob("good/*.jpg"), *rendered.glob("new/*/*.jpg")])
+    if not files:
+        sys.exit(f"{rendered}: no surfaces here; render them with adcli data synth surfaces --out {rendered}")
     train, test = (
         [(i.file, i.masks if i.label else ()) for i in learned_from(images, split)] for split in ("train", "test")
     )
