@@ -72,7 +72,7 @@ def compare(said: str, true: str) -> dict[str, tuple[int, int]]:
 
 def main(captions: Path, truth: Path) -> None:
     """Print one row per capture condition and one per scenario."""
-    said = {r["image_id"]: r["text"] or "" for r in read_table(captions, CAPTIONS).to_pylist()}
+    said = {r["image_id"]: r["text"] or "" for r in read_table(captions, CAPTIONS, partial=True).to_pylist()}
     rows: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0]))
     for r in read_table(truth, TRUTH).to_pylist():
         if r["image_id"] not in said:

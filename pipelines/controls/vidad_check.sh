@@ -8,8 +8,9 @@ if [ -z "$VIDAD_ROOT" ]; then
   done
 fi
 run python -m benchmarks.vidad_check "$RUN"
-run adcli data synth vidad --out "$RUN/check/scenes" --size "$SIZE" --seed 2026 --overwrite
+only=(--scenarios "$SCENARIOS" ${CONDITIONS:+--conditions "$CONDITIONS"})
+run adcli data synth vidad --out "$RUN/check/scenes" "${only[@]}" --size "$SIZE" --seed 2026 --overwrite
 run adcli data index vidad "$RUN/check/scenes" --out "$RUN/check/manifest.parquet" --overwrite
-run adcli caption "$RUN/check/manifest.parquet" --out "$RUN/check/captions.parquet" --overwrite
-echo "scenes of a seed that the captioner was not tuned on:"
+run adcli caption "$RUN/check/manifest.parquet" --out "$RUN/check/captions.parquet" --shard 0/8 --overwrite
+echo "an eighth of the scenes of a seed that the captioner was not tuned on:"
 run python -m benchmarks.caption_accuracy "$RUN/check/captions.parquet" "$RUN/check/scenes/truth.parquet"

@@ -23,6 +23,11 @@ def world() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def world_here() -> int:
+    """How many of them this machine has."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def per_process_batch(batch_size: int) -> int:
     """Samples of each process per step; batch_size: of all processes together.
 

@@ -15,6 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 
+from stages.base.errors import InputError
 from stages.base.progress import PLAIN_LINE_SECONDS, Progress, Steps
 from stages.training.runs import STATE
 
@@ -61,11 +62,18 @@ def steps_of(samples: int, batch_size: int, epochs: float) -> int:
 
 
 def run_trainer(trainer: Trainer, saved: Path | None, say: Callable[[str], None], out: Path, warmup: int = 0) -> None:
-    """Train, from a saved state if there is one, saying how far it is; TensorBoard's files go below the artifact."""
+    """Train, from a saved state if there is one, saying how far it is; TensorBoard's files go below the artifact.
+
+    Raises:
+        InputError: what a loader process raised, such as an image that cannot be decoded, in its own words.
+    """
     trainer.remove_callback(PrinterCallback)
     for callback in (ProgressCallback(say, warmup), *tensorboard(out / "_tensorboard")):
         trainer.add_callback(callback)
-    trainer.train(resume_from_checkpoint=str(saved) if saved else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(saved) if saved else None)
+    except InputError as e:  # torch writes a loader process's whole traceback into the message
+        raise type(e)(str(e).rpartition(f"{type(e).__name__}: ")[2].strip()) from e
 
 
 def tensorboard(folder: Path) -> list[TrainerCallback]:

@@ -1,5 +1,6 @@
 """From a LLaVA and a SAM checkpoint to a VMAD model."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from transformers import (
     LlavaForConditionalGeneration,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    SamConfig,
     SamModel,
 )
 
@@ -25,12 +27,13 @@ from stages.datasets.images import load_rgb
 from stages.datasets.manifest import Image
 from stages.vmad.config import SEG, LossWeights, VmadSettings
 from stages.vmad.data import PromptEncoder, filled, spoken
-from stages.vmad.dssl import overall_features
+from stages.vmad.dssl import boxes_at, overall_features, random_boxes, roi
 from stages.vmad.memory import Class, Memory
 from stages.vmad.model import Vmad, trainable
 from stages.vmad.projectors import Projector
 from stages.vmad.transform import ClipSamTransform
 
+MEMORY_PATCHES = 4  # of an image, where the memory is of patches: 4 times as many as are drawn of as many images
 LORA_TARGETS = r".*language_model.*\.(q_proj|v_proj)"  # LISA's; the paper names only the rank
 
 
@@ -50,12 +53,35 @@ def new_model(
     config, tokenizer = read_llava(llava_name, revisions[0])
     text = text_of(config, tokenizer, settings, llava_name)
     llava = load_llava(llava_name, revisions[0], dtype)
-    add_token_row(llava, text.seg)
-    replace_projector(llava, settings)
-    llava = with_lora(llava, settings, text.seg)
     sam, sam_transform = load_sam(sam_name, revisions[1], dtype)
     transform = transform_of(llava_name, revisions[0], config, sam_transform)
-    return freeze(Vmad(llava, sam, settings, weights, transform, text.seg)), text
+    return assembled(llava, sam, settings, weights, transform, text.seg), text
+
+
+def assembled(
+    llava: LlavaForConditionalGeneration,
+    sam: SamModel,
+    settings: VmadSettings,
+    weights: LossWeights,
+    transform: ClipSamTransform,
+    seg: int,
+) -> Vmad:
+    """The untrained model made of these two."""
+    add_token_row(llava, seg)
+    replace_projector(llava, settings)
+    return freeze(Vmad(with_lora(llava, settings, seg), sam, settings, weights, transform, seg))
+
+
+def without_storage(llava: LlavaConfig, sam: SamConfig, settings: VmadSettings, seg: int, dtype: torch.dtype) -> Vmad:
+    """A model of the shape that `new_model` makes, on torch's meta device: for counting."""
+    llava, grey = copy.deepcopy(llava), (0.5, 0.5, 0.5)  # what is assembled changes it
+    clip_size, sam_size = llava.vision_config.image_size, sam.vision_config.image_size
+    with torch.device("meta"):
+        base = LlavaForConditionalGeneration._from_config(llava, dtype=dtype)
+        backbone = SamModel(sam)
+        backbone.vision_encoder.to(dtype)
+        transform = ClipSamTransform(clip_size, grey, grey, sam_size, grey, grey)
+        return assembled(base, backbone, settings, LossWeights(), transform, seg)
 
 
 def read_llava(name: str, revision: str) -> tuple[LlavaConfig, PreTrainedTokenizerBase]:
@@ -158,14 +184,15 @@ def check_llava(config: LlavaConfig, name: str) -> None:
         )
 
 
-def check_sam(name: str, revision: str) -> None:
-    """Raises InputError: it cannot be loaded, or is no SAM."""
+def check_sam(name: str, revision: str) -> SamConfig:
+    """Its configuration. Raises InputError: it cannot be loaded, or is no SAM."""
     try:
         config = AutoConfig.from_pretrained(name, revision=revision or None)
     except (OSError, ValueError) as e:
         raise not_loaded("--sam", name, e) from e
     if config.model_type != "sam":
         raise InputError(f"--sam {name}: a {config.model_type} model; expected SAM (for example facebook/sam-vit-huge)")
+    return config
 
 
 def load_sam(name: str, revision: str, dtype: torch.dtype) -> tuple[SamModel, dict]:
@@ -258,19 +285,21 @@ def freeze(model: Vmad) -> Vmad:
 
 
 @torch.no_grad()
-def build_memory(chosen: dict[Class, tuple[Image, ...]], model: Vmad, text: PromptEncoder, per_label: int) -> Memory:
-    """Read the images and compute the visual side. model: on its device. Raises ImageError."""
-    clip_inputs, features, normal, owner = [], [], [], []
-    device = model.device
-    for number, images in enumerate(chosen.values()):
-        for image in images:
-            rgb = load_rgb(image.file)
-            content_size = torch.tensor([model.transform.content_size(rgb.shape)], device=device)
-            f = model.visual_features(model.for_sam(model.transform.sam_input(rgb)[None].to(device), content_size))
-            features.append(overall_features(f, content_size, model.transform.sam_size / f.shape[-1])[0].cpu())
-            clip_inputs.append(model.transform.clip_input(rgb))
-            normal.append(image.label == 0)
-            owner.append(number)
+def build_memory(
+    chosen: dict[Class, tuple[Image, ...]], model: Vmad, text: PromptEncoder, per_label: int, layers: bool = True
+) -> Memory:
+    """Read the images and compute what is frozen, as a step of the training would. model: on its device. layers: keep
+    CLIP's layers; false: its pixels. Raises ImageError."""
+    kept, features, normal, owner = [], [], [], []
+    dtype = next(model.base.model.vision_tower.parameters()).dtype
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        for number, images in enumerate(chosen.values()):
+            for image in images:
+                f, pixels = remembered(model, image)
+                features.append(f.cpu())
+                kept.append(model.clip_layers(model.for_clip(pixels)).cpu() if layers else pixels.cpu())
+                normal += [image.label == 0] * len(f)
+                owner += [number] * len(f)
     sentence = load_prompt("vmad/normal").text
     ids = [
         text.tokenizer(filled(sentence, {"object": spoken(category)}), add_special_tokens=False).input_ids
@@ -278,14 +307,28 @@ def build_memory(chosen: dict[Class, tuple[Image, ...]], model: Vmad, text: Prom
     ]
     described, mask = padded(ids)
     return Memory(
-        torch.stack(clip_inputs),
-        torch.stack(features),
-        torch.tensor(normal),
-        torch.tensor(owner),
-        described,
-        mask,
-        per_label,
+        torch.cat(kept), torch.cat(features), torch.tensor(normal), torch.tensor(owner), described, mask, per_label
     )
+
+
+def remembered(model: Vmad, image: Image) -> tuple[Tensor, Tensor]:
+    """(features (n, C), CLIP's pixels (n, 3, S, S) uint8) that the memory holds of an image: of all of it; with the
+    target `patches` of MEMORY_PATCHES of its own, at random in a normal image and on the defect in others."""
+    rgb, transform, settings = load_rgb(image.file), model.transform, model.settings
+    content = transform.content_size(rgb.shape)
+    contents = torch.tensor([content], device=model.device)
+    pixels = transform.sam_input(rgb)[None].to(model.device)
+    f = model.visual_features(model.for_sam(pixels, contents))
+    stride = transform.sam_size / f.shape[-1]
+    if settings.target != "patches":
+        return overall_features(f, contents, stride), transform.clip_input(rgb)[None].to(model.device)
+    mask = transform.mask(image.masks, content) if image.label else torch.zeros(1)
+    boxes = random_boxes(contents, MEMORY_PATCHES, settings.box_size)
+    if mask.any():
+        boxes = boxes_at(mask, content, MEMORY_PATCHES, settings.box_size)[None]
+    boxes = boxes.to(model.device)
+    crops = roi(pixels.float(), boxes, transform.clip_size)[0].round().to(torch.uint8)
+    return roi(f, boxes / stride)[0, :, :, 0, 0], crops
 
 
 def padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

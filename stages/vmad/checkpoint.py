@@ -47,9 +47,16 @@ from stages.vmad.model import Vmad
 
 
 def save_vmad(
-    model: Vmad, text: PromptEncoder, folder: Path, llava: str, sam: str, revisions: tuple[str, str] = ("", "")
+    model: Vmad,
+    text: PromptEncoder,
+    folder: Path,
+    llava: str,
+    sam: str,
+    revisions: tuple[str, str] = ("", ""),
+    notes: dict | None = None,
 ) -> None:
-    """llava, sam: directory or hub id that it was made from, as it was given. A merged model brings its own LLaVA."""
+    """llava, sam: directory or hub id that it was made from, as it was given; notes: what else the record keeps. A
+    merged model brings its own LLaVA."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"{part}.{n}": t.detach().float().cpu().contiguous()
@@ -72,6 +79,7 @@ def save_vmad(
         "tokens": model.projector.tokens,
         "settings": asdict(model.settings),
         "weights": asdict(model.weights),
+        "notes": notes or {},
     }
     (folder / RECORD).write_text(json.dumps(record, indent=2))
 

@@ -15,6 +15,7 @@ LLAVA, SAM = "llava-hf/llava-1.5-7b-hf", "facebook/sam-vit-huge"
 QUERIES = {"description": "description", "impact": "impact analysis", "suggestion": "suggestion analysis"}
 
 PROJECTORS = ("ltc", "ltc-last", "ltc-coarse", "mlp", "average-pooling", "resampler", "ldp-v2")  # Tables I, III, V
+TARGETS = ("identity", "trained-heads", "patches")  # what Eq. 11 is of
 SEG = "<seg>"
 WEIGHTS, RECORD, ADAPTER, MERGED = "vmad.safetensors", "vmad.json", "adapter", "llava"  # of a trained model
 
@@ -23,7 +24,10 @@ WEIGHTS, RECORD, ADAPTER, MERGED = "vmad.safetensors", "vmad.json", "adapter", "
 class VmadSettings:
     """projector: of PROJECTORS; rho: downsampling per side; levels: n of Eq. 21; depth, heads: of LTC; dssl: with the
     PBSD loss; boxes: N_b; box_size: px of the visual backbone's input; temperature: tau of Eq. 11, Eq. 16; drawn:
-    images of each label that Eq. 11, Eq. 16 compare with at a step; rank, alpha, dropout: of LoRA.
+    images of each label that Eq. 11, Eq. 16 compare with at a step; target: of TARGETS; rank, alpha, dropout: of LoRA.
+
+    The target stays `identity` by default, though it hardly separates defects (a training says how well), because it
+    alone is what Eq. 8 to Eq. 11 say without an objective that the paper does not have.
 
     Not in the paper, and so ours: depth, heads, drawn, temperature (MoCo's), alpha and dropout (LISA's).
     """
@@ -38,6 +42,7 @@ class VmadSettings:
     box_size: int = 32
     temperature: float = 0.07
     drawn: int = 8
+    target: str = "identity"
     rank: int = 8
     alpha: int = 16
     dropout: float = 0.05
@@ -55,6 +60,8 @@ class VmadSettings:
         """Raises InputError for settings that no model can have."""
         if self.projector not in PROJECTORS:
             raise InputError(f"--projector {self.projector}: expected {', '.join(PROJECTORS)}")
+        if self.target not in TARGETS:
+            raise InputError(f"--dssl-target {self.target}: expected {', '.join(TARGETS)}")
         require_positive(
             self, "rho", "levels", "depth", "heads", "boxes", "box_size", "temperature", "drawn", "rank", "alpha"
         )
@@ -115,6 +122,11 @@ class FinetuneVmadConfig(ImageTrainingOptions):
     )
     memory: float = option("share of each class's images in the memory", 0.05)
     drawn: int = option("normal and anomalous images of the memory that a step compares with, each", 8)
+    dssl_target: str = option(
+        "what Eq. 11 compares patches with: identity (the paper's global averages), trained-heads (the same through"
+        " heads trained to tell defect patches), patches (of normal images and of defects)",
+        "identity",
+    )
     rank: int = option("of LoRA", 8)
     alpha: int = option("LoRA's scale is alpha / rank", 16)
     dropout: float = option("of LoRA", 0.05)
@@ -138,8 +150,8 @@ class FinetuneVmadConfig(ImageTrainingOptions):
 
     def settings(self) -> VmadSettings:
         """What the model is made of."""
-        same = {n: getattr(self, n) for n in VmadSettings.__dataclass_fields__ if n not in ("dssl", "temperature")}
-        return VmadSettings(**same, dssl=not self.no_dssl, temperature=self.loss_temperature)
+        own = {"dssl": not self.no_dssl, "temperature": self.loss_temperature, "target": self.dssl_target}
+        return VmadSettings(**own, **{n: getattr(self, n) for n in VmadSettings.__dataclass_fields__ if n not in own})
 
     def weights(self) -> LossWeights:
         """Of the losses."""
@@ -154,6 +166,8 @@ class FinetuneVmadConfig(ImageTrainingOptions):
             raise InputError(f"--memory {self.memory}: expected more than 0, at most 1")
         accumulation_steps(self.batch_size, self.micro_batch)
         self.settings().check()
+        if self.dssl_target != "identity" and set(self.tasks.split(",")) == {"vqa"}:
+            raise InputError(f"--dssl-target {self.dssl_target}: needs masks, and --tasks vqa trains without them")
         check_model(self.llava, "--llava")
         check_model(self.sam, "--sam")
         check_merged(self.merged, self.out, RECORD)

@@ -11,6 +11,7 @@ What the text leaves open, and what is done here:
 - "Randomly sampled global representations": `drawn` images of each label, from the memory of the class, at a step.
 """
 
+from collections.abc import Sequence
 from math import ceil
 
 import torch
@@ -38,8 +39,9 @@ class Dssl(nn.Module):
 class Head(nn.Module):
     """g_alpha (`local`) and g_beta (`overall`): a linear map, then L2 normalisation.
 
-    Eq. 17 lets no gradient through to them, so nothing ever trains them; started at random, the two would compare
-    vectors in unrelated bases. They are the identity, and frozen.
+    Eq. 17 lets no gradient through to them, and started at random the two would compare vectors in unrelated bases.
+    They start as the identity and are frozen; with --dssl-target trained-heads they are trained before the model is
+    (`separation.train_heads`), so that Eq. 17 stays detached.
     """
 
     def __init__(self, width: int) -> None:
@@ -61,6 +63,16 @@ def random_boxes(content_sizes: Tensor, count: int, size: int) -> Tensor:
     room = content_sizes - sides
     start = (torch.rand(len(content_sizes), count, 2) * (room[:, None] + 1)).floor().minimum(room[:, None])
     return torch.cat([start.flip(-1), (start + sides[:, None]).flip(-1)], -1)
+
+
+def boxes_at(mask: Tensor, content_size: Sequence[int], count: int, size: int) -> Tensor:
+    """mask: (K, K) with pixels that are not 0 within the content -> (count, 4) as of `random_boxes`, the middle of each
+    on a random pixel of the mask, moved into the content where it would stand out of it."""
+    at = mask.nonzero()[torch.randint(int((mask > 0).sum()), (count,))].float()
+    whole = torch.tensor([float(side) for side in content_size])
+    sides = whole.clamp(max=size)
+    start = (at - (sides / 2).floor()).clamp(min=0).minimum(whole - sides)
+    return torch.cat([start.flip(-1), (start + sides).flip(-1)], -1)
 
 
 def roi(features: Tensor, boxes: Tensor, bins: int = 1) -> Tensor:

@@ -8,17 +8,16 @@ from stages.training.prepared import torch
 
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 from transformers import LlavaForConditionalGeneration, SamModel
 
 from stages.vmad import loss
 from stages.vmad.config import LossWeights, VmadSettings
 from stages.vmad.dssl import Dssl, log_similarity, pbsd, random_boxes, roi
-from stages.vmad.memory import Memory
+from stages.vmad.memory import Memory, MemoryBatch
 from stages.vmad.projectors import Projector
 from stages.vmad.transform import ClipSamTransform, normalised
 
-AT_ONCE = 16  # images through CLIP and the projector at a time, for DSSL
+AT_ONCE = 4  # images through CLIP and the projector at a time, for DSSL: what working on them needs grows with it
 
 
 class Vmad(nn.Module):
@@ -41,7 +40,6 @@ class Vmad(nn.Module):
         self.gamma = nn.Sequential(nn.Linear(text, text), nn.ReLU(), nn.Linear(text, visual))
         self.dssl = Dssl(visual, text) if settings.dssl else None
         self.memory: Memory | None = None  # set for training with DSSL; no part of the weights
-        self.recompute = False
         for name in ("clip_mean", "clip_std", "sam_mean", "sam_std"):
             self.register_buffer(name, torch.tensor(getattr(transform, name)), persistent=False)
 
@@ -72,8 +70,7 @@ class Vmad(nn.Module):
         return self
 
     def recompute_activations(self) -> None:
-        """From now on the language model, and DSSL's patches, are computed again on the way back."""
-        self.recompute = True
+        """From now on the language model's layers, too, are computed again on the way back."""
         self.base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     # -- training ---------------------------------------------------------------------------------
@@ -96,10 +93,10 @@ class Vmad(nn.Module):
         content_sizes: (B, 2) px; masks: (B, K, K) 0 or 1; segmented: (B,) bool, answers with `<seg>`; classes: (B,)
         numbers of the classes, as the memory counts them.
         """
+        inputs = self.for_sam(sam_inputs, content_sizes)
+        features = self.visual_features(inputs)  # first: what SAM works with is free before the language model's
         hidden = self.hidden_states(input_ids, attention_mask, self.for_clip(clip_inputs))
         parts = {"text": loss.text_loss(self.base.lm_head(hidden), labels)}
-        inputs = self.for_sam(sam_inputs, content_sizes)
-        features = self.visual_features(inputs)
         if segmented.any():
             logits = self.mask_logits(self.seg_states(hidden, input_ids)[segmented], features[segmented])
             targets, content = masks[segmented].float(), self.content(content_sizes)[segmented].float()
@@ -153,46 +150,68 @@ class Vmad(nn.Module):
         )
 
     def visual_features(self, inputs: Tensor) -> Tensor:
-        """f of Eq. 4: (B, C, h, w), without gradient."""
+        """f of Eq. 4: (B, C, h, w), without gradient. In training one image at a time: SAM's attention over all
+        positions needs 1 GiB for each."""
         dtype = next(self.sam.vision_encoder.parameters()).dtype
-        return self.sam.get_image_embeddings(inputs.to(dtype)).float()  # f of Eq. 4
+        some = inputs.to(dtype).split(1 if self.training else len(inputs))
+        return torch.cat([self.sam.get_image_embeddings(few) for few in some]).float()  # f of Eq. 4
+
+    @torch.no_grad()
+    def clip_layers(self, pixels: Tensor) -> Tensor:
+        """What the projector reads of CLIP: (n, 3, S, S) as CLIP takes them -> (n, N, layers C), in CLIP's dtype."""
+        tower, chosen = self.base.model.vision_tower, self.base.config.vision_feature_layer
+        dtype, found = next(tower.parameters()).dtype, []
+        for few in pixels.split(AT_ONCE):
+            states = tower(few, output_hidden_states=True, return_dict=True).hidden_states
+            found.append(torch.cat([states[n][:, 1:] for n in chosen], -1).to(dtype))
+        return torch.cat(found)
 
     # -- DSSL -------------------------------------------------------------------------------------
 
     def structure_loss(self, features: Tensor, inputs: Tensor, content_sizes: Tensor, classes: Tensor) -> Tensor:
         """Eq. 8 to Eq. 17 for each image of the batch and the memory of its class. features: f; inputs: SAM's."""
-        s, side, device = self.settings, self.transform.sam_size, features.device
-        drawn = self.memory.draw(classes)  # Eq. 10, Eq. 14, Eq. 15
-        valid, positive = drawn.valid.to(device), (drawn.normal & drawn.valid).to(device)
-        boxes = random_boxes(content_sizes, s.boxes, s.box_size).to(device)
-        with torch.no_grad():
-            v = self.dssl.local(roi(features, boxes * (features.shape[-1] / side))[..., 0, 0])  # Eq. 8
-            z = self.dssl.overall(drawn.features.to(device))  # Eq. 9
-            visual = log_similarity(v, z, s.temperature, valid)  # Eq. 11
-            crops = self.sam_to_clip(roi(inputs, boxes, self.transform.clip_size))  # Eq. 12: I_box
-        patches = self.pooled_tokens(crops.flatten(0, 1)).unflatten(0, boxes.shape[:2])  # Eq. 12: T_v
-        images = self.pooled_tokens(self.for_clip(drawn.clip_inputs.flatten(0, 1).to(device))).unflatten(0, valid.shape)
-        t_x = self.description(drawn.described.to(device), drawn.described_mask.to(device))
+        drawn = self.memory.draw(classes).to(features.device)  # Eq. 10, Eq. 14, Eq. 15
+        boxes = random_boxes(content_sizes, self.settings.boxes, self.settings.box_size).to(features.device)
+        visual = self.visual_similarity(features, boxes, drawn)
+        text = self.text_similarity(self.crops(inputs, boxes), drawn)
+        return pbsd(visual, text, drawn.normal & drawn.valid)  # Eq. 17
+
+    @torch.no_grad()
+    def visual_similarity(self, features: Tensor, boxes: Tensor, drawn: MemoryBatch) -> Tensor:
+        """Eq. 8, Eq. 9, Eq. 11: logarithms (B, Nb, m). features: f; boxes: (B, Nb, 4), px of SAM's input."""
+        cells = boxes * (features.shape[-1] / self.transform.sam_size)
+        v = self.dssl.local(roi(features, cells)[..., 0, 0])  # Eq. 8
+        z = self.dssl.overall(drawn.features)  # Eq. 9
+        return log_similarity(v, z, self.settings.temperature, drawn.valid)  # Eq. 11
+
+    def text_similarity(self, crops: Tensor, drawn: MemoryBatch) -> Tensor:
+        """Eq. 12, Eq. 13, Eq. 16: logarithms (B, Nb, m). crops: (B, Nb, 3, S, S) as CLIP takes them."""
+        patches = self.pooled_tokens(self.clip_layers(crops.flatten(0, 1))).unflatten(0, crops.shape[:2])  # Eq. 12: T_v
+        seen = drawn.images.flatten(0, 1)
+        if seen.dtype == torch.uint8:
+            seen = self.clip_layers(self.for_clip(seen.to(self.device)))
+        images = self.pooled_tokens(seen).unflatten(0, drawn.valid.shape)
+        t_x = self.description(drawn.described, drawn.described_mask)
         theta = self.dssl.semantic_tokens(images, t_x[:, None])  # Eq. 13
         patches, theta = functional.normalize(patches, dim=-1), functional.normalize(theta, dim=-1)
-        text = log_similarity(patches, theta, s.temperature, valid)  # Eq. 16
-        return pbsd(visual, text, positive)  # Eq. 17
+        return log_similarity(patches, theta, self.settings.temperature, drawn.valid)  # Eq. 16
+
+    @torch.no_grad()
+    def crops(self, inputs: Tensor, boxes: Tensor) -> Tensor:
+        """I_box of Eq. 12: (B, Nb, 3, S, S) as CLIP takes them. inputs: SAM's. One image at a time, since the points of
+        all boxes take 0.7 GiB for each."""
+        size = self.transform.clip_size
+        each = [roi(one, own, size) for one, own in zip(inputs.split(1), boxes.split(1), strict=True)]
+        return self.sam_to_clip(torch.cat(each))  # Eq. 12: I_box
 
     def sam_to_clip(self, pixels: Tensor) -> Tensor:
         """(..., 3, H, W) normalised for SAM -> normalised for CLIP."""
         pixels = pixels * self.sam_std[:, None, None] + self.sam_mean[:, None, None]
         return (pixels - self.clip_mean[:, None, None]) / self.clip_std[:, None, None]
 
-    def pooled_tokens(self, pixels: Tensor) -> Tensor:
-        """Mean over tokens of Psi(F_I(.)): (n, 3, S, S) as CLIP takes them -> (n, D)."""
-
-        def some(few: Tensor) -> Tensor:
-            return torch.stack(list(self.base.get_image_features(few).pooler_output)).float().mean(1)
-
-        again = self.recompute and self.training
-        return torch.cat(
-            [checkpoint(some, few, use_reentrant=False) if again else some(few) for few in pixels.split(AT_ONCE)]
-        )
+    def pooled_tokens(self, layers: Tensor) -> Tensor:
+        """Mean over tokens of Psi: (n, N, layers C) of `clip_layers`, on any device -> (n, D)."""
+        return torch.cat([self.projector(few).float().mean(1) for few in layers.split(AT_ONCE)])
 
     def description(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(B, L) -> (B, D): the mean of the input embeddings of the normal description."""

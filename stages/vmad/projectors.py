@@ -11,13 +11,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from stages.vmad.config import VmadSettings
 from stages.vmad.ltc import LocalityCompression, side_of
 
 
 class Projector(nn.Module):
-    """Psi. mlp: (.., C) -> (.., D), the checkpoint's projector; grid: patches per side of the vision tower."""
+    """Psi. mlp: (.., C) -> (.., D), the checkpoint's projector; grid: patches per side of the vision tower.
+
+    In training its activations, 0.15 GiB per image for LTC, are computed again on the way back: what it reads is
+    CLIP's, which is frozen, so that this costs one pass through the projector and none through CLIP.
+    """
 
     def __init__(self, settings: VmadSettings, mlp: nn.Module, width: int, text_width: int, grid: int) -> None:
         super().__init__()
@@ -25,8 +30,16 @@ class Projector(nn.Module):
         self.compress, self.mlp, self.refine = parts(settings, width, text_width, self.tokens, mlp)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, N, layers C), the layers side by side as LLaVA joins them, the deepest last -> (B, M, D)."""
-        return self.refine(self.mlp(self.compress(features.chunk(self.layers, -1))))  # Eq. 2
+        """(B, N, layers C), the layers side by side as LLaVA joins them, the deepest last, on any device -> (B, M, D).
+        What waits for the way back stays where it is given."""
+        if self.training and torch.is_grad_enabled():
+            return checkpoint(self.projected, features, use_reentrant=False, preserve_rng_state=False)  # Eq. 2
+        return self.projected(features)
+
+    def projected(self, features: Tensor) -> Tensor:
+        """The same without recomputing."""
+        here = features.to(next(self.parameters()).device)
+        return self.refine(self.mlp(self.compress(here.chunk(self.layers, -1))))  # Eq. 2
 
 
 def parts(

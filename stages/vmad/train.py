@@ -1,9 +1,10 @@
 """Fine-tuning VMAD on images with masks and, if there are any, questions with answers (section V-A).
 
-Memory, counted and not measured: see `docs/vmad.md`.
+What it needs of a GPU is said before it begins (`needs`).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from stages.training.prepared import torch
 
+from accelerate.utils import set_seed
 from transformers import Trainer, TrainingArguments
 
 from stages.artifacts.writer import Spec, Summary
@@ -25,12 +27,14 @@ from stages.training.runs import run_training
 from stages.training.saved_models import check_merged, context_length
 from stages.training.torch_setup import resolved_precision
 from stages.training.trainer import TrainableOnlyCheckpoints, common_arguments, one_gpu, run_trainer, steps_of
-from stages.vmad.build import build_memory, check_sam, image_processor, new_model, read_llava, text_of
+from stages.vmad.build import MEMORY_PATCHES, build_memory, check_sam, image_processor, new_model, read_llava, text_of
 from stages.vmad.checkpoint import load_vmad, merged, save_vmad, source_fingerprints, sources
 from stages.vmad.config import RECORD, FinetuneVmadConfig
 from stages.vmad.data import TrainingSet, VmadSample, check_lengths, collate, prompt_texts, samples_of
 from stages.vmad.loss import PARTS
-from stages.vmad.memory import choose_memory
+from stages.vmad.memory import Class, choose_memory, fits_host
+from stages.vmad.needs import clip_bytes, needs
+from stages.vmad.separation import halves, measure, train_heads
 
 SAME_RESULT = (
     "tasks",
@@ -78,17 +82,32 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
         )
     samples = samples_of(images, config.tasks.split(","), questions.rows)
     llava_config, tokenizer = read_llava(config.llava, config.llava_revision)
-    check_sam(config.sam, config.sam_revision)
+    sam_config = check_sam(config.sam, config.sam_revision)
     for flag, name, revision in (
         ("--llava", config.llava, config.llava_revision),
         ("--sam", config.sam, config.sam_revision),
     ):
         image_processor(flag, name, revision)
-    longest = check_lengths(
-        samples,
-        text_of(llava_config, tokenizer, config.settings(), config.llava),
-        context_length(llava_config, config.max_length),
+    text = text_of(llava_config, tokenizer, config.settings(), config.llava)
+    longest = check_lengths(samples, text, context_length(llava_config, config.max_length))
+    chosen = {} if config.no_dssl else choose_memory(images, config.memory, config.seed)
+    size = clip_bytes(llava_config, config.settings(), 2 if precision == "bf16" else 4)
+    if config.dssl_target == "patches":
+        size *= MEMORY_PATCHES
+    layers = fits_host(sum(map(len, chosen.values())), size, distributed.world_here())
+    needed = needs(
+        llava_config,
+        sam_config,
+        config.settings(),
+        text.seg,
+        longest,
+        config.micro_batch,
+        precision == "bf16",
+        config.checkpoint_activations,
+        distributed.world(),
+        layers,
     )
+    lack = "" if device == "cpu" else needed.check(free_on_gpu(device))
     weights = distributed.broadcast_from_main(
         lambda: source_fingerprints(config.llava, config.sam, (config.llava_revision, config.sam_revision))
     )
@@ -120,13 +139,32 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
         if others := len(questions.failed) + sum(q.image_id not in trained_on for q in questions.rows):
             say(f"{others} questions are about other images, or have `error`, and are not trained on")
         say(f"{len(samples)} samples of {len(images)} images, the longest of {longest} tokens")
-        return fit(config, images, samples, saved, say, device, precision)
+        say(needed.said("the CPU" if device == "cpu" else "each GPU"))
+        if lack:
+            say(lack)
+        if chosen:
+            say(memory_said(chosen, size, layers))
+        return fit(config, images, chosen, samples, saved, say, device, precision, layers)
 
     datasets = "+".join(sorted({i.dataset for i in images}))
     summary = run_training(config.out, spec, datasets, len(samples), options, PARTS, train, failed, files)
     if config.merged:
         distributed.broadcast_from_main(lambda: write_merged(config.out, config.merged))
     return summary
+
+
+def free_on_gpu(device: str) -> int:
+    """Bytes that are free on this process's GPU. device: 'cuda' or 'cuda:N'."""
+    number = device.partition(":")[2] or os.environ.get("LOCAL_RANK", "0")
+    return torch.cuda.mem_get_info(int(number))[0]
+
+
+def memory_said(chosen: Mapping[Class, Sequence[Image]], size: int, layers: bool) -> str:
+    """How many images, and what is kept of them. size: bytes of one's layers of CLIP."""
+    count = sum(map(len, chosen.values()))
+    much = f"{count * size / 2**30:.2f} GiB of host memory for each process"
+    how = f"CLIP's layers kept, {much}" if layers else f"kept as pixels: CLIP's layers would take {much}"
+    return f"memory: {count} images of {len(chosen)} classes, {how}"
 
 
 def trainable_images(images: Iterable[Image], splits: str, where: Path) -> tuple[tuple[Image, ...], list[str]]:
@@ -170,13 +208,16 @@ class VmadTrainer(TrainableOnlyCheckpoints, Trainer):
 def fit(
     config: FinetuneVmadConfig,
     images: Sequence[Image],
+    chosen: dict[Class, tuple[Image, ...]],
     samples: Sequence[VmadSample],
     saved: Path | None,
     say: Callable[[str], None],
     device: str,
     precision: str,
+    layers: bool,
 ) -> tuple[VmadTrainer, Callable[[Path], None]]:
-    """Train from a saved state, or from the start; (the trainer at its end, what writes the checkpoint)."""
+    """Train from a saved state, or from the start; (the trainer at its end, what writes the checkpoint). chosen: the
+    memory's images; layers: see `build_memory`."""
     revisions = (config.llava_revision, config.sam_revision)
     torch.manual_seed(config.seed)
     model, text = new_model(
@@ -191,14 +232,29 @@ def fit(
     model.to(keywords.device)
     if config.checkpoint_activations:
         model.recompute_activations()
-    chosen = choose_memory(images, config.memory, config.seed)
     if model.dssl:
-        say(f"memory: {sum(map(len, chosen.values()))} images of {len(chosen)} classes")
-        model.memory = build_memory(chosen, model, text, config.drawn)
-    data = TrainingSet(samples, text, model.transform, {name: n for n, name in enumerate(chosen)})
+        model.memory = build_memory(chosen, model, text, config.drawn, layers)
+        fitted, measured = halves(images, (i for own in chosen.values() for i in own), config.seed)
+        if config.dssl_target == "trained-heads":
+            train_heads(model, fitted, list(chosen), config.seed)
+    classes = sorted({(s.image.dataset, s.image.category) for s in samples})
+    data = TrainingSet(samples, text, model.transform, {name: n for n, name in enumerate(chosen or classes)})
     trainer = VmadTrainer(model=model, args=keywords, train_dataset=data, data_collator=partial(collate, pad=text.pad))
+    set_seed(config.seed, device_specific=True)  # of each process its own dropout, patches and memory
+    notes: dict[str, Any] = {}
+
+    def separation(when: str) -> None:
+        """Say and note how well the target separates, on the first process alone."""
+        if model.dssl and distributed.rank() == 0:
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                found = measure(model, measured, list(chosen), config.seed)
+            say(f"{when}: {found.said(config.dssl_target)}" if found else f"{when}: no defect patch to compare")
+            notes[f"separation {when}"] = asdict(found) if found else None
+
+    separation("before training")
     run_trainer(trainer, saved, say, config.out)
-    return trainer, lambda folder: save_vmad(model, text, folder, config.llava, config.sam, revisions)
+    separation("after training")
+    return trainer, lambda folder: save_vmad(model, text, folder, config.llava, config.sam, revisions, notes)
 
 
 def arguments(config: FinetuneVmadConfig, n: int, device: str, precision: str) -> TrainingArguments:
@@ -230,4 +286,4 @@ def write_merged(out: Path, target: Path) -> None:
     check_merged(target, out, RECORD)
     _, record, llava, sam = sources(out)
     model, text = load_vmad(out)
-    save_vmad(merged(model), text, target, llava, sam, record["revisions"])
+    save_vmad(merged(model), text, target, llava, sam, record["revisions"], record.get("notes"))

@@ -137,6 +137,16 @@ def test_the_second_interrupt_ends_at_once(at_step, bert, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_the_defaults_lower_the_loss(tmp_path):
+    """Of the packaged encoder on 16 captions with one contradiction each: 20 steps."""
+    numbers = ("no", "one", "three", "five")
+    texts = tuple(f"{a} oranges, two kiwis, {b} apples." for a in numbers for b in numbers)
+    run(TrainEncoderConfig(**make_task(tmp_path, texts), out=tmp_path / "e"), QUIET)
+    (row,) = rows_of(tmp_path / "e")
+    assert row["n"] == 16 and row["last_loss"] < row["first_loss"]
+
+
 def test_losses_are_means_of_the_first_and_last_epoch(undisturbed, at_step, bert, tmp_path):
     """By the losses of single steps: 4 captions in the first, 2 in the second."""
     seen = []

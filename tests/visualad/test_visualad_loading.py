@@ -1,18 +1,23 @@
-"""VisualAD's training does not wait: images from worker processes, no look at a step's values on the host."""
+"""VisualAD's training: what its defaults do, images from worker processes, no look at a step's values on the host."""
 
+import re
+import shutil
 import traceback
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from stages.base.errors import ImageError
 from stages.datasets.manifest import read_manifest
 from stages.training.trainer import LOADERS, common_arguments
 from stages.visualad.backbone import load_backbone
+from stages.visualad.config import TrainVisualadConfig
 from stages.visualad.data import ImageTransform, TrainingSet
 from stages.visualad.model import VisualAD
 from stages.visualad.train import run as train
 from stages.visualad.train import trainer_of
+from tests.visualad.spots import make_spots
 from tests.visualad.test_visualad_stages import QUIET, clip, config, spots, weights
 
 __all__ = ["clip", "spots"]  # fixtures
@@ -28,11 +33,37 @@ def test_worker_processes_change_no_bit_of_the_weights(spots, clip, tmp_path):
     assert made[0] == made[1]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_image_that_breaks_is_named_in_one_line(spots, clip, tmp_path, workers):
+    root = tmp_path / "images"
+    shutil.copytree(spots.parent, root)
+    broken = next(i.file for i in read_manifest(root / spots.name, root).images)
+    broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
+    with pytest.raises(ImageError) as caught:
+        train(config(root / spots.name, clip, tmp_path / "t", loader_workers=workers, root=root), QUIET)
+    assert re.fullmatch(rf"{re.escape(str(broken))}: cannot be decoded \(.{{1,80}}\)", str(caught.value))
+
+
 def test_workers_are_the_default_beside_a_gpu_alone(tmp_path):
     def workers(device, asked):
         return common_arguments(tmp_path, device, "fp32", 0, asked, 1, 1)["dataloader_num_workers"]
 
     assert [workers(d, None) for d in ("cuda", "cpu")] == [LOADERS, 0] and workers("cuda", 0) == 0
+
+
+@pytest.mark.slow
+def test_the_defaults_lower_the_loss(clip, tmp_path):
+    """One pass of 24 steps: the mean over the last third is below that over the first."""
+    images = make_spots(tmp_path, 192)
+    train(
+        TrainVisualadConfig(
+            manifest=images, root=tmp_path, backbone=str(clip), out=tmp_path / "v", size=56, layers="2,4"
+        ),
+        QUIET,
+    )
+    curve = [float(line.split(",")[1]) for line in (tmp_path / "v/_checkpoint/losses.csv").read_text().split()[1:]]
+    assert len(curve) == 24 and sum(curve[-8:]) < sum(curve[:8])
 
 
 class Looks(TorchDispatchMode):

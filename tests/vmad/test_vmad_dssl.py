@@ -151,11 +151,11 @@ def test_what_is_drawn_belongs_to_the_class():
     seen = set()
     for _ in range(50):
         drawn = memory.draw(torch.tensor([1, 0]))
-        assert drawn.clip_inputs.shape == (2, 3, 3, 2, 2) and drawn.valid.tolist() == [[True, False, False], [True] * 3]
+        assert drawn.images.shape == (2, 3, 3, 2, 2) and drawn.valid.tolist() == [[True, False, False], [True] * 3]
         first, second = drawn.features[:, :, 0].tolist()
         assert first[0] == 5 and second[2] == 4 and len({*second}) == 3, "no image twice"
         assert drawn.normal.tolist() == [[True, True, True], [True, True, False]]
-        assert drawn.clip_inputs[:, :, 0, 0, 0].tolist() == drawn.features[:, :, 0].tolist()
+        assert drawn.images[:, :, 0, 0, 0].tolist() == drawn.features[:, :, 0].tolist()
         assert drawn.described.tolist() == [[9, 0], [7, 8]]
         seen |= {*second}
     assert seen == {0, 1, 2, 3, 4}
