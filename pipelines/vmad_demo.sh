@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# VMAD without data sets and downloads: tiny random models learn from half of the tile defects, beside two controls: one
-# that learns from shuffled masks, and one that has learned nothing. Run it in the project's root; settings are
-# environment variables:
+# VMAD without data sets and downloads: tiny models learn from half of the tile defects, beside two controls: one that
+# learns from shuffled masks, and one that has learned nothing. LLaVA is random, SAM's encoder imitates an ImageNet
+# network. Run it in the project's root; settings are environment variables:
 #
 #   SEED=1 pipelines/vmad_demo.sh
 set -euo pipefail
@@ -15,13 +15,14 @@ small="--tasks segmentation --heads 4 --depth 1 --boxes 4 --box-size 32 --drawn 
 : "${VMAD_TRAIN:=}"                            # further options of the training
 : "${VMAD_SCORE:=}"                            # further options of the scoring
 : "${LLAVA:=}"                                 # another model than the tiny random LLaVA
-: "${SAM:=}"                                   # another model than the tiny random SAM
+: "${SAM:=}"                                   # another model than the tiny SAM
+: "${TOWERS:=distilled}"                       # SAM's encoder imitates an ImageNet network; random: the control
 : "${SEED:=0}"                                 # of the split and of the training
 : "${GPUS:=1}"                                 # of this machine, for training
 : "${JOBS:=2}"                                 # processes that evaluate pixels
-by_settings=$(folder runs/vmad-demo "llava $LLAVA" "llava " "sam $SAM" "sam " "tiles $(basename "$TILES")" \
-  "tiles magnetic-tile" "small $VMAD_SMALL" "small $small" "train $VMAD_TRAIN" "train " "score $VMAD_SCORE" "score " \
-  "seed $SEED" "seed 0")
+by_settings=$(folder runs/vmad-demo "llava $LLAVA" "llava " "sam $SAM" "sam " "towers $TOWERS" "towers distilled" \
+  "tiles $(basename "$TILES")" "tiles magnetic-tile" "small $VMAD_SMALL" "small $small" "train $VMAD_TRAIN" "train " \
+  "score $VMAD_SCORE" "score " "seed $SEED" "seed 0")
 : "${VM:=$by_settings}"  # folder for everything, named by the settings that are not the default
 : "${LLAVA:=$VM/models/llava}" "${SAM:=$VM/models/sam}"
 declare -a small="($VMAD_SMALL)" train="($VMAD_TRAIN)" score="(--max-tokens 16 --precision fp32 $VMAD_SCORE)"
@@ -36,10 +37,15 @@ score() {   # model, name
     --out "$VM/scores.parquet/$2" --maps "$VM/maps.parquet/$2" --overwrite
 }
 
+case $TOWERS in distilled | random) ;; *) echo "TOWERS=$TOWERS: distilled or random" >&2; exit 2 ;; esac
 if [ ! -d "$TILES" ]; then echo "no images: give TILES=..., or RIAD_ROOT" >&2; exit 2; fi
 [ -f "$VM/models/sam/preprocessor_config.json" ] || run python -m pipelines.demo_models.random_vmad "$VM/models"
 run adcli data index magnetic-tile "$TILES" --train-defects 0.5 --train-fraction 0.2 --seed "$SEED" \
   --out "$VM/manifest.parquet" --overwrite
+if [ "$TOWERS" = distilled ] && [ "$SAM" = "$VM/models/sam" ] && [ ! -f "$SAM/distilled.txt" ]; then
+  run adcli data synth surfaces --out "$VM/models/surfaces" --good 80 --new 120 --overwrite
+  run python -m pipelines.demo_models.distilled "$VM/manifest.parquet" "$VM/models"
+fi
 run python -m pipelines.controls.shuffled_masks "$VM/manifest.parquet" "$VM/shuffled.parquet"
 learn "$VM/manifest.parquet" "$VM/trained.parquet"
 learn "$VM/shuffled.parquet" "$VM/trained-on-shuffled.parquet" --root "$TILES"
@@ -51,4 +57,4 @@ run adcli evaluate "$VM/scores.parquet" --maps "$VM/maps.parquet" --manifest "$V
   --workers "$JOBS" --out "$VM/metrics.parquet" --tables "$VM/tables" --report "$VM/report.html" --seed "$SEED" \
   --overwrite
 echo "report: $VM/report.html"
-echo "the models are tiny and were random minutes ago: these figures say that the training works, and nothing of VMAD"
+echo "the models are tiny and were made minutes ago: these figures say that the training works, and nothing of VMAD"

@@ -59,8 +59,8 @@ def tiny_deep_llava(folder: Path, image_size: int = 56, layers: int = 6, width: 
     return folder
 
 
-def tiny_sam(folder: Path, image_size: int = 64, patch: int = 8, width: int = 32) -> Path:
-    """SAM with two layers, and its image processor. width: of its encoder."""
+def tiny_sam(folder: Path, image_size: int = 64, patch: int = 8, width: int = 32, vision: dict | None = None) -> Path:
+    """SAM with two layers, and its image processor. width: of its encoder; vision: more of the encoder's settings."""
     from stages.training.torch_setup import prepare_torch
 
     prepare_torch()
@@ -79,8 +79,8 @@ def tiny_sam(folder: Path, image_size: int = 64, patch: int = 8, width: int = 32
         "window_size": 4,
         "mlp_dim": 2 * width,
         "global_attn_indexes": [1],
-        "initializer_range": 0.02,
-    }  # with SAM's own 1e-10 nothing is seen
+        "initializer_range": 0.02,  # with SAM's own 1e-10 nothing is seen
+    } | (vision or {})
     prompt = {
         "hidden_size": 32,
         "image_size": image_size,

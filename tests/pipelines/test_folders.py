@@ -97,6 +97,7 @@ from tests.pipelines.recorded import BOTH, MANIFESTS, NEEDED, Run, value
             [
                 {"LLAVA": "b"},
                 {"SAM": "b"},
+                {"TOWERS": "random"},
                 {"VMAD_SMALL": "--epochs 1"},
                 {"VMAD_TRAIN": "--epochs 2"},
                 {"VMAD_SCORE": "--max-tokens 9"},
