@@ -18,7 +18,8 @@ DOC = """Ask a fine-tuned VMAD about one image, and go on asking.
 
 The first answer comes with a mask, written beside the image. Follow-up questions are read from the terminal or, one
 a line, from standard input, until it ends or a line is empty; a mask that belongs to a later answer replaces the
-first. With --json each answer is one line of JSON.
+first. The model is told what a normal object looks like, as in training or by --normal. With --json each answer is
+one line of JSON.
 
 Example: adcli ask --checkpoint runs/riad/vmad.parquet --image /data/mvtec/bottle/test/contamination/000.png \\
   --object bottle

@@ -97,8 +97,40 @@ def facts(made: "Made") -> Iterator[tuple[str, str]]:
     if runs := r.get("runs"):
         where = ", ".join(dict.fromkeys(f"{run.get('device')} of {run.get('host')}" for run in runs))
         yield "took", f"{r.get('seconds', '?')} s in {len(runs)} run{'s' * (len(runs) != 1)} on {where}"
+        if rate := rate_of(runs, made.rows or 0, r.get("expected")):
+            yield "rate", rate
     if caveat := r["notes"].get("caveat"):
         yield "note", str(caveat)
+
+
+def rate_of(runs: list[dict], rows: int, expected: object) -> str:
+    """What a row took in the runs that wrote any, the loading of models included, and what others would take at that
+    rate: those that are missing, or 1,000. Empty where nothing can be said."""
+    at_work = [run for run in runs if run.get("rows") and run.get("seconds")]
+    written, seconds = (sum(run[name] for run in at_work) for name in ("rows", "seconds"))
+    if not written:
+        return ""
+    tokens = sum(run.get("tokens", 0) for run in at_work)
+    more = f", {short_number(tokens / seconds)} tokens/s" if tokens else ""
+    missing = expected - rows if isinstance(expected, int) and expected > rows else 0
+    ahead = f"the {missing:,} missing" if missing else "1,000 more"
+    row, rate = short_number(seconds / written), short_number(written / seconds)
+    return (
+        f"{row} s a row, {rate} rows/s{more} of one process, its start included; {ahead} take"
+        f" {spelt((missing or 1000) * seconds / written)}, divided by the number of shards"
+    )
+
+
+def short_number(value: float) -> str:
+    """'0.528', '61.2', '2,000'."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def spelt(seconds: float) -> str:
+    """'12 s', '2.5 min', '3.1 h'."""
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def many(rows: int | None) -> str:

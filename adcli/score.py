@@ -47,8 +47,8 @@ Example: adcli score runs/tiles/manifest.parquet --method visualad --checkpoint 
 """
 
 VMAD = """VMAD: an answer, the mask that its <seg> token draws, and as the score the mean of the highest 1 % of the
-mask's probabilities; --query asks for a description, the impact or a suggestion, too. `adcli ask` talks about one
-image.
+mask's probabilities (--top-share). It is told what a normal object looks like as in training (--descriptions); --query
+asks for a description, the impact or a suggestion, too. `adcli ask` talks about one image.
 
 Example: adcli score runs/mvtec/manifest.parquet --method vmad --checkpoint runs/riad/vmad.parquet \\
   --out runs/mvtec/vmad-scores.parquet --maps runs/mvtec/vmad-maps.parquet

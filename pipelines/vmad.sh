@@ -15,6 +15,7 @@ set -euo pipefail
 : "${WFDD_ROOT:=}"                            # WFDD
 : "${LLAVA:=llava-hf/llava-1.5-7b-hf}"        # the multimodal model: directory or hub id
 : "${SAM:=facebook/sam-vit-huge}"             # the mask decoder's model: directory or hub id
+: "${LAST_LAYER:=}"                           # yes = Table I's VMAD°, too: a second training
 : "${GPUS:=1}"                                # of this machine, for training
 : "${VMAD_TRAIN:=}"                           # further options of the training
 : "${VMAD_SCORE:=}"                           # further options of the scoring
@@ -29,13 +30,13 @@ declare -a train="($VMAD_TRAIN)" score="($VMAD_SCORE)"
 learner_on "$GPUS"
 texts=(${RIAD_TEXTS:+--questions "$VM/riad-questions.parquet"})
 
-learn() {   # manifest, where the model goes
+learn() {   # manifest, where the model goes, further options
   run "${learner[@]}" finetune-mllm "$1" --method vmad --llava "$LLAVA" --sam "$SAM" "${texts[@]}" "${train[@]}" \
-    --seed "$SEED" --out "$2"
+    "${@:3}" --seed "$SEED" --out "$2"
 }
-score() {   # data set, model
-  run adcli score "$VM/manifest.parquet/$1" --method vmad --checkpoint "$2" "${score[@]}" \
-    --out "$VM/scores.parquet/$1" --maps "$VM/maps.parquet/$1"
+score() {   # data set, model, name
+  run adcli score "$VM/manifest.parquet/$1" --method vmad --name "$3" --checkpoint "$2" "${score[@]}" \
+    --out "$VM/scores.parquet/$1${3#vmad}" --maps "$VM/maps.parquet/$1${3#vmad}"
 }
 index() {   # data set, root; empty = not given
   if [ -z "$2" ]; then return; fi
@@ -57,9 +58,13 @@ if [ -n "$RIAD_TEXTS" ]; then
 fi
 
 learn "$VM/manifest.parquet/riad" "$VM/trained-on-16.parquet"
-score riad "$VM/trained-on-16.parquet"
+score riad "$VM/trained-on-16.parquet" vmad
 if [ ${#others[@]} -gt 0 ]; then learn "$VM/riad-whole.parquet" "$VM/trained-on-riad.parquet"; fi
-for set in "${others[@]}"; do score "$set" "$VM/trained-on-riad.parquet"; done
+for set in "${others[@]}"; do score "$set" "$VM/trained-on-riad.parquet" vmad; done
+if [ "$LAST_LAYER" = yes ] && [ ${#others[@]} -gt 0 ]; then
+  learn "$VM/riad-whole.parquet" "$VM/trained-on-riad-last.parquet" --projector ltc-last
+  for set in "${others[@]}"; do score "$set" "$VM/trained-on-riad-last.parquet" vmad-last; done
+fi
 run adcli evaluate "$VM/scores.parquet" --maps "$VM/maps.parquet" --manifest "$VM/manifest.parquet" \
   --workers "$JOBS" --out "$VM/metrics.parquet" --tables "$VM/tables" --report "$VM/report.html" --seed "$SEED" \
   --overwrite

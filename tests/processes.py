@@ -125,6 +125,17 @@ def together(count: int, port: int, *arguments, nodes: int = 1, **options) -> tu
     return max(abs(process.returncode) for process in processes), "".join(said)
 
 
+def by_torchrun(nodes: int, port: int, *arguments, each: int = 1) -> tuple[int, str]:
+    """(highest exit code, what all said on stderr) of adcli under `nodes` agents of torchrun, as on so many machines
+    that meet at `port` of this one; each: processes of every agent."""
+    meet = ("--rdzv_backend", "c10d", "--rdzv_id", port, "--rdzv_endpoint", f"127.0.0.1:{port}")
+    agent = ("-m", "torch.distributed.run", "--nnodes", nodes, "--nproc_per_node", each, *meet, "-m", "adcli")
+    command, env = list(map(str, (sys.executable, *agent, *arguments))), os.environ | ENVIRONMENT
+    agents = [subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) for _ in range(nodes)]
+    said = [agent.communicate()[1] for agent in agents]
+    return max(abs(agent.returncode) for agent in agents), "".join(said)
+
+
 @cache
 def helper() -> socket.socket:
     """This process's end of the line to the helper."""

@@ -8,6 +8,9 @@ from PIL import Image
 
 from stages.base.errors import ImageError
 from stages.datasets.images import load_mask
+from stages.datasets.manifest import read_manifest
+from stages.datasets.trainable import with_masks
+from stages.results.pixels import masks_of
 from tests.reading import Kind, checked, indexed, photo, save, truth
 
 T = truth()
@@ -197,6 +200,18 @@ def reported(sentence: str, mask: np.ndarray, name: str = "x.png"):
     return try_it
 
 
+def of_another_size(sentence: str, mask: np.ndarray):
+    def try_it(folder: Path) -> None:
+        reported(sentence, mask)(folder)
+        wrong = [i for i in read_manifest(folder / "manifest.parquet").images if i.masks]
+        good, lacks = with_masks(wrong)
+        assert not good and all("x.png: 32 x 23 px, its image 32 x 24" in line for line in lacks)
+        with pytest.raises(ImageError, match="x.png: 32 x 23 px, its image 32 x 24"):
+            masks_of(wrong[0], (24, 32), 0)
+
+    return try_it
+
+
 KINDS = [
     Kind("palette with an alpha per index, edges anti-aliased", "anomalous from alpha 128 on", palette_with_alpha),
     Kind("RGBA, transparent background", "what is opaque", lambda f: rgba((35, 164, 54), T * 255, f)),
@@ -263,8 +278,8 @@ KINDS = [
     ),
     Kind(
         "mask of another size than its image",
-        "`data check` names it",
-        reported("all: masks of another size than their image 1", T[:-1]),
+        "never resized: `data check` names it; trainings and `evaluate` leave the image out, and say so",
+        of_another_size("all: masks of another size than their image 1", T[:-1]),
     ),
     Kind(
         "mask of an image that is not there",

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 MANUAL = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES = [*MANUAL, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 OTHERS = {"--help", "--nproc_per_node", "--logdir"}  # of every command; of torchrun and tensorboard
+OTHERS |= {"--input_dir", "--output_dir"}  # of transformers' script that converts InternVL
 OTHERS |= {"--array", "--mem", "--constraint", "--me", "--shards", "--gpus"}  # of Slurm; of pipelines/on_ray.py
 
 

@@ -10,6 +10,7 @@ from stages.vmad.data import TrainingSet, collate, samples_of
 from stages.vmad.memory import choose_memory
 from stages.vmad.model import trainable
 
+T_X = {("d", name): f"A {name} that is whole." for name in ("metal_nut", "tile")}
 SMALL = VmadSettings(heads=4, depth=1, boxes=3, box_size=16, drawn=2)
 
 
@@ -51,7 +52,7 @@ def made(llava, sam, settings=SMALL, seed=0):
 def batch_of(model, text, pictures, tasks=("segmentation",), questions=()):
     classes = {("d", "metal_nut"): 0, ("d", "tile"): 1}
     if model.dssl:
-        model.memory = build_memory(choose_memory(pictures, 1.0, 0), model, text, model.settings.drawn)
+        model.memory = build_memory(choose_memory(pictures, 1.0, 0), model, text, model.settings.drawn, told=T_X)
     data = TrainingSet(samples_of(pictures, tasks, questions), text, model.transform, classes)
     return collate([data[n] for n in range(len(data))], text.pad)
 

@@ -22,7 +22,7 @@ def main(trained: Path, out: Path) -> None:
     _, record, llava, sam = sources(trained)
     torch.manual_seed(0)
     model, text = new_model(llava, sam, record["settings"], record["weights"])
-    save_vmad(model, text, out, llava, sam)
+    save_vmad(model, text, out, llava, sam, descriptions=record["descriptions"])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
 set -uo pipefail
 export PATH="${BIN:-.venv/bin}:$PATH"
 unset SUBMIT_AFTER
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}
+cores=${SLURM_CPUS_PER_TASK:-1}
+threads=$cores
 kind=$1 stopping="" child=""
 shift
 me=$SLURM_JOB_ID  # in an array the number of one of its tasks is that of the array, too: 7_3 is the task alone
@@ -16,14 +17,17 @@ case $kind in
   shard) command=("$@" --shard slurm) ;;
   training)
     command=("$@") each=$((TRAIN_GPUS > 1 ? TRAIN_GPUS : 1))
+    threads=$((cores > each ? cores / each : 1))
     if [ "$((SLURM_NNODES * each))" -gt 1 ]; then
-      head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-      command=(srun --kill-on-bad-exit=1 --ntasks-per-node=1 python -m torch.distributed.run --nnodes "$SLURM_NNODES"
+      # This runs on the first node, where all meet. Of the job's cores srun would take one, were it not told.
+      command=(srun --kill-on-bad-exit=1 --ntasks-per-node=1 --cpus-per-task="$cores"
+        python -m torch.distributed.run --nnodes "$SLURM_NNODES"
         --nproc_per_node "$each" --rdzv_backend c10d --rdzv_id "$SLURM_JOB_ID"
-        --rdzv_endpoint "$head:$((20000 + SLURM_JOB_ID % 40000))" -m "$@")
+        --rdzv_endpoint "$(hostname):$((20000 + SLURM_JOB_ID % 40000))" -m "$@")
     fi ;;
   *) command=("$@") ;;
 esac
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$threads}
 
 stop() {
   stopping=1

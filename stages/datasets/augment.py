@@ -26,6 +26,7 @@ from stages.datasets.images import load_rgb
 from stages.datasets.manifest import Image, read_manifest, state_columns
 from stages.datasets.masks import mask_values
 from stages.datasets.opening import allow_megapixels, allowed_megapixels
+from stages.datasets.sizes import other_size
 
 BORDER = 20  # px, section 4.3
 STAMP = "2025-05-12"  # section 4.3, as is the size; the paper's figures show the outline, no number for it
@@ -225,10 +226,8 @@ def _make(job: Job) -> tuple[str, dict]:
     except ImageError as e:
         return job.image_id, {"error": str(e)}
     for mask, (path, _) in zip(masks, files[1:], strict=True):
-        if mask.shape != rgb.shape[:2]:
-            return job.image_id, {
-                "error": f"{path}: {mask.shape[1]} x {mask.shape[0]} px, its image {rgb.shape[1]} x {rgb.shape[0]}"
-            }
+        if said := other_size(path, mask.shape, rgb.shape[:2]):
+            return job.image_id, {"error": said}
     made = [rgb, *masks]
     for kind in job.kinds:
         on_image, on_mask = KINDS[kind]

@@ -14,6 +14,7 @@ from stages.datasets.entries import SUFFIXES, first
 from stages.datasets.images import load_mask, load_scaled
 from stages.datasets.manifest import Image
 from stages.datasets.pairing import pair
+from stages.datasets.sizes import other_size
 
 MOST = 0.5  # share of an image that hardly any defect exceeds, but most masks that are drawn the other way round
 
@@ -38,7 +39,7 @@ class Seen:
 def look_at(image: Image) -> Seen:
     """Decode one image and its masks."""
     size = digest = white = None
-    readable, unreadable, missing, other_size = [], [], [], []
+    readable, unreadable, missing, wrong_size = [], [], [], []
     try:
         rgb, white = load_scaled(image.file)
         size, digest = rgb.shape[:2], hashlib.blake2b(rgb.tobytes(), digest_size=16).digest()
@@ -53,14 +54,14 @@ def look_at(image: Image) -> Seen:
         except ImageError as e:
             unreadable.append(str(e))
             continue
-        if size and size != mask.shape:
-            other_size.append(f"{path}: {mask.shape[1]} x {mask.shape[0]} px, its image {size[1]} x {size[0]}")
+        if size and (said := other_size(path, mask.shape, size)):
+            wrong_size.append(said)
     if image.error:
         unreadable.insert(0, image.error)  # every stage passes such a row over, and says this
     area = None
     if readable and len({m.shape for m in readable}) == 1:
         area = float(np.logical_or.reduce(readable).mean())
-    return Seen(len(readable), tuple(unreadable), tuple(missing), tuple(other_size), area, digest, white)
+    return Seen(len(readable), tuple(unreadable), tuple(missing), tuple(wrong_size), area, digest, white)
 
 
 def of_task(task: str, images: Sequence[Image], seen: dict[str, Seen]) -> Iterator[str]:

@@ -4,7 +4,7 @@ The paper says what is stored, not where, and the release was not at hand. So an
 lies below a folder named after its object, and is listed in a COCO file (`images`, `annotations`, `categories`, the
 categories being kinds of defects) anywhere below the root; `file_name` is looked up beside that file, in `images`
 beside it, one folder above, and from the root. An image with annotations is anomalous, one without is normal. COCO's
-polygons and uncompressed run lengths are drawn into PNG files, numbered by kind of defect. The texts are read by
+polygons and run lengths, compressed or not, are drawn into PNG files, numbered by kind of defect. The texts are read by
 `data import-questions --format riad`.
 
 RIAD has no test images of objects that it trains on: whole objects are held out (cross-category, 16 and 8).
@@ -28,6 +28,7 @@ from stages.base.read_json import read_json
 from stages.datasets.config import RiadConfig
 from stages.datasets.entries import Entry, image_files, write_manifest
 from stages.datasets.masks import INDEX_VALUES
+from stages.datasets.run_lengths import mask_of
 
 HELD_OUT = ("metal_welding", "u_block", "toy_brick", "wind_turbine")  # the test classes that Table II names
 NO_OBJECT = {
@@ -184,24 +185,13 @@ def drawn(image: Listed, kinds: Sequence[str]) -> np.ndarray:
     for kind, segmentation in image.regions:
         value = kinds.index(kind) + 1 if len(kinds) < INDEX_VALUES else 255
         if isinstance(segmentation, dict):
-            canvas[run_lengths(segmentation, image.size)] = value
+            canvas[mask_of(segmentation, image.size)] = value
             continue
         polygons = [np.array(p, float).reshape(-1, 2).round().astype(np.int32) for p in segmentation]
         if not polygons or min(map(len, polygons)) < 3:
             raise ValueError("a polygon of fewer than three points")
         cv2.fillPoly(canvas, polygons, value)
     return canvas
-
-
-def run_lengths(segmentation: dict, size: tuple[int, int]) -> np.ndarray:
-    """COCO's uncompressed run lengths -> (H, W) bool: zeros and ones by turns, column by column."""
-    counts = segmentation.get("counts")
-    if not isinstance(counts, list):
-        raise ValueError("run lengths that are compressed, or missing; write them as a list of numbers")
-    values = np.repeat(np.arange(len(counts)) % 2, counts)
-    if len(values) != size[0] * size[1]:
-        raise ValueError(f"run lengths of {len(values)} px for an image of {size[1]} x {size[0]}")
-    return values.reshape(size, order="F") > 0
 
 
 def _write(path: Path, mask: np.ndarray) -> None:

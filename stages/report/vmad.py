@@ -1,4 +1,5 @@
-"""VMAD's tables: cross-dataset (I), cross-category (II), with and without its two parts (III), projectors (V).
+"""VMAD's tables: cross-dataset (I), cross-category (II), with and without its two parts (III), patches (IV),
+projectors (V).
 
 The paper's AP is image-level. Its Table V prints 114 tokens for LTC, where rho = 2 gives 144; the published rows here
 are as printed. What its "+ Multi-level Feature" lacks of LTC is not said, so that none of our projectors is that row.
@@ -30,15 +31,16 @@ def all_tables(tasks: Sequence[TaskScores], rows: list[dict], provenance: Iterab
     there = list(dict.fromkeys((t.dataset, t.method) for t in tasks if t.dataset in sets))
     known = [(d, m) for d, m in ours if m in made]
     return [
-        table1(tasks, rows, there, records),
+        table1(tasks, rows, there, made, records),
         table2(rows, there),
         table3(rows, known, made),
+        table4(rows, known, made),
         table5(tasks, rows, known, made, records),
     ]
 
 
 def made_of(records: Iterable[dict]) -> dict[str, dict]:
-    """method -> projector, dssl, tokens. A name that stands for models of several kinds is left out."""
+    """method -> projector, dssl, boxes, tokens. A name that stands for models of several kinds is left out."""
     found: dict[str, list[dict]] = {}
     for r in records:
         found.setdefault(r["parameters"]["method"], []).append(r["notes"]["vmad"])
@@ -63,9 +65,14 @@ def tokens_per_second(tasks: Iterable[TaskScores]) -> float | None:
 
 
 def table1(
-    tasks: Sequence[TaskScores], rows: list[dict], there: Sequence[tuple[str, str]], records: Iterable[dict]
+    tasks: Sequence[TaskScores],
+    rows: list[dict],
+    there: Sequence[tuple[str, str]],
+    made: dict[str, dict],
+    records: Iterable[dict],
 ) -> Grid:
-    """Table I: the data sets of the paper side by side; the time is over all of them."""
+    """Table I: the data sets of the paper side by side; the time is over all of them. The degree sign is the paper's,
+    of models that inject from the last layer alone (--projector ltc-last)."""
     sets = [d for d in CROSS_DATASET if any(d == s for s, _ in there)]
     metrics = METRICS | {"ap": "AP"}
     lines = []
@@ -73,7 +80,7 @@ def table1(
         mine = [t for t in tasks if t.method == method and t.dataset in sets]
         lines.append(
             (
-                f"{method}, ours",
+                f"{method}{'°' * (made.get(method, {}).get('projector') == 'ltc-last')}, ours",
                 *(_percent(rows, d, method, m) for d in sets for m in metrics),
                 _decimals(seconds_per_image(mine), 2),
             )
@@ -88,8 +95,9 @@ def table1(
         "Zero-shot, trained on another data set (VMAD, Table I)",
         heads,
         tuple(lines),
-        f"{IN_PAPER.format('I')} AP: of images. BGAD is supervised; VMAD°: features of the last layer alone are"
-        f" injected. {SPEED.partition('; ')[0]}.{_ran_on(records)}",
+        f"{IN_PAPER.format('I')} AP: of images. BGAD is supervised; VMAD°, as printed: features of the last"
+        f" layer alone are injected in LTC, ours by --projector ltc-last. {SPEED.partition('; ')[0]}."
+        f"{_ran_on(records)}",
         printed=True,
     )
 
@@ -161,6 +169,35 @@ def table3(rows: list[dict], known: Sequence[tuple[str, str]], made: dict[str, d
         heads,
         tuple(lines),
         f"{IN_PAPER.format('III')} Without LTC ours has LLaVA's own MLP; what the paper's has is not said.",
+        printed=True,
+    )
+
+
+def table4(rows: list[dict], known: Sequence[tuple[str, str]], made: dict[str, dict]) -> Grid:
+    """Table IV: ours by N_b, above the published row of the same number. It takes two runs that differ in it."""
+    kinds: dict[tuple, dict[tuple[str, str], int]] = {}
+    for dataset, method in known:
+        if boxes := made[method].get("boxes"):
+            kinds.setdefault((made[method]["projector"], made[method]["tokens"]), {})[dataset, method] = boxes
+    ours = {key: n for of_kind in kinds.values() if len(set(of_kind.values())) > 1 for key, n in of_kind.items()}
+    theirs = {(p["dataset"], int(p["boxes"])): p for p in published("vmad_table4")}
+    papers = list(dict.fromkeys(d for d, _ in theirs))
+    sets = [*dict.fromkeys(d for d, _ in ours if d not in papers), *papers]
+    lines = []
+    for boxes in sorted({*ours.values(), *(n for _, n in theirs)}) if ours else ():
+        for method in dict.fromkeys(m for (_, m), n in ours.items() if n == boxes):
+            values = (_percent(rows, d, method, m) for d in sets for m in METRICS)
+            lines.append((str(boxes), f"{method}, ours", *values))
+        if (papers[0], boxes) in theirs:
+            printed = (theirs[d, boxes][m] if d in papers else "-" for d in sets for m in METRICS)
+            lines.append((str(boxes), "VMAD (published)", *printed))
+    heads = ("N_b", "method", *(f"{d} {name}" for d in sets for name in METRICS.values()))
+    return Grid(
+        "vmad-table4",
+        "Random patches per image in DSSL (VMAD, Table IV)",
+        heads,
+        tuple(lines),
+        f"{IN_PAPER.format('IV')} The paper's others have N_b = 32.",
         printed=True,
     )
 

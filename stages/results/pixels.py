@@ -16,6 +16,7 @@ from stages.datasets.loco import saturation_of
 from stages.datasets.manifest import Image
 from stages.datasets.masks import at_size
 from stages.datasets.opening import allow_megapixels, allowed_megapixels
+from stages.datasets.sizes import require_size
 from stages.results.metrics.image import Value
 from stages.results.metrics.pixel import (
     Curve,
@@ -153,12 +154,14 @@ def masks_of(
     """(union of the masks (H, W) bool, [(mask, saturation)] where the data set defines it).
 
     H, W: `size` if given (masks by `at_size`), else the masks'; for a normal image those of the
-    image, or of the map where the manifest does not know it. Raises ImageError for masks that cannot be read
-    or differ in size.
+    image, or of the map where the manifest does not know it. Raises ImageError for masks that cannot be read,
+    differ in size, or are of another size than the image.
     """
     loco = image.dataset == LOCO and not size
     paths = image.masks if image.label else ()  # a normal image is normal whatever lies beside it
     regions = [saturation_of(m) for m in paths] if loco else [(load_mask(m), 0.0) for m in paths]
+    for path, (mask, _) in zip(paths, regions, strict=True):
+        require_size(path, mask.shape, image)
     own = (image.height, image.width) if image.height and image.width else map_shape
     mask = union([m for m, _ in regions], paths[0]) if regions else np.zeros(own, bool)
     if size:

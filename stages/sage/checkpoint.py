@@ -15,6 +15,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -22,10 +23,12 @@ from transformers import (
     PreTrainedModel,
     ProcessorMixin,
 )
+from transformers.integrations import is_fsdp_enabled
 
 from stages.base.errors import InputError, last_line
 from stages.sage.config import FUSION, RECORD, SageSettings, hub_id, read_record, stock
 from stages.sage.model import ADAPTER, attach, core_of, linear_names, require_family
+from stages.training import distributed
 from stages.training.saved_models import check_merged
 from stages.training.trained import trained_fingerprint
 from stages.training.weights import checkpoint_fingerprint
@@ -46,8 +49,8 @@ def base_fingerprint(name: str, revision: str) -> str:
     """Of a base model's weights; reads its configuration first. Raises InputError: no such model, or of a family
     without the seam that SAGE needs."""
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision or None)
-        require_family(config, name)
+        config, _ = PretrainedConfig.get_config_dict(name, revision=revision or None)  # runs no code of the checkpoint
+        require_family(config.get("model_type", "model without a type"), name)
         return checkpoint_fingerprint(name, revision)
     except (OSError, ValueError, KeyError) as e:
         raise InputError(f"--base {not_found(name, e)}") from e
@@ -96,8 +99,17 @@ def load_processor(name: str, revision: str = "", tiles: int = 0) -> tuple[Proce
 
 
 def load_model(name: str, revision: str, dtype: str) -> PreTrainedModel:
-    """A stock model. Raises InputError when it cannot be loaded."""
+    """A stock model. After `train.read_weights_once` the first process of a node alone reads it; in the others all
+    weights are zeros (pages that nothing has touched take no memory) until the first one hands the shards on.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
     try:
+        if is_fsdp_enabled() and not distributed.first_of_node():
+            config = AutoConfig.from_pretrained(name, revision=revision or None)
+            kind = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
+            return kind.from_pretrained(None, config=config, state_dict={}, dtype=dtype)
         return AutoModelForImageTextToText.from_pretrained(
             name, revision=revision or None, dtype=dtype, use_safetensors=True
         )

@@ -26,7 +26,7 @@ from stages.sage.entropy import EQ5, SURPRISAL, pairs_of
 from stages.sage.model import core_of
 from stages.sage.preference import EdpoTrainer, Objective, edpo_trainer
 from stages.sage.recipes import counted, filled
-from stages.sage.train import fit, frozen_dtype, planned, prompt_texts, training_arguments
+from stages.sage.train import fit, frozen_dtype, planned, prompt_texts, read_weights_once, training_arguments
 from stages.training import distributed
 from stages.training.runs import run_training
 from stages.training.saved_models import context_length
@@ -94,6 +94,7 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
             say(f"{len(questions.failed)} questions with `error` are not trained on")
         say(planned(config, len(pairs)))
         say(f"{len(pairs)} pairs, margins (nats): {spread_of(pairs)}")
+        read_weights_once(config)
         dtype = frozen_dtype(config, bool(settings.lora_rank), precision)
         if config.checkpoint:
             model = load_sage(config.checkpoint, config.base, dtype, trainable=True).model

@@ -17,7 +17,6 @@ values: each of them would find itself in Eq. 1, and rounding would choose.
 from stages.training.prepared import torch
 
 from torch import Tensor, nn
-from transformers import PretrainedConfig
 
 from stages.base.errors import InputError
 from stages.sage.config import SageSettings
@@ -25,6 +24,7 @@ from stages.sage.fusion import Fusion, ReleasedFusion, differing
 
 ADAPTER = "multi_modal_projector"  # the paper's Adapter, by the name it has in both families
 FAMILIES = {"internvl": "InternVL", "llava": "LLaVA"}
+REMOTE = "internvl_chat"  # of OpenGVLab/InternVL2-8B and the like, without -hf
 
 
 def core_of(model: nn.Module) -> nn.Module:
@@ -33,12 +33,18 @@ def core_of(model: nn.Module) -> nn.Module:
     return plain.model
 
 
-def require_family(config: PretrainedConfig, name: str) -> None:
-    """Raises InputError for a model without a plain seam between adapter and language model. Qwen-VL's positions
-    are computed from the sizes of its images, in which prompt vectors have no place."""
-    if config.model_type not in FAMILIES:
+def require_family(kind: str, name: str) -> None:
+    """kind: `model_type` of a configuration. Raises InputError for a model without a plain seam between adapter and
+    language model (Qwen-VL's positions are computed from the sizes of its images, in which prompt vectors have no
+    place), and for one in the authors' own format."""
+    if kind == REMOTE:
         raise InputError(
-            f"--base {name}: a {config.model_type}; SAGE is built on {' and '.join(FAMILIES.values())}"
+            f"--base {name}: OpenGVLab's own format, with code beside its weights; take the checkpoint with -hf in"
+            " its name (for example OpenGVLab/InternVL3-8B-hf), or convert this one, see docs/sage.md"
+        )
+    if kind not in FAMILIES:
+        raise InputError(
+            f"--base {name}: a {kind}; SAGE is built on {' and '.join(FAMILIES.values())}"
             " checkpoints in transformers' own format (for example OpenGVLab/InternVL3-8B-hf)"
         )
 
@@ -64,7 +70,7 @@ def attach(model: nn.Module, settings: SageSettings, seed: int = 0) -> None:
             if settings.fusion == "attention"
             else ReleasedFusion(table.shape[1], settings.heads, settings.redraw_output)
         )
-        scale = float(table.detach().float().square().mean().sqrt())
+        scale = float(table.detach().float().square().mean().sqrt()) or 1.0  # 0 where another process has the weights
         core.fusion.start(scale, torch.Generator().manual_seed(seed))
         core.fusion.to(table.device)
 

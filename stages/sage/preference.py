@@ -10,10 +10,12 @@ from stages.training.prepared import torch
 
 from datasets import Dataset
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from trl import DPOConfig, DPOTrainer
 
 from stages.sage.data import PromptEncoder, SageSample
 from stages.sage.train import sharded_in_float32
+from stages.training import distributed
 from stages.training.trainer import TrainableOnlyCheckpoints
 
 REWARDS = "rewards.json"  # of a saved state
@@ -129,7 +131,8 @@ def edpo_trainer(
     kinds, weights = objective.losses
     beta = 1.0 if objective.form == "printed" else objective.beta
     arguments = DPOConfig(**keywords, beta=beta, max_length=None, loss_type=kinds, loss_weights=weights)
-    return EdpoTrainer(
+    whole = reference.state_dict() if reference is not None and distributed.rank() == 0 else {}
+    trainer = EdpoTrainer(
         objective,
         model=model,
         ref_model=reference,
@@ -138,3 +141,7 @@ def edpo_trainer(
         processing_class=encoder.processor,
         data_collator=collate,
     )
+    if reference is not None and trainer.is_fsdp_enabled:  # TRL shards what each process has: zeros but on the first
+        once = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+        set_model_state_dict(trainer.ref_model, whole, options=once)
+    return trainer

@@ -22,7 +22,15 @@ from stages.sage.config import SAME_RESULT, SfeConfig, hub_id
 from stages.sage.data import IGNORED, PromptEncoder, QuestionSet, SageSample, best_answer, refuse_too_long
 from stages.sage.model import check_heads
 from stages.sage.recipes import counted, filled
-from stages.sage.train import fit, frozen_dtype, planned, prompt_texts, sharded_in_float32, training_arguments
+from stages.sage.train import (
+    fit,
+    frozen_dtype,
+    planned,
+    prompt_texts,
+    read_weights_once,
+    sharded_in_float32,
+    training_arguments,
+)
 from stages.training import distributed
 from stages.training.runs import run_training
 from stages.training.saved_models import context_length
@@ -73,6 +81,7 @@ def _run(config: SfeConfig, options: RunOptions, device: str, precision: str) ->
         if questions.failed:
             say(f"{len(questions.failed)} questions with `error` are not trained on")
         say(planned(config, len(samples)))
+        read_weights_once(config)
         model = prepare(
             base, config.revision, settings, config.seed, frozen_dtype(config, bool(settings.lora_rank), precision)
         )

@@ -1,5 +1,6 @@
 """What SFE and E-DPO have in common: what transformers' Trainer makes of their options, and its run."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,11 +64,19 @@ def training_arguments(config: SageTraining, n: int, device: str, precision: str
         "fsdp_config": {
             "reshard_after_forward": "shard_grad_op" not in config.fsdp,
             "cpu_offload": "offload" in config.fsdp,
+            "cpu_ram_efficient_loading": True,
         }
         if config.fsdp
         else None,
         "deepspeed": str(config.deepspeed) if config.deepspeed else None,
     }
+
+
+def read_weights_once(config: SageTraining) -> None:
+    """With --fsdp, and before a model is loaded: one process of a node reads the weights, not each of them all. To be
+    called within `distributed.process_group`. transformers and accelerate look at these variables."""
+    if config.fsdp:
+        os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}
 
 
 def sharded_in_float32(arguments: TrainingArguments) -> TrainingArguments:

@@ -18,6 +18,11 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def first_of_node() -> bool:
+    """Whether this process is the first one of its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
 def world() -> int:
     """How many processes there are."""
     return int(os.environ.get("WORLD_SIZE", "1"))

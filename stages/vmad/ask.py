@@ -18,9 +18,10 @@ from stages.artifacts.files import write_atomically
 from stages.base.errors import InputError
 from stages.datasets.images import load_rgb
 from stages.training.torch_setup import resolved_precision
-from stages.vmad.checkpoint import load_vmad
+from stages.vmad.checkpoint import load_vmad, sources
 from stages.vmad.config import SEG, AskConfig
 from stages.vmad.data import ANSWERS, IMAGE, conversation
+from stages.vmad.descriptions import of_object, one_line
 from stages.vmad.score import dtype_of, generate_answers, mask_logits_of, mixed, model_input, probabilities
 
 
@@ -46,10 +47,12 @@ class Conversation:
         self.model.to(device)
         self.shape, self.input = rgb.shape[:2], model_input(self.model, rgb)
         self.max_new_tokens, self.object = config.max_tokens, config.object
+        self.normal = normal_scene(config)
         self.history = list[int]()
 
     def ask(self, question: str) -> Answer:
-        """question: "" is that of training, for a mask and a description. The first answer always has a mask, a later
+        """question: "" is that of training, for a mask and a description. What a normal scene looks like stands before
+        the first one, as in training (section III-A). The first answer always has a mask, a later
         one where the model writes `<seg>`. Raises InputError for a question with a special token in it, or one for
         which the model's context has no room left."""
         prompt = self._prompt(question)
@@ -61,13 +64,18 @@ class Conversation:
 
     def _prompt(self, question: str) -> list[int]:
         if not question:
-            return self.text.prompt(conversation("answering", object=self.object, query="description", answer="")[0])
+            return self.text.prompt(self._template())
         if IMAGE in question or SEG in question:
             raise InputError(f"the question holds {IMAGE} or {SEG}, which stand for an image and a mask")
         if not self.history:
-            return self.text.prompt(f"USER: {IMAGE}\n{question} {ANSWERS}")
+            normal = f"{self.normal} " if self.normal else ""
+            return self.text.prompt(f"USER: {IMAGE}\n{normal}{question} {ANSWERS}")
         more = self.text.tokenizer(f"USER: {question} {ANSWERS}", add_special_tokens=False).input_ids
         return [*self.history, *more]
+
+    def _template(self) -> str:
+        fields = {"object": self.object, "query": "description", "answer": ""}
+        return conversation("answering", self.normal, **fields)[0]
 
     def _answer(self, prompt: list[int], first: bool) -> tuple[list[int], np.ndarray | None]:
         model, text, device = self.model, self.text, self.model.device
@@ -87,6 +95,14 @@ class Conversation:
     def _at_image_size(self, logits: Tensor, content_size: Tensor) -> np.ndarray:
         mask = probabilities(logits, content_size, self.model.transform.sam_size).cpu().numpy()
         return cv2.resize(mask, self.shape[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def normal_scene(config: AskConfig) -> str:
+    """What the first question begins with: what was said, else what training was told. Raises InputError as
+    `stages.vmad.descriptions.of_object` does, or for a special token in it."""
+    if config.normal:
+        return one_line(config.normal, "--normal")
+    return of_object(sources(config.checkpoint, config.llava, config.sam)[1]["descriptions"], config.object)
 
 
 def answers(config: AskConfig, questions: Iterator[str]) -> Iterator[Answer | InputError]:

@@ -1,7 +1,7 @@
 """From a LLaVA and a SAM checkpoint to a VMAD model."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stages.training.prepared import torch
@@ -22,11 +22,11 @@ from transformers import (
 )
 
 from stages.base.errors import InputError, cannot_be_loaded, first_line
-from stages.base.prompts import load_prompt
 from stages.datasets.images import load_rgb
 from stages.datasets.manifest import Image
 from stages.vmad.config import SEG, LossWeights, VmadSettings
-from stages.vmad.data import PromptEncoder, filled, spoken
+from stages.vmad.data import NO_TEXTS, PromptEncoder
+from stages.vmad.descriptions import general
 from stages.vmad.dssl import boxes_at, overall_features, random_boxes, roi
 from stages.vmad.memory import Class, Memory
 from stages.vmad.model import Vmad, trainable
@@ -286,10 +286,16 @@ def freeze(model: Vmad) -> Vmad:
 
 @torch.no_grad()
 def build_memory(
-    chosen: dict[Class, tuple[Image, ...]], model: Vmad, text: PromptEncoder, per_label: int, layers: bool = True
+    chosen: dict[Class, tuple[Image, ...]],
+    model: Vmad,
+    text: PromptEncoder,
+    per_label: int,
+    layers: bool = True,
+    told: Mapping[Class, str] = NO_TEXTS,
 ) -> Memory:
     """Read the images and compute what is frozen, as a step of the training would. model: on its device. layers: keep
-    CLIP's layers; false: its pixels. Raises ImageError."""
+    CLIP's layers; false: its pixels; told: t_x of each class (Eq. 13), the general sentence where there is none.
+    Raises ImageError."""
     kept, features, normal, owner = [], [], [], []
     dtype = next(model.base.model.vision_tower.parameters()).dtype
     with torch.autocast(model.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
@@ -300,11 +306,7 @@ def build_memory(
                 kept.append(model.clip_layers(model.for_clip(pixels)).cpu() if layers else pixels.cpu())
                 normal += [image.label == 0] * len(f)
                 owner += [number] * len(f)
-    sentence = load_prompt("vmad/normal").text
-    ids = [
-        text.tokenizer(filled(sentence, {"object": spoken(category)}), add_special_tokens=False).input_ids
-        for _, category in chosen
-    ]
+    ids = [text.tokenizer(told.get(name) or general(name[1]), add_special_tokens=False).input_ids for name in chosen]
     described, mask = padded(ids)
     return Memory(
         torch.cat(kept), torch.cat(features), torch.tensor(normal), torch.tensor(owner), described, mask, per_label

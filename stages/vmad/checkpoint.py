@@ -43,6 +43,7 @@ from stages.vmad.config import (
     checkpoint_folder,
 )
 from stages.vmad.data import PromptEncoder
+from stages.vmad.descriptions import UNTOLD, Descriptions, recorded
 from stages.vmad.model import Vmad
 
 
@@ -54,9 +55,10 @@ def save_vmad(
     sam: str,
     revisions: tuple[str, str] = ("", ""),
     notes: dict | None = None,
+    descriptions: Descriptions = UNTOLD,
 ) -> None:
-    """llava, sam: directory or hub id that it was made from, as it was given; notes: what else the record keeps. A
-    merged model brings its own LLaVA."""
+    """llava, sam: directory or hub id that it was made from, as it was given; notes: what else the record keeps;
+    descriptions: of what is normal, that it was trained with. A merged model brings its own LLaVA."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"{part}.{n}": t.detach().float().cpu().contiguous()
@@ -80,6 +82,7 @@ def save_vmad(
         "settings": asdict(model.settings),
         "weights": asdict(model.weights),
         "notes": notes or {},
+        "descriptions": descriptions.record(),
     }
     (folder / RECORD).write_text(json.dumps(record, indent=2))
 
@@ -134,6 +137,7 @@ def sources(place: Path, llava: str = "", sam: str = "") -> tuple[Path, dict, st
             "weights": weights,
             "seg": int(record["seg"]),
             "revisions": tuple(record["revisions"]),
+            "descriptions": recorded(record.get("descriptions")),
         }
         return folder, record, llava or inside, sam or record["sam"]
     except (TypeError, KeyError, ValueError) as e:
@@ -141,11 +145,16 @@ def sources(place: Path, llava: str = "", sam: str = "") -> tuple[Path, dict, st
 
 
 def made_of(place: Path) -> dict:
-    """projector, dssl, and how many tokens an image becomes, None in checkpoints that do not say. Raises InputError as
-    `sources` does."""
+    """projector, dssl, boxes (N_b; 0 without DSSL), and how many tokens an image becomes, None in checkpoints that do
+    not say. Raises InputError as `sources` does."""
     record = sources(place)[1]
     settings = record["settings"]
-    return {"projector": settings.projector, "dssl": settings.dssl, "tokens": record.get("tokens")}
+    return {
+        "projector": settings.projector,
+        "dssl": settings.dssl,
+        "boxes": settings.boxes * settings.dssl,
+        "tokens": record.get("tokens"),
+    }
 
 
 def fingerprint(place: Path, llava: str = "", sam: str = "") -> str:

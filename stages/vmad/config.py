@@ -17,6 +17,7 @@ QUERIES = {"description": "description", "impact": "impact analysis", "suggestio
 PROJECTORS = ("ltc", "ltc-last", "ltc-coarse", "mlp", "average-pooling", "resampler", "ldp-v2")  # Tables I, III, V
 TARGETS = ("identity", "trained-heads", "patches")  # what Eq. 11 is of
 SEG = "<seg>"
+GENERAL, NO_TEXT = "general", "none"  # of --descriptions
 WEIGHTS, RECORD, ADAPTER, MERGED = "vmad.safetensors", "vmad.json", "adapter", "llava"  # of a trained model
 
 
@@ -109,6 +110,12 @@ class FinetuneVmadConfig(ImageTrainingOptions):
     tasks: str = option(
         "comma-separated: segmentation, answering, vqa (the last needs questions)", "segmentation,answering,vqa"
     )
+    descriptions: str = option(
+        "what normal objects look like, said before the question (section III-A) and to the Meta-Net: general = a"
+        " sentence with the object's name; none; vmad/normal = ours for each class of MVTec AD and VisA; a folder of"
+        " <category>.txt; captions of normal training images",
+        GENERAL,
+    )
     projector: str = option(f"visual projector, Tables I and V: {', '.join(PROJECTORS)}", "ltc")
     rho: int = option("downsampling of the patch tokens per side", 2)
     levels: int = option("layers of CLIP that LTC integrates beside the last, n", 4)
@@ -183,6 +190,12 @@ class ScoreVmadConfig:
     method: str = option("vmad", METHOD)
     name: str = option("what tables call this run", METHOD)
     query: str = option("what to ask for beside the mask: description, impact, suggestion or nothing", "")
+    descriptions: str = option(
+        "what normal objects look like, as in finetune-mllm; by default what training was told, and for other classes"
+        " the same kind",
+        "",
+    )
+    top_share: float = option("share of the mask's pixels, the most anomalous, whose mean is the score", 0.01)
     llava: str = option("where LLaVA lies, if not where it was trained", "")
     sam: str = option("where SAM lies, if not where it was trained", "")
     splits: str = option("images to score, comma-separated: test, train, val", "test")
@@ -199,6 +212,8 @@ class ScoreVmadConfig:
         if self.query and self.query not in QUERIES:
             raise InputError(f"--query {self.query}: expected {', '.join(QUERIES)}")
         check_numbers(self)
+        if not 0 < self.top_share <= 1:
+            raise InputError(f"--top-share {self.top_share}: expected more than 0, at most 1")
         check_sources(self.checkpoint, self.llava, self.sam)
         resolved_precision(self.device, self.precision)
 
@@ -208,6 +223,7 @@ class AskConfig:
     checkpoint: Path = option("what finetune-mllm --method vmad wrote")
     image: Path = option("the image to talk about")
     object: str = option("what it shows", "object")
+    normal: str = option("what a normal one looks like, in a sentence; by default what training was told", "")
     question: str = option("the first question; by default that of training, for a mask and a description", "")
     mask: Path | None = option(
         "where the mask goes: PNG of the image's size, 255 = surely anomalous; by default beside"

@@ -2,12 +2,14 @@
 
 The templates are prompts/vmad/*.txt. Where the paper contradicts itself we follow section III-B, by which every
 answer ends with `<seg>`: the token comes after the words that it can then draw on, where the template of section
-V-A.2 has it before them, and no full stop follows. Question answering alone has no `<seg>` and no mask.
+V-A.2 has it before them, and no full stop follows. By section III-A a description of the normal scene stands before the
+question about anomalies, which V-A.2's templates lack. Question answering alone has neither, no `<seg>` and no mask.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from stages.training.prepared import torch
@@ -22,10 +24,12 @@ from stages.datasets.images import load_rgb
 from stages.datasets.manifest import Image
 from stages.questions.table import Question
 from stages.vmad.config import QUERIES, SEG
+from stages.vmad.memory import Class
 from stages.vmad.transform import ClipSamTransform
 
 IMAGE = "<image>"
 TASKS = ("segmentation", "answering", "vqa")
+NO_TEXTS: Mapping[Class, str] = MappingProxyType({})
 ANSWERS = "ASSISTANT:"  # where a prompt ends and an answer begins
 IGNORED = -100
 
@@ -44,8 +48,14 @@ class VmadSample:
         return self.task != "vqa"
 
 
-def samples_of(images: Iterable[Image], tasks: Sequence[str], questions: Iterable[Question] = ()) -> list[VmadSample]:
-    """The samples of these images, in their order; images: labelled.
+def samples_of(
+    images: Iterable[Image],
+    tasks: Sequence[str],
+    questions: Iterable[Question] = (),
+    normal: Mapping[Class, str] = NO_TEXTS,
+) -> list[VmadSample]:
+    """The samples of these images, in their order; images: labelled; normal: what the instruction says of each class's
+    normal scene (section III-A), nothing where it is missing.
 
     segmentation: one per image. answering: one per question on its description, impact or suggestion; an image without
     any is described by its label and kind of defect. vqa: one per question with an answer, in its own words.
@@ -61,7 +71,9 @@ def samples_of(images: Iterable[Image], tasks: Sequence[str], questions: Iterabl
         if any(token in f"{q.question} {q.answer} {q.choices}" for token in (IMAGE, SEG)):
             raise InputError(f"question {q.question_id}: holds {IMAGE} or {SEG}, which stand for an image and a mask")
         by_image.setdefault(q.image_id, []).append(q)
-    samples = [s for image in images for s in _of_image(image, tasks, by_image.get(image.image_id, []))]
+    samples = []
+    for i in images:
+        samples += _of_image(i, tasks, by_image.get(i.image_id, []), normal.get((i.dataset, i.category), ""))
     for s in samples:
         if s.segmented and s.image.label == 1 and not s.image.masks:
             raise InputError(
@@ -75,12 +87,12 @@ def samples_of(images: Iterable[Image], tasks: Sequence[str], questions: Iterabl
     return samples
 
 
-def _of_image(image: Image, tasks: Sequence[str], questions: list[Question]) -> list[VmadSample]:
-    samples = [sample(image, "segmentation")] if "segmentation" in tasks else []
+def _of_image(image: Image, tasks: Sequence[str], questions: list[Question], normal: str) -> list[VmadSample]:
+    samples = [sample(image, "segmentation", normal=normal)] if "segmentation" in tasks else []
     if "answering" in tasks:
         answers = [(q.level, q.answer) for q in questions if q.level in QUERIES and q.answer]
         samples += [
-            sample(image, "answering", query=QUERIES[level], answer=answer)
+            sample(image, "answering", normal=normal, query=QUERIES[level], answer=answer)
             for level, answer in answers or [("description", described(image))]
         ]
     if "vqa" in tasks:
@@ -93,12 +105,14 @@ def _of_image(image: Image, tasks: Sequence[str], questions: list[Question]) -> 
 
 
 def sample(image: Image, task: str, **fields: str) -> VmadSample:
-    """A sample of an image."""
+    """A sample of an image. fields: those of the task's template, and `normal`, see `conversation`."""
     return VmadSample(image, task, *conversation(task, object=spoken(image.category), **fields))
 
 
-def conversation(task: str, **fields: str) -> tuple[str, str]:
-    """(prompt, answer) of the template prompts/vmad/<task>.txt with its fields filled in."""
+def conversation(task: str, normal: str = "", **fields: str) -> tuple[str, str]:
+    """(prompt, answer) of the template prompts/vmad/<task>.txt with its fields filled in. normal: the description
+    of the normal scene that stands before the question (section III-A), if there is one."""
+    fields["normal"] = f"{normal} " if normal else ""
     prompt, _, answer = load_prompt(f"vmad/{task}").text.partition(ANSWERS)
     return filled(prompt, fields) + ANSWERS, filled(answer, fields).strip()
 
@@ -156,14 +170,14 @@ def check_lengths(samples: Iterable[VmadSample], text: PromptEncoder, limit: int
         raise InputError(
             f"{len(over)} of {len(lengths)} samples are longer than --max-length {limit}, the longest"
             f" {over[worst]} ({worst.image.image_id}, {worst.task}); shorten their answers, take them out,"
-            " or raise it as far as the language model goes"
+            " (descriptions of what is normal, too: --descriptions), or raise it as far as the language model goes"
         )
     return max(lengths.values())
 
 
 def prompt_texts() -> dict[str, str]:
     """Fingerprints of the templates."""
-    return {i: load_prompt(i).fingerprint for i in prompt_ids() if i.startswith("vmad/")}
+    return {i: load_prompt(i).fingerprint for i in prompt_ids() if i.startswith("vmad/") and i.count("/") == 1}
 
 
 class TrainingSet(Dataset):

@@ -149,11 +149,19 @@ class PointToRegion(nn.Module):
         below = regions(self.norms[1](fine), rho)
         return point_to_region(self.query(self.norms[0](coarse)), self.key(below), self.value(below))
 
+    def weights(self, coarse: Tensor, fine: Tensor, rho: int) -> Tensor:
+        """What `forward` weighs the values with: (B, M, rho^2), 1 in sum for each coarse token."""
+        return point_weights(self.query(self.norms[0](coarse)), self.key(regions(self.norms[1](fine), rho)))[..., 0]
+
 
 def point_to_region(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(Q K^T / sqrt(d)) V within each region. query: (B, M, C); key, value: (B, M, R, C) -> (B, M, C)."""
-    weights = (key @ query[..., None] / sqrt(query.shape[-1])).softmax(2)
-    return (weights * value).sum(2)  # Eq. 20
+    return (point_weights(query, key) * value).sum(2)  # Eq. 20
+
+
+def point_weights(query: Tensor, key: Tensor) -> Tensor:
+    """query: (B, M, C); key: (B, M, R, C) -> (B, M, R, 1), positive, 1 in sum over each region."""
+    return (key @ query[..., None] / sqrt(query.shape[-1])).softmax(2)
 
 
 def regions(tokens: Tensor, rho: int) -> Tensor:
@@ -163,6 +171,12 @@ def regions(tokens: Tensor, rho: int) -> Tensor:
     side = side_of(n) // rho
     cells = tokens.reshape(b, side, rho, side, rho, c).permute(0, 1, 3, 2, 4, 5)
     return cells.reshape(b, side * side, rho * rho, c)
+
+
+def from_regions(cells: Tensor, rho: int) -> Tensor:
+    """(B, M, rho^2) of `regions`, one value for each fine token -> (B, side, side) in their places."""
+    side = side_of(cells.shape[1])
+    return cells.reshape(-1, side, side, rho, rho).permute(0, 1, 3, 2, 4).reshape(-1, side * rho, side * rho)
 
 
 def as_grid(tokens: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 image score."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -29,7 +29,9 @@ from stages.training.torch_setup import resolved_precision
 from stages.vmad.build import check_sam
 from stages.vmad.checkpoint import fingerprint, load_vmad, made_of, reader, sources
 from stages.vmad.config import QUERIES, ScoreVmadConfig
-from stages.vmad.data import PromptEncoder, prompt_texts, sample
+from stages.vmad.data import NO_TEXTS, PromptEncoder, prompt_texts, sample
+from stages.vmad.descriptions import Descriptions, classes_of, for_scoring, other_kind, place
+from stages.vmad.memory import Class
 from stages.vmad.model import Vmad
 
 MAP_ROWS = 64  # maps of a part: at 256 x 256 some 17 MB before compression
@@ -39,11 +41,11 @@ def run(config: ScoreVmadConfig, options: RunOptions) -> Summary:
     """Score every image of the splits. An image that cannot be read is a row with `error`; `parsed` is strict where the
     model wrote `<seg>` itself, fallback where it had to be appended.
 
-    The image score is the mean of the highest 1 % of the mask's probabilities; the paper names no rule.
+    The image score is the mean of the highest `top_share` of the mask's probabilities; the paper names no rule.
 
     Raises:
-        InputError: see `config.check`; no LLaVA or SAM, no image in the splits, or prompts and answers that exceed the
-            model's context.
+        InputError: see `config.check` and `for_scoring`; no LLaVA or SAM, no image in the splits, or prompts and
+            answers that exceed the model's context.
     """
     config.check()
     device, precision = resolved_precision(config.device, config.precision)
@@ -51,20 +53,23 @@ def run(config: ScoreVmadConfig, options: RunOptions) -> Summary:
     images = images_of(manifest, config.splits, config.manifest)
     check_outputs(config.out, {"--maps": config.maps})
 
+    _, record, _, sam = sources(config.checkpoint, config.llava, config.sam)
+    trained: Descriptions = record["descriptions"]
+    told = for_scoring(config.descriptions, trained, manifest.images, classes_of(images.values()))
     check_room(
         *reader(config.checkpoint, config.llava),
-        {prompt_about(i, config.query) for i in images.values()},
+        {prompt_about(i, config.query, told.texts) for i in images.values()},
         config.max_tokens,
     )
-    _, record, _, sam = sources(config.checkpoint, config.llava, config.sam)
     check_sam(sam, record["revisions"][1])
 
     files = look_at(config.out, options.quiet, images=images.values())
-    same = {n: getattr(config, n) for n in ("splits", "query", "max_tokens")}
+    same = {n: getattr(config, n) for n in ("splits", "query", "max_tokens", "top_share")}
     parameters = same | {
         "method": config.name,
         "precision": precision,
         "prompts": prompt_texts(),
+        "descriptions": told.fingerprint,
         "weights": fingerprint(config.checkpoint, config.llava, config.sam),
     }
     inputs = {"manifest": manifest.fingerprint, "image files": files.images}
@@ -73,17 +78,20 @@ def run(config: ScoreVmadConfig, options: RunOptions) -> Summary:
     def results(todo: list[Key], scores: Artifact) -> Iterator[Result]:
 
         scores.ran_on = f"{device} {precision}"
-        for image, prediction in predictions(config, [images[k[0]] for k in todo], device, precision):
+        if said := other_kind(trained, told):
+            scores.progress.say(said)
+        for image, prediction in predictions(config, [images[k[0]] for k in todo], told.texts, device, precision):
             key = (image.image_id, config.name)
             if isinstance(prediction, ImageError):
                 yield key, prediction, None
             else:
-                yield key, prediction.columns(), prediction.map.numpy()
+                yield key, prediction.columns(config.top_share), prediction.map.numpy()
 
     notes = {
         "training": str(config.checkpoint.resolve()),
         "batch_size": config.batch_size,
         "vmad": made_of(config.checkpoint),
+        "descriptions": told.record(),
     }  # loss curves and Tables III and V of the report
     return scores_and_maps(
         config.out,
@@ -97,7 +105,7 @@ def run(config: ScoreVmadConfig, options: RunOptions) -> Summary:
         notes,
         map_kind="<f4",
         files=files,
-        paths=named_paths(config),
+        paths=named_paths(config) | place(config.descriptions),
     )
 
 
@@ -121,10 +129,10 @@ class Prediction:
     tokens: int
     seconds: float
 
-    def columns(self) -> dict:
-        """Of SCORES."""
+    def columns(self, top_share: float) -> dict:
+        """Of SCORES. top_share: of the map's pixels, whose mean is the score."""
         return {
-            "score": float(top_mean(self.map[None])),
+            "score": float(top_mean(self.map[None], share=top_share)),
             "response": self.response,
             "seconds": self.seconds,
             "completion_tokens": self.tokens,
@@ -133,9 +141,10 @@ class Prediction:
 
 
 def predictions(
-    config: ScoreVmadConfig, images: Sequence[Image], device: str, precision: str
+    config: ScoreVmadConfig, images: Sequence[Image], normal: Mapping[Class, str], device: str, precision: str
 ) -> Iterator[tuple[Image, Prediction | ImageError]]:
-    """(image, its prediction), or (image, why there is none). Raises InputError as `load_vmad` does."""
+    """(image, its prediction), or (image, why there is none). normal: see `prompt_about`. Raises InputError as
+    `load_vmad` does."""
     model, text = load_vmad(config.checkpoint, config.llava, config.sam, dtype_of(precision))
     model.to(device)
 
@@ -149,7 +158,7 @@ def predictions(
             yield from ((i, x) for i, x in batch if isinstance(x, ImageError))
             good = [(i, x) for i, x in batch if not isinstance(x, ImageError)]
             if good:
-                prompts = [text.prompt(prompt_about(i, config.query)) for i, _ in good]
+                prompts = [text.prompt(prompt_about(i, config.query, normal)) for i, _ in good]
                 answers = predict(model, text, [x for _, x in good], prompts, config.max_tokens, precision)
                 yield from zip((i for i, _ in good), answers, strict=True)
 
@@ -163,9 +172,11 @@ def check_room(llava: LlavaConfig, text: PromptEncoder, prompts: Iterable[str], 
         )
 
 
-def prompt_about(image: Image, query: str) -> str:
-    """The prompt of segmentation, or of segmentation and answering."""
+def prompt_about(image: Image, query: str, normal: Mapping[Class, str] = NO_TEXTS) -> str:
+    """The prompt of segmentation, or of segmentation and answering. normal: what it says of each class's normal
+    scene."""
     fields = {"query": QUERIES[query], "answer": ""} if query else {}
+    fields["normal"] = normal.get((image.dataset, image.category), "")
     return sample(image, "answering" if query else "segmentation", **fields).prompt
 
 

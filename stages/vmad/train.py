@@ -31,6 +31,7 @@ from stages.vmad.build import MEMORY_PATCHES, build_memory, check_sam, image_pro
 from stages.vmad.checkpoint import load_vmad, merged, save_vmad, source_fingerprints, sources
 from stages.vmad.config import RECORD, FinetuneVmadConfig
 from stages.vmad.data import TrainingSet, VmadSample, check_lengths, collate, prompt_texts, samples_of
+from stages.vmad.descriptions import UNTOLD, Descriptions, classes_of, place, read_descriptions
 from stages.vmad.loss import PARTS
 from stages.vmad.memory import Class, choose_memory, fits_host
 from stages.vmad.needs import clip_bytes, needs
@@ -80,7 +81,8 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
             f"--questions {config.questions}: none of them is about an image that is trained on; give those of this"
             " manifest, or leave them out"
         )
-    samples = samples_of(images, config.tasks.split(","), questions.rows)
+    descriptions = read_descriptions(config.descriptions, manifest.images, classes_of(images))
+    samples = samples_of(images, config.tasks.split(","), questions.rows, descriptions.texts)
     llava_config, tokenizer = read_llava(config.llava, config.llava_revision)
     sam_config = check_sam(config.sam, config.sam_revision)
     for flag, name, revision in (
@@ -123,6 +125,7 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
             "loss weights": asdict(config.weights()),
             "weights": weights,
             "prompts": prompt_texts(),
+            "descriptions": descriptions.fingerprint,
         },
         {
             "manifest": manifest.fingerprint,
@@ -131,8 +134,14 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
             "mask files": files.masks,
         },
         config.seed,
-        {"left out": failed, "longest sample": longest, "llava": config.llava, "sam": config.sam},
-        named_paths(config),
+        {
+            "left out": failed,
+            "longest sample": longest,
+            "llava": config.llava,
+            "sam": config.sam,
+            "descriptions": descriptions.record(),
+        },
+        named_paths(config) | place(config.descriptions),
     )
 
     def train(saved: Path | None, say: Callable[[str], None]) -> tuple[Trainer, Callable[[Path], None]]:
@@ -144,7 +153,7 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
             say(lack)
         if chosen:
             say(memory_said(chosen, size, layers))
-        return fit(config, images, chosen, samples, saved, say, device, precision, layers)
+        return fit(config, images, chosen, samples, saved, say, device, precision, layers, descriptions)
 
     datasets = "+".join(sorted({i.dataset for i in images}))
     summary = run_training(config.out, spec, datasets, len(samples), options, PARTS, train, failed, files)
@@ -215,6 +224,7 @@ def fit(
     device: str,
     precision: str,
     layers: bool,
+    descriptions: Descriptions = UNTOLD,
 ) -> tuple[VmadTrainer, Callable[[Path], None]]:
     """Train from a saved state, or from the start; (the trainer at its end, what writes the checkpoint). chosen: the
     memory's images; layers: see `build_memory`."""
@@ -233,7 +243,7 @@ def fit(
     if config.checkpoint_activations:
         model.recompute_activations()
     if model.dssl:
-        model.memory = build_memory(chosen, model, text, config.drawn, layers)
+        model.memory = build_memory(chosen, model, text, config.drawn, layers, descriptions.texts)
         fitted, measured = halves(images, (i for own in chosen.values() for i in own), config.seed)
         if config.dssl_target == "trained-heads":
             train_heads(model, fitted, list(chosen), config.seed)
@@ -254,7 +264,9 @@ def fit(
     separation("before training")
     run_trainer(trainer, saved, say, config.out)
     separation("after training")
-    return trainer, lambda folder: save_vmad(model, text, folder, config.llava, config.sam, revisions, notes)
+    return trainer, lambda folder: save_vmad(
+        model, text, folder, config.llava, config.sam, revisions, notes, descriptions
+    )
 
 
 def arguments(config: FinetuneVmadConfig, n: int, device: str, precision: str) -> TrainingArguments:
@@ -286,4 +298,5 @@ def write_merged(out: Path, target: Path) -> None:
     check_merged(target, out, RECORD)
     _, record, llava, sam = sources(out)
     model, text = load_vmad(out)
-    save_vmad(merged(model), text, target, llava, sam, record["revisions"], record.get("notes"))
+    known = record.get("notes"), record["descriptions"]
+    save_vmad(merged(model), text, target, llava, sam, record["revisions"], *known)

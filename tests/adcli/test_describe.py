@@ -6,6 +6,7 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
+from adcli.describe import rate_of
 from adcli.main import run
 from stages.artifacts.tables import CAPTIONS, MANIFEST
 from tests.artifacts.test_origin import make, manifest
@@ -48,6 +49,23 @@ def test_commands_of_several_runs_are_shown(tmp_path, monkeypatch, capsys):
     assert run(["data", "describe", str(tmp_path / "m")]) == 0
     text = capsys.readouterr().out
     assert "adcli data index --shard 0/2\n" in text and "adcli data index --shard 1/2\n" in text
+
+
+def test_what_a_row_took_and_what_others_would_take():
+    """Of the runs that wrote rows: 100 + 300 of them in 40 + 160 s, with 2,000 tokens."""
+    runs = [
+        {"rows": 100, "seconds": 40.0, "tokens": 500},
+        {"rows": 300, "seconds": 160.0, "tokens": 1500},
+        {"rows": 0, "seconds": 50.0, "tokens": 0},
+    ]
+    said = rate_of(runs, 400, 10_000)
+    assert said.startswith("0.5 s a row, 2 rows/s, 10 tokens/s of one process, its start included; the 9,600 missing")
+    assert said.endswith(" take 80.0 min, divided by the number of shards")
+    assert "; 1,000 more take 8.3 min, " in rate_of(runs, 400, 400)
+    plain = [{"rows": 4, "seconds": 0.02, "tokens": 0}]
+    assert "rows/s of one process" in rate_of(plain, 4, 4) and "1,000 more take 5 s," in rate_of(plain, 4, 4)
+    assert rate_of(plain, 4, 4_000_004).endswith("the 4,000,000 missing take 5.6 h, divided by the number of shards")
+    assert rate_of(runs[2:], 0, 5) == "", "nothing was written"
 
 
 def test_a_missing_input_is_said_and_no_error(made, capsys):

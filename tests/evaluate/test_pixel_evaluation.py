@@ -10,7 +10,7 @@ import pytest
 
 from stages.artifacts.maps import from_row, map_keys, read_maps, to_row
 from stages.artifacts.reader import read_table
-from stages.artifacts.tables import MAPS, METRICS, SCORES, THRESHOLDS
+from stages.artifacts.tables import MANIFEST, MAPS, METRICS, SCORES, THRESHOLDS
 from stages.base.config import RunOptions
 from stages.base.errors import ImageError, InputError
 from stages.datasets import loco, mvtec
@@ -162,6 +162,22 @@ def test_maps_that_lack_something(two_categories):
     assert (row["n"], row["n_positive"]) == (4, 2) and 0.5 < row["value"] <= 1
     line = next(x for x in (config.tables / "pixels.csv").read_text().splitlines() if x.startswith("d,m,all,a"))
     assert line.endswith(",4,3"), "a0 without a map, a5 without a mask, a6 failed"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("known", [True, False], ids=["by the manifest", "by the image's header"])
+@pytest.mark.parametrize("size", [0, 20])
+def test_a_mask_of_another_size_than_its_image_is_left_out_and_not_resized(two_categories, save_image, known, size):
+    config, _ = two_categories
+    if not known:
+        rows = pq.read_table(config.manifest).to_pylist()
+        unknown = [r | {"width": None, "height": None} for r in rows]
+        pq.write_table(pa.Table.from_pylist(unknown, schema=MANIFEST.schema), config.manifest)
+    save_image(config.root / "a5_mask.png", np.eye(20, 30, dtype=np.uint8) * 255)  # half of each side
+    run(replace(config, pixel_size=size, resamples=0), QUIET)
+    row, other = metric(config, "a", "pixel_auroc"), metric(config, "b", "pixel_auroc")
+    assert row["n"] == other["n"] - 1 and row["n_positive"] == other["n_positive"] - 1
+    assert "a5: " in row["reason"] and "a5_mask.png: 30 x 20 px, its image 60 x 40" in row["reason"]
 
 
 def test_without_any_mask_one_line_says_so_and_no_table_is_shown(two_categories, capsys):

@@ -113,6 +113,7 @@ from tests.pipelines.recorded import BOTH, MANIFESTS, NEEDED, Run, value
                 {"VMAD_ON": "c"},
                 {"VMAD_TO": "c"},
                 {"VMAD_TRAIN": "--epochs 2"},
+                {"TABLE": "4"},
                 {"TABLE": "5"},
                 {"SEED": "1"},
             ],

@@ -55,6 +55,7 @@ ON_REAL_DATA = {  # script -> settings as for the paper, with blanks in the path
     | MODELS
     | {
         "RIAD_ROOT": "/my data/RIAD",
+        "LAST_LAYER": "yes",
         "WFDD_ROOT": "/my data/WF DD",
         "GPUS": "8",
         "VMAD_TRAIN": "--epochs 2",

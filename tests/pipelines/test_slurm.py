@@ -1,4 +1,5 @@
-"""The scripts of pipelines/slurm/ on a real Slurm of one node: `make test-slurm` installs and starts it."""
+"""The scripts of pipelines/slurm/ on a real Slurm of four nodes, two CPUs each, all on this machine: `make test-slurm`
+installs and starts it."""
 
 import os
 import shutil
@@ -6,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from stages.artifacts.reader import read_table
 from stages.artifacts.tables import CAPTIONS, ENCODERS, METRICS, NEGATIVES, SCORES, TRUTH
 from tests.pipelines.recorded import ROOT
 from tests.processes import adcli
+from tests.tiny import tiny_clip_vision
+from tests.visualad.spots import make_spots
 
 pytestmark = [
     pytest.mark.slow,
@@ -103,11 +107,46 @@ class Cluster:
                 return job, int(process.name)
         raise AssertionError(f"{job} has no process")
 
+    def lose(self, node: str) -> None:
+        """All that runs on a node is gone at once: its slurmd, what started the tasks there, and the tasks."""
+        tasks = [p for p in Path("/proc").glob("[0-9]*") if f"SLURMD_NODENAME={node}" in words(p / "environ")]
+        parents = {int(status(p)["PPid"]) for p in tasks}
+        starters = [p for p in parents if status(Path(f"/proc/{p}")).get("Name") == "slurmstepd"]
+        assert starters, f"nothing runs on {node}"
+        for pid in (int(slurmd(node).read_text()), *starters, *(int(p.name) for p in tasks)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def logs(self) -> str:
         return "\n".join(f"{p.name}: {p.read_text()}" for p in sorted(self.folder.glob("runs/logs/*")))
 
     def log(self, stage: str, task: int) -> str:
         return "".join(p.read_text() for p in sorted(self.folder.glob(f"runs/logs/{stage}-*_{task}.log")))
+
+
+def slurmd(node: str) -> Path:
+    """The file with its number."""
+    return Path(f"/run/slurmd-{node}.pid")
+
+
+def words(file: Path) -> list[str]:
+    """Of /proc; none of a process that is gone."""
+    try:
+        return file.read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return []
+
+
+def status(process: Path) -> dict[str, str]:
+    """Name, PPid and the like."""
+    lines = "".join(words(process / "status")).splitlines()
+    return {"PPid": "0"} | {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def states() -> dict[str, str]:
+    """node -> idle, mixed, allocated, down, ..."""
+    lines = subprocess.run(["sinfo", "--noheader", "--Node", "--format=%N %T"], capture_output=True, text=True).stdout
+    return dict(line.split() for line in lines.splitlines())
 
 
 @pytest.fixture
@@ -116,6 +155,18 @@ def cluster(tmp_path):
     yield cluster
     if jobs := {job.split("_")[0] for job in cluster.queue()}:
         subprocess.run(["scancel", *jobs])
+    for node, state in states().items():
+        if state.startswith("down") or not Path(f"/proc/{slurmd(node).read_text().strip()}").exists():
+            subprocess.run(["slurmd", "-N", node], check=True)
+    cluster.until(lambda: set(states().values()) == {"idle"}, 120)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The tables of the plain script, without Slurm."""
+    plain = Cluster(tmp_path_factory.mktemp("plain"))
+    plain.run("vidad.sh", JOBS="2")  # trainings of one thread each, as with CPUS=1
+    return tables(plain.folder)
 
 
 def tables(folder: Path) -> dict:
@@ -127,7 +178,19 @@ def tables(folder: Path) -> dict:
     return found
 
 
-def test_a_pipeline_with_a_kill_a_requeue_and_a_cancellation(cluster, tmp_path_factory):
+def same_tables(ours: dict, theirs: dict) -> None:
+    for one, other in zip(ours["scores.parquet/fruits"], theirs["scores.parquet/fruits"], strict=True):
+        assert one.pop("score") == pytest.approx(other["score"], abs=1e-6), "which texts share a batch, rounds it"
+        del one["neighbours"]  # of equals another one may come first
+    theirs = theirs | {"scores.parquet/fruits": [without(row) for row in theirs["scores.parquet/fruits"]]}
+    assert ours == theirs
+
+
+def without(row: dict) -> dict:
+    return {name: value for name, value in row.items() if name not in ("score", "neighbours")}
+
+
+def test_a_pipeline_with_a_kill_a_requeue_and_a_cancellation(cluster, plain):
     """The first submission loses a task to SIGKILL and has another one requeued, the second one is cancelled in the
     training, the third one goes on from there. The tables are those of the plain script."""
     assert cluster.run("slurm/reproduce-vidad.sh").count("\njob ") == 7
@@ -151,13 +214,31 @@ def test_a_pipeline_with_a_kill_a_requeue_and_a_cancellation(cluster, tmp_path_f
 
     cluster.run("slurm/reproduce-vidad.sh")
     cluster.until(cluster.empty)
-    plain = Cluster(tmp_path_factory.mktemp("plain"))
-    plain.run("vidad.sh", JOBS="2")  # trainings of one thread each, as with CPUS=1
-    ours, theirs = tables(cluster.folder), tables(plain.folder)
-    for one, other in zip(ours["scores.parquet/fruits"], theirs["scores.parquet/fruits"], strict=True):
-        assert one.pop("score") == pytest.approx(other.pop("score"), abs=1e-6), "which texts share a batch, rounds it"
-        del one["neighbours"], other["neighbours"]  # of equals another one may come first
-    assert ours == theirs
+    same_tables(tables(cluster.folder), plain)
+
+
+def test_sixteen_tasks_and_a_node_that_fails(cluster, plain):
+    """As docs/cluster.md says: Slurm notices, starts what ran there elsewhere, and the stages after it follow, to the
+    final table."""
+    cluster.run("slurm/reproduce-vidad.sh", SHARDS="16")
+    on = ["squeue", "--noheader", "--array", "--states=R", "--nodelist=node3", "--format=%i %j"]
+
+    def there() -> list[str]:
+        lines = subprocess.run(on, capture_output=True, text=True, check=True).stdout.splitlines()
+        return [line.split()[0].split("_")[1] for line in lines if line.split()[1].startswith("caption-")]
+
+    lost = cluster.until(there)
+    time.sleep(2)
+    lost = there() or lost
+    cluster.lose("node3")
+    cluster.until(lambda: states()["node3"].startswith("down"), 120)
+    cluster.until(cluster.empty)
+    logs = {task: cluster.log("caption", int(task)) for task in map(str, range(1, 17))}
+    again = [task for task, log in logs.items() if log.count(": adcli caption ") > 1]
+    assert set(lost) <= set(again) and len(again) <= 2, "those of the node that failed, and no others"
+    assert all(log.rstrip().endswith("ended with exit code 0") for log in logs.values()), cluster.logs()
+    assert len(list(cluster.folder.glob("runs/logs/score-*_*.log"))) == 16
+    same_tables(tables(cluster.folder), plain)
 
 
 def test_a_task_goes_on_after_its_time_limit(cluster, tmp_path_factory):
@@ -172,3 +253,29 @@ def test_a_task_goes_on_after_its_time_limit(cluster, tmp_path_factory):
     assert adcli(*synth[1:], *more, cwd=other).returncode == 0
     both = [read_table(folder / "runs/s/truth.parquet", TRUTH) for folder in (cluster.folder, other)]
     assert both[0].equals(both[1]) and len(both[0]) == 200
+
+
+@pytest.mark.parametrize(("nodes", "gpus"), [(1, 2), (2, 2), (2, 0)])
+def test_a_training_of_several_processes_is_that_of_one(cluster, tmp_path_factory, nodes, gpus):
+    """srun and torchrun over the GPUs of a node, and over nodes; without GPUs one process each. One of two nodes fails
+    on the way: the training goes on from its last saved state on others."""
+    from safetensors.torch import load_file
+
+    pictures = make_spots(tmp_path_factory.mktemp("spots"), 24)
+    clip = tiny_clip_vision(tmp_path_factory.mktemp("clip"))
+    own = {"backbone": clip, "size": 56, "layers": "2,4", "batch-size": 4, "epochs": 8 if gpus and nodes > 1 else 2}
+    own |= {"device": "cpu", "precision": "fp32", "variant": "paper", "save-steps": 4}
+    command = ("train-visualad", pictures, "--root", pictures.parent, *(w for n in own for w in (f"--{n}", own[n])))
+    settings = {"TRAIN_NODES": str(nodes), "TRAIN_GPUS": str(gpus)}
+    cluster.run("slurm/submit.sh", "adcli", *command, "--out", "runs/t", **settings)
+    if fails := gpus and nodes > 1:
+        cluster.until(lambda: list(cluster.folder.glob("runs/t/_training/checkpoint-*/trainer_state.json")))
+        cluster.lose("node2")
+    cluster.until(cluster.empty)
+    log = cluster.logs()
+    assert log.rstrip().endswith("ended with exit code 0") and log.count("1 of 1 rows") == 1, log
+    assert ("DUE TO NODE FAILURE" in log and "going on from step" in log) == bool(fails), log
+    assert adcli(*command, "--out", cluster.folder / "one", models=True).returncode == 0
+    one, both = (load_file(cluster.folder / n / "_checkpoint/visualad.safetensors") for n in ("one", "runs/t"))
+    for name, tensor in one.items():
+        assert (both[name] - tensor).abs().max() < 5e-5, name

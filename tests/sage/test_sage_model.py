@@ -1,5 +1,6 @@
 """SAGE's model: what the language model reads, checked piece by piece; checkpoints; likelihoods and replies."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -241,6 +242,11 @@ def test_checkpoints_of_another_kind(bases, qwen, tmp_path):
         base_fingerprint(str(qwen), "")
     with pytest.raises(InputError, match="--base .*nowhere"):
         base_fingerprint(str(tmp_path / "nowhere"), "")
+    (tmp_path / "own").mkdir()
+    own = {"model_type": "internvl_chat", "auto_map": {"AutoConfig": "configuration_internvl_chat.InternVLChatConfig"}}
+    (tmp_path / "own/config.json").write_text(json.dumps(own))
+    with pytest.raises(InputError, match="own: OpenGVLab's own format, .* -hf in its name .* docs/sage.md"):
+        base_fingerprint(str(tmp_path / "own"), "")
     folder = saved(*opened(bases["internvl"]), tmp_path / "c", bases["internvl"])
     other = tiny_internvl(tmp_path / "other", seed=5)
     with pytest.raises(InputError, match="other weights than"):

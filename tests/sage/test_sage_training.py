@@ -16,7 +16,7 @@ from stages.base.errors import InputError
 from stages.sage.edpo import run as edpo
 from stages.sage.entropy import pairs_of
 from stages.sage.sfe import run as sfe
-from tests.processes import Started, together
+from tests.processes import Started, by_torchrun, together
 from tests.sage_world import (
     QUIET,
     SCORES,
@@ -203,8 +203,9 @@ def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(tiles, internvl
     assert run(replace(config, out=killed), QUIET).up_to_date
 
 
-def by_two(tiles, out, method, port, *own, program=("-m", "adcli"), nodes=1):
-    """What two processes say that train together on CPUs."""
+def by_two(tiles, out, method, port, *own, program=None):
+    """What two processes say that train together on CPUs: those of two nodes, an agent of torchrun each; or running
+    `program` on one."""
     command = [
         tiles.manifest,
         "--method",
@@ -233,7 +234,9 @@ def by_two(tiles, out, method, port, *own, program=("-m", "adcli"), nodes=1):
         "--precision",
         "fp32",
     ]
-    return together(2, port, "finetune-mllm", *command, program=program, nodes=nodes)
+    if program:
+        return together(2, port, "finetune-mllm", *command, program=program)
+    return by_torchrun(2, port, "finetune-mllm", *command)
 
 
 def same_training(one, two, atol):
@@ -252,7 +255,7 @@ def test_two_processes_train_as_one_does(tiles, internvl, sfe_models, edpo_model
     if method == "sage-sfe":
         own = ["--base", internvl, "--heads", 4, "--patches", 4, "--lora-rank", 4, "--epochs", 3]
     port = 29611 if method == "sage-sfe" else 29612
-    code, said = by_two(tiles, tmp_path / "two", method, port, *own, nodes=2)
+    code, said = by_two(tiles, tmp_path / "two", method, port, *own)
     assert code == 0 and said.count("1 of 1 rows") == 1, said
     same_training((sfe_models if method == "sage-sfe" else edpo_models)[4], tmp_path / "two", 2e-4)
 

@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from stages.training.distributed import per_process_batch
 from stages.visualad.config import ScoreVisualadConfig, TrainVisualadConfig
 from stages.visualad.score import run as score
 from stages.visualad.train import run as train
-from tests.processes import Started
+from tests.processes import Started, by_torchrun
 from tests.saved import until_saved
 from tests.tiny import tiny_clip_vision
 from tests.visualad.spots import make_spots
@@ -345,17 +344,12 @@ def test_two_processes_train_as_one_does(spots, clip, tmp_path):
         "paper",
     ]
 
-    def run(out, nodes=1):
-        meet = ("--rdzv_backend", "c10d", "--rdzv_id", 7, "--rdzv_endpoint", "127.0.0.1:29577")
-        before = ("torch.distributed.run", "--nnodes", nodes, "--nproc_per_node", 1, *meet, "-m") if nodes > 1 else ()
-        command = list(map(str, [sys.executable, "-m", *before, "adcli", *common, "--out", out]))
-        own = {"cwd": ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
-        agents = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **own) for _ in range(nodes)]
-        said = [agent.communicate()[1] for agent in agents]
-        assert not any(agent.returncode for agent in agents), said
-        return "".join(said)
+    def run(out, nodes):
+        code, said = by_torchrun(nodes, 29577, *common, "--out", out)
+        assert code == 0, said
+        return said
 
-    run(tmp_path / "one")
+    run(tmp_path / "one", nodes=1)
     assert run(tmp_path / "two", nodes=2).count("1 of 1 rows") == 1, "one record, one report"
     one, both = (load(weights(tmp_path / n)) for n in ("one", "two"))
     for name, tensor in one.items():
@@ -363,7 +357,7 @@ def test_two_processes_train_as_one_does(spots, clip, tmp_path):
     a, b = ((tmp_path / n / "_checkpoint" / "losses.csv").read_text().splitlines() for n in ("one", "two"))
     for x, y in zip(a[1:], b[1:], strict=True):
         np.testing.assert_allclose([float(v) for v in y.split(",")], [float(v) for v in x.split(",")], rtol=1e-4)
-    assert "up to date" in run(tmp_path / "two")
+    assert "up to date" in run(tmp_path / "two", nodes=2)
 
 
 def test_processes_share_a_batch_evenly(monkeypatch):

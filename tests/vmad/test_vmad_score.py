@@ -43,7 +43,9 @@ def test_training_lowers_the_mask_loss_and_learns_to_end_with_seg(learned, spots
     assert {r["completion_tokens"] for r in rows.values()} == {count} and summary.errors == 0
     assert summary.tokens == 12 * count
     (record,) = read_provenance(c.out)
-    assert record["notes"]["vmad"] == {"projector": "ltc", "dssl": False, "tokens": 4}, "4 x 4 patches, rho 2"
+    assert record["notes"]["vmad"] == {"projector": "ltc", "dssl": False, "boxes": 0, "tokens": 4}, (
+        "4 x 4 patches, rho 2"
+    )
     assert {(r["response"], r["parsed"]) for r in rows.values()} == {("It is <seg>", "strict")}
     maps = dict(read_maps(c.maps, {(i, "vmad") for i in rows}))
     assert len(maps) == 12 and {(m.shape, m.dtype.name) for m in maps.values()} == {((24, 32), "float32")}

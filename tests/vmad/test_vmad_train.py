@@ -15,7 +15,7 @@ from stages.artifacts.tables import ENCODERS, MANIFEST
 from stages.base.errors import InputError
 from stages.vmad.score import run as score
 from stages.vmad.train import run as train
-from tests.processes import together
+from tests.processes import by_torchrun
 from tests.saved import until_saved
 from tests.vmad_stages_world import QUIET, command, config, launched, losses, scoring, weights
 
@@ -50,10 +50,10 @@ def test_killed_and_run_again_gives_the_same_weights_bit_for_bit(trained, spots,
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_does(spots, models, tmp_path):
-    """On two nodes; without DSSL and dropout, which draw from each process's own generator."""
+    """On two nodes, an agent of torchrun each; without DSSL and dropout: each process draws for itself."""
     more = {"dropout": 0, "epochs": 1}
     train(config(spots, models, tmp_path / "one", no_dssl=True, **more), QUIET)
-    code, said = together(2, 29631, *command(spots, models, tmp_path / "two", **more), "--no-dssl", nodes=2)
+    code, said = by_torchrun(2, 29631, *command(spots, models, tmp_path / "two", **more), "--no-dssl")
     assert code == 0 and said.count("1 of 1 rows") == 1, said
     from safetensors.torch import load_file
 
