@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.controls.shuffled_masks import shuffled
+from pipelines.controls.shuffled_masks import at_own_size, shuffled
 from stages.artifacts.files import make_folder
 from stages.artifacts.reader import read_provenance, read_table
 from stages.artifacts.tables import MANIFEST, METRICS
@@ -50,7 +50,7 @@ def control(run: Path) -> Path:
     make_folder(folder)
     (record,) = read_provenance(run / "manifest.parquet")
     root = Path(record["notes"]["root"])
-    rows = shuffled(read_table(run / "manifest.parquet", MANIFEST).to_pylist())
+    rows = at_own_size(shuffled(read_table(run / "manifest.parquet", MANIFEST).to_pylist()), root, folder / "masks")
     pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST.schema), folder / "shuffled.parquet")
     train(replace(training_of(run), manifest=folder / "shuffled.parquet", root=root, out=folder / "trained"), QUIET)
     return scored(folder / "shuffled.parquet", root, folder / "trained", folder)

@@ -59,10 +59,11 @@ class Needs:
 
     def said(self, place: str) -> str:
         """One line. place: 'each GPU'."""
+        unit, name = (GIB, "GiB") if self.total >= GIB else (2**20, "MiB")
         return (
-            f"needs about {self.total / GIB:.1f} GiB on {place}: {self.frozen / GIB:.1f} frozen weights,"
-            f" {self.trained / GIB:.1f} what is trained with its gradients and AdamW's moments,"
-            f" {self.activations / GIB:.1f} activations"
+            f"needs about {self.total / unit:.1f} {name} on {place}: {self.frozen / unit:.1f} frozen weights,"
+            f" {self.trained / unit:.1f} what is trained with its gradients and AdamW's moments,"
+            f" {self.activations / unit:.1f} activations"
         )
 
     def check(self, free: int) -> str:

@@ -29,12 +29,34 @@ def test_the_control_shuffles_what_is_known_of_training_images_alone():
     assert sorted(dealt) == sorted(known) and dealt != known
 
 
+def test_masks_of_the_control_have_the_size_of_their_new_image(tmp_path):
+    """A crack of one pixel is still there on an image of half the size, and a training takes all of them."""
+    import numpy as np
+    from PIL import Image
+
+    from pipelines.controls.shuffled_masks import at_own_size
+    from stages.datasets.masks import load_mask
+
+    crack = np.zeros((40, 60), np.uint8)
+    crack[:, 31] = 255
+    Image.fromarray(crack).save(tmp_path / "crack.png")
+    row = {"split": "train", "mask_paths": ["crack.png"], "width": 30, "height": 20, "mask_file_sizes": [7]}
+    test = {"split": "test", "mask_paths": ["crack.png"]}
+    fitted, same, untouched = at_own_size([row, row | {"mask_paths": []}, test], tmp_path, tmp_path / "masks")
+    mask = load_mask(tmp_path / fitted["mask_paths"][0])
+    assert mask.shape == (20, 30) and np.flatnonzero(mask.all(axis=0)).tolist() == [15] and mask.sum() == 20
+    assert fitted["mask_file_sizes"] == [] and same["mask_paths"] == [] and untouched is test
+
+
 @pytest.mark.slow
 def test_demo_models_and_controls_need_no_tests():
     code = (
         "import sys, pkgutil, importlib, pipelines\n"
-        "for m in pkgutil.walk_packages(pipelines.__path__, 'pipelines.'): importlib.import_module(m.name)\n"
-        "assert not [n for n in sys.modules if n.split('.')[0] in ('tests', 'benchmarks')]\n"
-        "assert 'torch' not in sys.modules"
+        "names = {m.name for m in pkgutil.walk_packages(pipelines.__path__, 'pipelines.')}\n"
+        "learning = {f'pipelines.demo_models.{n}' for n in ('distilled', 'towers_probe')}\n"
+        "for name in names - learning: importlib.import_module(name)\n"
+        "assert 'torch' not in sys.modules\n"
+        "for name in learning: importlib.import_module(name)\n"
+        "assert not [n for n in sys.modules if n.split('.')[0] in ('tests', 'benchmarks')]"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -12,7 +12,7 @@ from stages.vmad.config import PROJECTORS, VmadSettings
 from stages.vmad.memory import choose_memory, fits_host
 from stages.vmad.model import trainable
 from stages.vmad.needs import GIB, Needs, clip_bytes, kept, needs, stored
-from tests.vmad_world import SMALL, batch_of, made, shaken
+from tests.vmad_world import SMALL, T_X, batch_of, made, shaken
 
 
 def real():
@@ -144,7 +144,7 @@ def test_kept_layers_and_recomputing_change_no_gradient(llava, sam, pictures):
         model.zero_grad()
         model.memory = as_layers
         if way != "layers":
-            model.memory = build_memory(choose_memory(pictures, 1.0, 0), model, text, 2, layers=False)
+            model.memory = build_memory(choose_memory(pictures, 1.0, 0), model, text, 2, layers=False, told=T_X)
             assert model.memory.images.dtype == torch.uint8 and model.memory.images.shape[1:] == (3, 56, 56)
         if way == "plain":
             model.projector.forward, model.clip_layers = model.projector.projected, lambda pixels: pixels
