@@ -10,13 +10,10 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from pipelines.controls.shuffled_masks import at_own_size, shuffled
+from pipelines.controls.shuffled_masks import main as shuffle_masks
 from stages.artifacts.files import make_folder
 from stages.artifacts.reader import read_provenance, read_table
-from stages.artifacts.tables import MANIFEST, METRICS
+from stages.artifacts.tables import METRICS
 from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.evaluate.images import EvaluateConfig
@@ -48,10 +45,7 @@ def control(run: Path) -> Path:
     """Train and score on shuffled masks; returns the folder of the metrics."""
     folder = run / "control"
     make_folder(folder)
-    (record,) = read_provenance(run / "manifest.parquet")
-    root = Path(record["notes"]["root"])
-    rows = at_own_size(shuffled(read_table(run / "manifest.parquet", MANIFEST).to_pylist()), root, folder / "masks")
-    pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST.schema), folder / "shuffled.parquet")
+    root = shuffle_masks(run / "manifest.parquet", folder / "shuffled.parquet")
     train(replace(training_of(run), manifest=folder / "shuffled.parquet", root=root, out=folder / "trained"), QUIET)
     return scored(folder / "shuffled.parquet", root, folder / "trained", folder)
 

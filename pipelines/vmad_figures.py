@@ -106,12 +106,10 @@ def looks(model, rgb: Picture) -> Looks:
 
     from stages.vmad.ltc import from_regions, side_of
 
-    clip_input, given = model.transform.clip_input(rgb), []
-    handle = model.projector.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    clip_input = model.transform.clip_input(rgb)
     with torch.inference_mode():
-        model.base.get_image_features(model.for_clip(clip_input[None].to(model.device)))
-        handle.remove()
-        ltc, levels = model.projector.compress, given[0].float().chunk(model.projector.layers, -1)
+        given = model.clip_layers(model.for_clip(clip_input[None].to(model.device)))
+        ltc, levels = model.projector.compress, given.float().chunk(model.projector.layers, -1)
         coarse = ltc.downsample(levels[-1])
         weights = [one.weights(coarse, fine, ltc.rho) for one, fine in zip(ltc.injection, levels[:-1], strict=True)]
         added = [one(coarse, fine, ltc.rho) for one, fine in zip(ltc.injection, levels[:-1], strict=True)]
@@ -149,7 +147,7 @@ def tokens(model, images: Sequence[Image]) -> np.ndarray:
     with torch.inference_mode():
         for i in images:
             pixels = model.for_clip(model.transform.clip_input(load_rgb(i.file))[None].to(model.device))
-            mean = torch.stack(list(model.base.get_image_features(pixels).pooler_output)).float().mean(1)
+            mean = model.pooled_tokens(model.clip_layers(pixels))
             rows.append(torch.nn.functional.normalize(mean, dim=-1)[0].cpu().numpy())
     return np.stack(rows)
 

@@ -48,12 +48,13 @@ def at_own_size(rows: list[dict], root: Path, folder: Path) -> list[dict]:
     return fitted
 
 
-def main(manifest: Path, out: Path) -> None:
-    """Write a foreign Parquet file with the columns of a manifest."""
+def main(manifest: Path, out: Path) -> Path:
+    """Write a foreign Parquet file with the columns of a manifest; the root of its images."""
     (record,) = read_provenance(manifest)
-    rows = shuffled(read_table(manifest, MANIFEST).to_pylist())
-    rows = at_own_size(rows, Path(record["notes"]["root"]), out.parent / f"{out.stem}-masks")
+    root = Path(record["notes"]["root"])
+    rows = at_own_size(shuffled(read_table(manifest, MANIFEST).to_pylist()), root, out.parent / f"{out.stem}-masks")
     pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST.schema), out)
+    return root
 
 
 if __name__ == "__main__":

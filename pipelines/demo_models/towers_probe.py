@@ -35,6 +35,8 @@ def auroc(scores: Tensor, shares: Tensor, inside: Tensor) -> str:
 
 def area(scores: Tensor, shares: Tensor) -> float:
     """Area under the ROC curve of cells of which a share is positive, the rest negative. Both (n,)."""
-    positive = shares[scores.argsort(descending=True)].double()
-    negative = 1 - positive
-    return float((negative * (positive.cumsum(0) - positive / 2)).sum() / (positive.sum() * negative.sum()))
+    from sklearn.metrics import roc_auc_score
+
+    kinds = torch.ones_like(scores), torch.zeros_like(scores)
+    weights = shares.double()
+    return float(roc_auc_score(torch.cat(kinds), scores.repeat(2), sample_weight=torch.cat([weights, 1 - weights])))

@@ -106,7 +106,7 @@ def load_model(name: str, revision: str, dtype: str) -> PreTrainedModel:
         InputError: it cannot be loaded.
     """
     try:
-        if is_fsdp_enabled() and not distributed.first_of_node():
+        if is_fsdp_enabled() and distributed.local_rank() > 0:
             config = AutoConfig.from_pretrained(name, revision=revision or None)
             kind = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
             return kind.from_pretrained(None, config=config, state_dict={}, dtype=dtype)

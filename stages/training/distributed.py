@@ -18,9 +18,9 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def first_of_node() -> bool:
-    """Whether this process is the first one of its machine."""
-    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+def local_rank() -> int:
+    """Number of this process on its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def world() -> int:
@@ -96,7 +96,7 @@ def spread(options: RunOptions) -> RunOptions:
         return options
     shard, shards = parse_shard(options.shard)
     mine = f"{shard * world() + rank()}/{shards * world()}"
-    here, quiet = int(os.environ.get("LOCAL_RANK", "0")), options.quiet or rank() > 0
+    here, quiet = local_rank(), options.quiet or rank() > 0
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     os.environ["CUDA_VISIBLE_DEVICES"] = gpus[here % len(gpus)] if gpus != [""] else str(here)
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):

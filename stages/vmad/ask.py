@@ -20,7 +20,7 @@ from stages.datasets.images import load_rgb
 from stages.training.torch_setup import resolved_precision
 from stages.vmad.checkpoint import load_vmad, sources
 from stages.vmad.config import SEG, AskConfig
-from stages.vmad.data import ANSWERS, IMAGE, conversation
+from stages.vmad.data import ANSWERS, IMAGE, before, conversation
 from stages.vmad.descriptions import of_object, one_line
 from stages.vmad.score import dtype_of, generate_answers, mask_logits_of, mixed, model_input, probabilities
 
@@ -64,18 +64,14 @@ class Conversation:
 
     def _prompt(self, question: str) -> list[int]:
         if not question:
-            return self.text.prompt(self._template())
+            fields = {"object": self.object, "query": "description", "answer": ""}
+            return self.text.prompt(conversation("answering", self.normal, **fields)[0])
         if IMAGE in question or SEG in question:
             raise InputError(f"the question holds {IMAGE} or {SEG}, which stand for an image and a mask")
         if not self.history:
-            normal = f"{self.normal} " if self.normal else ""
-            return self.text.prompt(f"USER: {IMAGE}\n{normal}{question} {ANSWERS}")
+            return self.text.prompt(f"USER: {IMAGE}\n{before(self.normal)}{question} {ANSWERS}")
         more = self.text.tokenizer(f"USER: {question} {ANSWERS}", add_special_tokens=False).input_ids
         return [*self.history, *more]
-
-    def _template(self) -> str:
-        fields = {"object": self.object, "query": "description", "answer": ""}
-        return conversation("answering", self.normal, **fields)[0]
 
     def _answer(self, prompt: list[int], first: bool) -> tuple[list[int], np.ndarray | None]:
         model, text, device = self.model, self.text, self.model.device

@@ -112,7 +112,7 @@ def sample(image: Image, task: str, **fields: str) -> VmadSample:
 def conversation(task: str, normal: str = "", **fields: str) -> tuple[str, str]:
     """(prompt, answer) of the template prompts/vmad/<task>.txt with its fields filled in. normal: the description
     of the normal scene that stands before the question (section III-A), if there is one."""
-    fields["normal"] = f"{normal} " if normal else ""
+    fields["normal"] = before(normal)
     prompt, _, answer = load_prompt(f"vmad/{task}").text.partition(ANSWERS)
     return filled(prompt, fields) + ANSWERS, filled(answer, fields).strip()
 
@@ -122,6 +122,11 @@ def described(image: Image) -> str:
     kind = "anomalous" if image.label else "normal"
     fields = {"object": spoken(image.category), "defect": spoken(image.defect or "defect")}
     return filled(load_prompt(f"vmad/description-{kind}").text, fields)
+
+
+def before(normal: str) -> str:
+    """The description as it stands before a question, if there is one."""
+    return f"{normal} " if normal else ""
 
 
 def filled(text: str, fields: dict[str, str]) -> str:
@@ -169,8 +174,8 @@ def check_lengths(samples: Iterable[VmadSample], text: PromptEncoder, limit: int
         worst = max(over, key=over.get)
         raise InputError(
             f"{len(over)} of {len(lengths)} samples are longer than --max-length {limit}, the longest"
-            f" {over[worst]} ({worst.image.image_id}, {worst.task}); shorten their answers, take them out,"
-            " (descriptions of what is normal, too: --descriptions), or raise it as far as the language model goes"
+            f" {over[worst]} ({worst.image.image_id}, {worst.task}); shorten their answers or --descriptions, take"
+            " them out, or raise it as far as the language model goes"
         )
     return max(lengths.values())
 

@@ -21,8 +21,6 @@ from stages.datasets.manifest import Image
 Class = tuple[str, str]  # (dataset, category)
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 OLD_GROUP = ("memory.limit_in_bytes", "memory.usage_in_bytes")  # of version 1
-
-
 HOST_SHARE = 0.5  # of the memory that is free on the host, for all processes there: loaders and libraries need some
 
 

@@ -3,7 +3,6 @@
 What it needs of a GPU is said before it begins (`needs`).
 """
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -164,8 +163,7 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
 
 def free_on_gpu(device: str) -> int:
     """Bytes that are free on this process's GPU. device: 'cuda' or 'cuda:N'."""
-    number = device.partition(":")[2] or os.environ.get("LOCAL_RANK", "0")
-    return torch.cuda.mem_get_info(int(number))[0]
+    return torch.cuda.mem_get_info(int(device.partition(":")[2] or distributed.local_rank()))[0]
 
 
 def memory_said(chosen: Mapping[Class, Sequence[Image]], size: int, layers: bool) -> str:
@@ -247,8 +245,8 @@ def fit(
         fitted, measured = halves(images, (i for own in chosen.values() for i in own), config.seed)
         if config.dssl_target == "trained-heads":
             train_heads(model, fitted, list(chosen), config.seed)
-    classes = sorted({(s.image.dataset, s.image.category) for s in samples})
-    data = TrainingSet(samples, text, model.transform, {name: n for n, name in enumerate(chosen or classes)})
+    classes = chosen or classes_of(s.image for s in samples)
+    data = TrainingSet(samples, text, model.transform, {name: n for n, name in enumerate(classes)})
     trainer = VmadTrainer(model=model, args=keywords, train_dataset=data, data_collator=partial(collate, pad=text.pad))
     set_seed(config.seed, device_specific=True)  # of each process its own dropout, patches and memory
     notes: dict[str, Any] = {}

@@ -17,7 +17,7 @@ from stages.visualad.data import ImageTransform, TrainingSet
 from stages.visualad.model import VisualAD
 from stages.visualad.train import run as train
 from stages.visualad.train import trainer_of
-from tests.visualad.spots import make_spots
+from tests.spots import make_spots
 from tests.visualad.test_visualad_stages import QUIET, clip, config, spots, weights
 
 __all__ = ["clip", "spots"]  # fixtures

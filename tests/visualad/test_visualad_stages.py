@@ -25,8 +25,8 @@ from stages.visualad.score import run as score
 from stages.visualad.train import run as train
 from tests.processes import Started, by_torchrun
 from tests.saved import until_saved
+from tests.spots import make_spots
 from tests.tiny import tiny_clip_vision
-from tests.visualad.spots import make_spots
 
 QUIET = RunOptions(quiet=True)
 ROOT = Path(__file__).parents[2]

@@ -1,13 +1,12 @@
 """Pictures with bright spots, and models that were trained on them."""
 
-import cv2
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.artifacts.tables import MANIFEST, QUESTIONS
+from stages.artifacts.tables import QUESTIONS
 from stages.vmad.train import run as train
+from tests.spots import make_spots
 from tests.tiny import tiny_deep_llava, tiny_sam
 from tests.vmad_stages_world import QUIET, config
 
@@ -24,33 +23,12 @@ def models(tmp_path_factory):
 @pytest.fixture(scope="session")
 def spots(tmp_path_factory):
     """12 grey noise images of 48 x 64 of two categories, half of them with a bright square and its mask."""
-    from PIL import Image
+    folder = tmp_path_factory.mktemp("spots")
 
-    folder, rng, rows = tmp_path_factory.mktemp("spots"), np.random.default_rng(0), []
-    for n in range(12):
-        pixels = cv2.GaussianBlur(rng.normal(110, 25, (48, 64)).astype(np.float32), (0, 0), 1)
-        mask = np.zeros((48, 64), np.uint8)
-        if n % 2:
-            top, left = rng.integers(0, 28), rng.integers(0, 44)
-            mask[top : top + 20, left : left + 20] = 255
-            pixels[mask > 0] += 100
-            Image.fromarray(mask).save(folder / f"{n}_mask.png")
-        Image.fromarray(np.repeat(pixels.clip(0, 255).astype(np.uint8)[:, :, None], 3, 2)).save(folder / f"{n}.png")
-        rows.append(
-            {
-                "image_id": f"i{n:02d}",
-                "path": f"{n}.png",
-                "dataset": "spots",
-                "category": f"grey_{n // 6}",
-                "split": "train",
-                "label": n % 2,
-                "defect": "bright_spot" if n % 2 else None,
-                "width": 64,
-                "height": 48,
-                "mask_paths": [f"{n}_mask.png"] if n % 2 else [],
-            }
-        )
-    pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST.schema), folder / "m.parquet")
+    def more(n):
+        return {"category": f"grey_{n // 6}", "split": "train", "defect": "bright_spot" if n % 2 else None}
+
+    manifest = make_spots(folder, 12, (48, 64), 20, 100, more)
     asked = [
         {
             "question_id": f"q{n}",
@@ -63,7 +41,7 @@ def spots(tmp_path_factory):
         for n, level in ((1, "impact"), (3, "other"))
     ]
     pq.write_table(pa.Table.from_pylist(asked, schema=QUESTIONS.schema), folder / "q.parquet")
-    return folder / "m.parquet"
+    return manifest
 
 
 @pytest.fixture(scope="session")
