@@ -16,8 +16,8 @@ from stages.artifacts.reader import read_table
 from stages.artifacts.tables import CAPTIONS, ENCODERS, METRICS, NEGATIVES, SCORES, TRUTH
 from tests.pipelines.recorded import ROOT
 from tests.processes import adcli
+from tests.spots import make_spots
 from tests.tiny import tiny_clip_vision
-from tests.visualad.spots import make_spots
 
 pytestmark = [
     pytest.mark.slow,
