@@ -17,12 +17,13 @@ small="--tasks segmentation --heads 4 --depth 1 --boxes 4 --box-size 32 --drawn 
 : "${LLAVA:=}"                                 # another model than the tiny random LLaVA
 : "${SAM:=}"                                   # another model than the tiny SAM
 : "${TOWERS:=distilled}"                       # SAM's encoder imitates an ImageNet network; random: the control
+: "${ROWS:=}"                                  # yes: the other rows of Table III, too
 : "${SEED:=0}"                                 # of the split and of the training
 : "${GPUS:=1}"                                 # of this machine, for training
 : "${JOBS:=2}"                                 # processes that evaluate pixels
 by_settings=$(folder runs/vmad-demo "llava $LLAVA" "llava " "sam $SAM" "sam " "towers $TOWERS" "towers distilled" \
   "tiles $(basename "$TILES")" "tiles magnetic-tile" "small $VMAD_SMALL" "small $small" "train $VMAD_TRAIN" "train " \
-  "score $VMAD_SCORE" "score " "seed $SEED" "seed 0")
+  "score $VMAD_SCORE" "score " "${ROWS:+rows}" "" "seed $SEED" "seed 0")
 : "${VM:=$by_settings}"  # folder for everything, named by the settings that are not the default
 : "${LLAVA:=$VM/models/llava}" "${SAM:=$VM/models/sam}"
 declare -a small="($VMAD_SMALL)" train="($VMAD_TRAIN)" score="(--max-tokens 16 --precision fp32 $VMAD_SCORE)"
@@ -53,6 +54,13 @@ run python -m pipelines.controls.untrained_vmad "$VM/trained.parquet" "$VM/untra
 score "$VM/trained.parquet" vmad
 score "$VM/trained-on-shuffled.parquet" vmad-shuffled
 score "$VM/untrained" vmad-untrained
+if [ "$ROWS" = yes ]; then
+  for row in "neither --projector=mlp --no-dssl" "dssl --projector=mlp" "ltc --no-dssl"; do
+    read -ra row <<< "$row"
+    learn "$VM/manifest.parquet" "$VM/${row[0]}.parquet" "${row[@]:1}"
+    score "$VM/${row[0]}.parquet" "vmad-${row[0]}"
+  done
+fi
 run adcli evaluate "$VM/scores.parquet" --maps "$VM/maps.parquet" --manifest "$VM/manifest.parquet" \
   --workers "$JOBS" --out "$VM/metrics.parquet" --tables "$VM/tables" --report "$VM/report.html" --seed "$SEED" \
   --overwrite
