@@ -7,6 +7,8 @@
 set -euo pipefail
 # shellcheck source=pipelines/common.sh
 . pipelines/common.sh
+# shellcheck source=pipelines/controls/together.sh
+. pipelines/controls/together.sh
 
 : "${TILES:=../shared/data/magnetic-tile}"     # the magnetic tile defects
 : "${JUDGE:=words}"                            # gives the marks
@@ -44,18 +46,20 @@ align() {   # questions, where the model goes
     --judgements "$G/judged-choices.parquet" --checkpoint "$G/sfe.parquet" "${edpo[@]}" --seed "$SEED" --out "$2" \
     --overwrite
 }
-align "$learn" "$G/edpo.parquet"
 run python -m pipelines.controls.shuffled_ranks "$learn" "$G/shuffled.parquet"
-align "$G/shuffled.parquet" "$G/edpo-shuffled.parquet"
+together 'align "$learn" "$G/edpo.parquet"' 'align "$G/shuffled.parquet" "$G/edpo-shuffled.parquet"'
 
+answer() {   # model, number of reference images
+  run adcli score "$M" --method sage --facts "$facts" --precision fp32 --questions "$test" \
+    --checkpoint "$G/$1.parquet" --shots "$2" --choose likelihood --name "sage-$1/$2-shot" \
+    --out "$G/answers.parquet/$1-$2" --overwrite
+}
+answer_plain() {   # number of reference images
+  run adcli score "$M" --method vlm-qa --vlm "$G/base" --questions "$test" --shots "$1" --choose likelihood \
+    --out "$G/answers.parquet/plain-$1" --seed "$SEED" "${asking[@]}" --overwrite
+}
 for shots in 0 1; do
-  for model in sfe edpo edpo-shuffled; do
-    run adcli score "$M" --method sage --facts "$facts" --precision fp32 --questions "$test" \
-      --checkpoint "$G/$model.parquet" --shots $shots --choose likelihood --name sage-$model/$shots-shot \
-      --out "$G/answers.parquet/$model-$shots" --overwrite
-  done
-  run adcli score "$M" --method vlm-qa --vlm "$G/base" --questions "$test" --shots $shots --choose likelihood \
-    --out "$G/answers.parquet/plain-$shots" --seed "$SEED" "${asking[@]}" --overwrite
+  together "answer sfe $shots" "answer edpo $shots" "answer edpo-shuffled $shots" "answer_plain $shots"
 done
 run adcli score "$M" --method mle --questions "$test" --answers "$G/answers.parquet" --judge "$JUDGE" \
   --out "$G/judged.parquet/answers" --overwrite

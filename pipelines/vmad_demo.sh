@@ -7,6 +7,8 @@
 set -euo pipefail
 # shellcheck source=pipelines/common.sh
 . pipelines/common.sh
+# shellcheck source=pipelines/controls/together.sh
+. pipelines/controls/together.sh
 
 : "${TILES:=../shared/data/magnetic-tile}"     # the magnetic tile defects
 small="--tasks segmentation --heads 4 --depth 1 --boxes 4 --box-size 32 --drawn 2 --epochs 11 --batch-size 8 \
@@ -33,9 +35,9 @@ learn() {   # manifest, where the model goes, further options
   run "${learner[@]}" finetune-mllm "$1" --method vmad --llava "$LLAVA" --sam "$SAM" "${small[@]}" "${@:3}" \
     "${train[@]}" --seed "$SEED" --out "$2" --overwrite
 }
-score() {   # model, name
-  run adcli score "$VM/manifest.parquet" --method vmad --name "$2" --checkpoint "$1" "${score[@]}" \
-    --out "$VM/scores.parquet/$2" --maps "$VM/maps.parquet/$2" --overwrite
+score() {   # name of a model
+  run adcli score "$VM/manifest.parquet" --method vmad --name "$1" --checkpoint "$VM/$1.parquet" "${score[@]}" \
+    --out "$VM/scores.parquet/$1" --maps "$VM/maps.parquet/$1" --overwrite
 }
 
 case $TOWERS in distilled | random) ;; *) echo "TOWERS=$TOWERS: distilled or random" >&2; exit 2 ;; esac
@@ -48,19 +50,18 @@ if [ "$TOWERS" = distilled ] && [ "$SAM" = "$VM/models/sam" ] && [ ! -f "$SAM/di
   run python -m pipelines.demo_models.distilled "$VM/manifest.parquet" "$VM/models"
 fi
 run python -m pipelines.controls.shuffled_masks "$VM/manifest.parquet" "$VM/shuffled.parquet"
-learn "$VM/manifest.parquet" "$VM/trained.parquet"
-learn "$VM/shuffled.parquet" "$VM/trained-on-shuffled.parquet" --root "$TILES"
-run python -m pipelines.controls.untrained_vmad "$VM/trained.parquet" "$VM/untrained"
-score "$VM/trained.parquet" vmad
-score "$VM/trained-on-shuffled.parquet" vmad-shuffled
-score "$VM/untrained" vmad-untrained
+names=(vmad vmad-shuffled vmad-untrained)
+jobs=('learn "$VM/manifest.parquet" "$VM/vmad.parquet"'
+  'learn "$VM/shuffled.parquet" "$VM/vmad-shuffled.parquet" --root "$TILES"')
 if [ "$ROWS" = yes ]; then
-  for row in "neither --projector=mlp --no-dssl" "dssl --projector=mlp" "ltc --no-dssl"; do
-    read -ra row <<< "$row"
-    learn "$VM/manifest.parquet" "$VM/${row[0]}.parquet" "${row[@]:1}"
-    score "$VM/${row[0]}.parquet" "vmad-${row[0]}"
-  done
+  names+=(vmad-neither vmad-dssl vmad-ltc)
+  jobs+=('learn "$VM/manifest.parquet" "$VM/vmad-neither.parquet" --projector mlp --no-dssl'
+    'learn "$VM/manifest.parquet" "$VM/vmad-dssl.parquet" --projector mlp'
+    'learn "$VM/manifest.parquet" "$VM/vmad-ltc.parquet" --no-dssl')
 fi
+together "${jobs[@]}"
+run python -m pipelines.controls.untrained_vmad "$VM/vmad.parquet" "$VM/vmad-untrained.parquet"
+together "${names[@]/#/score }"
 run adcli evaluate "$VM/scores.parquet" --maps "$VM/maps.parquet" --manifest "$VM/manifest.parquet" \
   --workers "$JOBS" --out "$VM/metrics.parquet" --tables "$VM/tables" --report "$VM/report.html" --seed "$SEED" \
   --overwrite
