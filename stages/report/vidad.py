@@ -7,6 +7,7 @@ import pandas as pd
 
 from stages.base.plots import as_png, pyplot
 from stages.datasets.conditions import split_condition
+from stages.datasets.manifest import MEAN
 from stages.datasets.vidad import ASPECTS, CONDITIONS, SCENARIOS
 from stages.report.cells import number, pick
 from stages.report.figures import MARKS, UNKNOWN, shown
@@ -36,17 +37,15 @@ def table7(rows: list[dict]) -> Grid:
 def _per_condition(rows: list[dict], name: str, title: str, imported: Collection[str] = ()) -> Grid:
     lines = []
     for dataset, method in dict.fromkeys((r["dataset"], r["method"]) for r in rows):
-        at = {"dataset": dataset, "method": method, "category": _averaged(rows, dataset, method)}
-        cells = [number(pick(rows, **at, condition=c, metric="auroc")) for c in CONDITIONS]
-        mean, std = (number(pick(rows, **at, condition=None, metric=m)) for m in ("auroc", "auroc_std"))
-        if mean == "-" and sum(c != "-" for c in cells) == 1:  # of one condition there are no means over conditions
-            mean = next(c for c in cells if c != "-")
-        if dataset.startswith("vidad") and (mean != "-" or any(c != "-" for c in cells)):
-            there = _of_tasks(rows, dataset, method)
-            over = [len({r["category"] for r in there if r["condition"] == c}) for c in CONDITIONS]
-            of_all = mean if std == "-" else f"{mean}±{std}"
-            if (conditions := sum(n > 0 for n in over)) < len(CONDITIONS):
-                of_all += f" ({conditions} of {len(CONDITIONS)} conditions)"
+        there = _of_tasks(rows, dataset, method)
+        over = [len({r["category"] for r in there if r["condition"] == c}) for c in CONDITIONS]
+        of_condition = [_of_condition(rows, there, dataset, method, c) for c in CONDITIONS]
+        cells = [number(r) for r in of_condition]
+        if dataset.startswith("vidad") and any(c != "-" for c in cells):
+            values = [r["value"] for r in of_condition if r and r["value"] is not None]
+            of_all = f"{np.mean(values):.3f}" + (f"±{np.std(values):.3f}" if len(values) > 1 else "") if values else "-"
+            if 0 < len(values) < len(CONDITIONS):
+                of_all += f" ({len(values)} of {len(CONDITIONS)} conditions)"
             of_row, cells = _counted(cells, over, len(SCENARIOS), "scenarios")
             lines.append((_whose(dataset, method, imported) + of_row, *cells, of_all))
     if lines:
@@ -62,10 +61,12 @@ def _per_condition(rows: list[dict], name: str, title: str, imported: Collection
     return Grid(name, title, columns, tuple(lines), note)
 
 
-def _averaged(rows: list[dict], dataset: str, method: str) -> str:
-    """The category whose rows stand for all scenarios: `mean`, or the only scenario there is."""
-    there = {r["category"] for r in rows if (r["dataset"], r["method"]) == (dataset, method)} & {*SCENARIOS}
-    return there.pop() if len(there) == 1 else "mean"
+def _of_condition(rows: list[dict], there: list[dict], dataset: str, method: str, condition: str) -> dict | None:
+    """The row that averages over the scenarios measured under a condition, or that of the only one; where none has a
+    value, a row that says why. there: of `_of_tasks`."""
+    at = {"dataset": dataset, "method": method, "condition": condition, "metric": "auroc"}
+    of_one = next((r for r in there if r["condition"] == condition), None)
+    return pick(rows, **at, category=MEAN) or of_one or pick(rows, **at)
 
 
 def _counted(cells: list[str], over: list[int], total: int, what: str) -> tuple[str, list[str]]:

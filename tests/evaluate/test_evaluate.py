@@ -179,15 +179,16 @@ def test_each_cell_says_what_it_is_over_where_they_differ():
         names = {"dataset": "vidad", "method": "m", "category": category, "condition": condition, "metric": metric}
         return names | {"value": value, "reason": None}
 
-    tasks = [("sticks", "white_bg"), ("sticks", "blurry"), ("fruits", "white_bg"), ("fruits", "blurry")]
-    tasks += [("fruits", "mesh_bg")]
-    rows = [cell(*task, "auroc", 0.5) for task in tasks]
-    rows += [cell("mean", c, "auroc", 0.5) for c in ("white_bg", "blurry", "mesh_bg")]
-    rows += [cell("mean", None, "auroc", 0.5), cell("mean", None, "auroc_std", 0.0)]
-    rows += [cell(s, None, "auroc_std", 0.0) for s in ("sticks", "fruits")]
-    two, one = "0.500 (2 of 10 scenarios)", "0.500 (1 of 10 scenarios)"
-    assert table4(rows).rows[0] == ("m, ours", two, "-", one, "-", two, "0.500±0.000 (3 of 5 conditions)")
-    assert table5(rows).rows[0][:3] == ("m, ours", "0.000 (2 of 5 conditions)", "0.000 (3 of 5 conditions)")
+    tasks = {("sticks", "white_bg"): 0.25, ("sticks", "blurry"): 0.5, ("fruits", "white_bg"): 0.75}
+    tasks |= {("fruits", "blurry"): 0.5, ("fruits", "mesh_bg"): 1.0}
+    rows = [cell(*task, "auroc", value) for task, value in tasks.items()]
+    rows += [cell("mean", c, "auroc", 0.5) for c in ("white_bg", "blurry")]  # over several scenarios alone
+    rows += [cell("dishes", "low_light", "auroc", None) | {"reason": "no scores"}]
+    rows += [cell("sticks", None, "auroc_std", 0.125), cell("fruits", None, "auroc_std", 0.204)]
+    two, one = "0.500 (2 of 10 scenarios)", "1.000 (1 of 10 scenarios)"
+    assert table4(rows).rows[0] == ("m, ours", two, "-", one, "no scores", two, "0.667±0.236 (3 of 5 conditions)")
+    assert table5(rows).rows[0][:3] == ("m, ours", "0.125 (2 of 5 conditions)", "0.204 (3 of 5 conditions)")
+    assert table4(rows[2:3] + rows[-3:-2]).rows[0][0] == "m, ours, 1 of 10 scenarios", "one that failed does not count"
 
 
 @pytest.mark.slow
