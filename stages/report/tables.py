@@ -39,7 +39,7 @@ def all_tables(
     ]
     if any(t.dataset.startswith("vidad") for t in tasks):
         imported = {p["parameters"]["method"] for p in provenance if p["notes"].get("imported")}
-        grids += [vidad.table4(rows, imported), vidad.table5(rows, imported), vidad.table7(rows)]
+        grids += [vidad.table4(rows, imported, tasks), vidad.table5(rows, imported), vidad.table7(rows, tasks)]
         grids.append(vidad.per_aspect(rows, imported))
     grids += [per_defect(rows, resamples, seed), decisions(tasks, rows)]
     return [g for g in grids if g.rows]

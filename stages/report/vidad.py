@@ -1,6 +1,6 @@
 """VID-AD's Tables 4, 5 and 7, its groups of Table 3, and its Figure 5."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from stages.report.cells import number, pick
 from stages.report.figures import MARKS, UNKNOWN, shown
 from stages.report.grid import Grid, published
 from stages.report.names import CONDITION_NAMES
+from stages.results.scores import TaskScores
 
 SYNTHETIC = "vidad-synthetic"
 
@@ -23,18 +24,21 @@ def _whose(dataset: str, method: str, imported: Collection[str] = ()) -> str:
     return f"{whose}, SYNTHETIC scenes" if dataset == SYNTHETIC else whose
 
 
-def table4(rows: list[dict], imported: Collection[str] = ()) -> Grid:
+def table4(rows: list[dict], imported: Collection[str] = (), tasks: Sequence[TaskScores] = ()) -> Grid:
     """The paper's Table 4: mean AUROC over scenarios per condition, mean and std over conditions."""
-    return _per_condition(rows, "table4", "VID-AD, Table 4: AUROC per capture condition", imported)
+    return _per_condition(rows, "table4", "VID-AD, Table 4: AUROC per capture condition", tasks, imported)
 
 
-def table7(rows: list[dict]) -> Grid:
+def table7(rows: list[dict], tasks: Sequence[TaskScores] = ()) -> Grid:
     """The paper's Table 7, the same for runs that differ in the captioner: methods named `text-knn/...`."""
     ours = [r for r in rows if r["method"].startswith("text-knn/")]
-    return _per_condition(ours, "table7", "VID-AD, Table 7: the model that writes captions and negatives")
+    return _per_condition(ours, "table7", "VID-AD, Table 7: the model that writes captions and negatives", tasks)
 
 
-def _per_condition(rows: list[dict], name: str, title: str, imported: Collection[str] = ()) -> Grid:
+def _per_condition(
+    rows: list[dict], name: str, title: str, tasks: Sequence[TaskScores], imported: Collection[str] = ()
+) -> Grid:
+    """tasks: of which the table says how many of their images have a score, where some have none."""
     lines = []
     for dataset, method in dict.fromkeys((r["dataset"], r["method"]) for r in rows):
         there = _of_tasks(rows, dataset, method)
@@ -47,6 +51,7 @@ def _per_condition(rows: list[dict], name: str, title: str, imported: Collection
             if 0 < len(values) < len(CONDITIONS):
                 of_all += f" ({len(values)} of {len(CONDITIONS)} conditions)"
             of_row, cells = _counted(cells, over, len(SCENARIOS), "scenarios")
+            of_row += _scored([t for t in tasks if (t.dataset, t.method) == (dataset, method)])
             lines.append((_whose(dataset, method, imported) + of_row, *cells, of_all))
     if lines:
         lines += [
@@ -79,6 +84,13 @@ def _counted(cells: list[str], over: list[int], total: int, what: str) -> tuple[
     return "", [
         cell if n in (0, total) else f"{cell} ({n} of {total} {what})" for cell, n in zip(cells, over, strict=True)
     ]
+
+
+def _scored(tasks: Sequence[TaskScores]) -> str:
+    """', 27 of 54 test images' where some have no score, else ''."""
+    scored = sum(len(t.test) for t in tasks)
+    there = sum(sum(s.image.split == "test" for s in t.rows) + t.unscored for t in tasks)
+    return f", {scored} of {there} test images" if scored < there else ""
 
 
 def _of_tasks(rows: list[dict], dataset: str, method: str) -> list[dict]:

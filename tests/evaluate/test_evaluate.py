@@ -149,7 +149,8 @@ def test_metrics_table(tmp_path):
 def test_tables_and_report(tmp_path):
     run(two_by_two(tmp_path), QUIET)
     table4 = list(csv.reader(io.StringIO((tmp_path / "tables" / "table4.csv").read_text())))
-    name, mean = "text-knn, ours, SYNTHETIC scenes, 2 of 10 scenarios", "0.875±0.125 (2 of 5 conditions)"
+    name = "text-knn, ours, SYNTHETIC scenes, 2 of 10 scenarios, 16 of 17 test images"
+    mean = "0.875±0.125 (2 of 5 conditions)"
     assert table4[1] == [name, "1.000", "-", "-", "-", "0.750", mean]
     table5 = list(csv.reader(io.StringIO((tmp_path / "tables" / "table5.csv").read_text())))
     assert table5[1][:4] == ["text-knn, ours, SYNTHETIC scenes, 2 of 5 conditions", "0.125", "0.125", "-"]
