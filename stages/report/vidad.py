@@ -1,6 +1,6 @@
 """VID-AD's Tables 4, 5 and 7, its groups of Table 3, and its Figure 5."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,27 +16,36 @@ from stages.report.names import CONDITION_NAMES
 from stages.results.scores import TaskScores
 
 SYNTHETIC = "vidad-synthetic"
+IMPORTED = "imported"
+NOBODY: Mapping[str, str] = {}
 
 
-def _whose(dataset: str, method: str, imported: Collection[str] = ()) -> str:
-    """imported: methods whose scores another program made."""
-    whose = f"{method}, {'imported' if method in imported else 'ours'}"
-    return f"{whose}, SYNTHETIC scenes" if dataset == SYNTHETIC else whose
+def _whose(dataset: str, method: str, whose: Mapping[str, str]) -> str:
+    """whose: of methods that are not simply ours, as `of_whom` has it."""
+    if dataset == SYNTHETIC:
+        return f"{method}, {whose[method] if whose.get(method) == IMPORTED else 'ours'}, SYNTHETIC scenes"
+    return f"{method}, {whose.get(method, 'ours')}"
 
 
-def table4(rows: list[dict], imported: Collection[str] = (), tasks: Sequence[TaskScores] = ()) -> Grid:
+def of_whom(imported: Iterable[str], embedded: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """Method -> 'imported' where another program made the scores, 'ours with scene, rules' where parts that adcli
+    brings along met real data."""
+    return {m: f"ours with {', '.join(words)}" for m, words in embedded.items()} | dict.fromkeys(imported, IMPORTED)
+
+
+def table4(rows: list[dict], whose: Mapping[str, str] = NOBODY, tasks: Sequence[TaskScores] = ()) -> Grid:
     """The paper's Table 4: mean AUROC over scenarios per condition, mean and std over conditions."""
-    return _per_condition(rows, "table4", "VID-AD, Table 4: AUROC per capture condition", tasks, imported)
+    return _per_condition(rows, "table4", "VID-AD, Table 4: AUROC per capture condition", tasks, whose)
 
 
-def table7(rows: list[dict], tasks: Sequence[TaskScores] = ()) -> Grid:
+def table7(rows: list[dict], whose: Mapping[str, str] = NOBODY, tasks: Sequence[TaskScores] = ()) -> Grid:
     """The paper's Table 7, the same for runs that differ in the captioner: methods named `text-knn/...`."""
     ours = [r for r in rows if r["method"].startswith("text-knn/")]
-    return _per_condition(ours, "table7", "VID-AD, Table 7: the model that writes captions and negatives", tasks)
+    return _per_condition(ours, "table7", "VID-AD, Table 7: the model that writes captions and negatives", tasks, whose)
 
 
 def _per_condition(
-    rows: list[dict], name: str, title: str, tasks: Sequence[TaskScores], imported: Collection[str] = ()
+    rows: list[dict], name: str, title: str, tasks: Sequence[TaskScores], whose: Mapping[str, str] = NOBODY
 ) -> Grid:
     """tasks: of which the table says how many of their images have a score, where some have none."""
     lines = []
@@ -52,7 +61,7 @@ def _per_condition(
                 of_all += f" ({len(values)} of {len(CONDITIONS)} conditions)"
             of_row, cells = _counted(cells, over, len(SCENARIOS), "scenarios")
             of_row += _scored([t for t in tasks if (t.dataset, t.method) == (dataset, method)])
-            lines.append((_whose(dataset, method, imported) + of_row, *cells, of_all))
+            lines.append((_whose(dataset, method, whose) + of_row, *cells, of_all))
     if lines:
         lines += [
             (f"{p['method']} (published)", *(p[c] for c in CONDITIONS), f"{p['mean']}±{p['std']}")
@@ -99,7 +108,7 @@ def _of_tasks(rows: list[dict], dataset: str, method: str) -> list[dict]:
     return [r for r in there if r["value"] is not None and r["category"] in SCENARIOS and r["condition"] in CONDITIONS]
 
 
-def table5(rows: list[dict], imported: Collection[str] = ()) -> Grid:
+def table5(rows: list[dict], whose: Mapping[str, str] = NOBODY) -> Grid:
     """The paper's Table 5: per scenario the std of AUROC over the conditions."""
     lines = []
     for dataset, method in dict.fromkeys((r["dataset"], r["method"]) for r in rows):
@@ -109,7 +118,7 @@ def table5(rows: list[dict], imported: Collection[str] = ()) -> Grid:
         over = [len({r["condition"] for r in there if r["category"] == s}) for s in SCENARIOS]
         if dataset.startswith("vidad") and any(c != "-" for c in cells):
             of_row, cells = _counted(cells, over, len(CONDITIONS), "conditions")
-            lines.append((_whose(dataset, method, imported) + of_row, *cells))
+            lines.append((_whose(dataset, method, whose) + of_row, *cells))
     lines += (
         [(f"{p['method']} (published)", *(p[s] for s in SCENARIOS)) for p in published("vid_ad_table5")]
         if lines
@@ -132,7 +141,7 @@ def _caution(rows: list[dict]) -> str:
     return "Published figures: the paper's."
 
 
-def per_aspect(rows: list[dict], imported: Collection[str] = ()) -> Grid:
+def per_aspect(rows: list[dict], whose: Mapping[str, str] = NOBODY) -> Grid:
     """Table 3's groups: single A, single B and dual violations, each against the normal test images."""
     table = pd.DataFrame(
         [
@@ -153,7 +162,7 @@ def per_aspect(rows: list[dict], imported: Collection[str] = ()) -> Grid:
                 cells = ["-" if value is None else f"{value:.3f}" for value in of_aspect]
                 lines.append(
                     (
-                        _whose(dataset, method, imported),
+                        _whose(dataset, method, whose),
                         scenario,
                         f"{first} {cells[0]}",
                         f"{second} {cells[1]}",
