@@ -18,9 +18,10 @@ VIDAD = """Index VID-AD: 10 scenarios x 5 capture conditions.
 
 The folders on the way from ROOT to an image name the scenario (fruits, ...), the capture condition
 (white_bg, Cable BG, low-light CD, ...) and `train` or `test`, nested in any order or several in one
-name (Sticks_White_BG, 01_Sticks, train_normal); case, numbers and punctuation do not matter. Below
+name (Sticks_White_BG, 01_Sticks, train_normal); case, numbers and punctuation do not matter. As in the
+authors' layout (Sticks_Mesh_BG/, Sticks/), a folder that names a scenario alone is White BG. Below
 `test`, folders named normal, good or ok hold normal images, any other folder names the violated aspect
-(quantity, Q, single_A, Q+L, dual, ...). Scenes rendered by `adcli data synth vidad` are
+(quantity, Q, Single-Aspect-A, Q+L, Dual-Aspects, ...). Scenes rendered by `adcli data synth vidad` are
 recognised and named `vidad-synthetic`.
 
 Example: adcli data index vidad runs/demo/scenes --out runs/demo/manifest.parquet

@@ -12,7 +12,7 @@ set -euo pipefail
 : "${VLMS:=qwen2-vl,llama-3.2-vision,llava-1.5-13b}"  # Table 7's models, each its own rewriter
 : "${ENCODERS=sentence-transformers/all-MiniLM-L6-v2,roberta-base}"  # beside the first model's captions; empty = none
 by_settings=$(folder runs/vidad-ablation "$(basename "$VIDAD_ROOT")" "" "${SCENARIOS:-}" "" "${CONDITIONS:-}" "" \
-  "${ASK:-}" "" "${TRAIN:-}" "" "seed ${SEED:-0}" "seed 0")
+  "${ASK:-}" "" "${CAPTION:-}" "" "${REWRITE:-}" "" "${TRAIN:-}" "" "seed ${SEED:-0}" "seed 0")
 : "${A:=$by_settings}"     # folder of all runs and of the table
 export VIDAD_ROOT
 IFS=', ' read -ra vlms <<< "$VLMS"

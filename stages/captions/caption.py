@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 
 from stages.artifacts.tables import CAPTIONS
 from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions, named_paths
 from stages.base.errors import InputError
-from stages.base.prompts import Prompt, load_prompt
+from stages.base.prompts import Prompt, load_prompt, prompt_ids
 from stages.base.seeds import row_seed
 from stages.captions.config import CaptionConfig
 from stages.datasets.files import look_at
@@ -101,10 +103,22 @@ def prompt_for(image: Image, prompt: str, vlm: str) -> Prompt:
     (the paper prints none): for `scene` a closed form with its words, for models a question that is answered in free
     sentences with a total count, as in the paper's printed examples (Table 6)."""
     if prompt != "auto":
-        return load_prompt(prompt)
+        of_folder = prompt not in prompt_ids() and Path(prompt).is_dir()
+        return load_prompt(str(_of_category(Path(prompt), image.category)) if of_folder else prompt)
     if image.dataset in ("vidad", "vidad-synthetic"):
         return load_prompt(f"vidad/{image.category}" if vlm == "scene" else f"vidad/models/{image.category}")
     return load_prompt("magnetic-tile" if image.dataset == "magnetic-tile" else "general")
+
+
+@cache
+def _of_category(folder: Path, category: str) -> Path:
+    """FOLDER/<category>.txt or, as VID-AD's authors name theirs, FOLDER/<Category>_prompt.txt, in whatever case."""
+    names = (f"{category}.txt".lower(), f"{category}_prompt.txt".lower())
+    found = sorted(path for path in folder.iterdir() if path.name.lower() in names)
+    if len(found) != 1:
+        has = f"has {found[0].name} and {found[1].name}" if found else f"has no {names[0]} and no {names[1]}"
+        raise InputError(f"--prompt {folder}: {has}; one prompt for {category} is expected")
+    return found[0]
 
 
 def _requests(keys: list[tuple], images: dict[str, Image], prompts: dict[str, Prompt], seed: int) -> Iterator[Request]:

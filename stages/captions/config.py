@@ -13,8 +13,9 @@ class CaptionConfig(EngineOptions):
     out: Path = option("where the captions go")
     vlm: str = option("scene, a short name (qwen2-vl, llava-1.5-13b, ...), a hub id or a directory", "scene")
     prompt: str = option(
-        "prompt id or text file; auto = vidad/models/<category> for VID-AD (with scene vidad/<category>),"
-        " magnetic-tile for that data set, else general",
+        "prompt id, text file, or folder with one per category (fruits.txt or Fruits_prompt.txt); auto ="
+        " vidad/models/<category> for VID-AD (with scene vidad/<category>), magnetic-tile for that data set,"
+        " else general",
         "auto",
     )
     questions: Path | None = option("only the images that these questions are about (SAGE's facts)", None)

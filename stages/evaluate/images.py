@@ -113,6 +113,8 @@ def run(config: EvaluateConfig, options: RunOptions) -> Summary:
             artifact.progress.say(f"{strangers} scored images are not in the manifest and are left out")
         if named := [s.image.image_id for t in tasks for s in t.rows if s.no_number]:
             artifact.progress.say(f"{config.scores}: {listed(named)}: `score` is NaN or infinite; counted as failed")
+        for line in pages.made.cautions:
+            artifact.progress.say(line)
         if config.checklist:
             artifact.progress.say(_check(config.checklist, pages))
     _publish(tasks, rows, pixels, pages, {i.task for i in manifest.images}, config, options)
@@ -182,7 +184,7 @@ def _pages(
     """Raises InputError where tables or heat maps would take the place of files of others."""
     provenance = read_provenance(config.scores)
     made = how_made([config.scores], {t.dataset for t in tasks})
-    grids = all_tables(tasks, rows, config.resamples, config.seed, pixels, provenance)
+    grids = all_tables(tasks, rows, config.resamples, config.seed, pixels, provenance, made.embedded)
     captions = captions_of(tasks)
     answers = _answers(captions, config.checklist)
     grids += [table6(captions, answers)] if captions else []

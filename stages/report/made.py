@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,17 @@ Step = tuple[Made, dict[str, Any]]  # a table, and its record
 @dataclass(frozen=True)
 class HowMade:
     """table: a row per method; lines: every step, each after those it was made from; inputs: (method, name, path) of
-    each table in its chain, `negatives` for instance."""
+    each table in its chain, `negatives` for instance; embedded: method -> those of EMBEDDED that met real data."""
 
     table: Grid
     lines: tuple[str, ...]
     inputs: tuple[tuple[str, str, Path], ...] = ()
+    embedded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def cautions(self) -> list[str]:
+        """A line per method that names what adcli brings along."""
+        return [f"{m}: {'; '.join(EMBEDDED[word] for word in words)}" for m, words in self.embedded.items()]
 
     @property
     def tables(self) -> list[Grid]:
@@ -50,6 +56,7 @@ def how_made(paths: Iterable[Path], datasets: Collection[str]) -> HowMade:
     rows: list[tuple[str, ...]] = []
     lines: list[str] = []
     inputs: list[tuple[str, str, Path]] = []
+    embedded: dict[str, tuple[str, ...]] = {}
     real = not all(name.endswith(MADE_UP) for name in datasets)
     for path in paths:
         found = chain(path)
@@ -57,7 +64,10 @@ def how_made(paths: Iterable[Path], datasets: Collection[str]) -> HowMade:
             steps = list(in_order(top, found))
             lines += [line_of(made) for made in steps]
             if top.record:
-                rows.append(row_of(top, [(m, m.record) for m in steps if m.record], real))
+                recorded = [(m, m.record) for m in steps if m.record]
+                rows.append(row_of(top, recorded, real))
+                if words := embedded_of(recorded) if real else ():
+                    embedded[rows[-1][0]] = unique((*embedded.get(rows[-1][0], ()), *words))
                 inputs += [(rows[-1][0], i.name, Path(t)) for m in steps for i in m.inputs for t in i.tables]
     note = (
         "From the records beside the tables, up to the manifest. Trained on: data sets. Recipe: what matters most of"
@@ -68,7 +78,14 @@ def how_made(paths: Iterable[Path], datasets: Collection[str]) -> HowMade:
         Grid("made", "What the methods are made of", COLUMNS, tuple(dict.fromkeys(rows)), note),
         unique(lines),
         tuple(dict.fromkeys(inputs)),
+        embedded,
     )
+
+
+def embedded_of(steps: list[Step]) -> tuple[str, ...]:
+    """Those of EMBEDDED that a step's settings name."""
+    named = [r["parameters"].get(n) for _, r in steps for n in CHOSEN]
+    return tuple(word for word in EMBEDDED if word in named)
 
 
 def in_order(made: Made, found: Mapping[str, Made], seen: set[str] | None = None) -> Iterator[Made]:
@@ -91,9 +108,8 @@ def row_of(top: Made, steps: list[Step], real: bool) -> tuple[str, ...]:
     trained_on = [name for made, _ in trained for name in datasets_of(made)]
     if "training_scores" in own:  # anomalib's, which have no table of models
         trained_on.append("each task's normal pictures")
-    embedded = [r["parameters"].get(n) for _, r in steps for n in CHOSEN] if real else []
     imported = [f"imported from {r['notes']['imported']}" for _, r in steps if r["notes"].get("imported")]
-    remarks = imported + [said for word, said in EMBEDDED.items() if word in embedded]
+    remarks = imported + [EMBEDDED[word] for word in (embedded_of(steps) if real else ())]
     remarks += [f"{i.name}: {i.state}" for made, _ in steps for i in made.inputs if i.state not in (UNCHANGED, THERE)]
     cells = (
         settings_of(steps, "caption", "vlm"),

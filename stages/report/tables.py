@@ -1,6 +1,6 @@
 """Every table of an evaluation of scores: per task, per defect, of pixels and decisions, and those of the papers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -17,6 +17,9 @@ from stages.results.scores import TaskScores
 DECISIONS = ("ap", "f1_max", "accuracy@own", "accuracy_all@own", "accuracy@train-max", "accuracy@train-q90")
 
 
+EMPTY: Mapping[str, Iterable[str]] = {}
+
+
 def all_tables(
     tasks: list[TaskScores],
     rows: list[dict],
@@ -24,9 +27,10 @@ def all_tables(
     seed: int,
     pixels: Sequence[PixelResult] = (),
     provenance: Sequence[dict] = (),
+    embedded: Mapping[str, Iterable[str]] = EMPTY,
 ) -> list[Grid]:
     """The table of tasks first; the papers' tables where the data are theirs; defects and decisions last. provenance:
-    records of the scores."""
+    records of the scores; embedded: of `HowMade`."""
     made = visualad.made_of(provenance)
     grids = [
         *per_task(tasks, rows, resamples, seed),
@@ -39,8 +43,9 @@ def all_tables(
     ]
     if any(t.dataset.startswith("vidad") for t in tasks):
         imported = {p["parameters"]["method"] for p in provenance if p["notes"].get("imported")}
-        grids += [vidad.table4(rows, imported), vidad.table5(rows, imported), vidad.table7(rows)]
-        grids.append(vidad.per_aspect(rows, imported))
+        whose = vidad.of_whom(imported, embedded)
+        grids += [vidad.table4(rows, whose, tasks), vidad.table5(rows, whose), vidad.table7(rows, whose, tasks)]
+        grids.append(vidad.per_aspect(rows, whose))
     grids += [per_defect(rows, resamples, seed), decisions(tasks, rows)]
     return [g for g in grids if g.rows]
 

@@ -68,11 +68,43 @@ def test_vidad_in_any_nesting_and_spelling(tmp_path, save_image, layout):
         ("VID-AD-test-release/fruits/white/train/0.jpg", ("fruits", "white_bg", "train", 0, None)),
         ("fruits/white/test/0.jpg", ("fruits", "white_bg", "test", None, None)),
         ("TestAnomaly/FruitsWhiteBG/0.jpg", ("fruits", "white_bg", "test", 1, "anomaly")),
+        ("Sticks_Low-light_CD/train/good/0.jpg", ("sticks", "low_light", "train", 0, None)),  # the authors' layout
+        ("Sticks/train/good/0.jpg", ("sticks", "white_bg", "train", 0, None)),
+        ("Sticks/test/logical_anomalies/Single-Aspect-A/0.jpg", ("sticks", "white_bg", "test", 1, "quantity")),
+        ("Balls/test/logical_anomalies/Single-Aspect-B/0.jpg", ("balls", "white_bg", "test", 1, "relation")),
+        ("Sticks/test/logical_anomalies/Dual-Aspects/0.jpg", ("sticks", "white_bg", "test", 1, "quantity+length")),
+        ("Sticks/test/logical_anomalies/Mix/0.jpg", ("sticks", "white_bg", "test", 1, "quantity+length")),
+        ("Sticks/Original/test/good/0.jpg", ("sticks", "white_bg", "test", 0, None)),
+        ("original/Sticks_Mesh_BG/train/0.jpg", ("sticks", "mesh_bg", "train", 0, None)),
+        ("sticks/blurry/test/SingleA/0.jpg", ("sticks", "blurry", "test", 1, "quantity")),
+        ("sticks/blurry/test/single/Length/0.jpg", ("sticks", "blurry", "test", 1, "length")),
+        ("sticks/blurry/test/dual/L+Q/0.jpg", ("sticks", "blurry", "test", 1, "quantity+length")),
+        ("sticks/blurry/test/quantity/missing/0.jpg", ("sticks", "blurry", "test", 1, "quantity/missing")),
     ],
 )
 def test_vidad_as_people_name_its_folders(path, said):
     e = vidad.entry_of(Path(path))
     assert (e.category, e.condition, e.split, e.label, e.defect) == said
+
+
+def test_vidad_in_its_authors_layout_has_white_bg_and_says_so(tmp_path, save_image, capsys):
+    for task in ("Sticks", "Sticks_Mesh_BG"):
+        for kind in ("train/good", "test/good", "test/logical_anomalies/Single-Aspect-A"):
+            save_image(tmp_path / "VID-AD_dataset" / task / kind / "0.png")
+    config = vidad.VidadConfig(root=tmp_path / "VID-AD_dataset", out=tmp_path / "m")
+    vidad.run(config, RunOptions())
+    said = capsys.readouterr().err
+    assert "taken for White BG, since no capture condition is named: Sticks\n" in said, said
+    rows = read_table(tmp_path / "m", MANIFEST).to_pylist()
+    assert {r["condition"] for r in rows} == {"white_bg", "mesh_bg"} and len(rows) == 6
+    save_image(tmp_path / "VID-AD_dataset" / "Sticks_White_BG" / "train" / "0.png")
+    with pytest.raises(InputError, match="Sticks and Sticks_White_BG/train are both sticks / white_bg"):
+        index_vidad(tmp_path / "VID-AD_dataset", tmp_path / "m2")
+
+
+def test_a_folder_whose_capture_condition_is_not_known_is_no_white_bg():
+    assert vidad.entry_of(Path("Sticks/Foggy CD/train/0.jpg")) is None
+    assert vidad.entry_of(Path("Sticks_Foggy_CD/train/0.jpg")) is None
 
 
 def test_vidad_that_cannot_be(tmp_path, save_image):

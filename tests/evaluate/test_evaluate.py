@@ -22,6 +22,7 @@ from stages.base.config import RunOptions
 from stages.base.errors import InputError
 from stages.evaluate.images import EvaluateConfig, run
 from stages.report.grid import published
+from stages.report.vidad import table4, table5
 from stages.results.metrics.image import accuracy, curve_metrics, train_thresholds
 from tests.pages import page_data
 
@@ -148,8 +149,11 @@ def test_metrics_table(tmp_path):
 def test_tables_and_report(tmp_path):
     run(two_by_two(tmp_path), QUIET)
     table4 = list(csv.reader(io.StringIO((tmp_path / "tables" / "table4.csv").read_text())))
-    name, mean = "text-knn, ours, SYNTHETIC scenes, 2 of 10 scenarios", "0.875±0.125 (2 of 5 conditions)"
+    name = "text-knn, ours, SYNTHETIC scenes, 2 of 10 scenarios, 16 of 17 test images"
+    mean = "0.875±0.125 (2 of 5 conditions)"
     assert table4[1] == [name, "1.000", "-", "-", "-", "0.750", mean]
+    table5 = list(csv.reader(io.StringIO((tmp_path / "tables" / "table5.csv").read_text())))
+    assert table5[1][:4] == ["text-knn, ours, SYNTHETIC scenes, 2 of 5 conditions", "0.125", "0.125", "-"]
     assert not (tmp_path / "tables" / "table7.csv").exists()
     assert "cannot be compared" in (tmp_path / "tables" / "table4.md").read_text()
     page = (tmp_path / "report.html").read_text()
@@ -169,6 +173,23 @@ def test_tables_and_report(tmp_path):
     assert {r["error"] for r in shown if r["score"] is None} == {"bad"}
     assert "<script>nuts" not in page and near["text"] == "two <script>nuts."
     assert not re.search("(src|href)=.https?:", page)
+
+
+def test_each_cell_says_what_it_is_over_where_they_differ():
+    def cell(category, condition, metric, value):
+        names = {"dataset": "vidad", "method": "m", "category": category, "condition": condition, "metric": metric}
+        return names | {"value": value, "reason": None}
+
+    tasks = {("sticks", "white_bg"): 0.25, ("sticks", "blurry"): 0.5, ("fruits", "white_bg"): 0.75}
+    tasks |= {("fruits", "blurry"): 0.5, ("fruits", "mesh_bg"): 1.0}
+    rows = [cell(*task, "auroc", value) for task, value in tasks.items()]
+    rows += [cell("mean", c, "auroc", 0.5) for c in ("white_bg", "blurry")]  # over several scenarios alone
+    rows += [cell("dishes", "low_light", "auroc", None) | {"reason": "no scores"}]
+    rows += [cell("sticks", None, "auroc_std", 0.125), cell("fruits", None, "auroc_std", 0.204)]
+    two, one = "0.500 (2 of 10 scenarios)", "1.000 (1 of 10 scenarios)"
+    assert table4(rows).rows[0] == ("m, ours", two, "-", one, "no scores", two, "0.667±0.236 (3 of 5 conditions)")
+    assert table5(rows).rows[0][:3] == ("m, ours", "0.125 (2 of 5 conditions)", "0.204 (3 of 5 conditions)")
+    assert table4(rows[2:3] + rows[-3:-2]).rows[0][0] == "m, ours, 1 of 10 scenarios", "one that failed does not count"
 
 
 @pytest.mark.slow

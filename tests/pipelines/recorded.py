@@ -22,6 +22,7 @@ NEEDED = {
 STUB = r"""#!/usr/bin/env bash
 printf -v line '%s\x1f' "$@"
 printf '%s\n' "$line" >> "$LOG"
+if [ "$1" = train-encoder ]; then echo "${OMP_NUM_THREADS-unset}" >> "$LOG.threads"; fi
 if [ -n "${WAIT_ON-}" ] && [[ " $* " == *" $WAIT_ON "* ]]; then echo $$ >> "$LOG.pids"; exec sleep 600; fi
 if [ -n "${FAIL_ON-}" ] && [[ " $* " == *" $FAIL_ON "* ]]; then exit "$FAIL_WITH"; fi
 """

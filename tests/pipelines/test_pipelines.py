@@ -221,6 +221,23 @@ def test_real_data_get_the_papers_models_and_each_model_is_loaded_once(settings,
     assert all(value(c, "--max-errors") == "0" for c in (caption, rewrite, *run.of("train-encoder"), *run.of("score")))
 
 
+def test_prompts_of_ones_own_reach_the_captioner_alone_and_a_folder_of_their_own(tmp_path):
+    own = {"CAPTION": "--prompt /d/prompt", "REWRITE": "--keep-unchecked --prompt /d/rewrite.txt"}
+    run = Run(tmp_path, "vidad.sh", VIDAD_ROOT="/d/VID-AD", ASK="--engine vllm", **own).done()
+    (caption,), (rewrite,) = run.of("caption"), run.of("rewrite-negatives")
+    assert (value(caption, "--prompt"), value(rewrite, "--prompt")) == ("/d/prompt", "/d/rewrite.txt")
+    assert value(caption, "--engine") == value(rewrite, "--engine") == "vllm"
+    assert "-prompt_-d-prompt" in value(caption, "--out")
+
+
+@pytest.mark.parametrize(("jobs", "threads"), [("1", "unset"), ("2", "1")])
+def test_trainings_side_by_side_have_one_thread_each_and_one_alone_has_no_limit(jobs, threads, tmp_path):
+    run = Run(tmp_path, "vidad.sh", VIDAD_ROOT="/d/VID-AD", JOBS=jobs).done()
+    assert run.code == 0 and len(run.of("train-encoder")) == int(jobs)
+    seen = (tmp_path / "log.threads").read_text().split()
+    assert seen == [threads] * int(jobs)
+
+
 def test_table_7_asks_each_model_once_and_trains_other_encoders_on_the_first_ones_captions(tmp_path):
     run = Run(tmp_path, "vidad_ablations.sh", VIDAD_ROOT="/d/VID-AD", VLMS="qwen2-vl,org/llava", ENCODERS="bert").done()
     assert run.code == 0, run.output

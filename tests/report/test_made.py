@@ -13,6 +13,7 @@ from stages.base.config import RunOptions
 from stages.evaluate.config import EvaluateConfig
 from stages.evaluate.images import run
 from stages.report.made import COLUMNS, how_made
+from stages.report.vidad import of_whom, table4
 
 QUIET = RunOptions(quiet=True)
 TABLES = {"manifest": MANIFEST, "captions": CAPTIONS, "negatives": NEGATIVES, "encoders": ENCODERS}
@@ -80,6 +81,22 @@ def test_every_part_of_the_chain_is_named(world):
 def test_on_rendered_data_they_are_what_is_meant(world):
     assert row(world, "vidad-synthetic")["remarks"] == "-"
     assert "scene reads" in row(world, "vidad-synthetic", "tiles")["remarks"]
+
+
+def test_parts_that_adcli_brings_along_are_said_on_the_terminal_and_in_the_papers_rows(world, capsys):
+    config = EvaluateConfig(scores=world / "s", manifest=world / "m", out=world / "metrics", resamples=0)
+    run(config, RunOptions())
+    assert "text-knn: scene reads adcli's rendered scenes and is no model of real photographs; rules" in (
+        capsys.readouterr().err
+    )
+    embedded = how_made([world / "s"], {"tiles"}).embedded
+    assert embedded == {"text-knn": ("scene", "rules", "minilm")}
+    assert how_made([world / "s"], {"vidad-synthetic"}).embedded == {}
+    auroc = {"method": "text-knn", "category": "fruits", "condition": "blurry", "metric": "auroc", "value": 0.5}
+    rows = [{"dataset": d, **auroc} for d in ("vidad", "vidad-synthetic")]
+    real, rendered, *_ = table4(rows, of_whom((), embedded)).rows
+    assert real[0].startswith("text-knn, ours with scene, rules, minilm, 1 of")
+    assert rendered[0].startswith("text-knn, ours, SYNTHETIC scenes, 1 of")
 
 
 def test_lines_follow_what_they_were_made_from(world):

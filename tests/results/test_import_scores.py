@@ -153,7 +153,9 @@ def test_imported_scores_are_a_row_of_table_4_that_says_so(world):
         QUIET,
     )
     table4 = list(csv.reader((tables / "table4.csv").open()))
-    assert table4[1][:2] == ["CSAD, imported, 2 of 10 scenarios", "0.750"], "of four pairs three are in order"
+    assert table4[1][:2] == ["CSAD, imported, 2 of 10 scenarios, 8 of 10 test images", "0.750"], (
+        "of four pairs three are in order"
+    )
     digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
     (made,) = list(csv.reader((tables / "made.csv").open()))[1:]
     assert made[0] == "CSAD" and made[-1] == f"imported from s.csv, BLAKE2b {digest}"
