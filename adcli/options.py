@@ -173,7 +173,7 @@ def _failures(s: Any) -> list[str]:
         return []
     again = "the same command tries them again"
     if s.final == s.errors:
-        again = "all final, as their seed fixes the outcome: only --retry all tries them again"
+        again = "all final, as nothing would change the outcome: only --retry all tries them again"
     elif s.final:
         again += f", but for {s.final} that are final: only --retry all tries those"
     rows = f"{s.errors} row{'s' * (s.errors != 1)}"

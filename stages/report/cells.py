@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 KEY = ["dataset", "method", "category"]
+REASON = 60  # characters of a reason that a cell holds
 
 
 class Cell(str):
@@ -68,11 +69,12 @@ def ranked(values: Iterable, order: Iterable) -> list:
 
 
 def number(row: dict | None, interval: bool = False) -> str:
-    """'0.918', with `interval` '0.918 [0.871, 0.952]'; the reason where a row has no value, '-' without a row."""
+    """'0.918', with `interval` '0.918 [0.871, 0.952]'; where a row has no value the reason, cut to what a cell holds (the
+    metrics have it whole), '-' without a row."""
     if row is None:
         return "-"
     if row["value"] is None:
-        return row["reason"]
+        return row["reason"] if len(row["reason"]) <= REASON else f"{row['reason'][: REASON - 3]}..."
     if interval and row["ci_low"] is not None:
         return f"{row['value']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
     return f"{row['value']:.3f}"
