@@ -26,12 +26,9 @@ if [ $# -lt 2 ]; then
   sed -n 's/^: "${\([A-Z_]*\):=\(.*\)}" *# /  \1=\2  # /p' "$0"
   exit $(($# == 0 ? 2 : 0))
 fi
-fail() {
-  echo "${0##*/}: $*" >&2
-  exit 2
-}
+fail() { echo "${0##*/}: $*" >&2; exit 2; }
 for name in SHARDS SHARD_GPUS TRAIN_NODES TRAIN_GPUS CPUS GRACE; do
-  if ! [[ ${!name} =~ ^[0-9]+$ ]]; then fail "$name=${!name}: a whole number is expected"; fi
+  [[ ${!name} =~ ^[0-9]+$ ]] || fail "$name=${!name}: a whole number is expected"
 done
 # M, M:S, H:M:S, D-H, D-H:M and D-H:M:S are times, 0 is no limit; the rest sbatch knows, or says what is wrong.
 if [[ $TIME =~ ^([0-9]+-)?[0-9]+(:[0-9]+)*$ ]]; then
@@ -42,9 +39,8 @@ if [[ $TIME =~ ^([0-9]+-)?[0-9]+(:[0-9]+)*$ ]]; then
     fail "TIME=$TIME is all GRACE=$GRACE: a task would be asked to end as it starts; give more time or less grace"
   fi
 fi
-if ! (PATH=${BIN:-.venv/bin}:$PATH && command -v "$1" > /dev/null); then
+(PATH=${BIN:-.venv/bin}:$PATH && command -v "$1" > /dev/null) ||
   fail "no $1 in ${BIN:-.venv/bin}: make setup, or name the environment's folder, BIN=\$VIRTUAL_ENV/bin"
-fi
 read -ra more <<< "$MORE"
 export TRAIN_GPUS  # for task.sh
 options=(--export=ALL --cpus-per-task="$CPUS" --time="$TIME" --signal="B:TERM@$GRACE" --nodes=1 --ntasks=1)
