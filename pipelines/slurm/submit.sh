@@ -26,14 +26,30 @@ if [ $# -lt 2 ]; then
   sed -n 's/^: "${\([A-Z_]*\):=\(.*\)}" *# /  \1=\2  # /p' "$0"
   exit $(($# == 0 ? 2 : 0))
 fi
+fail() { echo "${0##*/}: $*" >&2; exit 2; }
+for name in SHARDS SHARD_GPUS TRAIN_NODES TRAIN_GPUS CPUS GRACE; do
+  [[ ${!name} =~ ^[0-9]+$ ]] || fail "$name=${!name}: a whole number is expected"
+done
+# M, M:S, H:M:S, D-H, D-H:M and D-H:M:S are times, 0 is no limit; the rest sbatch knows, or says what is wrong.
+if [[ $TIME =~ ^([0-9]+-)?[0-9]+(:[0-9]+)*$ ]]; then
+  case $TIME in *-*) t=${TIME/-/:}:0:0 ;; *:*:*) t=0:$TIME ;; *) t=0:0:$TIME:0 ;; esac
+  IFS=: read -r d h m s _ <<< "$t"
+  seconds=$((((10#$d * 24 + 10#$h) * 60 + 10#$m) * 60 + 10#$s))
+  if [ $seconds -gt 0 ] && [ $seconds -le "$GRACE" ]; then
+    fail "TIME=$TIME is all GRACE=$GRACE: a task would be asked to end as it starts; give more time or less grace"
+  fi
+fi
+(PATH=${BIN:-.venv/bin}:$PATH && command -v "$1" > /dev/null) ||
+  fail "no $1 in ${BIN:-.venv/bin}: make setup, or name the environment's folder, BIN=\$VIRTUAL_ENV/bin"
 read -ra more <<< "$MORE"
 export TRAIN_GPUS  # for task.sh
-options=(--cpus-per-task="$CPUS" --time="$TIME" --signal="B:TERM@$GRACE" --nodes=1 --ntasks=1)
+options=(--export=ALL --cpus-per-task="$CPUS" --time="$TIME" --signal="B:TERM@$GRACE" --nodes=1 --ntasks=1)
 options+=(--output="$LOGS/%x-%j.log")
 if [ "${*: -2}" = "--shard 0/1" ]; then set -- "${@:1:$#-2}"; fi
 case "$1 $2" in
   "adcli caption" | "adcli rewrite-negatives" | "adcli train-encoder" | "adcli score")
     kind=shard gpus=$SHARD_GPUS
+    case "$*" in *" --shard"*) fail "--shard: tasks take their own, SHARDS=$SHARDS says how many there are" ;; esac
     case "$*" in *" --vlm scene"* | *" --rewriter rules"* | *" --judge words"*) gpus=0 ;; esac
     options+=(--array="1-$SHARDS" --output="$LOGS/%x-%A_%a.log") ;;
   "adcli train-visualad" | "adcli finetune-mllm")

@@ -34,6 +34,7 @@ main()' "$@"
 
 def ray(*arguments: str) -> subprocess.CompletedProcess:
     own = {"RAY_DISABLE_IMPORT_WARNING": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "300"}
+    own["PYTHONPATH"] = str(ROOT)  # workers run the adcli that is tested, also where another one is installed
     return subprocess.run([f"{RAY}/ray", *arguments], env=os.environ | own, capture_output=True, text=True)
 
 

@@ -274,7 +274,8 @@ def test_a_training_of_several_processes_is_that_of_one(cluster, tmp_path_factor
     cluster.until(cluster.empty)
     log = cluster.logs()
     assert log.rstrip().endswith("ended with exit code 0") and log.count("1 of 1 rows") == 1, log
-    assert ("DUE TO NODE FAILURE" in log and "going on from step" in log) == bool(fails), log
+    # said by srun, by the step or by both: whoever hears of it first ends the others
+    assert ("node failure" in log.lower() and "going on from step" in log) == bool(fails), log
     assert adcli(*command, "--out", cluster.folder / "one", models=True).returncode == 0
     one, both = (load_file(cluster.folder / n / "_checkpoint/visualad.safetensors") for n in ("one", "runs/t"))
     for name, tensor in one.items():

@@ -75,6 +75,30 @@ def test_without_a_pipeline_or_a_command_the_script_says_how_it_is_called(argume
     assert run.code == 2 and "PARTITION=gpu ACCOUNT=me" in run.output and not run.commands
 
 
+CAPTION = "slurm/submit.sh adcli caption m.parquet --out c.parquet"
+
+
+@pytest.mark.parametrize(
+    ("settings", "more", "said"),
+    [
+        ({"SHARDS": "four"}, "", "SHARDS=four: a whole number is expected"),
+        ({"SHARD_GPUS": "one"}, "", "SHARD_GPUS=one: a whole number is expected"),
+        ({"BIN": "/nowhere", "PATH": "/usr/bin:/bin"}, "", "no adcli in /nowhere"),
+        ({}, " --shard 0/4", "--shard: tasks take their own, SHARDS=16 says how many"),
+        *(({"TIME": time}, "", f"TIME={time} is all GRACE=120") for time in ("2", "1:59", "00:02:00", "0-0:02")),
+    ],
+)
+def test_a_setting_that_cannot_be_meant_submits_nothing(settings, more, said, tmp_path):
+    run = Run(tmp_path, CAPTION + more, **settings).done()
+    assert run.code == 2 and said in run.output and not run.of("sbatch"), run.output
+
+
+@pytest.mark.parametrize("time", ["3", "2:01", "00:02:01", "1-0", "1-08:09", "2-08:09:08", "0", "UNLIMITED", "soon"])
+def test_a_time_that_is_longer_than_the_grace_is_that_of_the_job(time, tmp_path):
+    ((options, _),) = jobs(Run(tmp_path, CAPTION, TIME=time).done())
+    assert options["--time"] == time and options["--export"] == "ALL"
+
+
 def test_help_lists_the_settings():
     done = subprocess.run(["pipelines/slurm/submit.sh", "--help"], cwd=ROOT, capture_output=True, text=True)
     assert all(name in done.stdout for name in ("SHARDS=16", "TRAIN_NODES=1", "GRACE=120")), done.stdout
