@@ -49,14 +49,14 @@ def main() -> None:
     parser.add_argument("--cpus", type=float, default=1, help="of each shard")
     parser.add_argument("command", nargs="+", help="of adcli and its options, after --")
     given = parser.parse_args()
+    command = [str(Path(os.environ.get("BIN") or Path(sys.executable).parent).absolute() / "adcli"), *given.command]
+    shards = [f"{i}/{given.shards}" for i in range(given.shards)] or parser.error("--shards: at least 1")
     import ray
 
-    adcli = Path(os.environ.get("BIN") or Path(sys.executable).parent).absolute() / "adcli"
     ray.init(address="auto", log_to_driver=False)
     lost = {"max_retries": TRIES, "retry_exceptions": [ChildProcessError]}
     task = ray.remote(num_gpus=given.gpus, num_cpus=given.cpus, **lost)(run_shard)
     begun, summaries, failed = time.monotonic(), [], 0
-    command, shards = [str(adcli), *given.command], [f"{i}/{given.shards}" for i in range(given.shards)]
     waiting = {task.remote(shard, command, str(Path.cwd())): shard for shard in shards}
     while waiting:
         (ended,), _ = ray.wait(list(waiting))

@@ -69,8 +69,8 @@ def ranked(values: Iterable, order: Iterable) -> list:
 
 
 def number(row: dict | None, interval: bool = False) -> str:
-    """'0.918', with `interval` '0.918 [0.871, 0.952]'; where a row has no value the reason, cut to what a cell holds (the
-    metrics have it whole), '-' without a row."""
+    """'0.918', with `interval` '0.918 [0.871, 0.952]'; where a row has no value the reason, cut to what a cell holds
+    (METRICS have it whole), '-' without a row."""
     if row is None:
         return "-"
     if row["value"] is None:

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -325,3 +326,9 @@ def test_the_rows_of_sages_table_3_are_chosen_in_one_way(tmp_path):
     assert "--checkpoint" not in dpo and value(dpo, "--eta") == value(sfe_dpo, "--eta") == "0" and "--eta" not in full
     sweeps = [c for c in run.of("--method", "sage-sfe") if any("sentences=" in a or "patches=" in a for a in c)]
     assert len(sweeps) == 6
+
+
+def test_no_shards_are_no_work_for_ray():
+    command = [sys.executable, "pipelines/on_ray.py", "--shards", "0", "--", "caption", "m.parquet"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "--shards: at least 1" in done.stderr
