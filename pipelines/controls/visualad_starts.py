@@ -37,7 +37,7 @@ from stages.visualad.score import run as score
 from stages.visualad.train import trainable, trainer_of
 
 QUIET = RunOptions(quiet=True)
-DEMO = {"layers": "2", "size": 320, "splits": "train", "epochs": 30, "learning_rate": 2e-3, "device": "cpu"}
+DEMO = {"layers": "2", "size": 320, "splits": "train", "epochs": 16, "learning_rate": 1e-2, "device": "cpu"}
 ARMS = ("as released", "before", "as released, shuffled masks")
 FIGURES = ("auroc", "pixel_auroc", "pro@0.3")
 HEADS = ("start", "seed", "loss", *(f"{n}{part}" for n in FIGURES for part in ("", " low", " high")))
