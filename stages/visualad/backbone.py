@@ -1,5 +1,6 @@
 """Frozen vision transformers that take two more tokens in front of their own (VisualAD, Eq. 1)."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -36,13 +37,14 @@ class Parts:
 
 
 class Backbone(nn.Module):
-    """A frozen vision transformer. width: C; depth: blocks; patch: px."""
+    """A frozen vision transformer. width: C; depth: blocks; patch: px; digest: of its weights, as they were read."""
 
     def __init__(self, vit: nn.Module, recompute: bool = False) -> None:
         """recompute: activations of a block are computed again in the backward pass instead of kept."""
         super().__init__()
         self.vit = vit.requires_grad_(False).eval()
         self.recompute = recompute
+        self.digest = digest_of(parts_of(vit).layers)  # before `in_bf16`
         self.width, self.depth = vit.config.hidden_size, vit.config.num_hidden_layers
         self.patch = vit.config.patch_size
 
@@ -184,3 +186,9 @@ def load_backbone(name: str, revision: str = "", recompute: bool = False) -> tup
     except (OSError, ValueError, KeyError) as e:
         raise cannot_be_loaded(f"--backbone {name}", e) from e
     return Backbone(vit, recompute), list(processor.image_mean), list(processor.image_std)
+
+
+def digest_of(layers: nn.Module) -> str:
+    """Of the values of a backbone's blocks, whatever their tensors are called and wherever they were read from."""
+    each = (hashlib.sha256(t.detach().cpu().contiguous().numpy()).digest() for t in layers.state_dict().values())
+    return hashlib.sha256(b"".join(sorted(each))).hexdigest()[:32]

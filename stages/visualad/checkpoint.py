@@ -23,6 +23,7 @@ def save(model: VisualAD, folder: Path, backbone: str, revision: str, transform:
     record = {
         "backbone": backbone,
         "revision": revision,
+        "digest": model.backbone.digest,
         "settings": asdict(model.settings),
         "mean": transform.mean,
         "deviation": transform.std,
@@ -54,17 +55,24 @@ def load(place: Path, backbone: str = "") -> tuple[VisualAD, ImageTransform]:
     """The model in evaluation mode, and how it wants images. backbone: where it lies now, if elsewhere.
 
     Raises:
-        InputError: no checkpoint, no such backbone, or tensors that do not fit it.
+        InputError: no checkpoint, no such backbone, tensors that do not fit it, or other weights than those that the
+            checkpoint was trained on.
     """
     folder = checkpoint_folder(place)
     record = json.loads((folder / RECORD).read_text())
     settings = VisualAdSettings.of(record["settings"])
-    vit, _, _ = load_backbone(backbone or record["backbone"], record["revision"])
+    name = backbone or record["backbone"]
+    vit, _, _ = load_backbone(name, record["revision"])
     model = VisualAD(vit, settings)
+    if record.get("digest", vit.digest) != vit.digest:  # records of earlier versions have none
+        raise InputError(
+            f"--backbone {name}: not the weights that {folder} was trained on, which were those of"
+            f" {record['backbone']}; give that model, or train on this one"
+        )
     tensors = load_file(folder / WEIGHTS)
     if settings.as_released:
         tensors = {n: t for n, t in tensors.items() if not n.startswith("norm.")}
-    with must_fit(folder, f"the backbone {backbone or record['backbone']}"):
+    with must_fit(folder, f"the backbone {name}"):
         missing, strange = model.load_state_dict(tensors, strict=False)
     lacking = [n for n in missing if not n.startswith("backbone.") and not (settings.as_released and n[:5] == "norm.")]
     if strange or lacking:

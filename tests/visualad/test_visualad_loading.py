@@ -1,17 +1,20 @@
 """VisualAD's training: what its defaults do, images from worker processes, no look at a step's values on the host."""
 
+import json
 import re
 import shutil
 import traceback
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from stages.base.errors import ImageError
+from stages.base.errors import ImageError, InputError
 from stages.datasets.manifest import read_manifest
 from stages.training.trainer import LOADERS, common_arguments
 from stages.visualad.backbone import load_backbone
+from stages.visualad.checkpoint import load
 from stages.visualad.config import TrainVisualadConfig
 from stages.visualad.data import ImageTransform, TrainingSet
 from stages.visualad.model import VisualAD
@@ -64,6 +67,23 @@ def test_the_defaults_lower_the_loss(clip, tmp_path):
     )
     curve = [float(line.split(",")[1]) for line in (tmp_path / "v/_checkpoint/losses.csv").read_text().split()[1:]]
     assert len(curve) == 24 and sum(curve[-8:]) < sum(curve[:8])
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_run_with_the_weights_it_was_trained_on_wherever_they_lie(spots, clip, tmp_path):
+    train(config(spots, clip, tmp_path / "v", epochs=1), QUIET)
+    moved, tuned = shutil.copytree(clip, tmp_path / "moved"), shutil.copytree(clip, tmp_path / "tuned")
+    (moved / "notes.txt").write_text("copied")
+    assert load(tmp_path / "v", str(moved))
+    tensors = load_file(tuned / "model.safetensors")
+    tensors[next(n for n in tensors if n.endswith("layers.0.mlp.fc1.weight"))][0, 0] += 0.1
+    save_file(tensors, tuned / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"--backbone .*tuned: not the weights that .* was trained on, .* of .*clip0"):
+        load(tmp_path / "v", str(tuned))
+    record = json.loads((tmp_path / "v/_checkpoint/visualad.json").read_text())
+    del record["digest"]
+    (tmp_path / "v/_checkpoint/visualad.json").write_text(json.dumps(record))
+    assert load(tmp_path / "v/_checkpoint", str(tuned)), "of earlier versions nothing is known"
 
 
 class Looks(TorchDispatchMode):
