@@ -7,11 +7,9 @@ where the test images of the latter two are only known together; Kvasir-SEG. Tho
 which holds under each of the five capture conditions.
 """
 
-import csv
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
-from importlib.resources import files
 from pathlib import Path
 
 from stages.artifacts.reader import read_provenance
@@ -20,6 +18,7 @@ from stages.base.progress import Progress
 from stages.base.threads import threads
 from stages.datasets.config import CheckConfig
 from stages.datasets.contents import Seen, look_at, of_all, of_task
+from stages.datasets.known import rows
 from stages.datasets.manifest import Image, Task, by_task, read_manifest
 from stages.datasets.synth.scenarios import COUNTS
 
@@ -95,7 +94,7 @@ def run(config: CheckConfig, options: RunOptions) -> Check:
 def known_counts() -> dict[tuple[str, str], dict[str, int]]:
     """(dataset, category) -> {column of Counts: number}, only the numbers that the data set fixes."""
     known = {}
-    for row in csv.DictReader(files("stages").joinpath("datasets/known_counts.csv").read_text().splitlines()):
+    for row in rows():
         dataset, category = row.pop("dataset"), row.pop("category")
         known[dataset, category] = {name: int(value) for name, value in row.items() if value}
     for scenario, (train, normal, *anomalous) in COUNTS.items():

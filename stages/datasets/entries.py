@@ -20,6 +20,7 @@ from stages.artifacts.writer import Artifact, Spec, Summary
 from stages.base.config import RunOptions
 from stages.base.errors import ImageError, InputError
 from stages.base.threads import threads
+from stages.datasets.known import other_categories
 from stages.datasets.manifest import recorded_states, state_columns
 from stages.datasets.opening import opened, pages, upright_size
 
@@ -113,8 +114,9 @@ def by_ending(files: Iterable[Path]) -> str:
 
 
 def many(things: Collection, word: str) -> str:
-    """'1 mask', '2 masks'."""
-    return f"{len(things)} {word}{'s' * (len(things) != 1)}"
+    """'1 mask', '2 masks', '2 categories'."""
+    several = f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
+    return f"{len(things)} {word if len(things) == 1 else several}"
 
 
 def first(names: Iterable[object]) -> str:
@@ -244,7 +246,7 @@ def write_manifest(
             draw()
         artifact.write_all(rows)
         over = [line for folder in inside for line in passed_over(root, entries, mentioned, folder)]
-        for line in (_overview(dataset, entries), *said, *notes.lines(), *over):
+        for line in (_overview(dataset, entries), *_categories(dataset, entries), *said, *notes.lines(), *over):
             artifact.progress.say(line)
     return artifact.summary
 
@@ -319,6 +321,17 @@ def _header(root: Path, entry: Entry, out: Path, notes: Notes) -> tuple[int | No
             return *upright_size(image), None
     except ImageError as e:
         return None, None, str(e)
+
+
+def _categories(dataset: str, entries: list[Entry]) -> list[str]:
+    """What a known data set lacks, and what it never had: means are compared with published ones."""
+    lacking, strange = other_categories(dataset, {e.category for e in entries})
+    lines = []
+    if strange:
+        lines.append(f"{dataset} is known without: {first(strange)} (is this the root of another data set?)")
+    if lacking:
+        lines.append(f"{many(lacking, 'category')} of {dataset} not there: {first(lacking)}")
+    return lines
 
 
 def _overview(dataset: str, entries: list[Entry]) -> str:

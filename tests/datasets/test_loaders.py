@@ -109,6 +109,14 @@ def test_a_missing_mask_is_no_failed_row_and_takes_nobody_elses(bottles, tmp_pat
     assert images["mvtec-ad/mvtec/bottle/test/broken_large/001.png"].masks[0].name == "001.png"
 
 
+def test_categories_that_lack_or_are_another_data_sets_are_said(bottles, tmp_path, capsys):
+    mvtec.run(mvtec.MvtecConfig(root=bottles, out=tmp_path / "a"), RunOptions())
+    said = capsys.readouterr().err
+    assert "13 categories of mvtec-ad not there: cable, capsule, carpet, " in said and "known without" not in said
+    visa.run(visa.VisaConfig(root=bottles, out=tmp_path / "b"), RunOptions())
+    assert "visa is known without: bottle, screw (is this the root of another data set?)" in capsys.readouterr().err
+
+
 def test_mvtec_trees_that_cannot_be(bottles, tmp_path, save_image):
     with pytest.raises(InputError, match="--categories: 'botle' is none of bottle, screw"):
         index_mvtec(bottles, tmp_path / "m", categories="botle")
