@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from stages.base.plots import as_png, pyplot
 from stages.report.grid import Grid, published
-from stages.report.visualad import HEADS, IMAGE, PIXEL, Made, cell, described
+from stages.report.visualad import HEADS, IMAGE, PIXEL, Made, cell, described, of_categories
 
 ON = "visa"  # the data set of the published rows
 BOTH = (*PIXEL[:3], *IMAGE)  # in the order of Tables 3 to 5
@@ -94,7 +94,7 @@ def _table(
         f"{title} (VisualAD, Table {number})",
         (*heads, "data set", "method", *(HEADS[m] for m in metrics)),
         tuple(lines),
-        NOTE.format(number) + more,
+        NOTE.format(number) + more + of_categories(rows, (dataset for dataset, _ in ours)),
         printed=True,
     )
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from stages.datasets import known
 from stages.report.grid import published
 from stages.report.visualad import IMAGE, PIXEL, made_of, table1
 from stages.report.visualad_ablations import alike, all_tables, figure4
@@ -65,6 +66,20 @@ def test_rows_of_table_1_name_backbone_and_training_set_and_pro_200_where_it_was
     with_200 = table1(rows_of("visa", "visualad", *values, 0.35, more=("pro_200",)), (), {})
     assert with_200.columns[-1] == "PRO, 200 steps" and with_200.rows[0][-2:] == ("30.0", "35.0")
     assert with_200.rows[0][1] == "visualad, ours" and with_200.rows[1][-2:] == ("51.1", "-")
+
+
+def test_a_category_that_is_not_there_is_said_below_the_means():
+    def of(dataset, *categories):
+        values = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+        return [r | {"category": c} for c in (*categories, "mean") for r in rows_of(dataset, "visualad", *values)]
+
+    whole = [r["category"] for r in known.rows() if r["dataset"] == "visa"]
+    notes = [table1(of("visa", *cs) + of("btad", "01"), (), {}).note for cs in (whole[1:], whole)]
+    said = " Ours of visa: 11 of 12 categories, published: all."
+    assert notes[0].endswith(said) and notes[0].removesuffix(said) == notes[1]
+    found = of("visa", "pcb1", "pcb2") + [r | {"method": "one"} for r in of("visa", "pcb1", "pcb2")]
+    two = all_tables(found, made_of([record("visualad", "visa"), record("one", "visa", anchors=1)]))
+    assert next(g for g in two if g.name == "visualad-table3").note.endswith(said.replace("11", "2"))
 
 
 def test_a_name_of_two_kinds_of_models_on_one_data_set_is_none():
