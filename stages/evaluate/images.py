@@ -146,7 +146,7 @@ def _pixels(
             progress.advance(failed=any(v.value is None for v in result.values.values()))
     finally:
         progress.stop()
-    lines = [line for r in results for line in r.task.left_out]
+    lines = list(dict.fromkeys(line for r in results for line in r.task.left_out))  # once, of however many methods
     if maskless := [line.removesuffix(f": {NO_MASK}") for line in lines if line.endswith(f": {NO_MASK}")]:
         which = f"{many(maskless, 'anomalous image')} without a mask, as {maskless[0]}"
         without = "no pixel metrics" if all(v.value is None for r in results for v in r.values.values()) else ""

@@ -12,7 +12,7 @@ import pandas as pd
 
 from stages.datasets.augment import KINDS
 from stages.datasets.conditions import split_condition
-from stages.report.cells import percent
+from stages.report.cells import percent, ranked
 from stages.report.grid import Grid, published
 from stages.report.names import KIND_NAMES
 from stages.results.scores import TaskScores
@@ -225,12 +225,13 @@ def table5(tasks: list[TaskScores], rows: list[dict], ruled: list[tuple[str, str
 
 def table8(tasks: list[TaskScores], rows: list[dict], ruled: list[tuple[str, str, str]]) -> Grid:
     """Tables 8 and 9: accuracy at the three thresholds from training images."""
-    conditions = list(dict.fromkeys(split_condition(t.condition)[1] for t in tasks))
+    conditions = {split_condition(t.condition)[1] for t in tasks}
+    conditions = ranked(conditions, [(), *((k,) for k in KIND_NAMES)])  # the paper's order
     lines = []
     for dataset in dict.fromkeys(d for d, _, _ in ruled):
         ours = []
         for _, method, _ in (r for r in ruled if r[0] == dataset):
-            for kinds in sorted(conditions, key=len):
+            for kinds in conditions:
                 values = [overall(tasks, rows, dataset, method, f"accuracy@{t}", kinds) for t in THRESHOLDS]
                 if any(v is not None for v in values):
                     name = " + ".join(KIND_NAMES[k] for k in kinds) or "original"

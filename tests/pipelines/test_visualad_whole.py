@@ -125,6 +125,8 @@ def test_every_data_set_given_is_tested_once_and_a_second_run_does_nothing(tmp_p
         of_kvasir = next(r for r in table(here, "zero-shot") if r["data set"] == "kvasir")
         assert of_kvasir["image AUROC"] == "-" and float(of_kvasir["PRO, 200 steps"]) >= 0, "polyps alone"
         assert next(r for r in table(here, "zero-shot") if r["data set"] == "brain-mri")["PRO"] == "-", "no masks"
+        said = next(said for arguments, said in ran if arguments[0] == "evaluate")
+        assert "2 anomalous images without a mask, as brain-mri/yes/" in said, "each once, of both models"
         epochs = {a[a.index("--out") + 1].split("/")[-1]: a[a.index("--epochs") + 1] for a, _ in ran if "train" in a[0]}
         assert epochs == {
             f"trained-on-{d}{s}.parquet": n for d, n in (("visa", "1"), ("mvtec-ad", "2")) for s in ("", "-as-released")

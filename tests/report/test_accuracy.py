@@ -223,6 +223,16 @@ def test_drop_keeps_the_threshold_that_is_best_on_the_originals(two_methods):
     assert ["mvtec-ad", "INP-Former (published)", "time stamp", "82.7", "85.0", "81.1"] in lines
 
 
+def test_rows_of_tables_8_and_9_stand_in_the_papers_order(tmp_path):
+    images = {f"t{n}": ("a", None, "train", 0, []) for n in range(3)}
+    for kind in ("pad20", "timestamp", "rotate90", None):
+        images |= {f"{kind}{label}": ("a", kind, "test", label, []) for label in (0, 1)}
+    run(write(tmp_path, images, [(i, OTHER, float(n), None, None, None) for n, i in enumerate(images)]), QUIET)
+    shown = [(line[1], line[2]) for line in rows_of(tmp_path, "thresholds")[1:]]
+    order = ["original", "rotated", "padded", "time stamp"]
+    assert shown == [(m, o) for m in (f"{OTHER}, ours", "GLASS (published)", "INP-Former (published)") for o in order]
+
+
 @pytest.mark.slow
 def test_augmented_images_are_held_against_the_training_images_as_they_were_taken(two_methods):
     """Without scores of their own training images, which nothing has changed."""
