@@ -64,6 +64,13 @@ def card(tab, name):
     return tab.locator("#grid button", has_text=name)
 
 
+def focused(tab, name):
+    """Waits until the card has the focus: a dialog gives it back after it has closed."""
+    from playwright.sync_api import expect
+
+    expect(card(tab, name)).to_be_focused()
+
+
 def exported(tab, button):
     """(name, content) of what a button saves."""
     with tab.expect_download() as download:

@@ -17,7 +17,7 @@ from stages.report.page import pictures
 from tests.hostile import HOSTILE, QUIET, images
 from tests.pages import page_data
 from tests.qa import question, write, write_manifest
-from tests.report.browser import card, chromium, counted, exported, findings, names_shown, opened  # noqa: F401
+from tests.report.browser import card, chromium, counted, exported, findings, focused, names_shown, opened  # noqa: F401
 from tests.report.page_world import SAID, config, world
 
 
@@ -102,7 +102,7 @@ def test_enlarge_and_walk_with_the_keyboard(chromium, page):  # noqa: F811
         tab.locator("#method").select_option(label="padim")
         card(tab, "new-0.png").focus()
         tab.keyboard.press("ArrowRight")
-        assert tab.evaluate("document.activeElement.innerText").startswith("new-1.png")
+        focused(tab, "new-1.png")
         tab.keyboard.press("ArrowLeft")
         tab.keyboard.press("Enter")
         detail = tab.get_by_role("dialog")
@@ -117,7 +117,7 @@ def test_enlarge_and_walk_with_the_keyboard(chromium, page):  # noqa: F811
         assert detail.get_by_role("heading").first.inner_text().startswith("2 of 7")
         tab.keyboard.press("Escape")
         assert not detail.is_visible()
-        assert tab.evaluate("document.activeElement.innerText").startswith("new-1.png"), "the focus went along"
+        focused(tab, "new-1.png")  # it went along
         tab.keyboard.press("End")
         tab.keyboard.press("Enter")
         assert "failed: the camera was off" in detail.inner_text()
