@@ -68,13 +68,18 @@ def ranked(values: Iterable, order: Iterable) -> list:
     return sorted(values, key=lambda v: (order.index(v) if v in order else len(order), str(v)))
 
 
+def shortened(text: str, longest: int) -> str:
+    """At most `longest` characters of it, dots for the rest."""
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
 def number(row: dict | None, interval: bool = False) -> str:
     """'0.918', with `interval` '0.918 [0.871, 0.952]'; where a row has no value the reason, cut to what a cell holds
     (METRICS have it whole), '-' without a row."""
     if row is None:
         return "-"
     if row["value"] is None:
-        return row["reason"] if len(row["reason"]) <= REASON else f"{row['reason'][: REASON - 3]}..."
+        return shortened(row["reason"], REASON)
     if interval and row["ci_low"] is not None:
         return f"{row['value']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
     return f"{row['value']:.3f}"

@@ -7,7 +7,7 @@ import numpy as np
 
 from stages.base.plots import as_png, pyplot
 from stages.datasets.conditions import split_condition
-from stages.report.cells import Cell
+from stages.report.cells import Cell, shortened
 from stages.report.figures import ANOMALOUS, NORMAL, UNKNOWN, shown
 from stages.report.grid import Grid, published
 from stages.report.lvlm import THRESHOLDS
@@ -95,7 +95,7 @@ def contradicted(tasks: Sequence[TaskScores]) -> list[Grid]:
         scores = [s.number for _, s in found[key] if s.has_score]
         mean = Cell(float(np.mean(scores)), 3) if scores else "-"
         said = " ".join((first.row["response"] or "").split())
-        said = said if len(said) <= LONGEST else said[: LONGEST - 3] + "..."
+        said = shortened(said, LONGEST)
         lines.append((*key, label, called, f"{len(found[key])} of {asked[key]}", mean, said))
     note = (
         "LVLM paper, Figure 9: images whose label a picture alone does not explain, such as chips of one size on pills"

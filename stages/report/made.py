@@ -9,6 +9,7 @@ from typing import Any
 from stages.artifacts.origin import THERE, UNCHANGED, Made, chain, tops
 from stages.artifacts.reader import read_table
 from stages.artifacts.tables import ENCODERS
+from stages.report.cells import shortened
 from stages.report.grid import Grid
 
 EMBEDDED = {  # what adcli brings along, and what it cannot do; said where it met real data
@@ -185,7 +186,7 @@ def value_of(value: object) -> str:
     if isinstance(value, list | tuple):
         value = ", ".join(map(str, value))
     text = " ".join(str(value).split())
-    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+    return shortened(text, LONGEST)
 
 
 def plain_name(name: object) -> str:

@@ -13,7 +13,7 @@ from stages.base.errors import InputError
 from stages.captions.constraints import Rejected, check_negative
 from stages.datasets.manifest import Image, Task, by_task, reference_images
 from stages.datasets.vidad import CONDITIONS, SCENARIOS
-from stages.report.cells import ranked
+from stages.report.cells import ranked, shortened
 from stages.report.grid import Grid
 from stages.report.names import condition_name
 from stages.results.scores import TaskScores
@@ -97,8 +97,7 @@ def _reasons(rows: list[dict]) -> tuple[Counter[str], Counter[str]]:
 
 def plain_reason(error: str) -> str:
     """'structure: `a` became `two` (last of 5 rewrites)' -> 'structure: `...` became `...`': equal for equal causes."""
-    reason = NUMBER.sub("N", QUOTED.sub("`...`", LAST.sub("", " ".join(error.split()))))
-    return reason if len(reason) <= LONGEST else reason[: LONGEST - 3] + "..."
+    return shortened(NUMBER.sub("N", QUOTED.sub("`...`", LAST.sub("", " ".join(error.split())))), LONGEST)
 
 
 def _listed(method: str, refused: Counter[str], unchecked: Counter[str]) -> list[tuple[str, ...]]:
