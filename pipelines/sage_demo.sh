@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# SAGE without data sets and downloads: a tiny random model, trained whole since it has nothing to adapt, learns from
-# questions about half of the tile defects and answers others about the other half, beside an E-DPO whose ranks were
-# shuffled. Run it in the project's root; settings are environment variables:
+# SAGE without data sets and downloads: a tiny model, whose vision tower imitates an ImageNet network and whose language
+# model starts at random and is trained whole, learns from questions about half of the tile defects and answers others
+# about the other half, beside an E-DPO whose ranks were shuffled. Run it in the project's root; settings are
+# environment variables:
 #
 #   SEED=1 pipelines/sage_demo.sh
 set -euo pipefail
@@ -13,6 +14,7 @@ set -euo pipefail
 : "${TILES:=../shared/data/magnetic-tile}"     # the magnetic tile defects
 : "${JUDGE:=words}"                            # gives the marks
 : "${ASKING:=}"                                # how the base is asked
+: "${TOWERS:=distilled}"                       # the vision tower imitates an ImageNet network; random: the control
 : "${SEED:=0}"                                 # of every stage
 small="--batch-size 8 --micro-batch 8 --precision fp32"
 sfe_default="--lora-rank 0 --learning-rate 3e-3 --warmup 10 --epochs 3 $small"
@@ -20,17 +22,20 @@ edpo_default="--learning-rate 5e-4 --warmup 5 --epochs 2 $small"
 : "${SFE:=$sfe_default}"                       # options of SFE's training
 : "${EDPO:=$edpo_default}"                     # options of E-DPO's training
 by_settings=$(folder runs/sage-demo "tiles $(basename "$TILES")" "tiles magnetic-tile" "judge $JUDGE" "judge words" \
-  "asking $ASKING" "asking " "sfe $SFE" "sfe $sfe_default" "edpo $EDPO" "edpo $edpo_default" "seed $SEED" "seed 0")
+  "asking $ASKING" "asking " "towers $TOWERS" "towers distilled" "sfe $SFE" "sfe $sfe_default" "edpo $EDPO" "edpo $edpo_default" "seed $SEED" "seed 0")
 : "${G:=$by_settings}"  # folder for everything, named by the settings that are not the default
 declare -a asking="($ASKING)" sfe="($SFE)" edpo="($EDPO)"
 M=$G/manifest.parquet learn=$G/questions.parquet/learn test=$G/questions.parquet/test facts=$G/facts.parquet
 
-if [ ! -d "$TILES" ]; then
-  echo "no images: give TILES=..., or MVTEC_ROOT and VISA_ROOT" >&2
-  exit 2
-fi
-[ -f "$G/base/model.safetensors" ] || run python -m pipelines.demo_models.random_vlm "$G/base"
+case $TOWERS in distilled | random) ;; *) echo "TOWERS=$TOWERS: distilled or random" >&2; exit 2 ;; esac
+if [ ! -d "$TILES" ]; then echo "no images: give TILES=..., or MVTEC_ROOT and VISA_ROOT" >&2; exit 2; fi
 run adcli data index magnetic-tile "$TILES" --train-defects 0.5 --train-fraction 0.2 --out "$M" --overwrite
+if [ "$TOWERS" = random ]; then
+  [ -f "$G/base/model.safetensors" ] || run python -m pipelines.demo_models.random_vlm "$G/base"
+elif [ ! -f "$G/base/distilled.txt" ]; then
+  run adcli data synth surfaces --out "$G/surfaces" --good 80 --new 120 --overwrite
+  run python -m pipelines.demo_models.distilled_vlm "$M" "$G/base"
+fi
 run adcli data questions "$M" --splits train --max-images 100 --out "$learn" --seed "$SEED" --overwrite
 run adcli data questions "$M" --splits test --max-images 60 --out "$test" --seed "$SEED" --overwrite
 for part in learn test; do
@@ -67,4 +72,4 @@ run adcli score "$M" --method mle --questions "$test" --judge "$JUDGE" --out "$G
 run adcli evaluate --questions "$test" --answers "$G/answers.parquet" --judgements "$G/judged.parquet" \
   --manifest "$M" --out "$G/metrics.parquet" --tables "$G/tables" --report "$G/report.html" --overwrite
 echo "report: $G/report.html"
-echo "the model is tiny and was random minutes ago: these figures say that the training works, and nothing of SAGE"
+echo "the model is tiny and was made minutes ago: these figures say that the training works, and nothing of SAGE"

@@ -1,4 +1,4 @@
-"""SAGE's arms beside each other on a tiny random model: which preference training helps on held-out questions?
+"""SAGE's arms beside each other on a tiny model: which preference training helps on held-out questions?
 
     python -m pipelines.controls.sage_arms TILES OUT [SEED] [IMAGES]
 
@@ -7,10 +7,13 @@ about; facts by `scene`; a judge with fixed marks by rank, 5, 3.7, 2.3 and 1, so
 Arms: SFE; from it DPO (eta 0), E-DPO with -p log p and with surprisals, the latter also on all adjacent pairs and on
 shuffled ranks; each with and without the anchor. Printed for the held-out questions: accuracy by likelihood, pair
 accuracy, Kendall's tau, log-likelihood of the first over the last answer; what accuracy and margin gained over SFE's
-with 95 % intervals (images resampled); and where the patches of Eq. 1 lie. Also written to OUT/arms.csv.
+with 95 % intervals (images resampled); and where the patches of Eq. 1 lie. Also written to OUT/arms.csv. The language
+model starts at random; the vision tower imitates an ImageNet network (`distilled_vlm`), with TOWERS=random in the
+environment it starts at random, too: the control.
 """
 
 import csv
+import os
 import random
 import sys
 from dataclasses import replace
@@ -27,8 +30,10 @@ from stages.artifacts.tables import ANSWERS, JUDGEMENTS, QUESTIONS
 from stages.base.config import RunOptions
 from stages.captions.caption import CaptionConfig
 from stages.captions.caption import run as caption
+from stages.datasets.config import SurfacesConfig
 from stages.datasets.magnetic_tile import MagneticTileConfig
 from stages.datasets.magnetic_tile import run as index
+from stages.datasets.synth.surfaces import run as surfaces
 from stages.questions.config import QuestionsConfig
 from stages.questions.make import run as make
 from stages.results.metrics.qa import in_order
@@ -127,6 +132,7 @@ def in_the_mask(checkpoint: Path, manifest: Path, k: int = 4, covered: float = 0
 
 def main(tiles: Path, out: Path, seed: int = 0, images: int = 60) -> None:
     """Run everything below `out`, print the tables and write arms.csv."""
+    from pipelines.demo_models.distilled_vlm import main as distil
     from stages.sage.edpo import run as edpo
     from stages.sage.score import run as score
     from stages.sage.sfe import run as sfe
@@ -141,7 +147,12 @@ def main(tiles: Path, out: Path, seed: int = 0, images: int = 60) -> None:
         caption(CaptionConfig(manifest=manifest, vlm="scene", **described), QUIET)
     marks, shuffled = fixed_marks(made["train"], out / "marks.parquet"), out / "shuffled.parquet"
     shuffle_ranks(made["train"], shuffled, seed)
-    base = tiny_internvl(out / "base", seed=seed)
+    base = out / "base"
+    if os.environ.get("TOWERS") == "random":
+        tiny_internvl(base, seed=seed)
+    else:
+        surfaces(SurfacesConfig(out=out / "surfaces", good=80, new=120), QUIET)
+        distil(manifest, base, out / "surfaces", seed)
     same = {"manifest": manifest, "facts": facts, "seed": seed, **SMALL}
     rate = {"lora_rank": 0, "learning_rate": 3e-3, "epochs": 3.0}
     sfe(SfeConfig(**same, **rate, questions=made["train"], base=str(base), out=out / "sfe", heads=4, patches=4), QUIET)

@@ -54,14 +54,14 @@ def read(images: list[tuple[Path, tuple[Path, ...]]]) -> tuple[Tensor, Tensor, T
 
 
 @torch.inference_mode()
-def lite0(pixels: Tensor) -> Tensor:
-    """(n, GRID, GRID, C): features of three strides at the cells."""
+def lite0(pixels: Tensor, grid: int = GRID) -> Tensor:
+    """(n, grid, grid, C): features of three strides at the cells. pixels: -1..1."""
     import timm
 
     name = load_backbone(LITE0, LEVELS, CANVAS).timm_name
     net = timm.create_model(name, pretrained=True, features_only=True, out_indices=LEVELS).eval()
     at_cells = [
-        torch.cat([functional.interpolate(f, (GRID, GRID), mode="area" if f.shape[-1] > GRID else "bilinear") for f in
+        torch.cat([functional.interpolate(f, (grid, grid), mode="area" if f.shape[-1] > grid else "bilinear") for f in
                    net(few)], 1) for few in pixels.split(8)
     ]  # fmt: skip
     return torch.cat(at_cells).permute(0, 2, 3, 1).clone()

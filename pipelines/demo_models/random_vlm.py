@@ -9,8 +9,9 @@ from pathlib import Path
 from pipelines.demo_models.parts import chat_template, projected_tokenizer, text_config
 
 
-def tiny_internvl(folder: Path, width: int = 64, seed: int = 0) -> Path:
-    """InternVL with two layers: 56 px tiles of 16 tokens, up to 2 of them and a thumbnail per image."""
+def tiny_internvl(folder: Path, width: int = 64, seed: int = 0, vision: dict | None = None, tiles: int = 2) -> Path:
+    """InternVL with two layers: square tiles of 56 px and 16 tokens. vision: more of the tower's settings; tiles: up to
+    so many, and a thumbnail, per image."""
     from stages.training.torch_setup import prepare_torch
 
     prepare_torch()
@@ -39,20 +40,22 @@ def tiny_internvl(folder: Path, width: int = 64, seed: int = 0) -> Path:
         "num_attention_heads": 2,
         "image_size": [56, 56],
         "patch_size": [7, 7],
-    }
+    } | (vision or {})
+    size, patch = vision["image_size"][0], vision["patch_size"][0]
+    square, tokens = {"height": size, "width": size}, (size // patch // 2) ** 2
     config = InternVLConfig(
         vision_config=vision,
         text_config={"model_type": "qwen2", **text_config(tokenizer, width)},
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
-        image_seq_length=16,
+        image_seq_length=tokens,
         downsample_ratio=0.5,
     )
-    images = GotOcr2ImageProcessor(size={"height": 56, "width": 56}, crop_to_patches=True, min_patches=1, max_patches=2)
+    images = GotOcr2ImageProcessor(size=square, crop_to_patches=True, min_patches=1, max_patches=tiles)
     InternVLProcessor(
         images,
         tokenizer,
-        InternVLVideoProcessor(size={"height": 56, "width": 56}),
-        image_seq_length=16,
+        InternVLVideoProcessor(size=square),
+        image_seq_length=tokens,
         chat_template=chat_template("<IMG_CONTEXT>\n"),
     ).save_pretrained(folder)
     InternVLForConditionalGeneration(config).save_pretrained(folder)
