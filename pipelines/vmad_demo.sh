@@ -22,7 +22,7 @@ small="--tasks segmentation --heads 4 --depth 1 --boxes 4 --box-size 32 --drawn 
 : "${ROWS:=}"                                  # yes: the other rows of Table III, too
 : "${SEED:=0}"                                 # of the split and of the training
 : "${GPUS:=1}"                                 # of this machine, for training
-: "${JOBS:=2}"                                 # processes that evaluate pixels
+: "${JOBS:=2}"                                 # trainings at a time, and processes that evaluate pixels
 by_settings=$(folder runs/vmad-demo "llava $LLAVA" "llava " "sam $SAM" "sam " "towers $TOWERS" "towers distilled" \
   "tiles $(basename "$TILES")" "tiles magnetic-tile" "small $VMAD_SMALL" "small $small" "train $VMAD_TRAIN" "train " \
   "score $VMAD_SCORE" "score " "${ROWS:+rows}" "" "seed $SEED" "seed 0")

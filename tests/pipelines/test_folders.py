@@ -77,7 +77,14 @@ from tests.pipelines.recorded import BOTH, MANIFESTS, NEEDED, Run, value
         (
             "sage_demo.sh",
             {},
-            [{"JUDGE": "j"}, {"ASKING": "--dtype float32"}, {"SFE": "-"}, {"EDPO": "-"}, {"SEED": "1"}],
+            [
+                {"JUDGE": "j"},
+                {"ASKING": "--dtype float32"},
+                {"TOWERS": "random"},
+                {"SFE": "-"},
+                {"EDPO": "-"},
+                {"SEED": "1"},
+            ],
         ),
         (
             "vmad.sh",
