@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from pipelines.controls.shuffled_ranks import main as shuffle_ranks
 from pipelines.demo_models.random_vlm import tiny_internvl
 from stages.artifacts.reader import read_table
-from stages.artifacts.tables import ANSWERS, JUDGEMENTS, QUESTIONS
+from stages.artifacts.tables import ANSWERS, ENCODERS, JUDGEMENTS, QUESTIONS
 from stages.base.config import RunOptions
 from stages.captions.caption import CaptionConfig
 from stages.captions.caption import run as caption
@@ -156,6 +156,8 @@ def main(tiles: Path, out: Path, seed: int = 0, images: int = 60) -> None:
     same = {"manifest": manifest, "facts": facts, "seed": seed, **SMALL}
     rate = {"lora_rank": 0, "learning_rate": 3e-3, "epochs": 3.0}
     sfe(SfeConfig(**same, **rate, questions=made["train"], base=str(base), out=out / "sfe", heads=4, patches=4), QUIET)
+    (trained,) = read_table(out / "sfe", ENCODERS).to_pylist()
+    print("SFE's loss, nats a token: {first_loss:.2f} to {last_loss:.2f} in {steps} steps".format(**trained))
     image = {q["question_id"]: q["image_id"] for q in read_table(made["test"], QUESTIONS).to_pylist()}
     arms = [("SFE", None)] + [
         (f"{name}{', anchor' if anchor else ''}", more | {"sft_weight": anchor})

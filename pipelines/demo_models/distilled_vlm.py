@@ -157,7 +157,9 @@ def main(manifest: Path, out: Path, surfaces: Path | None = None, seed: int = 0)
     processor.save_pretrained(out)
     model = InternVLForConditionalGeneration.from_pretrained(out).eval()
     every = [*train, *((f, ()) for f in files), *test]
-    pixels = torch.cat([processor.image_processor(load_rgb(f).copy(), return_tensors="pt").pixel_values for f, _ in every])
+    pixels = torch.cat(
+        [processor.image_processor(load_rgb(f).copy(), return_tensors="pt").pixel_values for f, _ in every]
+    )
     shares, inside = torch.stack([shares_of(m) for _, m in every]), torch.ones(len(every), TOKENS, TOKENS).bool()
     n, learn = len(train), len(train) + len(files)
     teacher, random = lite0(pixels, TOKENS), tokens(model, pixels)
