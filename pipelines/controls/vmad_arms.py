@@ -5,7 +5,7 @@
 Each seed has a folder OUT/seed-N with the demo, its controls and the other rows of Table III (ROWS=yes
 pipelines/vmad_demo.sh, whose other settings can be given, too); seeds 0, 1 and 2 unless others are given. Printed and
 written to OUT/arms.csv, a line for each row: pooled pixel AUROC of every seed with its 95 % interval, and the means
-over seeds of it, of the AUROC within images and of PRO.
+over seeds of it, of the AUROC within images, of PRO and of image AUROC.
 """
 
 import csv
@@ -23,7 +23,7 @@ from stages.datasets.manifest import Image, read_manifest
 from stages.results.metrics.pixel import auroc, curve, picture, sorted_pixels
 from stages.results.pixels import fitted, masks_of
 
-HEADS = ("row", "seeds", "pixel AUROC, each", "pixel AUROC", "within images", "PRO")
+HEADS = ("row", "seeds", "pixel AUROC, each", "pixel AUROC", "within images", "PRO", "image AUROC")
 
 
 def within(images: dict[str, Image], maps: Path, method: str) -> float:
@@ -37,8 +37,8 @@ def within(images: dict[str, Image], maps: Path, method: str) -> float:
     return float(np.mean(values))
 
 
-def made(out: Path, seed: int) -> dict[str, tuple[float, float, float, float, float]]:
-    """Run a seed's demo and rows. method -> (pixel AUROC, its low and high, AUROC within images, PRO)."""
+def made(out: Path, seed: int) -> dict[str, tuple[float, ...]]:
+    """Run a seed's demo and rows. method -> (pixel AUROC, its low and high, AUROC within images, PRO, image AUROC)."""
     told = os.environ | {"VM": str(out), "SEED": str(seed), "ROWS": "yes"}
     subprocess.run(["pipelines/vmad_demo.sh"], env=told, check=True)
     images = {i.image_id: i for i in read_manifest(out / "manifest.parquet").images if i.split == "test" and i.label}
@@ -48,8 +48,9 @@ def made(out: Path, seed: int) -> dict[str, tuple[float, float, float, float, fl
             by[r["method"], r["metric"]] = r
     for method in {m for m, _ in by}:
         area = by[method, "pixel_auroc"]
-        more = within(images, out / "maps.parquet" / method, method), by[method, "pro@0.3"]["value"]
-        found[method] = area["value"], area["ci_low"], area["ci_high"], *more
+        more = (by[method, name]["value"] for name in ("pro@0.3", "auroc"))
+        own = within(images, out / "maps.parquet" / method, method)
+        found[method] = area["value"], area["ci_low"], area["ci_high"], own, *more
     return found
 
 
