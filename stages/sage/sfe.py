@@ -92,7 +92,7 @@ def _run(config: SfeConfig, options: RunOptions, device: str, precision: str) ->
         return trainer, lambda folder: save(model, state, processor, folder, record, settings)
 
     summary = run_training(config.out, spec, question_set.datasets, len(samples), options, (), train, files=files)
-    if config.merged and not (config.merged / "config.json").exists():
+    if config.merged:
         distributed.broadcast_from_main(lambda: merge(config.out, config.merged, base))
     return summary
 

@@ -75,6 +75,9 @@ def test_plain_fine_tuning_and_facts_as_text(tiles, internvl, tmp_path):
         assert type(AutoModelForImageTextToText.from_pretrained(merged)).__name__ == "InternVLForConditionalGeneration"
         stamp = (merged / "config.json").stat().st_mtime_ns
         assert sfe(c, QUIET).up_to_date and (merged / "config.json").stat().st_mtime_ns == stamp
+    before = (merged / "model.safetensors").read_bytes()
+    sfe(replace(c, epochs=2), replace(QUIET, overwrite=True))
+    assert (merged / "model.safetensors").read_bytes() != before, "the copy is of what was trained anew"
     rows, questions = asked(tiles, SageSettings(fusion="text"))
     text = questions.sample(rows[0])
     assert "Tiles may have holes.\nThey may be cracked.\nThe tile is grey." in text.text and text.facts == ()
