@@ -41,9 +41,10 @@ align() {   # name, options
   run "${learner[@]}" finetune-mllm "$ABLATE_TO" --method sage-edpo --questions "$G/questions.parquet/visa" \
     --judgements "$G/judged-choices.parquet" "${@:2}" "${edpo[@]}" --seed "$SEED" --out "$A/$1.parquet"
 }
-row() {   # name, options
+row() {   # name, options; replies that name no choice are a result, too, however many
   run adcli score "$TEST_MANIFEST" --method sage --questions "$TEST_QUESTIONS" --choose "$CHOOSE" --seed "$SEED" \
-    --facts "$facts" "${@:2}" --shots "${AT:-$SHOTS}" --name "$1/${AT:-$SHOTS}-shot" --out "$A/answers.parquet/$1"
+    --facts "$facts" "${@:2}" --shots "${AT:-$SHOTS}" --name "$1/${AT:-$SHOTS}-shot" --max-errors 0 \
+    --out "$A/answers.parquet/$1"
 }
 
 run adcli caption "$TEST_MANIFEST" --questions "$TEST_QUESTIONS" --vlm "$BASE" --prompt sage/facts --samples 20 \

@@ -320,6 +320,7 @@ def test_the_rows_of_sages_table_3_are_chosen_in_one_way(tmp_path):
     names = ["baseline", "sft", "fact-hard", "fact-fe", "dpo", "sfe-dpo", "full"]
     assert [value(c, "--name") for c in rows[:7]] == [f"{n}/0-shot" for n in names] and len(rows) == 13
     assert {value(c, "--choose") for c in rows} == {"likelihood"}
+    assert {value(c, "--max-errors") for c in rows} == {"0"}, "a model that names no choice is a row, not the end"
     assert [value(c, "--shots") for c in rows[7:]] == ["1"] * 6, "Figure 7 is one-shot"
     assert "--checkpoint" not in rows[0] and value(rows[0], "--base") == "internvl3"
     dpo, sfe_dpo, full = run.of("--method", "sage-edpo")
