@@ -17,6 +17,9 @@ set -euo pipefail
 : "${BASE:=internvl3}"                 # the model that is fine-tuned
 : "${JUDGE:=}"                         # gives the marks of Score; words = a comparison of words
 : "${JUDGING:=}"                       # how the judge is run: JUDGING="--engine server --base-url ..."
+: "${ASKING:=}"                        # how the base writes facts: ASKING="--engine vllm"
+: "${WORKERS:=0}"                      # threads that decode images for facts; 0 = one per core
+: "${N:=20}"                           # facts per image, as for pipelines/sage.sh
 : "${CHOOSE:=generate}"                # how every row chooses: generate, likelihood or prefix
 : "${SHOTS:=0}"                        # Table 3 is zero-shot
 : "${SWEEPS=--sentences=1 --sentences=5 --sentences=10 --patches=10 --patches=20 --patches=50}"  # an SFE with each
@@ -28,8 +31,9 @@ need "give TEST_MANIFEST and TEST_QUESTIONS (adcli data import-questions --help)
 need "give JUDGE, with its engine and address in JUDGING (JUDGE=words compares words)" "$JUDGE"
 G=$ABLATE_FROM
 A=$(folder "$G/ablation" "on ${TEST_QUESTIONS%.parquet}" "" "choose $CHOOSE" "choose generate" \
-  "shots $SHOTS" "shots 0" "sfe $SFE" "sfe " "edpo $EDPO" "edpo " "seed $SEED" "seed 0")
-declare -a sfe="($SFE)" edpo="($EDPO)" judging="($JUDGING)" sweeps="($SWEEPS)"
+  "shots $SHOTS" "shots 0" "sfe $SFE" "sfe " "edpo $EDPO" "edpo " "seed $SEED" "seed 0" \
+  "asking $ASKING" "asking " "facts $N" "facts 20")
+declare -a asking="($ASKING)" sfe="($SFE)" edpo="($EDPO)" judging="($JUDGING)" sweeps="($SWEEPS)"
 learner_on "$GPUS"
 facts=$A/facts.parquet
 
@@ -47,8 +51,8 @@ row() {   # name, options; replies that name no choice are a result, too, howeve
     --out "$A/answers.parquet/$1"
 }
 
-run adcli caption "$TEST_MANIFEST" --questions "$TEST_QUESTIONS" --vlm "$BASE" --prompt sage/facts --samples 20 \
-  --temperature 0.9 --seed "$SEED" --out "$facts"
+run adcli caption "$TEST_MANIFEST" --questions "$TEST_QUESTIONS" --vlm "$BASE" --prompt sage/facts --samples "$N" \
+  --temperature 0.9 --seed "$SEED" --workers "$WORKERS" --out "$facts" "${asking[@]}"
 enhance sft --fusion none
 enhance fact-hard --fusion text
 enhance fact-fe
