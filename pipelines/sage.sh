@@ -44,11 +44,11 @@ judge_choices() {   # further options
   run adcli score "$visa" --method mle --questions "$G/questions.parquet/visa" --judge "$JUDGE" "${judging[@]}" \
     --out "$G/judged-choices.parquet" "$@"
 }
-ask() {   # name, options of the model: every row of the tables chooses in one way
+ask() {   # name, options of the model: rows choose in one way; one that never does is a row, too
   for shots in 0 1; do
     run adcli score "$TEST_MANIFEST" --method sage --facts "$TESTED/facts.parquet" --questions "$TEST_QUESTIONS" \
       "${@:2}" --choose "$CHOOSE" --shots $shots --name "sage-$1/$shots-shot" --seed "$SEED" \
-      --out "$TESTED/answers.parquet/$1-$shots"
+      --max-errors 0 --out "$TESTED/answers.parquet/$1-$shots"
   done
 }
 

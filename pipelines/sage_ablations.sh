@@ -17,6 +17,9 @@ set -euo pipefail
 : "${BASE:=internvl3}"                 # the model that is fine-tuned
 : "${JUDGE:=}"                         # gives the marks of Score; words = a comparison of words
 : "${JUDGING:=}"                       # how the judge is run: JUDGING="--engine server --base-url ..."
+: "${ASKING:=}"                        # how the base writes facts: ASKING="--engine vllm"
+: "${WORKERS:=0}"                      # threads that decode images for facts; 0 = one per core
+: "${N:=20}"                           # facts per image, as for pipelines/sage.sh
 : "${CHOOSE:=generate}"                # how every row chooses: generate, likelihood or prefix
 : "${SHOTS:=0}"                        # Table 3 is zero-shot
 : "${SWEEPS=--sentences=1 --sentences=5 --sentences=10 --patches=10 --patches=20 --patches=50}"  # an SFE with each
@@ -28,8 +31,9 @@ need "give TEST_MANIFEST and TEST_QUESTIONS (adcli data import-questions --help)
 need "give JUDGE, with its engine and address in JUDGING (JUDGE=words compares words)" "$JUDGE"
 G=$ABLATE_FROM
 A=$(folder "$G/ablation" "on ${TEST_QUESTIONS%.parquet}" "" "choose $CHOOSE" "choose generate" \
-  "shots $SHOTS" "shots 0" "sfe $SFE" "sfe " "edpo $EDPO" "edpo " "seed $SEED" "seed 0")
-declare -a sfe="($SFE)" edpo="($EDPO)" judging="($JUDGING)" sweeps="($SWEEPS)"
+  "shots $SHOTS" "shots 0" "sfe $SFE" "sfe " "edpo $EDPO" "edpo " "seed $SEED" "seed 0" \
+  "asking $ASKING" "asking " "facts $N" "facts 20")
+declare -a asking="($ASKING)" sfe="($SFE)" edpo="($EDPO)" judging="($JUDGING)" sweeps="($SWEEPS)"
 learner_on "$GPUS"
 facts=$A/facts.parquet
 
@@ -41,13 +45,14 @@ align() {   # name, options
   run "${learner[@]}" finetune-mllm "$ABLATE_TO" --method sage-edpo --questions "$G/questions.parquet/visa" \
     --judgements "$G/judged-choices.parquet" "${@:2}" "${edpo[@]}" --seed "$SEED" --out "$A/$1.parquet"
 }
-row() {   # name, options
+row() {   # name, options; replies that name no choice are a result, too, however many
   run adcli score "$TEST_MANIFEST" --method sage --questions "$TEST_QUESTIONS" --choose "$CHOOSE" --seed "$SEED" \
-    --facts "$facts" "${@:2}" --shots "${AT:-$SHOTS}" --name "$1/${AT:-$SHOTS}-shot" --out "$A/answers.parquet/$1"
+    --facts "$facts" "${@:2}" --shots "${AT:-$SHOTS}" --name "$1/${AT:-$SHOTS}-shot" --max-errors 0 \
+    --out "$A/answers.parquet/$1"
 }
 
-run adcli caption "$TEST_MANIFEST" --questions "$TEST_QUESTIONS" --vlm "$BASE" --prompt sage/facts --samples 20 \
-  --temperature 0.9 --seed "$SEED" --out "$facts"
+run adcli caption "$TEST_MANIFEST" --questions "$TEST_QUESTIONS" --vlm "$BASE" --prompt sage/facts --samples "$N" \
+  --temperature 0.9 --seed "$SEED" --workers "$WORKERS" --out "$facts" "${asking[@]}"
 enhance sft --fusion none
 enhance fact-hard --fusion text
 enhance fact-fe

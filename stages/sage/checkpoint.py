@@ -29,8 +29,7 @@ from stages.base.errors import InputError, last_line
 from stages.sage.config import FUSION, RECORD, SageSettings, hub_id, read_record, stock
 from stages.sage.model import ADAPTER, attach, core_of, linear_names, require_family
 from stages.training import distributed
-from stages.training.saved_models import check_merged
-from stages.training.trained import trained_fingerprint
+from stages.training.trained import trained_fingerprint, write_copy
 from stages.training.weights import checkpoint_fingerprint
 from stages.vlm.models import not_found
 
@@ -229,9 +228,12 @@ def merge(place: Path, out: Path, base: str = "") -> None:
             f"{folder}: has a fusion layer, which a plain checkpoint cannot hold; only --fusion none and"
             " text can be merged"
         )
-    check_merged(out, place)
-    loaded = load_sage(place, base)
-    model = loaded.model.merge_and_unload() if settings.lora_rank else loaded.model
-    _, config = load_processor(*stock(folder, settings, record, base))
-    model.to(config.dtype or model.dtype).save_pretrained(out)
-    loaded.processor.save_pretrained(out)
+
+    def write(target: Path) -> None:
+        loaded = load_sage(place, base)
+        model = loaded.model.merge_and_unload() if settings.lora_rank else loaded.model
+        _, config = load_processor(*stock(folder, settings, record, base))
+        model.to(config.dtype or model.dtype).save_pretrained(target)
+        loaded.processor.save_pretrained(target)
+
+    write_copy(folder, place, out, write)

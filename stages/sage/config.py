@@ -195,7 +195,7 @@ class SfeConfig(SageTraining):
         require_known(self.base, "--base")
         if self.merged and self.settings().fuses:
             raise InputError("--merged: a fusion layer cannot be merged; only --fusion none and text can")
-        check_merged(self.merged, self.out, "config.json")
+        check_merged(self.merged, self.out)
         check_model(hub_id(self.base), "--base")
         check_chat_template(hub_id(self.base), "--base")
         device, _ = resolved_precision(self.device, self.precision)

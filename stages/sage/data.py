@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 
 from stages.training.prepared import torch
 
@@ -26,8 +27,13 @@ from stages.sage.config import SageSettings
 
 PLACE = "\0"  # where the vectors of t^s go, until the text is cut there
 LINES, LINE_TOKENS = 10, 256  # of --fusion released
+NOTHING: Mapping[str, str] = MappingProxyType({})
 IGNORED = -100  # label of a token that is not learned
 PLAIN = {0: "sage/zero-shot", 1: "sage/one-shot"}  # without fusion: what the plain models are asked, too
+
+
+class RowFailed(InputError):
+    """What a question needs is a row with `error`: an earlier stage could not do it."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +50,11 @@ class SageSample:
 
 @dataclass(frozen=True)
 class Facts:
-    """sentences: image_id -> fact sentences, in order of (prompt_id, sample); fingerprint: of the whole table."""
+    """sentences: image_id -> fact sentences, in order of (prompt_id, sample); errors: of images all of whose rows have
+    `error`, one each; fingerprint: of the whole table."""
 
     sentences: Mapping[str, tuple[str, ...]]
+    errors: Mapping[str, str]
     fingerprint: str
 
 
@@ -59,9 +67,17 @@ def read_facts(path: Path, limit: int) -> Facts:
     """
     table = read_table(path, CAPTIONS)
     facts: dict[str, list[str]] = {}
-    for row in table.to_pylist():
+    rows = table.to_pylist()
+    for row in rows:
         facts.setdefault(row["image_id"], []).extend(sentences(row["text"] or ""))
-    return Facts({i: tuple(s[: limit or None]) for i, s in facts.items() if s}, fingerprint(table, CAPTIONS))
+    found = {i: tuple(s[: limit or None]) for i, s in facts.items() if s}
+    return Facts(found, _errors(rows), fingerprint(table, CAPTIONS))
+
+
+def _errors(rows: Sequence[Mapping]) -> dict[str, str]:
+    """image_id -> `error` of images without any row of CAPTIONS that has none."""
+    sound = {r["image_id"] for r in rows if r["error"] is None}
+    return {r["image_id"]: r["error"] for r in rows if r["image_id"] not in sound}
 
 
 def read_lines(path: Path, limit: int) -> Facts:
@@ -70,14 +86,15 @@ def read_lines(path: Path, limit: int) -> Facts:
     time it is read, from ten texts of the authors'). Rows with `error` have none."""
     table, stock = read_table(path, CAPTIONS), load_prompt("sage/stock-lines").text.splitlines()
     texts: dict[str, list[str]] = {}
-    for row in table.to_pylist():
+    rows = table.to_pylist()
+    for row in rows:
         if row["text"]:
             texts.setdefault(row["image_id"], []).extend(row["text"].split("\n"))
     most, facts = limit or LINES, {}
     for image, lines in texts.items():
         more = Random(row_seed(0, "stock lines", image)).sample(stock, max(0, min(most, LINES) - len(lines)))
         facts[image] = (*lines[:most], *more)
-    return Facts(facts, fingerprint(table, CAPTIONS))
+    return Facts(facts, _errors(rows), fingerprint(table, CAPTIONS))
 
 
 def sentences(text: str) -> list[str]:
@@ -112,6 +129,28 @@ class QuestionSet:
             "facts": self.facts.fingerprint if self.facts else "",
         }
 
+    def learnable(
+        self, questions: Questions, unjudged: Mapping[str, str] = NOTHING
+    ) -> tuple[list[Question], list[SageSample], dict[str, str]]:
+        """(questions to learn from, their samples, question_id -> why others are left out: a row with `error`).
+        unjudged: of them, why an answer has no marks.
+
+        Raises:
+            InputError: as `sample` does for anything else, or nothing is left.
+        """
+        rows, samples, left_out = [], [], questions.failed | dict(unjudged)
+        for q in questions.rows:
+            if q.question_id in left_out:
+                continue
+            try:
+                samples.append(self.sample(q))
+                rows.append(q)
+            except RowFailed as e:
+                left_out[q.question_id] = str(e)
+        if not rows:
+            raise InputError(f"no question can be learned from; the first: {next(iter(left_out.values()))}")
+        return rows, samples, left_out
+
     def sample(self, question: Question, text: str = "") -> SageSample:
         """text: the question with its options, where they are shown.
 
@@ -119,15 +158,18 @@ class QuestionSet:
             InputError: no facts for the image, no reference image for --shots 1, or an image that cannot be read.
         """
         where, settings = f"question {question.question_id}", self.settings
-        test, facts, text = self.images[question.image_id], (), text or question.question
+        test, facts = self.images[question.image_id], ()
+        text = (text or question.question).replace(PLACE, " ")  # byte tokens can write it: it marks nothing there
         reference = self.reference(question, test) if settings.shots else None
         for image in filter(None, (test, reference)):
             if image.error:
-                raise InputError(f"{where}: {image.image_id}: {image.error}")
+                raise RowFailed(f"{where}: {image.image_id}: {image.error}")
             if not image.file.is_file():
                 raise InputError(f"{where}: {image.file}: no such image (--root says where paths start)")
         if settings.fusion != "none":
             facts = self.facts.sentences.get(test.image_id, ())
+            if not facts and test.image_id in self.facts.errors:
+                raise RowFailed(f"{where}: --facts has none for {test.image_id}: {self.facts.errors[test.image_id]}")
             if not facts:
                 raise InputError(f"{where}: --facts has none for {test.image_id}; caption it with --prompt sage/facts")
         if settings.fusion == "attention":
@@ -137,7 +179,7 @@ class QuestionSet:
             text = fill(load_prompt(PLAIN[0]), question=text)
             return SageSample(question.question_id, (test,), None, facts, text)
         if settings.fusion == "text":
-            text = fill(load_prompt("sage/text"), facts="\n".join(facts), question=text)
+            text = fill(load_prompt("sage/text"), facts="\n".join(facts).replace(PLACE, " "), question=text)
         text = fill(load_prompt(PLAIN[settings.shots]), question=text)
         return SageSample(question.question_id, (reference, test) if reference else (test,), None, (), text)
 
@@ -344,4 +386,13 @@ def refuse_too_long(
         f"{len(over)} of {len(samples)} samples are longer than {limit} tokens, the longest is question"
         f" {longest.question_id} with {max(over)}, {images} of them of images: a larger --max-length (if"
         " the model's context has room), fewer --tiles, or leave these questions out"
+    )
+
+
+def left_out_said(left_out: Mapping[str, str]) -> str:
+    """Of `QuestionSet.learnable`: how many, and the first."""
+    first = next(iter(left_out))
+    return (
+        f"{len(left_out)} questions are not trained on, as something of theirs failed before (all are listed under"
+        f" `notes` in the record): {first}: {left_out[first]}"
     )

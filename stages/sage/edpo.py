@@ -21,7 +21,7 @@ from stages.questions.mle import AXES, mle_score
 from stages.questions.table import Question, read_questions
 from stages.sage.checkpoint import fingerprint, load_plain, load_processor, load_sage, prepare, save
 from stages.sage.config import SAME_RESULT, EdpoConfig, stock
-from stages.sage.data import PromptEncoder, QuestionSet, refuse_too_long
+from stages.sage.data import PromptEncoder, QuestionSet, left_out_said, refuse_too_long
 from stages.sage.entropy import EQ5, SURPRISAL, pairs_of
 from stages.sage.model import core_of
 from stages.sage.preference import EdpoTrainer, Objective, edpo_trainer
@@ -37,7 +37,8 @@ PREFERENCE = ("vision", "eta", "entropy", "pairs", "beta", "objective", "sft_wei
 
 
 def run(config: EdpoConfig, options: RunOptions) -> Summary | None:
-    """Train on two pairs of every ranked question (one where there are two answers); see `sfe.run`.
+    """Train on two pairs of every ranked question (one where there are two answers) but those of which a row has
+    `error`, a judgement among them; see `sfe.run`.
 
     Raises:
         InputError: unusable settings, a question that is not ranked, without judgements, image, reference or facts,
@@ -60,18 +61,17 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
     manifest, questions = read_manifest(config.manifest, config.root), read_questions(config.questions)
     question_set = QuestionSet(questions, manifest, config.facts, settings)
     judged = read_table(config.judgements, JUDGEMENTS) if config.judgements else None
-    scores = judged.to_pylist() if judged is not None else unweighed(questions.rows, config.eta, config.pairs)
+    marks = judged.to_pylist() if judged is not None else []
+    rows, samples, left_out = question_set.learnable(questions, unjudged(marks, questions.rows))
+    scores = unweighed(rows, config.eta, config.pairs) if judged is None else marks
     pairs = preference_pairs(
-        questions.rows, scores, config.eta, config.judgements or config.questions, config.entropy, config.pairs
+        rows, scores, config.eta, config.judgements or config.questions, config.entropy, config.pairs
     )
     config = counted(config, len(pairs))
-    samples = [question_set.sample(q) for q in questions.rows]
     weights = distributed.broadcast_from_main(lambda: fingerprint(config.checkpoint, config.base))
     processor, model_config = load_processor(*stock(folder, settings, record, config.base), settings.tiles)
     encoder = PromptEncoder(processor, settings)
-    refuse_too_long(
-        encoder, samples, [q.choices for q in questions.rows], context_length(model_config, config.max_length)
-    )
+    refuse_too_long(encoder, samples, [q.choices for q in rows], context_length(model_config, config.max_length))
     own = {n: getattr(config, n) for n in (*SAME_RESULT, *PREFERENCE, "method")}
     kept = record | {"stage": "edpo" if config.checkpoint else "edpo-base"}
     kept |= {} if config.checkpoint else {"weights": weights}
@@ -85,13 +85,13 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
         | {"precision": precision, "weights": weights, "prompts": prompt_texts()},
         inputs,
         config.seed,
-        {"left out": questions.failed, "sfe": asdict(settings), "margins": spread_of(pairs), "recipe": config.recipe},
+        {"left out": left_out, "sfe": asdict(settings), "margins": spread_of(pairs), "recipe": config.recipe},
         named_paths(config),
     )
 
     def train(saved: Path | None, say: Callable[[str], None]) -> tuple[EdpoTrainer, Callable[[Path], None]]:
-        if questions.failed:
-            say(f"{len(questions.failed)} questions with `error` are not trained on")
+        if left_out:
+            say(left_out_said(left_out))
         say(planned(config, len(pairs)))
         say(f"{len(pairs)} pairs, margins (nats): {spread_of(pairs)}")
         read_weights_once(config)
@@ -121,6 +121,17 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
         return trainer, lambda folder: save(model, state, processor, folder, kept, settings)
 
     return run_training(config.out, spec, question_set.datasets, len(pairs), options, PARTS, train, files=files)
+
+
+def unjudged(judgements: Sequence[Mapping], questions: Sequence[Question]) -> dict[str, str]:
+    """question_id -> why one of its answers has no marks: a judgement with `error`. An answer without any judgement is
+    none of these; see `preference_pairs`."""
+    own = {(q.question_id, f"choice/{i}") for q in questions for i in range(len(q.choices))}
+    return {
+        r["question_id"]: f"{r['method']} was not judged: {r['error']}"
+        for r in judgements
+        if r.get("error") is not None and (r["question_id"], r["method"]) in own
+    }
 
 
 def unweighed(questions: Sequence[Question], eta: float, which: str) -> list[dict]:

@@ -14,6 +14,8 @@ t^s gets a projection of its own. Without a reference image (section 5.1) all pa
 values: each of them would find itself in Eq. 1, and rounding would choose.
 """
 
+from collections.abc import Sequence
+
 from stages.training.prepared import torch
 
 from torch import Tensor, nn
@@ -101,7 +103,7 @@ def embedded(core: nn.Module, inputs: dict, settings: SageSettings) -> dict:
         pairs = [(t.to(v.dtype), v) if before else (v, t.to(v.dtype)) for v, t in zip(visual, prompts, strict=True)]
         visual = [torch.cat(pair) for pair in pairs]
         if before:
-            inputs["position_ids"] = starting_again(inputs["attention_mask"], len(prompts[0]))
+            inputs["position_ids"] = starting_again(inputs["attention_mask"], [len(t) for t in prompts])
     words = core.get_input_embeddings()(ids)
     where = (ids == core.config.image_token_id)[..., None]
     filled = torch.cat(visual * (len(ids) // len(visual))).to(words.dtype)
@@ -110,10 +112,11 @@ def embedded(core: nn.Module, inputs: dict, settings: SageSettings) -> dict:
     return inputs | {"input_ids": None, "inputs_embeds": words.masked_scatter(where, filled)}
 
 
-def starting_again(attention_mask: Tensor, n: int) -> Tensor:
+def starting_again(attention_mask: Tensor, counts: Sequence[int]) -> Tensor:
     """Positions (S, L) of sequences that begin with n vectors: 0 to n - 1, and the chat from 0 again. attention_mask:
-    (S, L), padded on either side."""
+    (S, L), padded on either side; counts: n of each image, sequence i is about image i mod B."""
     places = attention_mask.long().cumsum(-1) - 1
+    n = torch.tensor(counts, device=places.device).repeat(len(places) // len(counts))[:, None]
     return torch.where(places < n, places, places - n).clamp(min=0)
 
 

@@ -71,7 +71,7 @@ def filled(config: Any, lora_rank: int | None = None) -> Any:
 
 def counted(config: Any, samples: int) -> Any:
     """Options of `filled` with --epochs and --warmup in numbers: as many whole passes as the warm-up needs, where the
-    recipe says so; the warm-up in steps (a share is rounded up).
+    recipe says so; the warm-up in steps (a share is rounded up, but leaves one: its first step has a rate of 0).
 
     Raises:
         InputError: the warm-up does not end within the training.
@@ -81,7 +81,7 @@ def counted(config: Any, samples: int) -> Any:
     if epochs == OUTLAST:
         epochs = float(floor(config.warmup / an_epoch) + 1) if config.warmup >= 1 else 1.0
     steps = ceil(an_epoch * epochs)
-    warmup = config.warmup if config.warmup >= 1 else float(ceil(config.warmup * steps))
+    warmup = config.warmup if config.warmup >= 1 else float(min(ceil(config.warmup * steps), steps - 1))
     if config.warmup >= 1 and warmup >= steps:
         raise InputError(
             f"--warmup {warmup:g}: does not end within the {steps} steps of this training; give"

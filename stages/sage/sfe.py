@@ -19,7 +19,15 @@ from stages.datasets.manifest import read_manifest
 from stages.questions.table import read_questions
 from stages.sage.checkpoint import base_fingerprint, load_processor, merge, prepare, save
 from stages.sage.config import SAME_RESULT, SfeConfig, hub_id
-from stages.sage.data import IGNORED, PromptEncoder, QuestionSet, SageSample, best_answer, refuse_too_long
+from stages.sage.data import (
+    IGNORED,
+    PromptEncoder,
+    QuestionSet,
+    SageSample,
+    best_answer,
+    left_out_said,
+    refuse_too_long,
+)
 from stages.sage.model import check_heads
 from stages.sage.recipes import counted, filled
 from stages.sage.train import (
@@ -39,8 +47,8 @@ from stages.training.trainer import TrainableOnlyCheckpoints
 
 
 def run(config: SfeConfig, options: RunOptions) -> Summary | None:
-    """Train on every question. A question whose row has `error` is left out and counted. Under torchrun every process
-    runs this; only the first opens the artifact and returns a summary.
+    """Train on every question but those whose row, image or facts have an `error`: they are left out and counted.
+    Under torchrun every process runs this; only the first opens the artifact and returns a summary.
 
     Raises:
         InputError: unusable settings, a question without answer, image, reference or facts, samples that are too long,
@@ -56,8 +64,8 @@ def _run(config: SfeConfig, options: RunOptions, device: str, precision: str) ->
     settings, config = config.settings(), filled(config)
     manifest, questions = read_manifest(config.manifest, config.root), read_questions(config.questions)
     question_set = QuestionSet(questions, manifest, config.facts, settings)
-    samples = [question_set.sample(q) for q in questions.rows]
-    answers = [best_answer(q) for q in questions.rows]
+    rows, samples, left_out = question_set.learnable(questions)
+    answers = [best_answer(q) for q in rows]
     config = counted(config, len(samples))
     base = hub_id(config.base)
     weights = distributed.broadcast_from_main(lambda: base_fingerprint(base, config.revision))
@@ -72,14 +80,14 @@ def _run(config: SfeConfig, options: RunOptions, device: str, precision: str) ->
         own | {"precision": precision, "base": base, "weights": weights, "prompts": prompt_texts()},
         question_set.inputs | {"image files": files.images},
         config.seed,
-        {"left out": questions.failed, "recipe": config.recipe},
+        {"left out": left_out, "recipe": config.recipe},
         named_paths(config),
     )
     record = {"stage": "sfe", "base": base, "revision": config.revision, "weights": weights}
 
     def train(saved: Path | None, say: Callable[[str], None]) -> tuple[SfeTrainer, Callable[[Path], None]]:
-        if questions.failed:
-            say(f"{len(questions.failed)} questions with `error` are not trained on")
+        if left_out:
+            say(left_out_said(left_out))
         say(planned(config, len(samples)))
         read_weights_once(config)
         model = prepare(
@@ -92,7 +100,7 @@ def _run(config: SfeConfig, options: RunOptions, device: str, precision: str) ->
         return trainer, lambda folder: save(model, state, processor, folder, record, settings)
 
     summary = run_training(config.out, spec, question_set.datasets, len(samples), options, (), train, files=files)
-    if config.merged and not (config.merged / "config.json").exists():
+    if config.merged:
         distributed.broadcast_from_main(lambda: merge(config.out, config.merged, base))
     return summary
 

@@ -11,6 +11,7 @@ from stages.training.weights import check_checkpoint
 
 FOLDER = "_checkpoint"  # of a training's artifact; readers of Parquet pass over names with an underscore
 ADAPTER_WEIGHTS = "adapter_model.safetensors"  # PEFT's
+MERGED_FROM = "merged_from.json"  # of a merged copy: the artifact and the weights that it was made of
 LARGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
 
 
@@ -78,15 +79,19 @@ def trained_folder(place: Path, names: tuple[str, ...], by: str) -> Path:
     raise InputError(f"--checkpoint {place}: no {names[0]} here (expected what {by} wrote)")
 
 
-def check_merged(target: Path | None, out: Path, finished: str = "") -> None:
-    """target: --merged; finished: the file that says it was written, which is then left alone. Raises InputError when
-    something else is there, or it is, holds or lies in --out."""
-    if target is None or (finished and (target / finished).is_file()):
+def check_merged(target: Path | None, out: Path) -> None:
+    """target: --merged. Raises InputError when something else than a copy of what --out trained is there, or it is,
+    holds or lies in --out."""
+    if target is None:
         return
     here, other = target.resolve(), out.resolve()
     if here == other or here in other.parents or other in here.parents:
         raise InputError(f"--merged {target}: lies in --out, or --out in it; give a folder of its own")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if (target / MERGED_FROM).is_file():
+        whose = read_json(target / MERGED_FROM, "--merged").get("out")
+        if whose != str(other):
+            raise InputError(f"--merged {target}: holds the copy of what {whose} trained; give a new folder")
+    elif target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"--merged {target}: holds something already; give a new folder")
 
 

@@ -1,13 +1,17 @@
 """Checkpoints that a training wrote, and the rows of ENCODERS that name them: whole, and still the same."""
 
 import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path, PurePath
 
 from stages.artifacts.reader import read_table
 from stages.artifacts.record import COMPLETE, MEND, PARTIAL, Damaged, find_record
 from stages.artifacts.tables import ENCODERS
 from stages.base.errors import InputError
-from stages.training.saved_models import header_of
+from stages.training.saved_models import MERGED_FROM, check_merged, header_of, read_json
 from stages.training.weights import checkpoint_fingerprint
 
 
@@ -78,3 +82,27 @@ def trained_fingerprint(folder: Path) -> str:
             if row["path"] == folder.name:
                 return require_weights(folder, row)
     return folder_fingerprint(folder)
+
+
+def write_copy(checkpoint: Path, out: Path, target: Path, write: Callable[[Path], None]) -> None:
+    """A merged copy of what `out` trained in `target`: wholly there or not at all; one of other weights, from before it
+    was trained anew, is replaced. checkpoint: the folder; write: puts the copy into a new folder.
+
+    Raises:
+        InputError: something else is at `target`.
+    """
+    check_merged(target, out)
+    made_of = {"out": str(out.resolve()), "weights": trained_fingerprint(checkpoint)}
+    if (target / MERGED_FROM).is_file() and read_json(target / MERGED_FROM, "--merged") == made_of:
+        return
+    made = target.with_name(f".tmp-{target.name}")
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir(parents=True)
+    write(made)
+    (made / MERGED_FROM).write_text(json.dumps(made_of, indent=2))
+    for file in made.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as f:
+                os.fsync(f.fileno())
+    shutil.rmtree(target, ignore_errors=True)
+    made.rename(target)

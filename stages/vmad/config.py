@@ -177,7 +177,7 @@ class FinetuneVmadConfig(ImageTrainingOptions):
             raise InputError(f"--dssl-target {self.dssl_target}: needs masks, and --tasks vqa trains without them")
         check_model(self.llava, "--llava")
         check_model(self.sam, "--sam")
-        check_merged(self.merged, self.out, RECORD)
+        check_merged(self.merged, self.out)
         resolved_precision(self.device, self.precision)
 
 

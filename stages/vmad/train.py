@@ -23,12 +23,13 @@ from stages.datasets.trainable import with_masks
 from stages.questions.table import Questions, read_questions
 from stages.training import distributed
 from stages.training.runs import run_training
-from stages.training.saved_models import check_merged, context_length
+from stages.training.saved_models import context_length
 from stages.training.torch_setup import resolved_precision
+from stages.training.trained import write_copy
 from stages.training.trainer import TrainableOnlyCheckpoints, common_arguments, one_gpu, run_trainer, steps_of
 from stages.vmad.build import MEMORY_PATCHES, build_memory, check_sam, image_processor, new_model, read_llava, text_of
 from stages.vmad.checkpoint import load_vmad, merged, save_vmad, source_fingerprints, sources
-from stages.vmad.config import RECORD, FinetuneVmadConfig
+from stages.vmad.config import FinetuneVmadConfig
 from stages.vmad.data import TrainingSet, VmadSample, check_lengths, collate, prompt_texts, samples_of
 from stages.vmad.descriptions import UNTOLD, Descriptions, classes_of, place, read_descriptions
 from stages.vmad.loss import PARTS
@@ -291,10 +292,11 @@ def arguments(config: FinetuneVmadConfig, n: int, device: str, precision: str) -
 
 def write_merged(out: Path, target: Path) -> None:
     """A copy of the checkpoint with LoRA merged, in float32. Raises InputError when something else is there."""
-    if (target / RECORD).is_file():
-        return
-    check_merged(target, out, RECORD)
-    _, record, llava, sam = sources(out)
-    model, text = load_vmad(out)
-    known = record.get("notes"), record["descriptions"]
-    save_vmad(merged(model), text, target, llava, sam, record["revisions"], *known)
+    folder, record, llava, sam = sources(out)
+
+    def write(made: Path) -> None:
+        model, text = load_vmad(out)
+        known = record.get("notes"), record["descriptions"]
+        save_vmad(merged(model), text, made, llava, sam, record["revisions"], *known)
+
+    write_copy(folder, out, target, write)

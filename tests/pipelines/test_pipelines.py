@@ -48,6 +48,8 @@ ON_REAL_DATA = {  # script -> settings as for the paper, with blanks in the path
         "TEST_QUESTIONS": "a b/questions.parquet",
         "JUDGE": "gpt-4o",
         "JUDGING": "--engine server --base-url http://judge/v1",
+        "ASKING": "--engine vllm",
+        "N": "5",
         "GPUS": "2",
         "CHOOSE": "likelihood",
     },
@@ -320,12 +322,15 @@ def test_the_rows_of_sages_table_3_are_chosen_in_one_way(tmp_path):
     names = ["baseline", "sft", "fact-hard", "fact-fe", "dpo", "sfe-dpo", "full"]
     assert [value(c, "--name") for c in rows[:7]] == [f"{n}/0-shot" for n in names] and len(rows) == 13
     assert {value(c, "--choose") for c in rows} == {"likelihood"}
+    assert {value(c, "--max-errors") for c in rows} == {"0"}, "a model that names no choice is a row, not the end"
     assert [value(c, "--shots") for c in rows[7:]] == ["1"] * 6, "Figure 7 is one-shot"
     assert "--checkpoint" not in rows[0] and value(rows[0], "--base") == "internvl3"
     dpo, sfe_dpo, full = run.of("--method", "sage-edpo")
     assert "--checkpoint" not in dpo and value(dpo, "--eta") == value(sfe_dpo, "--eta") == "0" and "--eta" not in full
     sweeps = [c for c in run.of("--method", "sage-sfe") if any("sentences=" in a or "patches=" in a for a in c)]
     assert len(sweeps) == 6
+    (facts,) = run.of("caption")
+    assert (value(facts, "--engine"), value(facts, "--samples")) == ("vllm", "5"), "as pipelines/sage.sh wrote them"
 
 
 def test_no_shards_are_no_work_for_ray():

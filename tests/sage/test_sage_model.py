@@ -225,7 +225,7 @@ def test_a_plain_lora_is_merged(bases, images, tmp_path):
     with torch.no_grad():
         assert torch.allclose(stock(**plain).logits, model(**inputs).logits, atol=1e-4)
     with pytest.raises(InputError, match="holds something already"):
-        merge(folder, tmp_path / "plain")
+        merge(folder, bases["internvl"])
     other = saved(*opened(bases["internvl"]), tmp_path / "f", bases["internvl"])
     with pytest.raises(InputError, match="fusion layer"):
         merge(other, tmp_path / "no")

@@ -64,6 +64,13 @@ def test_a_warm_up_longer_than_the_training_is_refused_with_the_way_out(tiles, i
         sfe(sfe_config(tiles, internvl, tmp_path / "o", recipe="text"), QUIET)
 
 
+def test_a_share_of_warm_up_leaves_steps_to_learn_in():
+    """The rate of a warm-up's first step is 0: a training of one step would be that step."""
+    for samples, epochs, share, steps in ((12, 1.0, 0.03, 0), (12, 3.0, 0.03, 1), (12, 3.0, 0.99, 2), (160, 1.0, 0, 0)):
+        config = filled(SfeConfig(**GIVEN, epochs=epochs, warmup=float(share)))
+        assert counted(config, samples).warmup == steps
+
+
 @pytest.mark.slow
 def test_the_defaults_lower_the_loss(internvl, tmp_path):
     """Of both stages, on 48 questions: the mean over the last third of the steps is below that over the first."""

@@ -67,6 +67,17 @@ def test_the_output_is_drawn_anew_only_when_asked_for():
         assert float(fusion.attention.out_proj.bias.sum()) == (0 if redraw else 8)
 
 
+def test_positions_begin_again_behind_the_vectors_of_each_image():
+    """Two images with 2 and 3 vectors, two answers each; with --sentences 20 descriptions have unequal numbers."""
+    import torch
+
+    from stages.sage.model import starting_again
+
+    mask = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]] * 2)
+    assert starting_again(mask, [2, 3])[:, :4].tolist() == [[0, 1, 0, 1], [0, 1, 2, 0]] * 2
+    assert starting_again(mask.flip(1), [2, 3])[:, 1:].tolist() == [[0, 1, 0, 1], [1, 2, 0, 1]] * 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("left", [False, True])
 def test_what_the_language_model_reads(tiles, internvl, left):

@@ -75,12 +75,28 @@ def test_plain_fine_tuning_and_facts_as_text(tiles, internvl, tmp_path):
         assert type(AutoModelForImageTextToText.from_pretrained(merged)).__name__ == "InternVLForConditionalGeneration"
         stamp = (merged / "config.json").stat().st_mtime_ns
         assert sfe(c, QUIET).up_to_date and (merged / "config.json").stat().st_mtime_ns == stamp
+    before = (merged / "model.safetensors").read_bytes()
+    sfe(replace(c, epochs=2), replace(QUIET, overwrite=True))
+    assert (merged / "model.safetensors").read_bytes() != before, "the copy is of what was trained anew"
     rows, questions = asked(tiles, SageSettings(fusion="text"))
     text = questions.sample(rows[0])
     assert "Tiles may have holes.\nThey may be cracked.\nThe tile is grey." in text.text and text.facts == ()
     assert [i.image_id for i in text.shown] == ["whole", "t000"] and "The first image is the reference" in text.text
     with pytest.raises(InputError, match="--merged: a fusion layer"):
         sfe(sfe_config(tiles, internvl, tmp_path / "f", merged=tmp_path / "m"), QUIET)
+
+
+def test_a_fact_or_question_with_a_zero_byte_marks_no_place(tiles, tmp_path):
+    """Models with tokens for bytes wrote such facts, and the chat template was blamed for every such question."""
+    from stages.sage.data import PLACE
+
+    facts = write(
+        tmp_path / "f.parquet", [{"image_id": "t000", "prompt_id": "p", "sample": 0, "text": "A \0 hole."}], CAPTIONS
+    )
+    rows, questions = asked(replace(tiles, facts=facts), SageSettings(fusion="text"))
+    assert "A   hole." in questions.sample(rows[0]).text and PLACE not in questions.sample(rows[0], "Why\0?").text
+    rows, questions = asked(replace(tiles, facts=facts), SageSettings())
+    assert questions.sample(rows[0], "Why\0?").text.count(PLACE) == 1
 
 
 def answers(out):
@@ -144,6 +160,10 @@ def without(rows, **values):
     return [r for r in rows if not all(r[k] == v for k, v in values.items())]
 
 
+def failed_facts(image_id):
+    return {"image_id": image_id, "prompt_id": "sage/facts", "sample": 0, "error": "the model gave an empty answer"}
+
+
 @pytest.mark.slow
 def test_what_sfe_refuses(tiles, internvl, tmp_path):
     def first(**values):
@@ -180,9 +200,34 @@ def test_what_sfe_refuses(tiles, internvl, tmp_path):
     ):
         with pytest.raises(InputError, match=said):
             sfe(sfe_config(tiles, internvl, tmp_path / f"o-{next(iter(more))}", **more), QUIET)
+    for n, (table, change) in enumerate(
+        (
+            (MANIFEST, lambda rows: [r | ({"error": "broken"} if r["image_id"] == "t003" else {}) for r in rows]),
+            (CAPTIONS, lambda rows: [*without(rows, image_id="t003"), failed_facts("t003")]),
+        )
+    ):
+        out = tmp_path / f"left-out-{n}"
+        sfe(sfe_config(changed(tiles, tmp_path / f"l{n}", table, change), internvl, out, epochs=1), QUIET)
+        assert read_table(out, ENCODERS).to_pylist()[0]["n"] == 11, "what failed before does not end the training"
+        assert list(read_provenance(out)[0]["notes"]["left out"]) == ["q003"]
     failed = changed(tiles, tmp_path / "failed", QUESTIONS, first(error="the writer failed"))
     assert sfe(sfe_config(failed, internvl, tmp_path / "f", epochs=1), QUIET).errors == 0
     assert read_table(tmp_path / "f", ENCODERS).to_pylist()[0]["n"] == 11
+
+
+def test_a_question_with_a_judgement_that_failed_is_left_out():
+    """Of 40,000 answers a judge fails some; one without any judgement is another matter, and refused."""
+    from stages.questions.table import Question
+    from stages.sage.edpo import unjudged
+
+    questions = [Question(i, i, None, None, "standard", "?", ("a", "b"), "a", True) for i in ("q", "r")]
+    rows = [
+        {"question_id": "q", "method": "choice/1", "error": "no stated form"},
+        {"question_id": "r", "method": "choice/0", "error": None},
+        {"question_id": "r", "method": "sage/0-shot", "error": "of an answer to it"},
+        {"question_id": "r", "method": "choice/2", "error": "no choice of this question"},
+    ]
+    assert unjudged(rows, questions) == {"q": "choice/1 was not judged: no stated form"}
 
 
 @pytest.mark.slow
