@@ -265,6 +265,11 @@ class EdpoConfig(SageTraining):
             raise InputError("--objective mpo has no margin: give --eta 0 (and --sft-weight 1, as released)")
         if self.entropy not in READINGS:
             raise InputError(f"--entropy {self.entropy}: expected {' or '.join(READINGS)}")
+        given = [n for n in ("shots", "tiles", "lora_rank") if getattr(self, n) != getattr(EdpoConfig, n)]
+        if self.checkpoint and given:
+            raise InputError(
+                f"--{given[0].replace('_', '-')}: is that of --checkpoint; leave it out, or give --base alone"
+            )
         _, settings, _ = self.start()
         settings.check()
         if filled(self).vision not in STATES:

@@ -64,6 +64,8 @@ def test_what_is_refused(tiles, internvl, tmp_path):
         ({"pairs": "eq5"}, "--judgements is missing"),
         ({"vision": "trained"}, "has LoRA on the language model alone"),
         ({"shots": 3}, "--shots 3"),
+        ({"checkpoint": tmp_path, "lora_rank": 4}, "--lora-rank: is that of --checkpoint"),
+        ({"checkpoint": tmp_path, "lora_rank": None, "tiles": 2}, "--tiles: is that of --checkpoint"),
     ):
         with pytest.raises(InputError, match=said):
             edpo(replace(config, **more), QUIET)
