@@ -36,7 +36,7 @@ elif [ ! -f "$G/base/distilled.txt" ]; then
   run adcli data synth surfaces --out "$G/surfaces" --good 80 --new 120 --overwrite
   run python -m pipelines.demo_models.distilled_vlm "$M" "$G/base"
 fi
-run adcli data questions "$M" --splits train --max-images 60 --out "$learn" --seed "$SEED" --overwrite
+run adcli data questions "$M" --splits train --max-images 40 --out "$learn" --seed "$SEED" --overwrite
 run adcli data questions "$M" --splits test --max-images 40 --out "$test" --seed "$SEED" --overwrite
 for part in learn test; do
   run adcli caption "$M" --questions "$G/questions.parquet/$part" --vlm scene --prompt general \
