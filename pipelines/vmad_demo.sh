@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# VMAD without data sets and downloads: tiny models learn from half of the tile defects, beside two controls: one that
-# learns from shuffled masks, and one that has learned nothing. LLaVA is random, SAM's encoder imitates an ImageNet
-# network. Run it in the project's root; settings are environment variables:
+# VMAD without data sets and downloads: tiny models learn from half of the tile defects, beside a control that learns from
+# shuffled masks. LLaVA is random, SAM's encoder imitates an ImageNet network. Run it in the project's root; settings are
+# environment variables:
 #
 #   SEED=1 pipelines/vmad_demo.sh
 set -euo pipefail
@@ -19,7 +19,7 @@ small="--tasks segmentation --heads 4 --depth 1 --boxes 4 --box-size 32 --drawn 
 : "${LLAVA:=}"                                 # another model than the tiny random LLaVA
 : "${SAM:=}"                                   # another model than the tiny SAM
 : "${TOWERS:=distilled}"                       # SAM's encoder imitates an ImageNet network; random: the control
-: "${ROWS:=}"                                  # yes: the other rows of Table III, too
+: "${ROWS:=}"                                  # yes: the other rows of Table III, and a model that learned nothing, too
 : "${SEED:=0}"                                 # of the split and of the training
 : "${GPUS:=1}"                                 # of this machine, for training
 : "${JOBS:=2}"                                 # trainings at a time, and processes that evaluate pixels
@@ -50,17 +50,19 @@ if [ "$TOWERS" = distilled ] && [ "$SAM" = "$VM/models/sam" ] && [ ! -f "$SAM/di
   run python -m pipelines.demo_models.distilled "$VM/manifest.parquet" "$VM/models"
 fi
 run python -m pipelines.controls.shuffled_masks "$VM/manifest.parquet" "$VM/shuffled.parquet"
-names=(vmad vmad-shuffled vmad-untrained)
+names=(vmad vmad-shuffled)
 jobs=('learn "$VM/manifest.parquet" "$VM/vmad.parquet"'
   'learn "$VM/shuffled.parquet" "$VM/vmad-shuffled.parquet" --root "$TILES"')
 if [ "$ROWS" = yes ]; then
-  names+=(vmad-neither vmad-dssl vmad-ltc)
+  names+=(vmad-untrained vmad-neither vmad-dssl vmad-ltc)
   jobs+=('learn "$VM/manifest.parquet" "$VM/vmad-neither.parquet" --projector mlp --no-dssl'
     'learn "$VM/manifest.parquet" "$VM/vmad-dssl.parquet" --projector mlp'
     'learn "$VM/manifest.parquet" "$VM/vmad-ltc.parquet" --no-dssl')
 fi
 together "${jobs[@]}"
-run python -m pipelines.controls.untrained_vmad "$VM/vmad.parquet" "$VM/vmad-untrained.parquet"
+if [ "$ROWS" = yes ]; then
+  run python -m pipelines.controls.untrained_vmad "$VM/vmad.parquet" "$VM/vmad-untrained.parquet"
+fi
 together "${names[@]/#/score }"
 run adcli evaluate "$VM/scores.parquet" --maps "$VM/maps.parquet" --manifest "$VM/manifest.parquet" \
   --workers "$JOBS" --out "$VM/metrics.parquet" --tables "$VM/tables" --report "$VM/report.html" --seed "$SEED" \

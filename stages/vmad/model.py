@@ -8,7 +8,7 @@ from stages.training.prepared import torch
 
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import LlavaForConditionalGeneration, SamModel
+from transformers import CLIPVisionConfig, LlavaForConditionalGeneration, SamModel
 
 from stages.vmad import loss
 from stages.vmad.config import LossWeights, VmadSettings
@@ -17,7 +17,15 @@ from stages.vmad.memory import Memory, MemoryBatch
 from stages.vmad.projectors import Projector
 from stages.vmad.transform import ClipSamTransform, normalised
 
-AT_ONCE = 4  # images through CLIP and the projector at a time, for DSSL: what working on them needs grows with it
+AT_ONCE = 4  # images of CLIP ViT-L/14 at 336 px that go through it and the projector at a time, for DSSL
+LARGE = 24**2 * 1024  # numbers of such an image in a layer
+
+
+def at_once(vision: CLIPVisionConfig) -> int:
+    """Images of a tower that go through it and the projector at a time, for DSSL: more of a smaller one, of whose
+    working memory no more is needed."""
+    numbers = (vision.image_size // vision.patch_size) ** 2 * vision.hidden_size
+    return max(AT_ONCE, AT_ONCE * LARGE // numbers)
 
 
 class Vmad(nn.Module):
@@ -161,7 +169,7 @@ class Vmad(nn.Module):
         """What the projector reads of CLIP: (n, 3, S, S) as CLIP takes them -> (n, N, layers C), in CLIP's dtype."""
         tower, chosen = self.base.model.vision_tower, self.base.config.vision_feature_layer
         dtype, found = next(tower.parameters()).dtype, []
-        for few in pixels.split(AT_ONCE):
+        for few in pixels.split(at_once(self.base.config.vision_config)):
             states = tower(few, output_hidden_states=True, return_dict=True).hidden_states
             found.append(torch.cat([states[n][:, 1:] for n in chosen], -1).to(dtype))
         return torch.cat(found)
@@ -211,7 +219,8 @@ class Vmad(nn.Module):
 
     def pooled_tokens(self, layers: Tensor) -> Tensor:
         """Mean over tokens of Psi: (n, N, layers C) of `clip_layers`, on any device -> (n, D)."""
-        return torch.cat([self.projector(few).float().mean(1) for few in layers.split(AT_ONCE)])
+        some = layers.split(at_once(self.base.config.vision_config))
+        return torch.cat([self.projector(few).float().mean(1) for few in some])
 
     def description(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(B, L) -> (B, D): the mean of the input embeddings of the normal description."""

@@ -19,7 +19,7 @@ from stages.base.errors import InputError
 from stages.vmad.build import without_storage
 from stages.vmad.config import VmadSettings
 from stages.vmad.dssl import SAMPLES
-from stages.vmad.model import AT_ONCE, Vmad, trainable
+from stages.vmad.model import Vmad, at_once, trainable
 
 GIB = 2**30
 MASK_COPIES = 8  # of the canvas, float32, that the two mask losses keep
@@ -104,10 +104,11 @@ def needs(
     read = clip_bytes(llava, settings, size)
     pieces = settings.boxes * settings.dssl  # of an image
     memory = 0 if layers_kept or not settings.dssl else 2 * settings.drawn
+    some = min(at_once(llava.vision_config), micro_batch * max(settings.boxes, 2 * settings.drawn))
     working = (
         rows * words * (size + 8),  # logits
-        AT_ONCE * projector(model, llava),
-        clip(llava),
+        some * projector(model, llava),
+        some * clip(llava),
         crops(llava, pieces),
         rows * one if recompute else 0,
     )
@@ -177,10 +178,10 @@ def kept(module: nn.Module, work: Callable[[], Tensor]) -> int:
 
 
 def clip(llava: LlavaConfig) -> int:
-    """Bytes of all layers' outputs, float32, of the images that go through CLIP at a time."""
+    """Bytes of all layers' outputs, float32, of an image."""
     vision = llava.vision_config
     tokens = (vision.image_size // vision.patch_size) ** 2 + 1
-    return AT_ONCE * (vision.num_hidden_layers + 1) * tokens * vision.hidden_size * 4
+    return (vision.num_hidden_layers + 1) * tokens * vision.hidden_size * 4
 
 
 def crops(llava: LlavaConfig, pieces: int) -> int:
