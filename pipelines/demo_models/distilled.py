@@ -79,26 +79,37 @@ def components(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
+def write_quarters(weight: Tensor) -> None:
+    """Cosine filters of each quarter of a patch into the first RAW channels of a patch embedding (WIDTH, 3, P, P)."""
+    half = weight.shape[-1] // 2
+    filters, deviations = cosines(half)
+    for q in range(4):
+        y, x = half * (q // 2), half * (q % 2)
+        rows = slice(q * FREQUENCIES, (q + 1) * FREQUENCIES)
+        weight[rows, :, y : y + half, x : x + half] = (filters / deviations[:, None, None] / 9)[:, None]
+
+
+@torch.no_grad()
+def write_strengths(lin1: nn.Linear, lin2: nn.Linear) -> None:
+    """An MLP that puts each frequency's strength, |x| up to MOST, mean of the quarters, into the channels STRENGTH."""
+    eye, mean = torch.eye(RAW), torch.eye(FREQUENCIES).repeat(1, 4) / 4 / SHARP
+    for n, (sign, start) in enumerate(((1, 0), (-1, 0), (1, MOST), (-1, MOST))):
+        units = slice(n * RAW, (n + 1) * RAW)
+        lin1.weight[units, :RAW], lin1.bias[units] = sign * SHARP * eye, -SHARP * start
+        lin2.weight[STRENGTH, units] = -mean if start else mean
+
+
+@torch.no_grad()
 def written(encoder: nn.Module) -> None:
     """Write the layers that are not fitted; random are only the inputs of the last MLP's units."""
     for p in encoder.parameters():
         p.zero_()
-    filters, deviations = cosines(PATCH // 2)
-    weight = encoder.patch_embed.projection.weight  # (WIDTH, 3, PATCH, PATCH)
-    for q in range(4):
-        y, x = PATCH // 2 * (q // 2), PATCH // 2 * (q % 2)
-        rows = slice(q * FREQUENCIES, (q + 1) * FREQUENCIES)
-        weight[rows, :, y : y + PATCH // 2, x : x + PATCH // 2] = (filters / deviations[:, None, None] / 9)[:, None]
+    write_quarters(encoder.patch_embed.projection.weight)
     encoder.pos_embed[..., -2], encoder.pos_embed[..., -1] = STEADY, -STEADY
     first, second = encoder.layers
     for norm in (first.layer_norm1, first.layer_norm2, second.layer_norm1, second.layer_norm2):
         norm.weight.fill_(SCALE)
-    eye = torch.eye(RAW)
-    for n, (sign, start) in enumerate(((1, 0), (-1, 0), (1, MOST), (-1, MOST))):  # |x|, at most MOST
-        units = slice(n * RAW, (n + 1) * RAW)
-        first.mlp.lin1.weight[units, :RAW], first.mlp.lin1.bias[units] = sign * SHARP * eye, -SHARP * start
-        mean = torch.eye(FREQUENCIES).repeat(1, 4) / 4 / SHARP
-        first.mlp.lin2.weight[STRENGTH, units] = -mean if start else mean
+    write_strengths(first.mlp.lin1, first.mlp.lin2)
     attention, some = second.attn, torch.eye(FREQUENCIES)
     value = attention.qkv.weight[2 * WIDTH :]
     away = (torch.arange(2 * GRID - 1) - GRID + 1).abs()
@@ -179,15 +190,20 @@ def learned_from(images: list[Image], split: str) -> list[Image]:
     return [i for i in usable if i.label == 1] + normal
 
 
+def surfaces_in(folder: Path) -> list[Path]:
+    """Files of what `adcli data synth surfaces` rendered. Exits with a message where there are none."""
+    files = sorted([*folder.glob("good/*.jpg"), *folder.glob("new/*/*.jpg")])
+    if not files:
+        sys.exit(f"{folder}: no surfaces here; render them with adcli data synth surfaces --out {folder}")
+    return files
+
+
 def main(manifest: Path, out: Path, surfaces: Path | None = None) -> None:
     """Fit, probe and write the model."""
     from transformers import SamImageProcessor, SamModel
 
     images = read_manifest(manifest).images
-    rendered = surfaces or out / "surfaces"
-    files = sorted([*rendered.glob("good/*.jpg"), *rendered.glob("new/*/*.jpg")])
-    if not files:
-        sys.exit(f"{rendered}: no surfaces here; render them with adcli data synth surfaces --out {rendered}")
+    files = surfaces_in(surfaces or out / "surfaces")
     train, test = (
         [(i.file, i.masks if i.label else ()) for i in learned_from(images, split)] for split in ("train", "test")
     )

@@ -18,8 +18,20 @@ from stages.training.prepared import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipelines.demo_models.distilled import GREY, components, learned_from, lite0, ridge
-from pipelines.demo_models.filter_backbone import FREQUENCIES, MOST, SHARP, STEADY, cosines
+from pipelines.demo_models.distilled import (
+    GREY,
+    IMAGE,
+    NEAR,
+    STRENGTH,
+    components,
+    learned_from,
+    lite0,
+    ridge,
+    surfaces_in,
+    write_quarters,
+    write_strengths,
+)
+from pipelines.demo_models.filter_backbone import FREQUENCIES, SHARP, STEADY
 from pipelines.demo_models.random_vlm import tiny_internvl
 from pipelines.demo_models.towers_probe import auroc, probed
 from stages.datasets.images import load_masks, load_rgb
@@ -28,8 +40,6 @@ from stages.datasets.manifest import read_manifest
 SIZE, PATCH, HEAD, HIDDEN = 224, 14, 48, 1024  # px; width of an attention head; units of an MLP
 GRID, TOKENS = SIZE // PATCH, SIZE // PATCH // 2  # patches and tokens per side
 KEPT = 29  # channels of the targets; twice as many units of the adapter, for a sum and what is below 0
-RAW = 4 * FREQUENCIES  # of the four 7 px quarters of a patch
-STRENGTH, IMAGE, NEAR = (slice(RAW + i * FREQUENCIES, RAW + (i + 1) * FREQUENCIES) for i in range(3))
 ROW, COLUMN, FITTED = (slice(NEAR.stop + a, NEAR.stop + b) for a, b in ((0, GRID), (GRID, 2 * GRID), (32, 32 + KEPT)))
 WIDTH = 8 * HEAD
 SCALE = STEADY * (2 / WIDTH) ** 0.5  # undoes a layer norm's division
@@ -53,12 +63,7 @@ def written(tower: nn.Module) -> None:
     """Write the layers that are not fitted."""
     for p in tower.parameters():
         p.zero_()
-    filters, deviations = cosines(PATCH // 2)
-    weight = tower.embeddings.patch_embeddings.projection.weight  # (WIDTH, 3, PATCH, PATCH)
-    for q in range(4):
-        y, x = PATCH // 2 * (q // 2), PATCH // 2 * (q % 2)
-        rows = slice(q * FREQUENCIES, (q + 1) * FREQUENCIES)
-        weight[rows, :, y : y + PATCH // 2, x : x + PATCH // 2] = (filters / deviations[:, None, None] / 9)[:, None]
+    write_quarters(tower.embeddings.patch_embeddings.projection.weight)
     places = tower.embeddings.position_embeddings[0]  # (1 + GRID^2, WIDTH), the class token's first
     places[:, -2], places[:, -1] = STEADY, -STEADY
     at, line = torch.arange(GRID**2), torch.eye(GRID)
@@ -68,11 +73,7 @@ def written(tower: nn.Module) -> None:
         for norm in (layer.layernorm_before, layer.layernorm_after):
             norm.weight.fill_(SCALE)
     first, second = tower.encoder.layer
-    eye, mean = torch.eye(RAW), torch.eye(FREQUENCIES).repeat(1, 4) / 4 / SHARP
-    for n, (sign, start) in enumerate(((1, 0), (-1, 0), (1, MOST), (-1, MOST))):  # |x|, at most MOST
-        units = slice(n * RAW, (n + 1) * RAW)
-        first.mlp.fc1.weight[units, :RAW], first.mlp.fc1.bias[units] = sign * SHARP * eye, -SHARP * start
-        first.mlp.fc2.weight[STRENGTH, units] = -mean if start else mean
+    write_strengths(first.mlp.fc1, first.mlp.fc2)
     attention, some = second.attention, torch.eye(FREQUENCIES)
     beside = ((at[:GRID, None] - at[:GRID]).abs() <= 1).float() * FAR * HEAD**0.5
     for place, head in ((ROW, HEAD), (COLUMN, HEAD + GRID)):  # the second head sees 3 x 3 patches, the first all
@@ -144,10 +145,7 @@ def main(manifest: Path, out: Path, surfaces: Path | None = None, seed: int = 0)
     from transformers import AutoProcessor, InternVLForConditionalGeneration
 
     images = read_manifest(manifest).images
-    rendered = surfaces or out.parent / "surfaces"
-    files = sorted([*rendered.glob("good/*.jpg"), *rendered.glob("new/*/*.jpg")])
-    if not files:
-        sys.exit(f"{rendered}: no surfaces here; render them with adcli data synth surfaces --out {rendered}")
+    files = surfaces_in(surfaces or out.parent / "surfaces")
     train, test = (
         [(i.file, i.masks if i.label else ()) for i in learned_from(images, split)] for split in ("train", "test")
     )

@@ -99,6 +99,14 @@ def make_folder(path: Path) -> None:
         raise plain_error(e, path) from e
 
 
+def flush_files(folder: Path) -> None:
+    """What lies in a folder, at any depth, is on disk."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as f:
+                os.fsync(f.fileno())
+
+
 def flush_folder(folder: Path) -> None:
     """What was renamed in or removed from a folder stays so after a power cut."""
     handle = os.open(folder, os.O_RDONLY)

@@ -3,7 +3,6 @@ from."""
 
 import csv
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.artifacts.digests import Files
+from stages.artifacts.files import flush_files
 from stages.artifacts.reader import COMPLETE, PARTIAL
 from stages.artifacts.record import recorded_key
 from stages.artifacts.tables import ENCODERS
@@ -129,10 +129,7 @@ def write_checkpoint(
 def put_in_place(made: Path, target: Path, artifact: Artifact) -> None:
     """Flush what is in the folder `made` to disk and rename it to `target`, in place of what is there, with the
     artifact locked. Raises InputError when another command has replaced the artifact."""
-    for file in made.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as f:
-                os.fsync(f.fileno())
+    flush_files(made)
     with artifact.current():
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)

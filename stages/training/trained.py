@@ -1,12 +1,11 @@
 """Checkpoints that a training wrote, and the rows of ENCODERS that name them: whole, and still the same."""
 
 import hashlib
-import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path, PurePath
 
+from stages.artifacts.files import flush_files, write_json
 from stages.artifacts.reader import read_table
 from stages.artifacts.record import COMPLETE, MEND, PARTIAL, Damaged, find_record
 from stages.artifacts.tables import ENCODERS
@@ -99,10 +98,7 @@ def write_copy(checkpoint: Path, out: Path, target: Path, write: Callable[[Path]
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir(parents=True)
     write(made)
-    (made / MERGED_FROM).write_text(json.dumps(made_of, indent=2))
-    for file in made.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as f:
-                os.fsync(f.fileno())
+    write_json(made / MERGED_FROM, made_of)
+    flush_files(made)
     shutil.rmtree(target, ignore_errors=True)
     made.rename(target)
