@@ -35,7 +35,11 @@ class QuestionsConfig(ReplyOptions):
     )
     captions: Path | None = option("for a model: captions of the same images", None)
     splits: str = option("images to ask about, comma-separated: test, train, val", "test")
-    max_images: int = option("at most so many images, drawn by the seed; 0 = all", 0, was="images")
+    max_images: int = option(
+        "at most so many images, drawn by the seed, as many anomalous as normal ones while both last; 0 = all",
+        0,
+        was="images",
+    )
     reference: str = option(
         f"which normal training image is shown beside: {', '.join(RULES)}; random is drawn for"
         " every image, as the paper samples it",

@@ -5,8 +5,10 @@ model the answers come from templates, too, filled from label, name of the defec
 then true by construction, and no wiser than that.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from random import Random
 
@@ -93,9 +95,13 @@ def run(config: QuestionsConfig, options: RunOptions) -> Summary:
 
 
 def some_of(images: dict[str, Image], limit: int, seed: int) -> dict[str, Image]:
-    """`most` of the images, in their order; all where it is 0."""
-    chosen = sorted(images, key=lambda i: row_seed(seed, "images", i))[: limit or None]
-    return {i: image for i, image in images.items() if i in set(chosen)}
+    """At most `limit` of the images, in their order; all where it is 0. As many anomalous as normal ones while both
+    last: most images of a test split are often normal, and a model that only ever sees nothing would seem right."""
+    turns: dict[int | None, Iterator[int]] = defaultdict(count)
+    drawn = sorted(images, key=lambda i: row_seed(seed, "images", i))
+    in_turn = sorted(drawn, key=lambda i: next(turns[images[i].label]))
+    chosen = set(in_turn[: limit or None])
+    return {i: image for i, image in images.items() if i in chosen}
 
 
 def _check(config: QuestionsConfig) -> None:

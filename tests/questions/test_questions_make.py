@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,7 @@ from stages.datasets.images import load_masks
 from stages.datasets.manifest import read_manifest
 from stages.questions.config import QuestionsConfig
 from stages.questions.geometry import geometry_of, ways_to_say
-from stages.questions.make import run
+from stages.questions.make import run, some_of
 from stages.questions.table import check_images, read_questions
 from stages.questions.writing import ATTEMPTS, NotInForm, answers_of
 from tests.questions.test_questions_wording import rectangle
@@ -88,6 +89,15 @@ def test_some_of_the_images_are_drawn_by_the_seed(nuts):
     assert len({frozenset(asked(max_images=2, seed=n)) for n in range(6)}) > 1
     with pytest.raises(InputError, match="--max-images -1"):
         run(replace(nuts, max_images=-1), QUIET)
+
+
+def test_a_draw_has_as_many_anomalous_as_normal_images_while_both_last():
+    images = {str(n): SimpleNamespace(label=int(n < 5)) for n in range(35)}
+    for limit, anomalous in ((8, 4), (20, 5), (0, 5), (99, 5)):
+        drawn = [*some_of(images, limit, seed=3)]
+        assert sum(images[i].label for i in drawn) == anomalous and drawn == sorted(drawn, key=int)
+        assert len(drawn) == min(limit or 35, 35)
+    assert abs(sum(images[i].label for i in some_of(images, 3, seed=3)) - 1.5) == 0.5
 
 
 def test_five_questions_an_image_and_failures_as_rows(nuts):
