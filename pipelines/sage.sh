@@ -51,6 +51,7 @@ ask() {   # name, options of the model: rows choose in one way; one that never d
   done
 }
 
+try_choosing "$TEST_QUESTIONS"
 run adcli data index mvtec-ad "$MVTEC_ROOT" --out "$mvtec" --overwrite
 run adcli data index visa "$VISA_ROOT" --out "$visa" --overwrite
 run adcli data questions "$mvtec" --out "$G/questions.parquet/mvtec-ad" --seed "$SEED"

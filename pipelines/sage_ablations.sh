@@ -53,6 +53,7 @@ row() {   # name, options; replies that name no choice are a result, too, howeve
     --out "$A/answers.parquet/$1"
 }
 
+try_choosing "$TEST_QUESTIONS"
 try_judge "$ABLATE_TO" "$G/questions.parquet/visa" "$A/judge-trial.parquet"
 run adcli caption "$TEST_MANIFEST" --questions "$TEST_QUESTIONS" --vlm "$BASE" --prompt sage/facts --samples "$N" \
   --temperature 0.9 --seed "$SEED" --workers "$WORKERS" --out "$facts" "${asking[@]}"
