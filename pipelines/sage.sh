@@ -8,6 +8,8 @@
 set -euo pipefail
 # shellcheck source=pipelines/common.sh
 . pipelines/common.sh
+# shellcheck source=pipelines/controls/before_sage.sh
+. pipelines/controls/before_sage.sh
 
 : "${MVTEC_ROOT:=}"          # MVTec AD
 : "${VISA_ROOT:=}"           # VisA
@@ -36,13 +38,10 @@ TESTED=$(folder "$G/tested" "on ${TEST_QUESTIONS%.parquet}" "" "choose $CHOOSE" 
 declare -a asking="($ASKING)" judging="($JUDGING)" sfe="($SFE)" edpo="($EDPO)"
 learner_on "$GPUS"
 mvtec=$L/manifest.parquet/mvtec-ad/original visa=$L/manifest.parquet/visa/original
+choices=("$visa" "$G/questions.parquet/visa" "$G/judged-choices.parquet")
 facts_of() {   # manifest, questions, where the facts go: of the images that are asked about
   run adcli caption "$1" --questions "$2" --vlm "$BASE" --prompt sage/facts --samples "$N" --temperature 0.9 \
     --seed "$SEED" --workers "$WORKERS" --out "$3" "${asking[@]}"
-}
-judge_choices() {   # further options
-  run adcli score "$visa" --method mle --questions "$G/questions.parquet/visa" --judge "$JUDGE" "${judging[@]}" \
-    --out "$G/judged-choices.parquet" "$@"
 }
 ask() {   # name, options of the model: rows choose in one way; one that never does is a row, too
   for shots in 0 1; do
@@ -52,19 +51,19 @@ ask() {   # name, options of the model: rows choose in one way; one that never d
   done
 }
 
+try_choosing "$TEST_QUESTIONS"
 run adcli data index mvtec-ad "$MVTEC_ROOT" --out "$mvtec" --overwrite
 run adcli data index visa "$VISA_ROOT" --out "$visa" --overwrite
 run adcli data questions "$mvtec" --out "$G/questions.parquet/mvtec-ad" --seed "$SEED"
 run adcli data questions "$visa" --out "$G/questions.parquet/visa" --seed "$SEED"
-judge_choices --limit 1 --overwrite   # a judge that cannot be asked is found out before anything is trained
-run python -m pipelines.first_row "$G/judged-choices.parquet" "JUDGE=$JUDGE"
+try_judge "${choices[@]}"
 facts_of "$mvtec" "$G/questions.parquet/mvtec-ad" "$G/facts.parquet/mvtec-ad"
 facts_of "$visa" "$G/questions.parquet/visa" "$G/facts.parquet/visa"
 facts_of "$TEST_MANIFEST" "$TEST_QUESTIONS" "$TESTED/facts.parquet"
 
 run "${learner[@]}" finetune-mllm "$mvtec" --method sage-sfe --questions "$G/questions.parquet/mvtec-ad" \
   --facts "$G/facts.parquet/mvtec-ad" --base "$BASE" "${sfe[@]}" --seed "$SEED" --out "$G/sfe.parquet" --overwrite
-judge_choices
+judge_choices "${choices[@]}"
 run "${learner[@]}" finetune-mllm "$visa" --method sage-edpo --questions "$G/questions.parquet/visa" \
   --facts "$G/facts.parquet/visa" --judgements "$G/judged-choices.parquet" --checkpoint "$G/sfe.parquet" \
   "${edpo[@]}" --seed "$SEED" --out "$G/edpo.parquet" --overwrite

@@ -7,6 +7,8 @@
 set -euo pipefail
 # shellcheck source=pipelines/common.sh
 . pipelines/common.sh
+# shellcheck source=pipelines/controls/before_sage.sh
+. pipelines/controls/before_sage.sh
 
 : "${ABLATE_FROM:=runs/sage}"          # folder that pipelines/sage.sh wrote
 : "${TEST_MANIFEST:=}"                 # images of the test questions, as for pipelines/sage.sh
@@ -51,6 +53,8 @@ row() {   # name, options; replies that name no choice are a result, too, howeve
     --out "$A/answers.parquet/$1"
 }
 
+try_choosing "$TEST_QUESTIONS"
+try_judge "$ABLATE_TO" "$G/questions.parquet/visa" "$A/judge-trial.parquet"
 run adcli caption "$TEST_MANIFEST" --questions "$TEST_QUESTIONS" --vlm "$BASE" --prompt sage/facts --samples "$N" \
   --temperature 0.9 --seed "$SEED" --workers "$WORKERS" --out "$facts" "${asking[@]}"
 enhance sft --fusion none

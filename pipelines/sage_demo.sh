@@ -10,6 +10,8 @@ set -euo pipefail
 . pipelines/common.sh
 # shellcheck source=pipelines/controls/together.sh
 . pipelines/controls/together.sh
+# shellcheck source=pipelines/controls/before_sage.sh
+. pipelines/controls/before_sage.sh
 
 : "${TILES:=../shared/data/magnetic-tile}"     # the magnetic tile defects
 : "${JUDGE:=words}"                            # gives the marks
@@ -24,7 +26,7 @@ edpo_default="--learning-rate 5e-4 --warmup 5 --epochs 2 $small"
 by_settings=$(folder runs/sage-demo "tiles $(basename "$TILES")" "tiles magnetic-tile" "judge $JUDGE" "judge words" \
   "asking $ASKING" "asking " "towers $TOWERS" "towers distilled" "sfe $SFE" "sfe $sfe_default" "edpo $EDPO" "edpo $edpo_default" "seed $SEED" "seed 0")
 : "${G:=$by_settings}"  # folder for everything, named by the settings that are not the default
-declare -a asking="($ASKING)" sfe="($SFE)" edpo="($EDPO)"
+declare -a asking="($ASKING)" judging=() sfe="($SFE)" edpo="($EDPO)"
 M=$G/manifest.parquet learn=$G/questions.parquet/learn test=$G/questions.parquet/test facts=$G/facts.parquet
 
 case $TOWERS in distilled | random) ;; *) echo "TOWERS=$TOWERS: distilled or random" >&2; exit 2 ;; esac
@@ -43,9 +45,10 @@ for part in learn test; do
     --out "$G/facts.parquet/$part" --overwrite
 done
 
+judge_choices "$M" "$learn" "$G/judged-choices.parquet" --overwrite
+run python -m pipelines.first_row "$G/judged-choices.parquet" "JUDGE=$JUDGE"
 run adcli finetune-mllm "$M" --method sage-sfe --questions "$learn" --facts "$facts" --base "$G/base" "${sfe[@]}" \
   --seed "$SEED" --out "$G/sfe.parquet" --overwrite
-run adcli score "$M" --method mle --questions "$learn" --judge "$JUDGE" --out "$G/judged-choices.parquet" --overwrite
 align() {   # questions, where the model goes
   run adcli finetune-mllm "$M" --method sage-edpo --questions "$1" --facts "$facts" \
     --judgements "$G/judged-choices.parquet" --checkpoint "$G/sfe.parquet" "${edpo[@]}" --seed "$SEED" --out "$2" \

@@ -12,6 +12,8 @@ figure10.png  left, the masks without and with DSSL; right, t-SNE of the images'
               L2-normalised as in Eq. 16, normal and anomalous. tokens.csv has the points, and each panel's title how
               well the two separate before t-SNE: the silhouette by label, and how many images have their nearest
               neighbour of the same class among those of their own label.
+
+An image, or the mask of one that is shown, that cannot be read is left out and named, and another one takes its place.
 """
 
 import csv
@@ -27,6 +29,7 @@ from stages.base.errors import InputError
 from stages.base.plots import as_png, pyplot
 from stages.datasets.images import load_masks, load_rgb
 from stages.datasets.manifest import Image, read_manifest
+from stages.datasets.trainable import unreadable
 from stages.report.figures import ANOMALOUS, NORMAL
 from stages.report.heatmaps import blended
 
@@ -48,18 +51,25 @@ class Looks:
 
 
 def main(manifest: Path, out: Path, with_dssl: Path, without: Path | None = None) -> None:
-    """Raises InputError: no checkpoint, or no test images of both labels."""
+    """Raises InputError: no checkpoint, or no test images of both labels that can be read."""
     from stages.training.torch_setup import prepare_torch, resolved_precision
 
     prepare_torch()
     from stages.vmad.checkpoint import load_vmad
 
     everything = read_manifest(manifest).images
-    images = [i for i in everything if i.split == "test" and i.label is not None and not i.error]
-    shown = spread([i for i in images if i.label == 1 and i.masks], SHOWN)
-    chosen = [j for label in (0, 1) for j in spread([i for i in images if i.label == label], MOST // 2)]
+    images = [i for i in everything if i.split == "test" and i.label is not None]
+    broken: dict[str, str] = {}
+    shown = readable([i for i in images if i.label == 1 and i.masks], SHOWN, True, broken)
+    of_label = ([i for i in images if i.label == label] for label in (0, 1))
+    chosen = [i for own in of_label for i in readable(own, MOST // 2, False, broken)]
+    if broken:
+        print(f"left out, as they cannot be read: {len(broken)} images")
+        print(*(f"  {name}: {why}" for name, why in broken.items()), sep="\n")
     if not shown or len({i.label for i in chosen}) < 2:
-        raise InputError(f"{manifest}: no normal, or no anomalous test images with masks; the figures show both")
+        raise InputError(
+            f"{manifest}: no normal, or no anomalous test images with masks that can be read; the figures show both"
+        )
     device, _ = resolved_precision("auto", "fp32")
     out.mkdir(parents=True, exist_ok=True)
     masks, points = {}, {}
@@ -85,6 +95,16 @@ def main(manifest: Path, out: Path, with_dssl: Path, without: Path | None = None
         for name, (silhouette, nearest) in said.items():
             print(f"{name}: silhouette {silhouette:.3f}, nearest neighbour of the same label {100 * nearest:.1f} %")
     print(f"figures: {out}")
+
+
+def readable(images: Sequence[Image], most: int, masks: bool, broken: dict[str, str]) -> list[Image]:
+    """`spread` over those that can be decoded, with `masks` together with their masks; `broken` gets the reasons of the
+    others that it would have taken."""
+    left = list(images)
+    while why := unreadable(found := spread(left, most), masks):
+        broken |= why
+        left = [i for i in left if i.image_id not in why]
+    return found
 
 
 def spread(images: Sequence[Image], most: int) -> list[Image]:

@@ -9,7 +9,7 @@ from PIL import Image
 from stages.base.errors import ImageError
 from stages.datasets.images import load_mask
 from stages.datasets.manifest import read_manifest
-from stages.datasets.trainable import with_masks
+from stages.datasets.trainable import unreadable
 from stages.results.pixels import masks_of
 from tests.reading import Kind, checked, indexed, photo, save, truth
 
@@ -204,8 +204,8 @@ def of_another_size(sentence: str, mask: np.ndarray):
     def try_it(folder: Path) -> None:
         reported(sentence, mask)(folder)
         wrong = [i for i in read_manifest(folder / "manifest.parquet").images if i.masks]
-        good, lacks = with_masks(wrong)
-        assert not good and all("x.png: 32 x 23 px, its image 32 x 24" in line for line in lacks)
+        lacks = unreadable(wrong, masks=True)
+        assert len(lacks) == len(wrong) and all("x.png: 32 x 23 px, its image 32 x 24" in why for why in lacks.values())
         with pytest.raises(ImageError, match="x.png: 32 x 23 px, its image 32 x 24"):
             masks_of(wrong[0], (24, 32), 0)
 

@@ -1,29 +1,64 @@
-"""Which images can be learned from by their masks."""
+"""Which images can be learned from: those that, and with whose masks, can be decoded. One way for all trainings."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from stages.base.errors import ImageError
+from stages.base.errors import ImageError, InputError
+from stages.base.progress import Progress
 from stages.base.threads import threads
-from stages.datasets.images import load_masks
+from stages.datasets.images import load_masks, load_rgb
 from stages.datasets.manifest import Image
 from stages.datasets.sizes import require_size
 
 
-def with_masks(images: Sequence[Image]) -> tuple[tuple[Image, ...], list[str]]:
-    """(images whose masks can be read, why the others are left out): of anomalous images without a mask, or with one
-    that is missing, broken or of another size than its image. Every mask is decoded once, so that none ends a training
-    that has begun."""
-    with threads() as pool:
-        lacks = list(pool.map(_lacks, images))
-    good = tuple(i for i, lack in zip(images, lacks, strict=True) if lack is None)
-    return good, [f"{i.image_id}: {lack}" for i, lack in zip(images, lacks, strict=True) if lack is not None]
+def usable(
+    images: Iterable[Image], where: Path, masks: bool, quiet: bool = True
+) -> tuple[tuple[Image, ...], list[str]]:
+    """(images to train on, why the others are left out, see `unreadable`). where: the manifest, for the message.
+
+    Raises:
+        InputError: an image without a label that has no `error`.
+    """
+    images = tuple(images)
+    if unlabelled := next((i for i in images if i.label is None and not i.error), None):
+        raise InputError(f"{where}: {unlabelled.image_id} has no label; training needs them all")
+    why = unreadable(images, masks, quiet)
+    return tuple(i for i in images if i.image_id not in why), [f"{name}: {lack}" for name, lack in why.items()]
 
 
-def _lacks(image: Image) -> str | None:
-    if not image.masks:
-        return "anomalous, but has no mask" if image.label == 1 else None
+def unreadable(images: Iterable[Image], masks: bool = False, quiet: bool = True) -> dict[str, str]:
+    """image_id -> why an image cannot be learned from: its row has an `error`, or its file is missing or broken; with
+    `masks` also an anomalous image without a mask, or with one that is missing, broken or of another size than it.
+    Every file is decoded once, in full, so that none ends a training that has begun."""
+    images = tuple(images)
+    progress = Progress("decoding images before training", len(images), quiet)
+    why = {}
     try:
-        require_size(image.masks[0], load_masks(image.masks).shape, image)
+        with threads() as pool:
+            for image, lack in zip(images, pool.map(lambda i: _lacks(i, masks), images), strict=True):
+                progress.advance(failed=lack is not None)
+                if lack is not None:
+                    why[image.image_id] = lack
+    finally:
+        progress.stop()
+    return why
+
+
+def _lacks(image: Image, masks: bool) -> str | None:
+    if image.error:
+        return image.error
+    try:
+        load_rgb(image.file)
+        if masks:
+            return _lacks_masks(image, image.masks)
     except ImageError as e:
         return str(e)
+    return None
+
+
+def _lacks_masks(image: Image, masks: Sequence[Path]) -> str | None:
+    """Raises ImageError."""
+    if not masks:
+        return "anomalous, but has no mask" if image.label == 1 else None
+    require_size(masks[0], load_masks(masks).shape, image)
     return None

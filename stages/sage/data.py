@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from random import Random
-from types import MappingProxyType
 
 from stages.training.prepared import torch
 
@@ -27,13 +26,12 @@ from stages.sage.config import SageSettings
 
 PLACE = "\0"  # where the vectors of t^s go, until the text is cut there
 LINES, LINE_TOKENS = 10, 256  # of --fusion released
-NOTHING: Mapping[str, str] = MappingProxyType({})
 IGNORED = -100  # label of a token that is not learned
 PLAIN = {0: "sage/zero-shot", 1: "sage/one-shot"}  # without fusion: what the plain models are asked, too
 
 
 class RowFailed(InputError):
-    """What a question needs is a row with `error`: an earlier stage could not do it."""
+    """What a question needs is a row with `error`, or an image that cannot be read: it alone is left out."""
 
 
 @dataclass(frozen=True)
@@ -129,33 +127,12 @@ class QuestionSet:
             "facts": self.facts.fingerprint if self.facts else "",
         }
 
-    def learnable(
-        self, questions: Questions, unjudged: Mapping[str, str] = NOTHING
-    ) -> tuple[list[Question], list[SageSample], dict[str, str]]:
-        """(questions to learn from, their samples, question_id -> why others are left out: a row with `error`).
-        unjudged: of them, why an answer has no marks.
-
-        Raises:
-            InputError: as `sample` does for anything else, or nothing is left.
-        """
-        rows, samples, left_out = [], [], questions.failed | dict(unjudged)
-        for q in questions.rows:
-            if q.question_id in left_out:
-                continue
-            try:
-                samples.append(self.sample(q))
-                rows.append(q)
-            except RowFailed as e:
-                left_out[q.question_id] = str(e)
-        if not rows:
-            raise InputError(f"no question can be learned from; the first: {next(iter(left_out.values()))}")
-        return rows, samples, left_out
-
     def sample(self, question: Question, text: str = "") -> SageSample:
         """text: the question with its options, where they are shown.
 
         Raises:
-            InputError: no facts for the image, no reference image for --shots 1, or an image that cannot be read.
+            RowFailed: an image whose file is missing or whose row has `error`, or facts that have one.
+            InputError: no facts for the image, or no reference image for --shots 1.
         """
         where, settings = f"question {question.question_id}", self.settings
         test, facts = self.images[question.image_id], ()
@@ -165,7 +142,7 @@ class QuestionSet:
             if image.error:
                 raise RowFailed(f"{where}: {image.image_id}: {image.error}")
             if not image.file.is_file():
-                raise InputError(f"{where}: {image.file}: no such image (--root says where paths start)")
+                raise RowFailed(f"{where}: {image.file}: no such image (--root says where paths start)")
         if settings.fusion != "none":
             facts = self.facts.sentences.get(test.image_id, ())
             if not facts and test.image_id in self.facts.errors:
@@ -386,13 +363,4 @@ def refuse_too_long(
         f"{len(over)} of {len(samples)} samples are longer than {limit} tokens, the longest is question"
         f" {longest.question_id} with {max(over)}, {images} of them of images: a larger --max-length (if"
         " the model's context has room), fewer --tiles, or leave these questions out"
-    )
-
-
-def left_out_said(left_out: Mapping[str, str]) -> str:
-    """Of `QuestionSet.learnable`: how many, and the first."""
-    first = next(iter(left_out))
-    return (
-        f"{len(left_out)} questions are not trained on, as something of theirs failed before (all are listed under"
-        f" `notes` in the record): {first}: {left_out[first]}"
     )

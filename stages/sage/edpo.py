@@ -21,8 +21,9 @@ from stages.questions.mle import AXES, mle_score
 from stages.questions.table import Question, read_questions
 from stages.sage.checkpoint import fingerprint, load_plain, load_processor, load_sage, prepare, save
 from stages.sage.config import SAME_RESULT, EdpoConfig, stock
-from stages.sage.data import PromptEncoder, QuestionSet, left_out_said, refuse_too_long
+from stages.sage.data import PromptEncoder, QuestionSet, refuse_too_long
 from stages.sage.entropy import EQ5, SURPRISAL, pairs_of
+from stages.sage.learnable import learnable, left_out_said
 from stages.sage.model import core_of
 from stages.sage.preference import EdpoTrainer, Objective, edpo_trainer
 from stages.sage.recipes import counted, filled
@@ -62,7 +63,7 @@ def _run(config: EdpoConfig, options: RunOptions, device: str, precision: str) -
     question_set = QuestionSet(questions, manifest, config.facts, settings)
     judged = read_table(config.judgements, JUDGEMENTS) if config.judgements else None
     marks = judged.to_pylist() if judged is not None else []
-    rows, samples, left_out = question_set.learnable(questions, unjudged(marks, questions.rows))
+    rows, samples, left_out = learnable(question_set, questions, options.quiet, unjudged(marks, questions.rows))
     scores = unweighed(rows, config.eta, config.pairs) if judged is None else marks
     pairs = preference_pairs(
         rows, scores, config.eta, config.judgements or config.questions, config.entropy, config.pairs

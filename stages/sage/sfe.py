@@ -25,9 +25,9 @@ from stages.sage.data import (
     QuestionSet,
     SageSample,
     best_answer,
-    left_out_said,
     refuse_too_long,
 )
+from stages.sage.learnable import learnable, left_out_said
 from stages.sage.model import check_heads
 from stages.sage.recipes import counted, filled
 from stages.sage.train import (
@@ -47,7 +47,8 @@ from stages.training.trainer import TrainableOnlyCheckpoints
 
 
 def run(config: SfeConfig, options: RunOptions) -> Summary | None:
-    """Train on every question but those whose row, image or facts have an `error`: they are left out and counted.
+    """Train on every question but those whose row, image or facts have an `error`, or whose images cannot be decoded:
+    they are left out and counted.
     Under torchrun every process runs this; only the first opens the artifact and returns a summary.
 
     Raises:
@@ -64,7 +65,7 @@ def _run(config: SfeConfig, options: RunOptions, device: str, precision: str) ->
     settings, config = config.settings(), filled(config)
     manifest, questions = read_manifest(config.manifest, config.root), read_questions(config.questions)
     question_set = QuestionSet(questions, manifest, config.facts, settings)
-    rows, samples, left_out = question_set.learnable(questions)
+    rows, samples, left_out = learnable(question_set, questions, options.quiet)
     answers = [best_answer(q) for q in rows]
     config = counted(config, len(samples))
     base = hub_id(config.base)

@@ -21,7 +21,7 @@ from stages.base.config import RunOptions, named_paths
 from stages.base.errors import InputError, cannot_be_loaded
 from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, images_of, read_manifest
-from stages.datasets.trainable import with_masks
+from stages.datasets.trainable import usable
 from stages.training.distributed import broadcast_from_main, per_process_batch, process_group
 from stages.training.runs import run_training
 from stages.training.torch_setup import resolved_precision
@@ -50,7 +50,6 @@ def run(config: TrainVisualadConfig, options: RunOptions) -> Summary | None:
     device, precision = resolved_precision(config.device, config.precision)
     manifest = read_manifest(config.manifest, config.root)
     chosen = images_of(manifest, config.splits, config.manifest)
-    images, failed = trainable(chosen.values(), config.splits, config.manifest)
     weights = _checked_backbone(config, settings)
     names = ("epochs", "batch_size", "learning_rate")
     parameters = (
@@ -61,10 +60,14 @@ def run(config: TrainVisualadConfig, options: RunOptions) -> Summary | None:
         | {"least rate": least_rate(config)}
     )
 
-    def train(saved: Path | None, say: Callable[[str], None]) -> tuple[Trainer, Callable[[Path], None]]:
-        return fit(images, settings, replace(config, device=device, precision=precision), saved, say)
-
     with process_group(device):
+        images, failed = broadcast_from_main(
+            lambda: trainable(chosen.values(), config.splits, config.manifest, options.quiet)
+        )
+
+        def train(saved: Path | None, say: Callable[[str], None]) -> tuple[Trainer, Callable[[Path], None]]:
+            return fit(images, settings, replace(config, device=device, precision=precision), saved, say)
+
         files = broadcast_from_main(lambda: look_at(config.out, options.quiet, images=images, masks=images))
         inputs = {"manifest": manifest.fingerprint, "image files": files.images, "mask files": files.masks}
         spec = Spec("train-visualad", parameters, inputs, config.seed, {"left out": failed}, named_paths(config))
@@ -89,28 +92,21 @@ def _checked_backbone(config: TrainVisualadConfig, settings: VisualAdSettings) -
     return weights
 
 
-def trainable(images: Iterable[Image], splits: str, where: Path) -> tuple[tuple[Image, ...], list[str]]:
+def trainable(
+    images: Iterable[Image], splits: str, where: Path, quiet: bool = True
+) -> tuple[tuple[Image, ...], list[str]]:
     """(images to train on, why others are left out). splits: theirs, for the message.
 
     Raises:
-        InputError: an image without a label, or one class only. An anomalous image without a readable mask is left
-            out as one that cannot be read is.
+        InputError: an image without a label, or one class only.
     """
-    good, failed = [], []
-    for image in images:
-        if image.error:
-            failed.append(f"{image.image_id}: {image.error}")
-        elif image.label is None:
-            raise InputError(f"{where}: {image.image_id} has no label; training needs them all")
-        else:
-            good.append(image)
-    usable, maskless = with_masks(good)
-    if {i.label for i in usable} != {0, 1}:
-        why = f" ({maskless[0]})" if maskless else ""
+    good, failed = usable(images, where, masks=True, quiet=quiet)
+    if {i.label for i in good} != {0, 1}:
+        why = f" ({failed[0]})" if failed else ""
         raise InputError(
-            f"{where}: the {splits} split has {len(usable)} usable images, not normal and anomalous ones{why}"
+            f"{where}: the {splits} split has {len(good)} usable images, not normal and anomalous ones{why}"
         )
-    return usable, failed + maskless
+    return good, failed
 
 
 def fit(

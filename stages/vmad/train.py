@@ -4,7 +4,7 @@ What it needs of a GPU is said before it begins (`needs`).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from stages.base.config import RunOptions, named_paths
 from stages.base.errors import InputError
 from stages.datasets.files import look_at
 from stages.datasets.manifest import Image, read_manifest, splits_of
-from stages.datasets.trainable import with_masks
+from stages.datasets.trainable import unreadable, usable
 from stages.questions.table import Questions, read_questions
 from stages.training import distributed
 from stages.training.runs import run_training
@@ -66,14 +66,9 @@ def run(config: FinetuneVmadConfig, options: RunOptions) -> Summary | None:
 def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision: str) -> Summary | None:
 
     manifest = read_manifest(config.manifest, config.root)
-    images, failed = trainable_images(manifest.images, config.splits, config.manifest)
-    if set(config.tasks.split(",")) - {"vqa"}:
-        images, maskless = with_masks(images)
-        failed = failed + maskless
-        if not images:
-            raise InputError(
-                f"{config.manifest}: no image to segment is left ({maskless[0]}); --tasks vqa trains without masks"
-            )
+    images, failed, maskless = distributed.broadcast_from_main(
+        lambda: trainable_images(config, manifest.images, options.quiet)
+    )
     questions = read_questions(config.questions) if config.questions else Questions((), {}, "")
     trained_on = {i.image_id for i in images}
     if config.questions and not any(q.image_id in trained_on for q in questions.rows):
@@ -151,6 +146,8 @@ def _run(config: FinetuneVmadConfig, options: RunOptions, device: str, precision
         say(needed.said("the CPU" if device == "cpu" else "each GPU"))
         if lack:
             say(lack)
+        if maskless:
+            say(f"{len(maskless)} images have no readable mask to measure DSSL's target on: {maskless[0]}")
         if chosen:
             say(memory_said(chosen, size, layers))
         return fit(config, images, chosen, samples, saved, say, device, precision, layers, descriptions)
@@ -175,19 +172,25 @@ def memory_said(chosen: Mapping[Class, Sequence[Image]], size: int, layers: bool
     return f"memory: {count} images of {len(chosen)} classes, {how}"
 
 
-def trainable_images(images: Iterable[Image], splits: str, where: Path) -> tuple[tuple[Image, ...], list[str]]:
-    """(images to train on, why others are left out) of the splits, comma-separated. Raises InputError for an image
-    without a label, which the memory and the answers need, or no usable image."""
-    names = splits_of(splits)
-    chosen = [i for i in images if i.split in names]
-    errors = {i.image_id: i.error or ("" if i.file.is_file() else f"{i.file}: no such image") for i in chosen}
-    failed = [f"{image_id}: {error}" for image_id, error in errors.items() if error]
-    good = tuple(i for i in chosen if not errors[i.image_id])
-    if unlabelled := next((i for i in good if i.label is None), None):
-        raise InputError(f"{where}: {unlabelled.image_id} has no label; training needs them all")
+def trainable_images(
+    config: FinetuneVmadConfig, images: Iterable[Image], quiet: bool
+) -> tuple[tuple[Image, ...], list[str], list[str]]:
+    """(images to train on, why others are left out, why some lost a mask that --tasks vqa does not need) of the splits.
+    Raises InputError for an image without a label, which the memory and the answers need, or no usable image."""
+    names = splits_of(config.splits)
+    masks = bool(set(config.tasks.split(",")) - {"vqa"})
+    good, failed = usable((i for i in images if i.split in names), config.manifest, masks, quiet)
     if not good:
-        raise InputError(f"{where}: the split {splits!r} has no usable image (--splits train, val, test)")
-    return good, failed
+        first = f"; the first: {failed[0]}" if failed else ""
+        first += "; --tasks vqa trains without masks" if failed and masks else ""
+        raise InputError(
+            f"{config.manifest}: the split {config.splits!r} has no usable image (--splits train, val, test){first}"
+        )
+    if masks or config.no_dssl:
+        return good, failed, []
+    broken = unreadable((i for i in good if i.masks), masks=True, quiet=quiet)
+    kept = tuple(replace(i, masks=(), recorded=i.recorded[:1]) if i.image_id in broken else i for i in good)
+    return kept, failed, list(broken.values())
 
 
 class VmadTrainer(TrainableOnlyCheckpoints, Trainer):

@@ -113,7 +113,7 @@ def test_categories_and_conditions_that_tables_could_not_tell_from_means(tmp_pat
 
 
 def test_training_leaves_out_images_whose_masks_cannot_be_read(tmp_path, save_image):
-    from stages.datasets.trainable import with_masks
+    from stages.datasets.trainable import unreadable
 
     images(tmp_path / "a", ["x"])
     (tmp_path / "a" / "half.png").write_bytes((tmp_path / "a" / "k.png").read_bytes()[:40])
@@ -121,21 +121,20 @@ def test_training_leaves_out_images_whose_masks_cannot_be_read(tmp_path, save_im
 
     def image(name, label, *masks):
         masks, file = tuple(tmp_path / "a" / m for m in masks), tmp_path / "a" / "i.png"
-        return SimpleNamespace(image_id=name, label=label, masks=masks, file=file, width=None, height=None)
+        return SimpleNamespace(image_id=name, label=label, masks=masks, file=file, width=None, height=None, error=None)
 
-    good, lacks = with_masks(
-        [
-            image("a", 1, "k.png"),
-            image("b", 0),
-            image("c", 1),
-            image("d", 1, "gone.png"),
-            image("e", 1, "k.png", "half.png"),
-            image("f", 1, "small.png"),
-        ]
-    )
-    assert [i.image_id for i in good] == ["a", "b"] and [line[:2] for line in lacks] == ["c:", "d:", "e:", "f:"]
-    assert lacks[0] == "c: anomalous, but has no mask" and "gone.png" in lacks[1] and "half.png" in lacks[2]
-    assert "small.png: 5 x 3 px, its image 8 x 8" in lacks[3], "nor stretched"
+    given = [
+        image("a", 1, "k.png"),
+        image("b", 0),
+        image("c", 1),
+        image("d", 1, "gone.png"),
+        image("e", 1, "k.png", "half.png"),
+        image("f", 1, "small.png"),
+    ]
+    lacks = unreadable(given, masks=True)
+    assert list(lacks) == ["c", "d", "e", "f"] and not unreadable(given), "masks only where they are needed"
+    assert lacks["c"] == "anomalous, but has no mask" and "gone.png" in lacks["d"] and "half.png" in lacks["e"]
+    assert "small.png: 5 x 3 px, its image 8 x 8" in lacks["f"], "nor stretched"
 
 
 @pytest.mark.parametrize(("split", "name"), [("val", "val-max"), ("train", "train-max")])

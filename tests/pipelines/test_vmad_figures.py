@@ -1,6 +1,7 @@
 """VMAD's Figures 9 and 10 from trained models: what is drawn is what the model computed."""
 
 import csv
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,9 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.vmad_figures import embedded, looks, main, separation, spread, tokens
+from pipelines.vmad_figures import drawn_masks, embedded, looks, main, separation, spread, tokens
 from stages.artifacts.tables import MANIFEST
 from stages.base.errors import InputError
+from stages.datasets.manifest import read_manifest
 from stages.report.grid import published
 from tests.pipelines.recorded import MANIFESTS, Run
 from tests.vmad.conftest import learned, models, spots, trained  # noqa: F401
@@ -109,3 +111,34 @@ def test_both_figures_are_written(spots, trained, learned, tmp_path, capsys):  #
     assert [p.name for p in (tmp_path / "one").iterdir()] == ["figure9.png"]
     with pytest.raises(InputError, match="m.parquet: no normal, or no anomalous test images"):
         main(spots, tmp_path / "g", trained)
+
+
+@pytest.mark.slow
+def test_an_image_that_cannot_be_read_is_named_and_another_one_shown(spots, learned, tmp_path, capsys, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("pipelines.vmad_figures.SHOWN", 2)
+    shutil.copytree(spots.parent, tmp_path / "spots")
+    folder, rows = tmp_path / "spots", pq.read_table(spots).to_pylist()
+    for r in rows:
+        masks = [str(folder / m) for m in r["mask_paths"]]
+        r |= {"split": "test", "path": str(folder / r["path"]), "mask_paths": masks}
+    pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST.schema), folder / "m.parquet")
+    images = [i for i in read_manifest(folder / "m.parquet").images if i.label == 1]
+    first, second = spread(images, 2)
+    for broken in (first.file, second.masks[0], folder / "0.png"):
+        broken.write_bytes(broken.read_bytes()[:-60])
+    drawn = []
+    monkeypatch.setattr(
+        "pipelines.vmad_figures.drawn_masks", lambda *given: drawn.append(given[2]) or drawn_masks(*given)
+    )
+    main(folder / "m.parquet", tmp_path / "f", learned, learned)
+    said = capsys.readouterr().out
+    assert "left out, as they cannot be read: 3 images" in said
+    for name, file in ((first.image_id, first.file), (second.image_id, second.masks[0]), ("i00", folder / "0.png")):
+        assert f"  {name}: {file}: cannot be decoded" in said
+    assert all(len(shown) == 2 and not {first, second} & set(shown) for shown in drawn) and len(drawn) == 2
+    lines = list(csv.DictReader((tmp_path / "f/tokens.csv").read_text().splitlines()))
+    assert {r["image_id"] for r in lines} == {r["image_id"] for r in rows} - {first.image_id, "i00"}
+    for row in rows:
+        (folder / row["path"]).write_bytes(b"")
+    with pytest.raises(InputError, match="test images with masks that can be read"):
+        main(folder / "m.parquet", tmp_path / "g", learned)
