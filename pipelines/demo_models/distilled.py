@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from pipelines.demo_models.filter_backbone import FREQUENCIES, MOST, SHARP, STEADY, cosines
 from pipelines.demo_models.random_vmad import CANVAS, tiny_sam
-from pipelines.demo_models.towers_probe import auroc, probed
+from pipelines.demo_models.towers_probe import compare
 from stages.baselines.backbone import load_backbone
 from stages.baselines.config import LITE0
 from stages.datasets.images import load_rgb
@@ -100,6 +100,15 @@ def write_strengths(lin1: nn.Linear, lin2: nn.Linear) -> None:
 
 
 @torch.no_grad()
+def draw_units(lin1: nn.Linear, normed: Tensor) -> None:
+    """Draw what an MLP's units read of its first channels. normed: (cells, channels), what they are to see."""
+    units, channels = lin1.out_features, normed.shape[1]
+    mean, deviation = normed.mean(0), normed.std(0) + 1e-3
+    drawn = torch.randn(units, channels) / channels**0.5 / deviation
+    lin1.weight[:, :channels], lin1.bias[:] = drawn, torch.randn(units) * 0.5 - drawn @ mean
+
+
+@torch.no_grad()
 def written(encoder: nn.Module) -> None:
     """Write the layers that are not fitted; random are only the inputs of the last MLP's units."""
     for p in encoder.parameters():
@@ -144,9 +153,7 @@ def fitted(encoder: nn.Module, pixels: Tensor, inside: Tensor, targets: Tensor, 
     residual, normed = residuals()
     seen.remove()
     used = slice(0, NEAR.stop)
-    mean, deviation = normed[:, used].mean(0), normed[:, used].std(0) + 1e-3
-    drawn = torch.randn(HIDDEN, NEAR.stop) / NEAR.stop**0.5 / deviation
-    last.mlp.lin1.weight[:, used], last.mlp.lin1.bias[:] = drawn, torch.randn(HIDDEN) * 0.5 - drawn @ mean
+    draw_units(last.mlp.lin1, normed[:, used])
     units = functional.gelu(last.mlp.lin1(normed))
     matrix, offset = ridge(torch.cat([residual[:, used], units], 1), targets)
     reading = torch.zeros(KEPT + 2, WIDTH)
@@ -198,20 +205,25 @@ def surfaces_in(folder: Path) -> list[Path]:
     return files
 
 
+def examples(manifest: Path, surfaces: Path) -> tuple[list[tuple[Path, tuple[Path, ...]]], int, int]:
+    """(images with their masks: of the training half, surfaces, held out; how many are the first, the first two)."""
+    images = read_manifest(manifest).images
+    files = surfaces_in(surfaces)
+    train, test = (
+        [(i.file, i.masks if i.label else ()) for i in learned_from(images, split)] for split in ("train", "test")
+    )
+    return [*train, *((f, ()) for f in files), *test], len(train), len(train) + len(files)
+
+
 def main(manifest: Path, out: Path, surfaces: Path | None = None) -> None:
     """Fit, probe and write the model."""
     from transformers import SamImageProcessor, SamModel
 
-    images = read_manifest(manifest).images
-    files = surfaces_in(surfaces or out / "surfaces")
-    train, test = (
-        [(i.file, i.masks if i.label else ()) for i in learned_from(images, split)] for split in ("train", "test")
-    )
-    pixels, shares, inside = read([*train, *((f, ()) for f in files), *test])
+    every, n, learn = examples(manifest, surfaces or out / "surfaces")
+    pixels, shares, inside = read(every)
     sam = tiny_sam(out / "sam", CANVAS, PATCH, vision=shape())
     processor = SamImageProcessor.from_pretrained(sam, image_mean=list(GREY), image_std=list(GREY))
     model = SamModel.from_pretrained(sam).eval()
-    n, learn = len(train), len(train) + len(files)
     teacher = lite0(pixels)
     random = features(model.vision_encoder, pixels)
     matrix, offset = components(teacher[:learn][inside[:learn]])
@@ -219,17 +231,14 @@ def main(manifest: Path, out: Path, surfaces: Path | None = None) -> None:
     targets = teacher[:learn][inside[:learn]] @ matrix + offset
     before, after = fitted(model.vision_encoder, pixels[:learn], inside[:learn], targets)
     print(
-        f"{learn} images learned from, {len(test)} held out; {after / before:.3f} of the targets' variance is left",
+        f"{learn} images learned from, {len(every) - learn} held out; {after / before:.3f} of the targets' variance is"
+        " left",
         flush=True,
     )
     model.save_pretrained(sam)
     processor.save_pretrained(sam)
-    lines = ["linear probes, pixel AUROC on the held-out images, mean within images:"]
-    for name, found in (("lite0", teacher), ("random", random), ("distilled", features(model.vision_encoder, pixels))):
-        scores = probed(found[:n], shares[:n], inside[:n], found[learn:])
-        lines.append(f"  {name}: {auroc(scores, shares[learn:], inside[learn:])}")
-    print(*lines, sep="\n")
-    (sam / "distilled.txt").write_text("\n".join(lines) + "\n")
+    found = {"lite0": teacher, "random": random, "distilled": features(model.vision_encoder, pixels)}
+    compare(found, shares, inside, n, learn, sam / "distilled.txt")
 
 
 if __name__ == "__main__":

@@ -24,18 +24,17 @@ from pipelines.demo_models.distilled import (
     NEAR,
     STRENGTH,
     components,
-    learned_from,
+    draw_units,
+    examples,
     lite0,
     ridge,
-    surfaces_in,
     write_quarters,
     write_strengths,
 )
 from pipelines.demo_models.filter_backbone import FREQUENCIES, SHARP, STEADY
 from pipelines.demo_models.random_vlm import tiny_internvl
-from pipelines.demo_models.towers_probe import auroc, probed
+from pipelines.demo_models.towers_probe import compare
 from stages.datasets.images import load_masks, load_rgb
-from stages.datasets.manifest import read_manifest
 
 SIZE, PATCH, HEAD, HIDDEN = 224, 14, 48, 1024  # px; width of an attention head; units of an MLP
 GRID, TOKENS = SIZE // PATCH, SIZE // PATCH // 2  # patches and tokens per side
@@ -100,10 +99,7 @@ def fitted(model: nn.Module, pixels: Tensor, targets: Tensor) -> float:
     both = [(tower(few), caught["x"])[1] for few in pixels.split(16)]
     seen.remove()
     residual, normed = (torch.cat([b[n] for b in both]) for n in (0, 1))
-    some = normed[:, 1:, used].flatten(0, 1)
-    mean, deviation = some.mean(0), some.std(0) + 1e-3
-    drawn = torch.randn(HIDDEN, NEAR.stop) / NEAR.stop**0.5 / deviation
-    last.mlp.fc1.weight[:, used], last.mlp.fc1.bias[:] = drawn, torch.randn(HIDDEN) * 0.5 - drawn @ mean
+    draw_units(last.mlp.fc1, normed[:, 1:, used].flatten(0, 1))
     units = torch.cat([pooled(functional.gelu(last.mlp.fc1(few))) for few in normed.split(16)])
     inputs = torch.cat([pooled(residual[..., used]), units], -1)
     matrix, offset = ridge(inputs.flatten(0, 2), targets.flatten(0, 2))
@@ -144,37 +140,29 @@ def main(manifest: Path, out: Path, surfaces: Path | None = None, seed: int = 0)
     """Fit, probe and write the model."""
     from transformers import AutoProcessor, InternVLForConditionalGeneration
 
-    images = read_manifest(manifest).images
-    files = surfaces_in(surfaces or out.parent / "surfaces")
-    train, test = (
-        [(i.file, i.masks if i.label else ()) for i in learned_from(images, split)] for split in ("train", "test")
-    )
+    every, n, learn = examples(manifest, surfaces or out.parent / "surfaces")
     tiny_internvl(out, seed=seed, vision=shape(), tiles=1)
     processor = AutoProcessor.from_pretrained(out)
     processor.image_processor.image_mean = processor.image_processor.image_std = list(GREY)
     processor.save_pretrained(out)
     model = InternVLForConditionalGeneration.from_pretrained(out).eval()
-    every = [*train, *((f, ()) for f in files), *test]
     pixels = torch.cat(
         [processor.image_processor(load_rgb(f).copy(), return_tensors="pt").pixel_values for f, _ in every]
     )
     shares, inside = torch.stack([shares_of(m) for _, m in every]), torch.ones(len(every), TOKENS, TOKENS).bool()
-    n, learn = len(train), len(train) + len(files)
     teacher, random = lite0(pixels, TOKENS), tokens(model, pixels)
     matrix, offset = components(teacher[:learn].flatten(0, 2))
     targets = (teacher[:learn] @ matrix + offset)[..., :KEPT]
     torch.manual_seed(seed)
     written(model.model.vision_tower)
     left = fitted(model, pixels[:learn], targets)
-    print(f"{learn} images learned from, {len(test)} held out; {left:.3f} of the targets' variance is left", flush=True)
+    print(
+        f"{learn} images learned from, {len(every) - learn} held out; {left:.3f} of the targets' variance is left",
+        flush=True,
+    )
     model.save_pretrained(out)
-    found = tokens(model, pixels)
-    lines = ["linear probes, pixel AUROC on the held-out images, mean within images:"]
-    for name, values in (("lite0", teacher), ("random", random), ("distilled", found)):
-        scores = probed(values[:n], shares[:n], inside[:n], values[learn:])
-        lines.append(f"  {name}: {auroc(scores, shares[learn:], inside[learn:])}")
-    print(*lines, sep="\n")
-    (out / "distilled.txt").write_text("\n".join(lines) + "\n")
+    found = {"lite0": teacher, "random": random, "distilled": tokens(model, pixels)}
+    compare(found, shares, inside, n, learn, out / "distilled.txt")
 
 
 if __name__ == "__main__":

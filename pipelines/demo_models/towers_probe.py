@@ -1,5 +1,7 @@
 """A linear probe: how well can a straight line through the features tell anomalous cells from normal ones?"""
 
+from pathlib import Path
+
 from stages.training.prepared import torch
 
 from torch import Tensor
@@ -25,6 +27,17 @@ def probed(features: Tensor, shares: Tensor, inside: Tensor, others: Tensor, dec
     optimiser.step(loss)
     with torch.no_grad():
         return (others - mean) / deviation @ line[1:] + line[0]
+
+
+def compare(found: dict[str, Tensor], shares: Tensor, inside: Tensor, n: int, held_out: int, report: Path) -> None:
+    """Print and write what the probe reaches on each tower's features (images, h, w, C): trained on the first n images,
+    tested on those from `held_out` on."""
+    lines = ["linear probes, pixel AUROC on the held-out images, mean within images:"]
+    for name, values in found.items():
+        scores = probed(values[:n], shares[:n], inside[:n], values[held_out:])
+        lines.append(f"  {name}: {auroc(scores, shares[held_out:], inside[held_out:])}")
+    print(*lines, sep="\n")
+    report.write_text("\n".join(lines) + "\n")
 
 
 def auroc(scores: Tensor, shares: Tensor, inside: Tensor) -> str:
