@@ -2,14 +2,14 @@
 
     python -m pipelines.controls.sage_arms TILES OUT [SEED] [IMAGES]
 
-TILES: the magnetic-tile data set. IMAGES (60) images with five questions each to learn from, as many others to answer
-about; facts by `scene`; a judge with fixed marks by rank, 5, 3.7, 2.3 and 1, so that no judge's whims are measured.
-Arms: SFE; from it DPO (eta 0), E-DPO with -p log p and with surprisals, the latter also on all adjacent pairs and on
-shuffled ranks; each with and without the anchor. Printed for the held-out questions: accuracy by likelihood, pair
-accuracy, Kendall's tau, log-likelihood of the first over the last answer; what accuracy and margin gained over SFE's
-with 95 % intervals (images resampled); and where the patches of Eq. 1 lie. Also written to OUT/arms.csv. The language
-model starts at random; the vision tower imitates an ImageNet network (`distilled_vlm`), with TOWERS=random in the
-environment it starts at random, too: the control.
+TILES: the magnetic-tile data set. IMAGES (60) images, half of them with defects, with five questions each to learn
+from, as many others to answer about; facts by `scene`; a judge with fixed marks by rank, 5, 3.7, 2.3 and 1, so that no
+judge's whims are measured. Arms: SFE; from it DPO (eta 0), E-DPO with -p log p and with surprisals, the latter also on
+all adjacent pairs and on shuffled ranks; each with and without the anchor. Printed for the held-out questions: accuracy
+by likelihood, pair accuracy, Kendall's tau, log-likelihood of the first over the last answer; what accuracy and margin
+gained over SFE's with 95 % intervals (images resampled within their label); and where the patches of Eq. 1 lie. Also
+written to OUT/arms.csv. The language model starts at random; the vision tower imitates an ImageNet network
+(`distilled_vlm`), with TOWERS=random in the environment it starts at random, too: the control.
 """
 
 import csv
@@ -33,6 +33,7 @@ from stages.captions.caption import run as caption
 from stages.datasets.config import SurfacesConfig
 from stages.datasets.magnetic_tile import MagneticTileConfig
 from stages.datasets.magnetic_tile import run as index
+from stages.datasets.manifest import read_manifest
 from stages.datasets.synth.surfaces import run as surfaces
 from stages.questions.config import QuestionsConfig
 from stages.questions.make import run as make
@@ -82,15 +83,23 @@ def weighed(answers: Path) -> dict[str, tuple[float, float, float, float]]:
     return found
 
 
-def gained(after: dict, before: dict, column: int, image: dict[str, str]) -> tuple[float, float, float]:
-    """(mean, low, high) of what a column grew by, question by question; whole images are resampled."""
-    of: dict[str, list[float]] = {}
-    for i in after.keys() & before.keys():
-        of.setdefault(image[i], []).append(after[i][column] - before[i][column])
-    sums, counts = np.array([sum(v) for v in of.values()]), np.array([len(v) for v in of.values()])
-    drawn = np.random.default_rng(0).integers(0, len(sums), (2000, len(sums)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    return float(sums.sum() / counts.sum()), *map(float, np.percentile(means, (2.5, 97.5)))
+def gained(
+    after: dict, before: dict, column: int, image: dict[str, str], label: dict[str, int]
+) -> tuple[float, float, float]:
+    """(mean, low, high) of what a column grew by, question by question. Whole images are resampled, normal and
+    anomalous ones each among themselves: half of each were drawn, and an answer that is preferred whatever is shown
+    gains on one half what it loses on the other."""
+    of: dict[int, dict[str, list[float]]] = {}
+    for i in sorted(after.keys() & before.keys()):
+        own = of.setdefault(label[image[i]], {}).setdefault(image[i], [])
+        own.append(after[i][column] - before[i][column])
+    rng, sums, counts = np.random.default_rng(0), 0.0, 0
+    for own in of.values():
+        drawn = rng.integers(0, len(own), (2000, len(own)))
+        sums = sums + np.array([sum(v) for v in own.values()])[drawn].sum(1)
+        counts = counts + np.array([len(v) for v in own.values()])[drawn].sum(1)
+    every = [v for own in of.values() for values in own.values() for v in values]
+    return float(np.mean(every)), *map(float, np.percentile(sums / counts, (2.5, 97.5)))
 
 
 def in_the_mask(checkpoint: Path, manifest: Path, k: int = 4, covered: float = 0.05) -> dict[str, tuple]:
@@ -100,7 +109,7 @@ def in_the_mask(checkpoint: Path, manifest: Path, k: int = 4, covered: float = 0
     import torch
 
     from stages.datasets.images import load_masks
-    from stages.datasets.manifest import by_task, read_manifest
+    from stages.datasets.manifest import by_task
     from stages.datasets.references import references_for
     from stages.sage.checkpoint import load_sage
     from stages.sage.data import PLACE, PromptEncoder, SageSample
@@ -159,6 +168,7 @@ def main(tiles: Path, out: Path, seed: int = 0, images: int = 60) -> None:
     (trained,) = read_table(out / "sfe", ENCODERS).to_pylist()
     print("SFE's loss, nats a token: {first_loss:.2f} to {last_loss:.2f} in {steps} steps".format(**trained))
     image = {q["question_id"]: q["image_id"] for q in read_table(made["test"], QUESTIONS).to_pylist()}
+    label = {i.image_id: i.label for i in read_manifest(manifest).images}
     arms = [("SFE", None)] + [
         (f"{name}{', anchor' if anchor else ''}", more | {"sft_weight": anchor})
         for name, more in ARMS.items()
@@ -185,7 +195,7 @@ def main(tiles: Path, out: Path, seed: int = 0, images: int = 60) -> None:
         score(ScoreSageConfig(manifest=manifest, checkpoint=model, out=answers, name=name, **asked), QUIET)
         found[name] = weighed(answers)
         means = np.mean(list(found[name].values()), axis=0)
-        grown = [v for column in (0, 3) for v in gained(found[name], found["SFE"], column, image)]
+        grown = [v for column in (0, 3) for v in gained(found[name], found["SFE"], column, image, label)]
         lines.append((name, *(f"{v:.3f}" for v in (*means, *grown))))
         print(" | ".join(lines[-1]), flush=True)
     with (out / "arms.csv").open("w", newline="") as f:

@@ -62,3 +62,17 @@ def test_demo_models_and_controls_need_no_tests():
         "assert not [n for n in sys.modules if n.split('.')[0] in ('tests', 'benchmarks')]"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_an_answer_preferred_whatever_is_shown_gains_nothing_on_half_and_half():
+    from pipelines.controls.sage_arms import gained
+
+    label = {f"i{n}": n % 2 for n in range(8)}
+    image = {f"{i}/{k}": i for i in label for k in "ab"}
+    before = dict.fromkeys(image, (0.0, 5.0))
+    after = {q: (1.0, 5.0 + (10 if label[i] else -10)) for q, i in image.items()}
+    assert gained(after, before, 0, image, label) == (1.0, 1.0, 1.0)
+    assert gained(after, before, 1, image, label) == (0.0, 0.0, 0.0)
+    after["i0/a"] = (1.0, 11.0)
+    mean, low, high = gained(after, before, 1, image, label)
+    assert mean == 1.0 and low == 0.0 < mean < high  # one of four normal images: drawn never, once, or more often
