@@ -96,7 +96,7 @@ def configs(tmp_path, tiles, clip, models, internvl, llava, sam):
 def test_the_precision_in_a_key_is_the_one_that_was_used(stage, configs, monkeypatch):
     module, config = configs[stage]
     if stage == "visualad":  # the tiles have no masks
-        monkeypatch.setattr(module, "trainable", lambda images, split, where: (images, []))
+        monkeypatch.setattr(module, "trainable", lambda images, split, where, quiet: (images, []))
     for has, precision in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(torch_setup, "has_bf16", lambda device, has=has: has)
         parameters = parameters_of(module, config, monkeypatch)

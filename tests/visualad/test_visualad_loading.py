@@ -19,7 +19,7 @@ from stages.visualad.config import TrainVisualadConfig
 from stages.visualad.data import ImageTransform, TrainingSet
 from stages.visualad.model import VisualAD
 from stages.visualad.train import run as train
-from stages.visualad.train import trainer_of
+from stages.visualad.train import trainable, trainer_of
 from tests.spots import make_spots
 from tests.visualad.test_visualad_stages import QUIET, clip, config, spots, weights
 
@@ -38,11 +38,18 @@ def test_worker_processes_change_no_bit_of_the_weights(spots, clip, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_image_that_breaks_is_named_in_one_line(spots, clip, tmp_path, workers):
+def test_image_that_breaks_is_named_in_one_line(spots, clip, tmp_path, workers, monkeypatch):
+    """It breaks after all were decoded, while the training runs."""
     root = tmp_path / "images"
     shutil.copytree(spots.parent, root)
     broken = next(i.file for i in read_manifest(root / spots.name, root).images)
-    broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
+
+    def then_broken(*arguments):
+        found = trainable(*arguments)
+        broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
+        return found
+
+    monkeypatch.setattr("stages.visualad.train.trainable", then_broken)
     with pytest.raises(ImageError) as caught:
         train(config(root / spots.name, clip, tmp_path / "t", loader_workers=workers, root=root), QUIET)
     assert re.fullmatch(rf"{re.escape(str(broken))}: cannot be decoded \(.{{1,80}}\)", str(caught.value))
