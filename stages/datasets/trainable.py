@@ -1,6 +1,6 @@
 """Which images can be learned from: those that, and with whose masks, can be decoded. One way for all trainings."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from stages.base.errors import ImageError, InputError
@@ -50,15 +50,15 @@ def _lacks(image: Image, masks: bool) -> str | None:
     try:
         load_rgb(image.file)
         if masks:
-            return _lacks_masks(image, image.masks)
+            return _lacks_masks(image)
     except ImageError as e:
         return str(e)
     return None
 
 
-def _lacks_masks(image: Image, masks: Sequence[Path]) -> str | None:
+def _lacks_masks(image: Image) -> str | None:
     """Raises ImageError."""
-    if not masks:
+    if not image.masks:
         return "anomalous, but has no mask" if image.label == 1 else None
-    require_size(masks[0], load_masks(masks).shape, image)
+    require_size(image.masks[0], load_masks(image.masks).shape, image)
     return None

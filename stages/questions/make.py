@@ -96,7 +96,7 @@ def run(config: QuestionsConfig, options: RunOptions) -> Summary:
 
 def some_of(images: dict[str, Image], limit: int, seed: int) -> dict[str, Image]:
     """At most `limit` of the images, in their order; all where it is 0. As many anomalous as normal ones while both
-    last: most images of a test split are often normal, and a model that only ever sees nothing would seem right."""
+    last: a test split is often mostly normal, and a model that always finds no defect would be right on most of it."""
     turns: dict[int | None, Iterator[int]] = defaultdict(count)
     drawn = sorted(images, key=lambda i: row_seed(seed, "images", i))
     in_turn = sorted(drawn, key=lambda i: next(turns[images[i].label]))
